@@ -1,0 +1,36 @@
+//! Slots a second on one core: `cargo bench -p client-core --bench mec`.
+
+use client_core::mec::{
+    MecParams, OracleEffort, QosKnowledge, StaticPolicy, UserDecision, UserOutcome, World, evaluate,
+};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rand::SeedableRng;
+use std::hint::black_box;
+
+fn slots(c: &mut Criterion) {
+    let mut group = c.benchmark_group("mec");
+    group.throughput(Throughput::Elements(1));
+    for users in [2, 5] {
+        let mut world = World::new(MecParams::with_users(users), 1);
+        let decisions = world.decide(StaticPolicy::ClosedForm(QosKnowledge::Mean));
+        let mut out = vec![UserOutcome::default(); users];
+        // The physics of one slot.
+        group.bench_function(format!("evaluate/k{users}"), |b| {
+            b.iter(|| evaluate(world.physics(), world.slots(), 0.0, black_box(&decisions), &mut out));
+        });
+        // The same with everything that happens between two slots.
+        let mut moving = world.clone();
+        group.bench_function(format!("step/k{users}"), |b| b.iter(|| moving.step(black_box(&decisions))));
+        let mut buffer = vec![UserDecision::default(); users];
+        let mut rng = rand_xoshiro::Xoshiro256PlusPlus::from_seed([7; 32]);
+        group.bench_function(format!("closed-form/k{users}"), |b| {
+            let policy = StaticPolicy::ClosedForm(QosKnowledge::Mean);
+            b.iter(|| policy.decide(world.physics(), black_box(world.slots()), &mut rng, &mut buffer));
+        });
+        group.bench_function(format!("oracle/k{users}"), |b| b.iter(|| world.optimum(OracleEffort::Usual)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, slots);
+criterion_main!(benches);

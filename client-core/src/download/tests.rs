@@ -1,0 +1,270 @@
+//! Downloads on a simulated clock, from scripted sources onto a shelf in memory.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use futures::future::join;
+use futures::stream;
+
+use super::*;
+use crate::offload::fakes::FakeClock;
+use crate::protocol::manifest::Accuracy;
+
+const SIZE: usize = 1000;
+
+fn content() -> Vec<u8> {
+    (0..SIZE).map(|i| (i * 31 % 251) as u8).collect()
+}
+
+fn wanted() -> Wanted {
+    let sha256 = Sha256::digest(content()).iter().map(|byte| format!("{byte:02x}")).collect();
+    Wanted { url: "http://server/models/m.gguf".to_owned(), bytes: SIZE as u64, sha256 }
+}
+
+/// What the source does at each opening; the last entry stays.
+#[derive(Clone, Debug)]
+enum Serve {
+    /// This many bytes, then the connection breaks.
+    Cut(usize),
+    /// All that is left.
+    Rest,
+    /// All of it, whatever was asked for.
+    Whole,
+    /// Other bytes.
+    Other,
+    /// More than was promised.
+    TooMuch,
+    Fail(SourceError),
+    Hang,
+}
+
+struct FakeSource {
+    script: RefCell<Vec<Serve>>,
+    opened_from: RefCell<Vec<u64>>,
+    clock: FakeClock,
+}
+
+#[async_trait(?Send)]
+impl Source for FakeSource {
+    async fn open(&self, _url: &str, from: u64) -> Result<Opened, SourceError> {
+        self.opened_from.borrow_mut().push(from);
+        let serve = {
+            let mut script = self.script.borrow_mut();
+            if script.len() > 1 { script.remove(0) } else { script[0].clone() }
+        };
+        let rest = content().split_off(from as usize);
+        let (begins_at, bytes, broken) = match serve {
+            Serve::Cut(count) => (from, rest[..count].to_vec(), true),
+            Serve::Rest => (from, rest, false),
+            Serve::Whole => (0, content(), false),
+            Serve::Other => (from, vec![7; rest.len()], false),
+            Serve::TooMuch => (from, vec![7; rest.len() + 1], false),
+            Serve::Fail(error) => return Err(error),
+            Serve::Hang => std::future::pending().await,
+        };
+        let mut chunks: Vec<_> = bytes.chunks(100).map(|chunk| Ok(chunk.to_vec())).collect();
+        if broken {
+            chunks.push(Err(SourceError::Cut("connection reset".to_owned())));
+        }
+        let clock = self.clock.clone();
+        let body = stream::iter(chunks).then(move |chunk| {
+            let clock = clock.clone();
+            async move {
+                clock.sleep(0.01).await;
+                chunk
+            }
+        });
+        Ok(Opened { begins_at, body: body.boxed_local() })
+    }
+}
+
+#[derive(Default)]
+struct FakeShelf {
+    files: HashMap<String, Vec<u8>>,
+    open: Option<String>,
+    room: Option<usize>,
+    unavailable: bool,
+}
+
+#[async_trait(?Send)]
+impl Shelf for FakeShelf {
+    async fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, ShelfError> {
+        self.check()?;
+        Ok(self.files.get(name).cloned())
+    }
+
+    async fn begin(&mut self, name: &str, keep: u64) -> Result<(), ShelfError> {
+        self.check()?;
+        assert_eq!(self.open, None, "a file is still open");
+        self.files.entry(name.to_owned()).or_default().truncate(keep as usize);
+        self.open = Some(name.to_owned());
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), ShelfError> {
+        let file = self.files.get_mut(self.open.as_ref().expect("a file is open")).expect("it exists");
+        if self.room.is_some_and(|room| file.len() + bytes.len() > room) {
+            return Err(ShelfError::Full);
+        }
+        file.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        self.open = None;
+    }
+
+    async fn delete(&mut self, name: &str) -> Result<(), ShelfError> {
+        assert_eq!(self.open, None, "a file is still open");
+        self.files.remove(name);
+        Ok(())
+    }
+}
+
+impl FakeShelf {
+    fn check(&self) -> Result<(), ShelfError> {
+        if self.unavailable { Err(ShelfError::Unavailable("no OPFS".to_owned())) } else { Ok(()) }
+    }
+
+    fn with(part: &[u8]) -> Self {
+        Self { files: [(wanted().sha256, part.to_vec())].into(), ..Self::default() }
+    }
+
+    fn stored(&self) -> Option<usize> {
+        self.files.get(&wanted().sha256).map(Vec::len)
+    }
+}
+
+struct Seen {
+    result: Result<Obtained, DownloadError>,
+    opened_from: Vec<u64>,
+    progress: Vec<u64>,
+}
+
+fn play(shelf: &mut FakeShelf, script: &[Serve], stop_at_s: Option<f64>) -> Seen {
+    let clock = FakeClock::default();
+    let source =
+        FakeSource { script: RefCell::new(script.to_vec()), opened_from: RefCell::default(), clock: clock.clone() };
+    let stop = StopFlag::default();
+    let mut progress = Vec::new();
+    let result = clock.block_on(async {
+        let stopper = async {
+            if let Some(at_s) = stop_at_s {
+                clock.sleep(at_s).await;
+                stop.stop();
+            }
+        };
+        let wanted = wanted();
+        let mut note = |received| progress.push(received);
+        join(obtain(&wanted, &source, shelf, &clock, &stop, &mut note), stopper).await.0
+    });
+    assert_eq!(shelf.open, None, "the file was closed");
+    Seen { result, opened_from: source.opened_from.into_inner(), progress }
+}
+
+fn whole() -> Result<Obtained, DownloadError> {
+    Ok(Obtained { bytes: content(), not_kept: None })
+}
+
+#[test]
+fn a_quiet_download_is_stored_and_found_again_without_a_request() {
+    let mut shelf = FakeShelf::default();
+    let seen = play(&mut shelf, &[Serve::Rest], None);
+    assert_eq!((seen.result, shelf.stored()), (whole(), Some(SIZE)));
+    assert_eq!((seen.progress.first(), seen.progress.last()), (Some(&0), Some(&1000)));
+    let seen = play(&mut shelf, &[Serve::Fail(SourceError::Status(404))], None);
+    assert_eq!((seen.result, seen.opened_from.len()), (whole(), 0));
+}
+
+#[test]
+fn a_cut_download_goes_on_where_it_was() {
+    let mut shelf = FakeShelf::default();
+    let gone = Serve::Fail(SourceError::Cut("connection refused".to_owned()));
+    let seen = play(&mut shelf, &[Serve::Cut(300), gone.clone(), Serve::Cut(0), Serve::Cut(250), Serve::Rest], None);
+    assert_eq!((seen.result, seen.opened_from), (whole(), vec![0, 300, 300, 300, 550]));
+    assert_eq!(shelf.stored(), Some(SIZE));
+
+    let mut shelf = FakeShelf::default();
+    let seen = play(&mut shelf, &[Serve::Cut(300), gone], None);
+    assert_eq!(seen.result, Err(DownloadError::Cut("connection refused".to_owned())));
+    assert_eq!((seen.opened_from.len(), shelf.stored()), (5, Some(300)), "the part is kept");
+    let seen = play(&mut shelf, &[Serve::Rest], None);
+    assert_eq!((seen.result, seen.opened_from), (whole(), vec![300]));
+}
+
+#[test]
+fn a_server_without_ranges_is_started_over_with() {
+    let mut shelf = FakeShelf::with(&[9; 400]);
+    let seen = play(&mut shelf, &[Serve::Whole], None);
+    assert_eq!((seen.result, seen.opened_from, shelf.stored()), (whole(), vec![400], Some(SIZE)));
+}
+
+#[test]
+fn cancelling_keeps_the_part() {
+    for (script, kept) in [(Serve::Rest, Some(400)), (Serve::Hang, None)] {
+        let mut shelf = FakeShelf::default();
+        let seen = play(&mut shelf, &[script], Some(0.045));
+        assert_eq!((seen.result, shelf.stored()), (Err(DownloadError::Cancelled), kept));
+    }
+}
+
+#[test]
+fn damage_on_the_shelf_heals_and_damage_on_the_server_does_not() {
+    for part in [vec![9; 400], vec![9; SIZE], vec![9; SIZE + 5]] {
+        let mut shelf = FakeShelf::with(&part);
+        let seen = play(&mut shelf, &[Serve::Rest], None);
+        assert_eq!((seen.result, shelf.stored()), (whole(), Some(SIZE)), "{} bytes on the shelf", part.len());
+    }
+    for script in [Serve::Other, Serve::TooMuch] {
+        let mut shelf = FakeShelf::default();
+        let seen = play(&mut shelf, &[script], None);
+        assert_eq!((seen.result, shelf.stored()), (Err(DownloadError::Mismatch), None));
+    }
+}
+
+#[test]
+fn a_full_or_missing_shelf_means_memory() {
+    let full = FakeShelf { room: Some(450), ..FakeShelf::default() };
+    let missing = FakeShelf { unavailable: true, ..FakeShelf::default() };
+    let unavailable = ShelfError::Unavailable("no OPFS".to_owned());
+    for (mut shelf, why) in [(full, ShelfError::Full), (missing, unavailable)] {
+        let seen = play(&mut shelf, &[Serve::Cut(600), Serve::Rest], None);
+        assert_eq!(seen.result, Ok(Obtained { bytes: content(), not_kept: Some(why) }));
+        assert_eq!((shelf.stored(), seen.opened_from), (None, vec![0, 600]));
+    }
+}
+
+#[test]
+fn what_the_server_says_decides_on_another_try() {
+    let seen = play(&mut FakeShelf::default(), &[Serve::Fail(SourceError::Status(404))], None);
+    assert_eq!((seen.result, seen.opened_from.len()), (Err(DownloadError::Refused(SourceError::Status(404))), 1));
+    let seen = play(&mut FakeShelf::default(), &[Serve::Fail(SourceError::Status(503)), Serve::Rest], None);
+    assert_eq!(seen.result, whole());
+    let seen = play(&mut FakeShelf::default(), &[Serve::Hang], None);
+    assert_eq!(seen.result, Err(DownloadError::Cut("nothing came for 20 seconds".to_owned())));
+}
+
+#[test]
+fn entries_are_checked() {
+    let entry = |file: &str, sha256: &str| ModelEntry {
+        id: "compact".to_owned(),
+        name: String::new(),
+        file: file.to_owned(),
+        bytes: 1,
+        sha256: sha256.to_owned(),
+        parameters: 0,
+        quantisation: String::new(),
+        context_length: 0,
+        accuracy: Accuracy::default(),
+        hallucination: 0.0,
+        licence: String::new(),
+    };
+    let hash = "0a".repeat(32);
+    let sound = Wanted::from_entry("http://s/models/", &entry("a/compact-q4_0.gguf", &hash)).expect("sound");
+    assert_eq!(sound.url, "http://s/models/a/compact-q4_0.gguf");
+    for (file, hash) in [("../x", hash.as_str()), ("/x", &hash), ("http://else/x", &hash), ("x", "0A"), ("", &hash)] {
+        assert!(Wanted::from_entry("http://s/models/", &entry(file, hash)).is_err(), "{file} {hash}");
+    }
+    let huge = Wanted { bytes: u64::MAX, ..wanted() };
+    assert!(matches!(Arriving::new(&huge), Err(DownloadError::Memory(_))));
+}

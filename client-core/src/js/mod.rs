@@ -1,0 +1,27 @@
+//! The browser's side of the crate: what the two workers are made of. Only here are browser APIs touched.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`clock`] | performance.now and timers as a [`Clock`](crate::offload::ports::Clock) |
+//! | [`fetch`] | requests that are cancelled by dropping them |
+//! | [`message`] | posting and receiving serde values, errors in words |
+//! | [`shelf`] | model files in the origin private file system |
+//! | [`transport`] | the server's API over fetch |
+//! | `worker` | the engine worker: commands in, events out |
+//! | `policy_link` | the messages between the engine worker and the burn-wgpu policy's worker |
+//! | `policy_worker` | that worker |
+//!
+//! Deliberately absent: decisions. What can be decided without a browser is in `offload`, `download` and `cell`, where it
+//! is tested natively.
+
+pub mod clock;
+pub mod fetch;
+pub mod message;
+#[cfg(feature = "policy")]
+pub mod policy_link;
+#[cfg(feature = "policy-gpu")]
+pub mod policy_worker;
+pub mod shelf;
+pub mod transport;
+#[cfg(all(feature = "llm-cpu", feature = "llm-gpu", feature = "policy-cpu"))]
+pub mod worker;

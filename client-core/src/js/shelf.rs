@@ -1,0 +1,159 @@
+//! Model files in the origin private file system: it can append, so that a cut download goes on where it was.
+//!
+//! A file that another tab is writing cannot be opened for writing here; the download then goes to memory.
+
+use async_trait::async_trait;
+use js_sys::{Array, ArrayBuffer, AsyncIterator, Uint8Array};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{
+    File, FileSystemDirectoryHandle, FileSystemFileHandle, FileSystemGetDirectoryOptions, FileSystemGetFileOptions,
+    FileSystemReadWriteOptions, FileSystemSyncAccessHandle, WorkerGlobalScope,
+};
+
+use super::message::{describe, error_name, property};
+use crate::download::{Shelf, ShelfError};
+
+/// Folder of the model files.
+const FOLDER: &str = "models";
+
+/// The shelf; opened anew for each use, since a browser may take its storage away at any time.
+#[derive(Debug, Default)]
+pub struct OpfsShelf {
+    writing: Option<(FileSystemSyncAccessHandle, f64)>,
+}
+
+impl OpfsShelf {
+    /// Bytes that are there of a file; 0 for none.
+    pub async fn size(&self, name: &str) -> u64 {
+        match self.file(name).await {
+            Ok(Some(file)) => file.size() as u64,
+            _ => 0,
+        }
+    }
+
+    /// Removes all files but these: versions of models that the server no longer offers.
+    pub async fn retain(&self, names: &[&str]) {
+        // Tidying up is not worth an error: what stays behind is removed the next time.
+        let Ok(folder) = folder().await else { return };
+        let keys: AsyncIterator = folder.keys();
+        let mut stale = Vec::new();
+        while let Ok(promise) = keys.next() {
+            let Ok(step) = JsFuture::from(promise).await else { break };
+            match property(&step, "value").and_then(|value| value.as_string()) {
+                Some(name) if !names.contains(&name.as_str()) => stale.push(name),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        for name in stale {
+            let _ = JsFuture::from(folder.remove_entry(&name)).await;
+        }
+    }
+
+    async fn file(&self, name: &str) -> Result<Option<File>, ShelfError> {
+        let folder = folder().await?;
+        match JsFuture::from(folder.get_file_handle(name)).await {
+            Ok(handle) => {
+                let handle: FileSystemFileHandle = handle.unchecked_into();
+                let file = JsFuture::from(handle.get_file()).await.map_err(shelf_error)?;
+                Ok(Some(file.unchecked_into()))
+            }
+            Err(error) if error_name(&error) == "NotFoundError" => Ok(None),
+            Err(error) => Err(shelf_error(error)),
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl Shelf for OpfsShelf {
+    async fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, ShelfError> {
+        let Some(file) = self.file(name).await? else { return Ok(None) };
+        let buffer = JsFuture::from(file.array_buffer()).await.map_err(shelf_error)?;
+        Ok(Some(Uint8Array::new(buffer.unchecked_ref::<ArrayBuffer>()).to_vec()))
+    }
+
+    async fn begin(&mut self, name: &str, keep: u64) -> Result<(), ShelfError> {
+        self.end();
+        let folder = folder().await?;
+        let options = FileSystemGetFileOptions::new();
+        options.set_create(true);
+        let handle = JsFuture::from(folder.get_file_handle_with_options(name, &options)).await.map_err(shelf_error)?;
+        // Older browsers have the file system but not this way of writing.
+        if property(&handle, "createSyncAccessHandle").is_none() {
+            return Err(ShelfError::Unavailable("the browser cannot write such files".to_owned()));
+        }
+        let handle: FileSystemFileHandle = handle.unchecked_into();
+        let access = JsFuture::from(handle.create_sync_access_handle()).await.map_err(shelf_error)?;
+        let access: FileSystemSyncAccessHandle = access.unchecked_into();
+        if let Err(error) = access.truncate_with_f64(keep as f64) {
+            access.close();
+            return Err(shelf_error(error));
+        }
+        self.writing = Some((access, keep as f64));
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), ShelfError> {
+        let Some((access, end)) = &mut self.writing else {
+            return Err(ShelfError::Unavailable("no file is open".to_owned()));
+        };
+        let options = FileSystemReadWriteOptions::new();
+        options.set_at_f64(*end);
+        let written = access.write_with_u8_array_and_options(bytes, &options).map_err(shelf_error)?;
+        if written < bytes.len() as f64 {
+            return Err(ShelfError::Full);
+        }
+        *end += written;
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if let Some((access, _)) = self.writing.take() {
+            // What cannot be flushed is found to be missing by the next reader.
+            let _ = access.flush();
+            access.close();
+        }
+    }
+
+    async fn delete(&mut self, name: &str) -> Result<(), ShelfError> {
+        self.end();
+        match JsFuture::from(folder().await?.remove_entry(name)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error_name(&error) == "NotFoundError" => Ok(()),
+            Err(error) => Err(shelf_error(error)),
+        }
+    }
+}
+
+impl Drop for OpfsShelf {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn folder() -> Result<FileSystemDirectoryHandle, ShelfError> {
+    let missing = || ShelfError::Unavailable("the browser has no private file system for this page".to_owned());
+    let scope: WorkerGlobalScope = js_sys::global().dyn_into().map_err(|_| missing())?;
+    // Not there on pages that are not secure, and in older browsers; web-sys would throw past us.
+    let storage = property(&scope.navigator(), "storage").ok_or_else(missing)?;
+    let open: js_sys::Function =
+        property(&storage, "getDirectory").and_then(|open| open.dyn_into().ok()).ok_or_else(missing)?;
+    let root = open.apply(&storage, &Array::new()).map_err(shelf_error)?;
+    let root = JsFuture::from(root.unchecked_into::<js_sys::Promise>()).await.map_err(shelf_error)?;
+    let root: FileSystemDirectoryHandle = root.unchecked_into();
+    let options = FileSystemGetDirectoryOptions::new();
+    options.set_create(true);
+    let folder = JsFuture::from(root.get_directory_handle_with_options(FOLDER, &options)).await;
+    Ok(folder.map_err(shelf_error)?.unchecked_into())
+}
+
+fn shelf_error(error: JsValue) -> ShelfError {
+    match error_name(&error).as_str() {
+        "QuotaExceededError" => ShelfError::Full,
+        "NoModificationAllowedError" => {
+            ShelfError::Unavailable("another tab of this page is writing the same file".to_owned())
+        }
+        _ => ShelfError::Unavailable(describe(&error)),
+    }
+}

@@ -1,0 +1,147 @@
+//! One stored matrix times many activations.
+//!
+//! Models of up to [`SMALL_MODEL`] parameters are dequantised when they are loaded and multiplied here, in single
+//! precision on the calling thread. Their matrices are so small that candle's threads, which meet at a spinning barrier
+//! after each product, would cost more than they bring, a great deal more on a busy machine; and the same arithmetic
+//! everywhere makes browser and server write the same text. Larger models stay quantised and go through candle.
+
+use std::sync::Arc;
+
+use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::{Device, Module, Tensor};
+
+use super::ops::dot;
+use crate::llm::error::EngineError;
+use crate::llm::gguf::GgmlType;
+use crate::llm::quant;
+use crate::llm::weights::Matrix;
+
+/// Most parameters of a model that is held in single precision.
+pub(super) const SMALL_MODEL: u64 = 16_000_000;
+
+/// Who multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// This thread, in single precision.
+    Single,
+    /// candle, with quantised weights, on all cores.
+    Candle,
+}
+
+/// A linear map `[rows, cols]`; also the token embedding, which may be the output head at the same time.
+#[derive(Debug)]
+pub(super) struct Linear {
+    store: Store,
+    cols: usize,
+}
+
+#[derive(Debug)]
+enum Store {
+    /// `[rows, cols]`.
+    Single(Vec<f32>),
+    Candle(QMatMul),
+}
+
+fn cpu_error(error: candle_core::Error) -> EngineError {
+    EngineError::Cpu(error.to_string())
+}
+
+impl Linear {
+    pub(super) fn new(matrix: &Matrix<'_>, products: Products) -> Result<Self, EngineError> {
+        Self::over(matrix.dtype, matrix.rows, matrix.cols, &matrix.bytes, products)
+    }
+
+    /// One map with the rows of all matrices under each other when they are stored alike, else one map for each.
+    pub(super) fn stacked(parts: &[&Matrix<'_>], products: Products) -> Result<Vec<Self>, EngineError> {
+        let Some(first) = parts.first() else { return Ok(Vec::new()) };
+        if parts.iter().any(|part| part.dtype != first.dtype || part.cols != first.cols) {
+            return parts.iter().map(|part| Self::new(part, products)).collect();
+        }
+        let bytes = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect::<Vec<u8>>();
+        let rows = parts.iter().map(|part| part.rows).sum();
+        Ok(vec![Self::over(first.dtype, rows, first.cols, &bytes, products)?])
+    }
+
+    fn over(dtype: GgmlType, rows: usize, cols: usize, bytes: &[u8], products: Products) -> Result<Self, EngineError> {
+        let store = match products {
+            Products::Single => Store::Single(singles(dtype, rows, cols, bytes)?),
+            Products::Candle => Store::Candle(quantised(dtype, rows, cols, bytes)?),
+        };
+        Ok(Self { store, cols })
+    }
+
+    /// `x` is `[m, cols]`; returns `[m, rows]`.
+    pub(super) fn apply(&self, x: &[f32], m: usize) -> Result<Vec<f32>, EngineError> {
+        match &self.store {
+            Store::Single(values) => Ok(single_product(values, self.cols, x, m)),
+            Store::Candle(product) => {
+                let x = Tensor::from_slice(x, (m, self.cols), &Device::Cpu).map_err(cpu_error)?;
+                let y = product.forward(&x).and_then(|y| y.flatten_all()?.to_vec1::<f32>());
+                y.map_err(cpu_error)
+            }
+        }
+    }
+
+    /// The rows that `tokens` name, `[tokens, cols]`. The caller has checked that they exist.
+    pub(super) fn rows(&self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        match &self.store {
+            Store::Single(values) => {
+                let mut out = Vec::with_capacity(tokens.len() * self.cols);
+                for &token in tokens {
+                    let row = values.chunks_exact(self.cols).nth(token as usize);
+                    out.extend_from_slice(row.ok_or_else(|| EngineError::Cpu(format!("there is no row {token}")))?);
+                }
+                Ok(out)
+            }
+            Store::Candle(table) => {
+                let ids = Tensor::from_slice(tokens, tokens.len(), &Device::Cpu).map_err(cpu_error)?;
+                let rows = table.embedding(&ids).and_then(|rows| rows.flatten_all()?.to_vec1::<f32>());
+                rows.map_err(cpu_error)
+            }
+        }
+    }
+}
+
+/// `values` is `[rows, cols]`, `x` is `[m, cols]`; returns `[m, rows]`. Every row is read once for eight columns of x.
+fn single_product(values: &[f32], cols: usize, x: &[f32], m: usize) -> Vec<f32> {
+    let rows = values.len() / cols;
+    let mut out = vec![0.0; m * rows];
+    for (x, out) in x.chunks(8 * cols).zip(out.chunks_mut(8 * rows)) {
+        for (row, weights) in values.chunks_exact(cols).enumerate() {
+            for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(rows)) {
+                if let Some(y) = out.get_mut(row) {
+                    *y = dot(weights, x);
+                }
+            }
+        }
+    }
+    out
+}
+
+fn singles(dtype: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Result<Vec<f32>, EngineError> {
+    let mut values = vec![0.0f32; rows * cols];
+    if quant::dequantize(dtype, bytes, &mut values) {
+        Ok(values)
+    } else {
+        Err(EngineError::Cpu("a matrix has the wrong number of bytes".into()))
+    }
+}
+
+fn quantised(dtype: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Result<QMatMul, EngineError> {
+    let kind = match dtype {
+        GgmlType::Q4_0 => GgmlDType::Q4_0,
+        GgmlType::Q8_0 => GgmlDType::Q8_0,
+        GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => {
+            let values = singles(dtype, rows, cols, bytes)?;
+            return Tensor::from_vec(values, (rows, cols), &Device::Cpu).map(QMatMul::Tensor).map_err(cpu_error);
+        }
+    };
+    if dtype.row_bytes(cols).and_then(|row| row.checked_mul(rows)) != Some(bytes.len()) {
+        return Err(EngineError::Cpu("a matrix has the wrong number of bytes".into()));
+    }
+    // candle insists on blocks at even addresses and panics otherwise; a slice of a file promises nothing.
+    let aligned: Vec<u16> = bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_ne_bytes(*pair)).collect();
+    let storage = QStorage::from_data(bytemuck::cast_slice::<u16, u8>(&aligned).into(), &Device::Cpu, kind);
+    let tensor = storage.and_then(|storage| QTensor::new(storage, (rows, cols))).map_err(cpu_error)?;
+    QMatMul::from_arc(Arc::new(tensor)).map_err(cpu_error)
+}

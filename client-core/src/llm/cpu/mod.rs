@@ -1,0 +1,211 @@
+//! The CPU backend: natively what the server answers with, in a tab what serves browsers without WebGPU.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `linear.rs` | one stored matrix times many activations, in one of two ways |
+//! | `ops.rs` | RMSNorm, RoPE, SwiGLU, attention over the cache |
+//!
+//! Small models are multiplied in single precision on the calling thread; larger ones stay quantised and go through
+//! candle (AVX2, NEON or wasm simd128), which rounds activations to eight bits per block of 32.
+//!
+//! Deliberately absent: quantised kernels of our own, a threaded wasm build.
+
+mod linear;
+mod ops;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use self::linear::Products;
+use self::linear::{Linear, SMALL_MODEL};
+use super::backend::{Backend, Output, Want, check_input};
+use super::config::LlamaConfig;
+use super::error::EngineError;
+use super::sampler::argmax;
+use super::weights::ModelWeights;
+
+/// The weights in the form in which they are multiplied; shared by all sequences.
+#[derive(Debug)]
+struct CpuModel {
+    config: LlamaConfig,
+    frequencies: Vec<f32>,
+    embedding: Linear,
+    layers: Vec<CpuLayer>,
+    output_norm: Vec<f32>,
+    /// `None` when the embedding is also the head.
+    head: Option<Linear>,
+}
+
+#[derive(Debug)]
+struct CpuLayer {
+    attn_norm: Vec<f32>,
+    /// Queries, keys and values in one product, `[q_dim + 2·kv_dim, dim]`, when they are stored alike.
+    qkv: Vec<Linear>,
+    o: Linear,
+    ffn_norm: Vec<f32>,
+    /// Gate and up in one product, `[2·ffn, dim]`, when they are stored alike.
+    gate_up: Vec<Linear>,
+    down: Linear,
+}
+
+/// Keys and values of one layer, each `[tokens][kv_dim]`. Grows with the sequence, so an idle sequence is small.
+#[derive(Debug, Clone, Default)]
+struct LayerCache {
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+/// One sequence on the CPU.
+#[derive(Debug)]
+pub struct CpuBackend {
+    model: Arc<CpuModel>,
+    cache: Vec<LayerCache>,
+    len: usize,
+}
+
+impl CpuBackend {
+    /// Copies the weights into the form that suits the model's size.
+    ///
+    /// # Errors
+    /// candle refuses a tensor (its rows are not whole blocks).
+    pub fn new(weights: &ModelWeights<'_>) -> Result<Self, EngineError> {
+        let small = weights.parameters() <= SMALL_MODEL;
+        Self::with_products(weights, if small { Products::Single } else { Products::Candle })
+    }
+
+    /// Copies the weights into the form that `products` asks for.
+    ///
+    /// # Errors
+    /// candle refuses a tensor (its rows are not whole blocks).
+    pub fn with_products(weights: &ModelWeights<'_>, products: Products) -> Result<Self, EngineError> {
+        let config = weights.config.clone();
+        let mut layers = Vec::with_capacity(weights.layers.len());
+        for layer in &weights.layers {
+            layers.push(CpuLayer {
+                attn_norm: layer.attn_norm.clone(),
+                qkv: Linear::stacked(&[&layer.q, &layer.k, &layer.v], products)?,
+                o: Linear::new(&layer.o, products)?,
+                ffn_norm: layer.ffn_norm.clone(),
+                gate_up: Linear::stacked(&[&layer.gate, &layer.up], products)?,
+                down: Linear::new(&layer.down, products)?,
+            });
+        }
+        let model = CpuModel {
+            frequencies: config.rope.frequencies(),
+            embedding: Linear::new(&weights.embedding, products)?,
+            layers,
+            output_norm: weights.output_norm.clone(),
+            head: weights.output.as_ref().map(|output| Linear::new(output, products)).transpose()?,
+            config,
+        };
+        Ok(Self::over(Arc::new(model)))
+    }
+
+    fn over(model: Arc<CpuModel>) -> Self {
+        let cache = vec![LayerCache::default(); model.layers.len()];
+        Self { model, cache, len: 0 }
+    }
+
+    /// The forward pass over `tokens` (m of them) at positions `len ..`; returns the residual stream `[m, dim]`.
+    fn hidden(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let model = Arc::clone(&self.model);
+        let config = &model.config;
+        let m = tokens.len();
+        let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
+        let mut rotation = Vec::with_capacity(m * config.rope.dim);
+        for position in self.len..self.len + m {
+            config.rope.rotation_at(&model.frequencies, position, &mut rotation);
+        }
+        let mut x = model.embedding.rows(tokens)?; // [m, dim]
+        let mut normed = vec![0.0; m * config.dim];
+        for (layer, cache) in model.layers.iter().zip(&mut self.cache) {
+            ops::rms_norm(&x, &layer.attn_norm, config.rms_eps, &mut normed);
+            let (mut q, mut k, v) = match layer.qkv.as_slice() {
+                [one] => ops::split3(&one.apply(&normed, m)?, q_dim, kv_dim),
+                [q, k, v] => (q.apply(&normed, m)?, k.apply(&normed, m)?, v.apply(&normed, m)?),
+                _ => return Err(EngineError::Cpu("a block has no attention matrices".into())),
+            };
+            ops::rope(&mut q, config.head_dim, q_dim, config.rope.dim, &rotation);
+            ops::rope(&mut k, config.head_dim, kv_dim, config.rope.dim, &rotation);
+            // Anything past `len` is left over from a call that failed.
+            cache.k.truncate(self.len * kv_dim);
+            cache.v.truncate(self.len * kv_dim);
+            cache.k.extend_from_slice(&k);
+            cache.v.extend_from_slice(&v);
+            let heads = ops::attention(&q, &cache.k, &cache.v, self.len, config); // [m, q_dim]
+            ops::add(&mut x, &layer.o.apply(&heads, m)?);
+
+            ops::rms_norm(&x, &layer.ffn_norm, config.rms_eps, &mut normed);
+            let inner = match layer.gate_up.as_slice() {
+                [one] => ops::swiglu_stacked(&one.apply(&normed, m)?, config.ffn),
+                [gate, up] => ops::swiglu(gate.apply(&normed, m)?, &up.apply(&normed, m)?),
+                _ => return Err(EngineError::Cpu("a block has no feed-forward matrices".into())),
+            };
+            ops::add(&mut x, &layer.down.apply(&inner, m)?);
+        }
+        self.len += m;
+        Ok(x)
+    }
+
+    fn logits(&self, x: &[f32]) -> Result<Vec<f32>, EngineError> {
+        let config = &self.model.config;
+        let last = x.get(x.len() - config.dim..).unwrap_or(x);
+        let mut normed = vec![0.0; config.dim];
+        ops::rms_norm(last, &self.model.output_norm, config.rms_eps, &mut normed);
+        match &self.model.head {
+            Some(head) => head.apply(&normed, 1),
+            None => self.model.embedding.apply(&normed, 1),
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl Backend for CpuBackend {
+    fn config(&self) -> &LlamaConfig {
+        &self.model.config
+    }
+
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn capacity(&self) -> usize {
+        self.model.config.context
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    fn fork(&self) -> Result<Box<dyn Backend>, EngineError> {
+        Ok(Box::new(Self::over(Arc::clone(&self.model))))
+    }
+
+    async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+        check_input(self.config(), self.len, self.capacity(), tokens)?;
+        let before = self.len;
+        let x = self.hidden(tokens)?;
+        let output = match want {
+            Want::Nothing => Ok(Output::Nothing),
+            Want::Logits | Want::TopK(_) => self.logits(&x).map(Output::Logits),
+            Want::Argmax => self.logits(&x).map(|logits| Output::Token(argmax(&logits))),
+            Want::Hidden => {
+                let mut normed = vec![0.0; x.len()];
+                ops::rms_norm(&x, &self.model.output_norm, self.model.config.rms_eps, &mut normed);
+                Ok(Output::Hidden(normed))
+            }
+        };
+        if output.is_err() {
+            self.len = before;
+        }
+        output
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! The whole engine on a random model in a real file.
+// Clippy's leave for tests does not reach the helpers of a test module in a file of its own.
+#![allow(clippy::unwrap_used)]
+
+use pollster::block_on;
+
+use super::*;
+use crate::llm::gguf::GgmlType;
+use crate::llm::gguf::builder::model_file;
+use crate::llm::synthetic::{self, Storage};
+use crate::llm::tokenizer::tests::trained;
+
+const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>";
+
+fn engine(seed: u64, context: usize) -> Engine {
+    let (mut tokens, merges, _) = trained(320);
+    tokens.extend(["<|user|>", "<|assistant|>", "<|end|>"].map(str::to_owned));
+    let mut config = synthetic::config([tokens.len(), 64, 2, 4, 2, 96]);
+    config.context = context;
+    let storage = Storage { blocks: GgmlType::Q4_0, embedding: GgmlType::Q8_0, untied: false };
+    let weights = synthetic::weights(config, storage, seed).unwrap();
+    Engine::from_gguf_cpu(&model_file(&weights, &tokens, &merges, 3, TEMPLATE)).unwrap()
+}
+
+fn user(text: &str) -> Vec<ChatMessage> {
+    vec![ChatMessage { role: "user".into(), content: text.into() }]
+}
+
+/// Runs to the end, or until `until` tokens are seen.
+fn run(
+    engine: &mut Engine,
+    prompt: &str,
+    prefix: &str,
+    options: &SamplingOptions,
+    until: usize,
+) -> (String, Vec<u32>, GenerationStats) {
+    let (mut text, mut ids) = (String::new(), Vec::new());
+    let ticks = std::cell::Cell::new(0.0);
+    let clock = || {
+        ticks.set(ticks.get() + 1.0);
+        ticks.get()
+    };
+    let mut on_token = |event: TokenEvent<'_>| {
+        assert!(event.index <= ids.len());
+        text.push_str(event.text);
+        ids.push(event.id);
+        if ids.len() == until { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let stats = block_on(engine.generate(&user(prompt), prefix, options, &clock, &mut on_token)).unwrap();
+    (text, ids, stats)
+}
+
+fn options(max_tokens: usize) -> SamplingOptions {
+    SamplingOptions { max_tokens, ..SamplingOptions::default() }
+}
+
+#[test]
+fn engines_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<Engine>();
+}
+
+#[test]
+fn generates_the_same_with_and_without_the_cache() {
+    let mut one = engine(1, 256);
+    let (first, _, stats) = run(&mut one, "What is the capital?", "", &options(20), usize::MAX);
+    assert_eq!((stats.generated_tokens, stats.finish, stats.cached_tokens), (20, FinishReason::Length, 0));
+    assert!(stats.prefill_s > 0.0 && stats.ttft_s > 0.0 && stats.decode_s > 0.0);
+    let (again, _, stats) = run(&mut one, "What is the capital?", "", &options(20), usize::MAX);
+    assert_eq!((first.as_str(), stats.cached_tokens), (again.as_str(), stats.prompt_tokens - 1));
+    // Another prompt with the same beginning, then the first once more, in a fork as well.
+    let (other, _, stats) = run(&mut one, "What is helium?", "", &options(20), usize::MAX);
+    assert!(stats.cached_tokens > 0 && stats.cached_tokens < stats.prompt_tokens - 1);
+    let mut fork = one.fork().unwrap();
+    assert_eq!(run(&mut fork, "What is helium?", "", &options(20), usize::MAX).0, other);
+    one.reset();
+    assert_eq!(run(&mut one, "What is the capital?", "", &options(20), usize::MAX).0, first);
+}
+
+#[test]
+fn continues_after_the_part_that_is_written() {
+    let mut one = engine(2, 256);
+    let prompt = one.render(&user("hi"), "It is").unwrap();
+    assert!(prompt.ends_with("<|user|>hi<|end|><|assistant|>It is"));
+    let (text, ..) = run(&mut one, "hi", "It is", &options(8), usize::MAX);
+    let mut direct = String::new();
+    let mut on_token = |event: TokenEvent<'_>| {
+        direct.push_str(event.text);
+        ControlFlow::Continue(())
+    };
+    block_on(one.complete(&prompt, &options(8), &|| 0.0, &mut on_token)).unwrap();
+    assert_eq!(text, direct);
+}
+
+#[test]
+fn stops_within_a_token() {
+    let mut one = engine(3, 256);
+    let (_, ids, stats) = run(&mut one, "hi", "", &options(100), 5);
+    assert_eq!((ids.len(), stats.generated_tokens, stats.finish), (5, 5, FinishReason::Cancelled));
+}
+
+#[test]
+fn stop_texts_end_the_answer() {
+    let mut one = engine(1, 256);
+    let (full, ..) = run(&mut one, "hello", "", &options(30), usize::MAX);
+    let letters: Vec<(usize, char)> = full.char_indices().collect();
+    let (at, _) = letters[letters.len() / 2];
+    let stop: String = full[at..].chars().take(3).collect();
+    let expect = &full[..full.find(&stop).unwrap()];
+    let (text, _, stats) =
+        run(&mut one, "hello", "", &SamplingOptions { stop: vec![stop.clone()], ..options(30) }, usize::MAX);
+    assert_eq!((text.as_str(), stats.finish), (expect, FinishReason::Stop));
+}
+
+#[test]
+fn the_context_is_a_limit() {
+    let mut one = engine(4, 32);
+    let (_, ids, stats) = run(&mut one, "hi", "", &options(1000), usize::MAX);
+    // The last token that fits is computed, and what follows from it is the last that is shown.
+    assert_eq!((stats.prompt_tokens + ids.len(), stats.finish), (33, FinishReason::Length));
+    let long = "word ".repeat(60);
+    let result = block_on(one.generate(&user(&long), "", &options(1), &|| 0.0, &mut |_| ControlFlow::Continue(())));
+    assert!(matches!(result, Err(EngineError::PromptTooLong { context: 32, .. })), "{result:?}");
+    assert_eq!(run(&mut one, "hi", "", &options(4), usize::MAX).1, ids[..4]);
+}
+
+#[test]
+fn seeds_decide_free_answers() {
+    let mut one = engine(5, 256);
+    let free = |seed, top_k| SamplingOptions { temperature: 1.0, top_k, seed, ..options(24) };
+    let a = run(&mut one, "hi", "", &free(1, 0), usize::MAX).1;
+    assert_eq!(a, run(&mut one, "hi", "", &free(1, 0), usize::MAX).1);
+    assert_ne!(a, run(&mut one, "hi", "", &free(2, 0), usize::MAX).1);
+    let greedy = run(&mut one, "hi", "", &options(24), usize::MAX).1;
+    assert_eq!(greedy, run(&mut one, "hi", "", &free(3, 1), usize::MAX).1);
+}
+
+#[test]
+fn entropy_and_hidden_states() {
+    let mut one = engine(6, 256);
+    let entropy = block_on(one.first_token_entropy(&user("hi"))).unwrap();
+    assert!(entropy > 0.0 && entropy <= (one.info().vocab as f32).ln());
+    let (tokens, states) = block_on(one.hidden_states("The capital of Kenya")).unwrap();
+    assert_eq!((tokens.concat().as_str(), states.len()), ("The capital of Kenya", tokens.len()));
+    assert!(states.iter().all(|state| state.len() == 64));
+    assert!(block_on(one.hidden_states("")).is_err());
+}
+
+#[test]
+fn damaged_model_files_are_refused() {
+    let (tokens, merges, _) = trained(300);
+    let config = synthetic::config([tokens.len(), 32, 1, 2, 1, 32]);
+    let storage = Storage { blocks: GgmlType::Q8_0, embedding: GgmlType::Q8_0, untied: false };
+    let weights = synthetic::weights(config, storage, 1).unwrap();
+    let sound = model_file(&weights, &tokens, &merges, 0, TEMPLATE);
+    assert!(Engine::from_gguf_cpu(&sound).is_ok());
+    for (from, to, expect) in [
+        ("attn_gate", "", ""),
+        ("blk.0.attn_k.", "blk.7.attn_k.", "missing"),
+        ("llama.block_count", "llama.block_kount", "block_count"),
+        ("\u{5}\0\0\0\0\0\0\0llama\u{c}", "\u{5}\0\0\0\0\0\0\0mamba\u{c}", "mamba"),
+        ("{% for m", "{% fur m", "template"),
+    ] {
+        if to.is_empty() {
+            continue;
+        }
+        let at = sound.windows(from.len()).position(|w| w == from.as_bytes()).expect(from);
+        let mut bytes = sound.clone();
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        let error = Engine::from_gguf_cpu(&bytes).expect_err(to).to_string();
+        assert!(error.contains(expect), "{to}: {error}");
+    }
+}

@@ -1,0 +1,60 @@
+//! What can go wrong in the engine, in words that can be shown to a person.
+
+use super::gguf::GgufError;
+
+/// An error of the engine. The engine never panics on outside data, and a lost GPU is an error like any other.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The file is damaged or is not GGUF.
+    #[error("the model file cannot be read: {0}")]
+    Gguf(#[from] GgufError),
+    /// The file is sound but describes a model that this engine does not run.
+    #[error("this model is not supported: {0}")]
+    Unsupported(String),
+    /// The file's parts contradict each other: a tensor is missing or has another shape than the metadata says.
+    #[error("the model file is inconsistent: {0}")]
+    Inconsistent(String),
+    /// The tokenizer in the file could not be built, or a text could not be tokenised.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The chat template in the file could not be compiled or rendered.
+    #[error("chat template: {0}")]
+    Template(String),
+    /// Prompt and model's context do not fit.
+    #[error("the prompt has {tokens} tokens, but the model's context holds {context}; shorten the prompt")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that the context holds.
+        context: usize,
+    },
+    /// There is nothing to answer.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// A token id outside the vocabulary.
+    #[error("token {id} is outside the vocabulary of {vocab}")]
+    TokenRange {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// The backend cannot answer this kind of request.
+    #[error("the {backend} backend does not offer {what}")]
+    NotOffered {
+        /// Name of the backend.
+        backend: &'static str,
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// A computation on the CPU failed.
+    #[error("computation on the CPU failed: {0}")]
+    Cpu(String),
+    /// WebGPU refused a request or reported a fault.
+    #[error("the GPU refused: {0}")]
+    Gpu(String),
+    /// The GPU went away (driver reset, tab in the background, device unplugged). The conversation is not lost: load the
+    /// model again, on the GPU or on the CPU.
+    #[error("the GPU was lost: {0}")]
+    DeviceLost(String),
+}

@@ -1,0 +1,148 @@
+//! The types that generation takes and returns, and the filter for stop texts.
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatMessage {
+    /// `system`, `user` or `assistant`, or what else the model's template knows.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+/// How long and how freely to generate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingOptions {
+    /// Most tokens to generate.
+    pub max_tokens: usize,
+    /// 0 takes the likeliest token; larger is freer.
+    pub temperature: f32,
+    /// Only the k likeliest tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest tokens whose probabilities add up to this; 1 for all.
+    pub top_p: f32,
+    /// Seed of the choice.
+    pub seed: u64,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+}
+
+impl Default for SamplingOptions {
+    /// 128 tokens, greedy.
+    fn default() -> Self {
+        Self { max_tokens: 128, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, stop: Vec::new() }
+    }
+}
+
+/// Why generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended its answer, or a stop text came up.
+    Stop,
+    /// `max_tokens` were generated, or the context is full.
+    Length,
+    /// The caller stopped it.
+    Cancelled,
+}
+
+/// A generated token. An answer that ends while text is still held back (it could have become a stop text) brings one
+/// more event, with the ending token's id and the same index as the number of tokens so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenEvent<'a> {
+    /// The token.
+    pub id: u32,
+    /// Text that has become complete with it: empty in the middle of a character or of a possible stop text.
+    pub text: &'a str,
+    /// 0 for the first generated token.
+    pub index: usize,
+}
+
+/// What generation took, by the caller's clock.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GenerationStats {
+    /// Tokens of the prompt, whether or not they were in the cache.
+    pub prompt_tokens: usize,
+    /// Tokens of the prompt that the KV cache still held from before.
+    pub cached_tokens: usize,
+    /// Tokens that were generated, the ending token not counted.
+    pub generated_tokens: usize,
+    /// From the call to the end of the prompt's pass, s.
+    pub prefill_s: f64,
+    /// From there to the end, s.
+    pub decode_s: f64,
+    /// From the call to the first token, s: TTFT.
+    pub ttft_s: f64,
+    /// Why it ended.
+    pub finish: FinishReason,
+}
+
+/// Holds text back while it could be the beginning of a stop text.
+#[derive(Debug)]
+pub(super) struct StopFilter<'s> {
+    stops: &'s [String],
+    held: String,
+}
+
+impl<'s> StopFilter<'s> {
+    pub(super) fn new(stops: &'s [String]) -> Self {
+        Self { stops, held: String::new() }
+    }
+
+    /// Adds text; returns what may be shown, and whether a stop text has come up.
+    pub(super) fn push(&mut self, text: &str) -> (String, bool) {
+        self.held.push_str(text);
+        let stops = self.stops.iter().filter(|stop| !stop.is_empty());
+        if let Some(at) = stops.clone().filter_map(|stop| self.held.find(stop.as_str())).min() {
+            self.held.truncate(at);
+            return (std::mem::take(&mut self.held), true);
+        }
+        // The earliest place from which everything to the end begins some stop text.
+        let keep_from = self
+            .held
+            .char_indices()
+            .map(|(at, _)| at)
+            .find(|&at| self.held.get(at..).is_some_and(|tail| stops.clone().any(|stop| stop.starts_with(tail))))
+            .unwrap_or(self.held.len());
+        let tail = self.held.split_off(keep_from);
+        (std::mem::replace(&mut self.held, tail), false)
+    }
+
+    /// What was held back and turns out not to be a stop text.
+    pub(super) fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stop_texts_across_tokens() {
+        let stops = ["\n\n".to_owned(), "END".to_owned(), String::new()];
+        for (pieces, expect, hit) in [
+            (vec!["a", "b"], "ab", false),
+            (vec!["a\n", "\nb"], "a", true),
+            (vec!["a\n", "b"], "a\nb", false),
+            (vec!["xE", "N", "E", "N", "D", "y"], "xEN", true),
+            (vec!["E", "N"], "EN", false),
+            (vec!["grün E"], "grün E", false),
+            (vec!["END"], "", true),
+        ] {
+            let mut filter = StopFilter::new(&stops);
+            let mut shown = String::new();
+            let mut stopped = false;
+            for piece in &pieces {
+                let (text, now) = filter.push(piece);
+                shown.push_str(&text);
+                stopped = now;
+                if now {
+                    break;
+                }
+            }
+            if !stopped {
+                shown.push_str(&filter.finish());
+            }
+            assert_eq!((shown.as_str(), stopped), (expect, hit), "{pieces:?}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Hand-made files, good and bad, and random damage to a good one.
+
+use proptest::prelude::*;
+
+use super::super::builder::Builder;
+use super::*;
+
+fn good() -> Vec<u8> {
+    let metadata = Builder::header(2, 5)
+        .str("general.architecture")
+        .u32(8)
+        .str("llama")
+        .str("n")
+        .u32(5)
+        .u32(u32::MAX)
+        .str("list")
+        .u32(9)
+        .u32(8)
+        .u64(2)
+        .str("a")
+        .str("ü")
+        .str("numbers")
+        .u32(9)
+        .u32(5)
+        .u64(3)
+        .u32(1)
+        .u32(2)
+        .u32(3)
+        .str("x")
+        .u32(6)
+        .u32(1.5f32.to_bits());
+    let tensors = metadata.tensor("a", &[32, 2], 2, 0).tensor("b", &[3], 0, 64);
+    tensors.align(32).raw(&[7; 36]).raw(&[0; 28]).raw(&[1; 12]).0
+}
+
+#[test]
+fn reads_what_was_written() {
+    let bytes = good();
+    let gguf = Gguf::parse(&bytes).unwrap();
+    assert_eq!(gguf.get("general.architecture").and_then(Value::as_str), Some("llama"));
+    assert_eq!(gguf.get("n"), Some(&Value::Int(-1)));
+    assert_eq!(gguf.get("list").unwrap().as_array().unwrap().as_strs().unwrap(), ["a", "ü"]);
+    let numbers = gguf.get("numbers").unwrap().as_array().unwrap();
+    assert_eq!((numbers.len(), numbers.iter().filter_map(|v| v.as_u64()).sum::<u64>()), (3, 6));
+    assert_eq!(gguf.get("x").and_then(Value::as_f64), Some(1.5));
+    let (info, data) = gguf.tensor("a").unwrap();
+    assert_eq!((info.dtype, info.dims.as_slice(), info.elements()), (GgmlType::Q4_0, [32, 2].as_slice(), 64));
+    assert_eq!(data, [7; 36]);
+    assert_eq!(gguf.tensor("b").unwrap().1, [1; 12]);
+}
+
+#[test]
+fn bad_files_are_refused_with_the_reason() {
+    let huge = u64::MAX;
+    let one =
+        |dims: &[u64], kind, offset| Builder::header(1, 0).tensor("t", dims, kind, offset).align(32).raw(&[0; 64]).0;
+    let text = |b: Builder| b.raw(&[0; 64]).0;
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("nothing", vec![], "not a GGUF"),
+        ("another format", b"PK\x03\x04abcdefgh".to_vec(), "not a GGUF"),
+        ("version 2", Builder(b"GGUF".to_vec()).u32(2).u64(0).u64(0).0, "version 2"),
+        ("header cut", b"GGUF\x03\0\0\0\x01".to_vec(), "cut short"),
+        ("tensor count", Builder::header(huge, 0).0, "the number of tensors"),
+        ("metadata count", Builder::header(0, huge).0, "metadata entries"),
+        ("key length", text(Builder::header(0, 1).u64(huge)), "length of a text"),
+        ("key past the end", Builder::header(0, 1).u64(1 << 19).0, "cut short"),
+        ("key not UTF-8", text(Builder::header(0, 1).u64(2).raw(&[0xC3, 0x28])), "UTF-8"),
+        ("value type", text(Builder::header(0, 1).str("k").u32(13)), "type 13"),
+        ("array of arrays", text(Builder::header(0, 1).str("k").u32(9).u32(9).u64(1)), "type 9"),
+        ("array of nothing", text(Builder::header(0, 1).str("k").u32(9).u32(77).u64(0)), "type 77"),
+        ("array count", text(Builder::header(0, 1).str("k").u32(9).u32(8).u64(huge)), "cut short"),
+        ("array size overflow", text(Builder::header(0, 1).str("k").u32(9).u32(10).u64(huge / 8 + 2)), "cut short"),
+        ("key twice", text(Builder::header(0, 2).str("k").u32(7).raw(&[1]).str("k").u32(7).raw(&[1])), "twice"),
+        ("alignment 0", text(Builder::header(0, 1).str("general.alignment").u32(4).u32(0)), "alignment"),
+        ("alignment 24", text(Builder::header(0, 1).str("general.alignment").u32(4).u32(24)), "alignment"),
+        ("alignment is text", text(Builder::header(0, 1).str("general.alignment").u32(8).str("x")), "alignment"),
+        ("five dimensions", one(&[1; 5], 0, 0), "dimensions"),
+        ("no dimension", one(&[], 0, 0), "impossible shape"),
+        ("zero dimension", one(&[32, 0], 2, 0), "impossible shape"),
+        ("product overflows", one(&[1 << 40, 1 << 40], 0, 0), "impossible shape"),
+        ("bytes overflow", one(&[1 << 62], 0, 0), "impossible shape"),
+        ("half a block", one(&[33], 2, 0), "impossible shape"),
+        ("K-quant", one(&[256], 14, 0), "Q6_K"),
+        ("no such type", one(&[1], 999, 0), "unknown"),
+        ("offset not aligned", one(&[1], 0, 4), "alignment"),
+        ("offset overflows", one(&[1], 0, huge - 31), "outside the file"),
+        ("offset past the end", one(&[1], 0, 1 << 20), "outside the file"),
+        ("data past the end", one(&[64], 0, 0), "outside the file"),
+        (
+            "overlap",
+            Builder::header(2, 0).tensor("t", &[16], 0, 0).tensor("u", &[16], 0, 32).align(32).raw(&[0; 256]).0,
+            "over another",
+        ),
+        (
+            "tensor twice",
+            Builder::header(2, 0).tensor("t", &[8], 0, 0).tensor("t", &[8], 0, 32).align(32).raw(&[0; 256]).0,
+            "twice",
+        ),
+    ];
+    for (name, bytes, expect) in cases {
+        let error = Gguf::parse(&bytes).expect_err(name).to_string();
+        assert!(error.contains(expect), "{name}: {error}");
+    }
+}
+
+#[test]
+fn every_cut_is_noticed() {
+    let bytes = good();
+    for len in 0..bytes.len() {
+        assert!(Gguf::parse(&bytes[..len]).is_err(), "cut at {len}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn damage_never_panics(at in 0usize..400, value in any::<u8>(), run in 1usize..9) {
+        let mut bytes = good();
+        let len = bytes.len();
+        for i in 0..run {
+            bytes[(at + i) % len] = value;
+        }
+        if let Ok(gguf) = Gguf::parse(&bytes) {
+            for name in gguf.tensors().keys() {
+                let (info, data) = gguf.tensor(name).unwrap();
+                prop_assert_eq!(info.len, data.len());
+            }
+        }
+    }
+
+    #[test]
+    fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Gguf::parse(&Builder::header(3, 3).raw(&noise).0);
+    }
+}

@@ -1,0 +1,122 @@
+//! A WebGPU device and what it has reported: facts about the adapter, and faults, which WebGPU delivers outside of any
+//! call and which would otherwise end in a panic.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::llm::error::EngineError;
+
+/// What the adapter says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterFacts {
+    /// Name, where the browser tells it.
+    pub name: String,
+    /// Whether the "GPU" is a program on the CPU.
+    pub software: bool,
+    /// Largest storage buffer that a kernel can see, bytes.
+    pub max_binding_bytes: u64,
+    /// Half-precision arithmetic.
+    pub shader_f16: bool,
+    /// Exchange between the threads of a wave.
+    pub subgroups: bool,
+}
+
+#[derive(Debug, Default)]
+struct Fault {
+    lost: Option<String>,
+    refused: Option<String>,
+}
+
+/// A device with its queue. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct GpuContext {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) limits: wgpu::Limits,
+    facts: AdapterFacts,
+    fault: Arc<Mutex<Fault>>,
+}
+
+impl GpuContext {
+    /// Asks the browser (natively: Vulkan) for a device with all the limits that the adapter has.
+    ///
+    /// # Errors
+    /// There is no WebGPU, no adapter, or the adapter gives no device; the text says which.
+    pub async fn request() -> Result<Self, EngineError> {
+        let refused = |what: &str, error: &dyn std::fmt::Display| EngineError::Gpu(format!("{what}: {error}"));
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        let adapter = instance.request_adapter(&options).await;
+        let adapter = adapter.map_err(|error| refused("there is no WebGPU adapter", &error))?;
+        let limits = adapter.limits();
+        let features = adapter.features();
+        let info = adapter.get_info();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("tandem engine"),
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let device = adapter.request_device(&descriptor).await;
+        let (device, queue) = device.map_err(|error| refused("the adapter gives no device", &error))?;
+
+        let fault = Arc::new(Mutex::new(Fault::default()));
+        let on_error = Arc::clone(&fault);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let mut fault = on_error.lock().unwrap_or_else(PoisonError::into_inner);
+            // The first one is the cause; the rest are consequences.
+            fault.refused.get_or_insert_with(|| error.to_string());
+        }));
+        let on_loss = Arc::clone(&fault);
+        device.set_device_lost_callback(move |reason, message| {
+            let mut fault = on_loss.lock().unwrap_or_else(PoisonError::into_inner);
+            fault.lost.get_or_insert_with(|| format!("{reason:?}: {message}"));
+        });
+        let facts = AdapterFacts {
+            software: info.device_type == wgpu::DeviceType::Cpu
+                || ["swiftshader", "llvmpipe"].iter().any(|name| info.name.to_lowercase().contains(name)),
+            name: if info.name.is_empty() { info.driver } else { info.name },
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+        };
+        Ok(Self { device, queue, limits, facts, fault })
+    }
+
+    /// What the adapter says about itself.
+    pub fn facts(&self) -> &AdapterFacts {
+        &self.facts
+    }
+
+    /// Ends the device on purpose: everything on it is gone, as after a driver reset. For tests of what follows.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    /// The fault that has been reported since the device was made, if any.
+    pub(super) fn check(&self) -> Result<(), EngineError> {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&fault.lost, &fault.refused) {
+            (Some(lost), _) => Err(EngineError::DeviceLost(lost.clone())),
+            (None, Some(refused)) => Err(EngineError::Gpu(refused.clone())),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Runs `make` and returns its result unless the device refused something in it.
+    pub(super) async fn guarded<T>(&self, make: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = make();
+        let (validation, memory) = (validation.pop(), memory.pop());
+        if let Some(error) = validation.await {
+            return Err(EngineError::Gpu(error.to_string()));
+        }
+        if let Some(error) = memory.await {
+            return Err(EngineError::Gpu(format!("out of memory: {error}")));
+        }
+        self.check()?;
+        made
+    }
+}

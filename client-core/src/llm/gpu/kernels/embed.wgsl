@@ -1,0 +1,25 @@
+// The tokens' rows of the embedding. From the host: BLOCKS, X_STRIDE.
+
+@group(0) @binding(0) var<storage, read> weights: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> tokens: array<u32>;
+@group(0) @binding(2) var<uniform> call: Call;
+@group(0) @binding(3) var<storage, read_write> result: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let block = id.x;
+    let column = id.y;
+    if (block >= BLOCKS || column >= call.columns) {
+        return;
+    }
+    let v = load_block(tokens[column] * BLOCKS + block);
+    let at = column * X_STRIDE + block * 8u;
+    result[at] = v.a;
+    result[at + 1u] = v.b;
+    result[at + 2u] = v.c;
+    result[at + 3u] = v.d;
+    result[at + 4u] = v.e;
+    result[at + 5u] = v.f;
+    result[at + 6u] = v.g;
+    result[at + 7u] = v.h;
+}

@@ -1,0 +1,65 @@
+//! The language-model engine: from the bytes of a model file to streamed text, on WebGPU or on the CPU.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`gguf`], [`safetensors`] | the file formats, read so that hostile files end in an error |
+//! | [`config`], [`weights`] | a model's sizes and its tensors, checked against each other |
+//! | [`quant`] | ggml's block formats, bit for bit |
+//! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
+//! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
+//! | [`backend`] | the trait that both devices implement |
+//! | [`cpu`] | single precision for small models, candle's quantised products for larger ones; also what the server runs |
+//! | [`gpu`] | our own kernels on WebGPU |
+//! | [`tier`] | which of the two a device gets, and why |
+//! | [`reference`] | the forward pass in plain single precision: the oracle of the tests |
+//! | [`checks`] | both backends against the oracle and the golden answers, natively and in a browser |
+//! | [`synthetic`] | random models of any shape, for tests and benches |
+//! | [`engine`] | all of it joined: [`Engine`] |
+//!
+//! A token's way: [`Engine::generate`] renders the conversation, encodes it, brings the backend's KV cache to the prompt
+//! (keeping the common beginning), then asks for one token after the other.
+//!
+//! Deliberately absent: downloading, storage and messages (the worker's), batching of several sequences in one pass,
+//! and any clock or random source of its own: the caller passes time and seed.
+
+pub mod backend;
+#[cfg(all(feature = "llm-cpu", feature = "llm-gpu"))]
+pub mod checks;
+pub mod config;
+#[cfg(feature = "llm-cpu")]
+pub mod cpu;
+pub mod engine;
+pub mod error;
+pub mod generate;
+pub mod gguf;
+// On wasm32 a GPU handle stays on its thread; natively the same `Arc` is shared between threads.
+#[cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
+#[cfg(feature = "llm-gpu")]
+pub mod gpu;
+pub mod quant;
+pub mod reference;
+pub mod safetensors;
+pub mod sampler;
+pub mod synthetic;
+pub mod template;
+pub mod tier;
+pub mod tokenizer;
+pub mod weights;
+
+pub use engine::{Engine, ModelInfo, YieldNow};
+pub use error::EngineError;
+pub use generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
+pub use tokenizer::Tokenizer;
+
+#[cfg(all(target_arch = "wasm32", feature = "js"))]
+mod event_loop;
+
+#[cfg(all(target_arch = "wasm32", feature = "js"))]
+fn default_yield() -> Option<YieldNow> {
+    Some(event_loop::next_task)
+}
+
+#[cfg(not(all(target_arch = "wasm32", feature = "js")))]
+fn default_yield() -> Option<YieldNow> {
+    None
+}

@@ -1,0 +1,196 @@
+//! The Llama forward pass written down as simply as possible: single-precision values, sums in double precision, no
+//! cache, no blocks. It is the oracle that the backends are tested against, and the place to read what they compute.
+//!
+//! Deliberately absent: speed.
+
+use super::config::LlamaConfig;
+use super::weights::{Matrix, ModelWeights};
+
+/// A model with all weights dequantised to single precision.
+#[derive(Debug)]
+pub struct Reference {
+    config: LlamaConfig,
+    embedding: Dense,
+    layers: Vec<DenseLayer>,
+    output_norm: Vec<f32>,
+    head: Option<Dense>,
+}
+
+#[derive(Debug)]
+struct DenseLayer {
+    attn_norm: Vec<f32>,
+    q: Dense,
+    k: Dense,
+    v: Dense,
+    o: Dense,
+    ffn_norm: Vec<f32>,
+    gate: Dense,
+    up: Dense,
+    down: Dense,
+}
+
+/// A matrix `[rows, cols]`, row by row.
+#[derive(Debug)]
+struct Dense {
+    values: Vec<f32>,
+    cols: usize,
+}
+
+impl Dense {
+    fn new(matrix: &Matrix<'_>) -> Self {
+        Self { values: matrix.to_f32(), cols: matrix.cols }
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.cols..(row + 1) * self.cols]
+    }
+
+    fn apply(&self, x: &[f32]) -> Vec<f32> {
+        self.values.chunks_exact(self.cols).map(|row| dot(row, x)).collect()
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
+}
+
+impl Reference {
+    /// Dequantises all of `weights`.
+    pub fn new(weights: &ModelWeights<'_>) -> Self {
+        let layers = weights.layers.iter().map(|l| DenseLayer {
+            attn_norm: l.attn_norm.clone(),
+            q: Dense::new(&l.q),
+            k: Dense::new(&l.k),
+            v: Dense::new(&l.v),
+            o: Dense::new(&l.o),
+            ffn_norm: l.ffn_norm.clone(),
+            gate: Dense::new(&l.gate),
+            up: Dense::new(&l.up),
+            down: Dense::new(&l.down),
+        });
+        Self {
+            config: weights.config.clone(),
+            embedding: Dense::new(&weights.embedding),
+            layers: layers.collect(),
+            output_norm: weights.output_norm.clone(),
+            head: weights.output.as_ref().map(Dense::new),
+        }
+    }
+
+    /// The final normalised hidden state at every position of `tokens`, each `[dim]`.
+    ///
+    /// # Panics
+    /// A token is outside the vocabulary.
+    pub fn hidden(&self, tokens: &[u32]) -> Vec<Vec<f32>> {
+        let c = &self.config;
+        let frequencies = c.rope.frequencies();
+        let mut stream: Vec<Vec<f32>> = tokens.iter().map(|&t| self.embedding.row(t as usize).to_vec()).collect();
+        for layer in &self.layers {
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for (position, x) in stream.iter_mut().enumerate() {
+                let mut rotation = Vec::new();
+                c.rope.rotation_at(&frequencies, position, &mut rotation);
+                let normed = rms_norm(x, &layer.attn_norm, c.rms_eps);
+                let q = rotate(layer.q.apply(&normed), c, &rotation);
+                keys.push(rotate(layer.k.apply(&normed), c, &rotation));
+                values.push(layer.v.apply(&normed));
+                let heads = attend(&q, &keys, &values, c);
+                add(x, &layer.o.apply(&heads));
+
+                let normed = rms_norm(x, &layer.ffn_norm, c.rms_eps);
+                let inner: Vec<f32> = layer
+                    .gate
+                    .apply(&normed)
+                    .iter()
+                    .zip(layer.up.apply(&normed))
+                    .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
+                    .collect();
+                add(x, &layer.down.apply(&inner));
+            }
+        }
+        stream.iter().map(|x| rms_norm(x, &self.output_norm, c.rms_eps)).collect()
+    }
+
+    /// The logits at every position of `tokens`, each `[vocab]`.
+    ///
+    /// # Panics
+    /// A token is outside the vocabulary.
+    pub fn logits(&self, tokens: &[u32]) -> Vec<Vec<f32>> {
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        self.hidden(tokens).iter().map(|x| head.apply(x)).collect()
+    }
+}
+
+fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let mean_square = dot(x, x) / x.len() as f32;
+    let scale = 1.0 / (mean_square + eps).sqrt();
+    x.iter().zip(weight).map(|(x, w)| x * scale * w).collect()
+}
+
+fn rotate(mut x: Vec<f32>, c: &LlamaConfig, rotation: &[f32]) -> Vec<f32> {
+    for head in x.chunks_exact_mut(c.head_dim) {
+        for pair in 0..c.rope.dim / 2 {
+            let (cos, sin) = (rotation[2 * pair], rotation[2 * pair + 1]);
+            let (a, b) = (head[2 * pair], head[2 * pair + 1]);
+            head[2 * pair] = a * cos - b * sin;
+            head[2 * pair + 1] = a * sin + b * cos;
+        }
+    }
+    x
+}
+
+/// softmax(q·kᵀ / √head_dim)·v for every query head; `keys` and `values` are `[positions][kv_dim]`.
+fn attend(q: &[f32], keys: &[Vec<f32>], values: &[Vec<f32>], c: &LlamaConfig) -> Vec<f32> {
+    let mut out = Vec::with_capacity(q.len());
+    for (h, q) in q.chunks_exact(c.head_dim).enumerate() {
+        let start = h / (c.heads / c.kv_heads) * c.head_dim;
+        let head = start..start + c.head_dim;
+        let scores: Vec<f32> = keys.iter().map(|k| dot(q, &k[head.clone()]) / (c.head_dim as f32).sqrt()).collect();
+        let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<f64> = scores.iter().map(|s| f64::from(s - top).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for i in head {
+            let sum: f64 = weights.iter().zip(values).map(|(w, v)| w * f64::from(v[i])).sum();
+            out.push((sum / total) as f32);
+        }
+    }
+    out
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// How far a backend's logits are from the oracle's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Deviation {
+    /// Largest absolute difference.
+    pub max: f32,
+    /// Median absolute difference, as a share of the standard deviation of the oracle's logits.
+    pub median_share: f32,
+    /// Whether the likeliest token is the same, or the oracle's top two are closer than the difference found.
+    pub same_choice: bool,
+}
+
+impl Deviation {
+    /// Compares `found` with the oracle's `expected`, both `[vocab]`.
+    pub fn between(found: &[f32], expected: &[f32]) -> Self {
+        let mut distances: Vec<f32> = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).collect();
+        distances.sort_by(f32::total_cmp);
+        // NaN sorts last, and so shows up as the largest.
+        let max = distances.last().copied().unwrap_or(f32::NAN);
+        let median = distances.get(distances.len() / 2).copied().unwrap_or(f32::NAN);
+        let n = expected.len().max(1) as f64;
+        let mean = expected.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+        let variance = expected.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+        let (ours, theirs) = (super::sampler::argmax(found) as usize, super::sampler::argmax(expected) as usize);
+        let gap = expected.get(theirs).zip(expected.get(ours)).map_or(f32::NAN, |(a, b)| a - b);
+        Self {
+            max,
+            median_share: median / variance.sqrt() as f32,
+            same_choice: found.len() == expected.len() && (ours == theirs || gap <= 2.0 * max),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Models with random weights, of any shape and storage type: what kernels are tested and timed on.
+
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
+use super::config::{LlamaConfig, RopeConfig};
+use super::error::EngineError;
+use super::gguf::GgmlType;
+use super::weights::{LayerWeights, Matrix, ModelWeights};
+
+/// Storage types of a synthetic model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// The blocks' matrices.
+    pub blocks: GgmlType,
+    /// Embedding and head.
+    pub embedding: GgmlType,
+    /// Whether the head is a matrix of its own.
+    pub untied: bool,
+}
+
+/// Sizes of a synthetic model: vocabulary, width, layers, query heads, key heads, inner width.
+pub type Shape = [usize; 6];
+
+/// A config of the given sizes; the head's size is `dim / heads`, the context 512.
+pub fn config([vocab, dim, layers, heads, kv_heads, ffn]: Shape) -> LlamaConfig {
+    let head_dim = dim / heads.max(1);
+    LlamaConfig {
+        name: format!("synthetic d{dim} l{layers}"),
+        vocab,
+        dim,
+        layers,
+        heads,
+        kv_heads,
+        head_dim,
+        ffn,
+        context: 512,
+        rms_eps: 1e-5,
+        rope: RopeConfig { base: 10_000.0, dim: head_dim & !1, freq_divisors: Vec::new() },
+    }
+}
+
+/// Random weights, scaled so that activations keep their size through the blocks.
+///
+/// # Errors
+/// The config contradicts itself, or rows are not whole blocks of the storage type.
+pub fn weights(config: LlamaConfig, storage: Storage, seed: u64) -> Result<ModelWeights<'static>, EngineError> {
+    let config = config.checked()?;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let mut layers = Vec::with_capacity(config.layers);
+    for _ in 0..config.layers {
+        let mut matrix = |rows, cols| random_matrix(&mut rng, storage.blocks, rows, cols);
+        layers.push(LayerWeights {
+            q: matrix(config.q_dim(), config.dim)?,
+            k: matrix(config.kv_dim(), config.dim)?,
+            v: matrix(config.kv_dim(), config.dim)?,
+            o: matrix(config.dim, config.q_dim())?,
+            gate: matrix(config.ffn, config.dim)?,
+            up: matrix(config.ffn, config.dim)?,
+            down: matrix(config.dim, config.ffn)?,
+            attn_norm: random_norm(&mut rng, config.dim),
+            ffn_norm: random_norm(&mut rng, config.dim),
+        });
+    }
+    let output = match storage.untied {
+        true => Some(random_matrix(&mut rng, storage.embedding, config.vocab, config.dim)?),
+        false => None,
+    };
+    Ok(ModelWeights {
+        embedding: random_matrix(&mut rng, storage.embedding, config.vocab, config.dim)?,
+        output_norm: random_norm(&mut rng, config.dim),
+        layers,
+        output,
+        config,
+    })
+}
+
+/// `count` random tokens of a vocabulary.
+pub fn tokens(vocab: usize, count: usize, seed: u64) -> Vec<u32> {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    (0..count).map(|_| (rng.next_u64() % vocab.max(1) as u64) as u32).collect()
+}
+
+/// Uniform in [−1, 1).
+fn uniform(rng: &mut Xoshiro256PlusPlus) -> f32 {
+    (rng.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}
+
+fn random_matrix(
+    rng: &mut Xoshiro256PlusPlus,
+    dtype: GgmlType,
+    rows: usize,
+    cols: usize,
+) -> Result<Matrix<'static>, EngineError> {
+    // Variance 1/cols: a uniform variable on [−a, a] has a²/3.
+    let amplitude = (3.0 / cols as f32).sqrt();
+    let values: Vec<f32> = (0..rows * cols).map(|_| uniform(rng) * amplitude).collect();
+    Matrix::encode(dtype, rows, cols, &values)
+}
+
+fn random_norm(rng: &mut Xoshiro256PlusPlus, dim: usize) -> Vec<f32> {
+    (0..dim).map(|_| 1.0 + 0.25 * uniform(rng)).collect()
+}

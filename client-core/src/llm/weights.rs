@@ -1,0 +1,194 @@
+//! A model's tensors, checked against its config: what every backend is built from, whatever file they came in.
+//!
+//! Matrices are `[rows, cols]` row-major: `rows` outputs, `cols` inputs, each row contiguous (ggml's `dims = [cols,
+//! rows]`). Query and key rows are in ggml's order for architecture `llama`: RoPE rotates neighbours (2i, 2i + 1).
+
+use std::borrow::Cow;
+
+use super::config::LlamaConfig;
+use super::error::EngineError;
+use super::gguf::{GgmlType, Gguf};
+use super::quant;
+
+/// One matrix in its stored form.
+#[derive(Debug, Clone)]
+pub struct Matrix<'a> {
+    /// How the elements are stored.
+    pub dtype: GgmlType,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs; whole blocks of `dtype`.
+    pub cols: usize,
+    /// `rows · row_bytes(cols)` bytes.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl Matrix<'_> {
+    /// All elements, `[rows, cols]`.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows * self.cols];
+        let fits = quant::dequantize(self.dtype, &self.bytes, &mut out);
+        debug_assert!(fits, "matrices are checked when they are made");
+        out
+    }
+
+    /// One row's elements, `[cols]`; `None` past the last row.
+    pub fn row_f32(&self, row: usize) -> Option<Vec<f32>> {
+        let row_bytes = self.dtype.row_bytes(self.cols)?;
+        let start = row.checked_mul(row_bytes)?;
+        let bytes = self.bytes.get(start..start.checked_add(row_bytes)?)?;
+        let mut out = vec![0.0; self.cols];
+        quant::dequantize(self.dtype, bytes, &mut out).then_some(out)
+    }
+
+    /// A matrix over `values`, encoded as `dtype`.
+    ///
+    /// # Errors
+    /// The number of values is not `rows · cols`, or a row is not whole blocks.
+    pub fn encode(dtype: GgmlType, rows: usize, cols: usize, values: &[f32]) -> Result<Matrix<'static>, EngineError> {
+        let whole_rows = dtype.row_bytes(cols).is_some() && rows.checked_mul(cols) == Some(values.len());
+        match quant::quantize(dtype, values).filter(|_| whole_rows) {
+            Some(bytes) => Ok(Matrix { dtype, rows, cols, bytes: Cow::Owned(bytes) }),
+            None => {
+                Err(EngineError::Inconsistent(format!("{rows} × {cols} values cannot be stored as {}", dtype.name())))
+            }
+        }
+    }
+}
+
+/// The tensors of one block.
+#[derive(Debug, Clone)]
+pub struct LayerWeights<'a> {
+    /// RMSNorm before attention, `[dim]`.
+    pub attn_norm: Vec<f32>,
+    /// Queries, `[q_dim, dim]`.
+    pub q: Matrix<'a>,
+    /// Keys, `[kv_dim, dim]`.
+    pub k: Matrix<'a>,
+    /// Values, `[kv_dim, dim]`.
+    pub v: Matrix<'a>,
+    /// Attention's way back, `[dim, q_dim]`.
+    pub o: Matrix<'a>,
+    /// RMSNorm before the feed-forward net, `[dim]`.
+    pub ffn_norm: Vec<f32>,
+    /// SwiGLU's gate, `[ffn, dim]`.
+    pub gate: Matrix<'a>,
+    /// SwiGLU's other half, `[ffn, dim]`.
+    pub up: Matrix<'a>,
+    /// SwiGLU's way back, `[dim, ffn]`.
+    pub down: Matrix<'a>,
+}
+
+/// All tensors of a model.
+#[derive(Debug, Clone)]
+pub struct ModelWeights<'a> {
+    /// The sizes that all tensors have been checked against.
+    pub config: LlamaConfig,
+    /// Token embedding, `[vocab, dim]`.
+    pub embedding: Matrix<'a>,
+    /// The blocks, first to last.
+    pub layers: Vec<LayerWeights<'a>>,
+    /// RMSNorm after the last block, `[dim]`.
+    pub output_norm: Vec<f32>,
+    /// Output head, `[vocab, dim]`; `None` when it is the embedding itself (tied).
+    pub output: Option<Matrix<'a>>,
+}
+
+impl<'a> ModelWeights<'a> {
+    /// Takes the tensors of a GGUF file of architecture `llama`. Matrices borrow from the file.
+    ///
+    /// # Errors
+    /// What [`LlamaConfig::from_gguf`] reports, a missing tensor, or one of another shape.
+    pub fn from_gguf(gguf: &Gguf<'a>) -> Result<Self, EngineError> {
+        let config = LlamaConfig::from_gguf(gguf)?;
+        // Layers × 9 tensors are in the file's list of at most 4096, so this cannot be made to allocate much.
+        let mut layers = Vec::new();
+        for layer in 0..config.layers {
+            let matrix = |part: &str, rows, cols| gguf_matrix(gguf, &format!("blk.{layer}.{part}.weight"), rows, cols);
+            let vector = |part: &str| gguf_vector(gguf, &format!("blk.{layer}.{part}.weight"), config.dim);
+            for extra in ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_q_norm.weight", "ffn_gate_inp.weight"] {
+                if gguf.tensors().contains_key(format!("blk.{layer}.{extra}").as_str()) {
+                    return Err(EngineError::Unsupported(format!(
+                        "tensor \"blk.{layer}.{extra}\" of another model family"
+                    )));
+                }
+            }
+            layers.push(LayerWeights {
+                attn_norm: vector("attn_norm")?,
+                q: matrix("attn_q", config.q_dim(), config.dim)?,
+                k: matrix("attn_k", config.kv_dim(), config.dim)?,
+                v: matrix("attn_v", config.kv_dim(), config.dim)?,
+                o: matrix("attn_output", config.dim, config.q_dim())?,
+                ffn_norm: vector("ffn_norm")?,
+                gate: matrix("ffn_gate", config.ffn, config.dim)?,
+                up: matrix("ffn_up", config.ffn, config.dim)?,
+                down: matrix("ffn_down", config.dim, config.ffn)?,
+            });
+        }
+        let output = if gguf.tensors().contains_key("output.weight") {
+            Some(gguf_matrix(gguf, "output.weight", config.vocab, config.dim)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            embedding: gguf_matrix(gguf, "token_embd.weight", config.vocab, config.dim)?,
+            output_norm: gguf_vector(gguf, "output_norm.weight", config.dim)?,
+            layers,
+            output,
+            config,
+        })
+    }
+
+    /// The output head: its own matrix, or the embedding when they are tied.
+    pub fn head(&self) -> &Matrix<'a> {
+        self.output.as_ref().unwrap_or(&self.embedding)
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &Matrix<'a>> {
+        let layers = self.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
+        layers.chain([&self.embedding]).chain(self.output.as_ref())
+    }
+
+    /// Number of parameters; a tied embedding counts once.
+    pub fn parameters(&self) -> u64 {
+        let matrices: u64 = self.matrices().map(|m| m.rows as u64 * m.cols as u64).sum();
+        matrices + (2 * self.config.layers as u64 + 1) * self.config.dim as u64
+    }
+
+    /// Bytes of all matrices as stored.
+    pub fn bytes(&self) -> u64 {
+        self.matrices().map(|m| m.bytes.len() as u64).sum()
+    }
+
+    /// The storage type of most of the blocks' bytes: what a model page calls its quantisation.
+    pub fn quantisation(&self) -> &'static str {
+        self.layers.first().map_or("none", |layer| layer.gate.dtype.name())
+    }
+}
+
+fn gguf_matrix<'a>(gguf: &Gguf<'a>, name: &str, rows: usize, cols: usize) -> Result<Matrix<'a>, EngineError> {
+    let (info, bytes) = find(gguf, name)?;
+    if info.dims != [cols, rows] {
+        return Err(wrong_shape(name, &info.dims, &[cols, rows]));
+    }
+    Ok(Matrix { dtype: info.dtype, rows, cols, bytes: Cow::Borrowed(bytes) })
+}
+
+fn gguf_vector(gguf: &Gguf<'_>, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
+    let (info, bytes) = find(gguf, name)?;
+    let mut out = vec![0.0; info.elements().min(len)];
+    if info.dims != [len] || !quant::dequantize(info.dtype, bytes, &mut out) {
+        return Err(wrong_shape(name, &info.dims, &[len]));
+    }
+    Ok(out)
+}
+
+fn find<'f, 'a>(gguf: &'f Gguf<'a>, name: &str) -> Result<(&'f super::gguf::TensorInfo, &'a [u8]), EngineError> {
+    gguf.tensor(name).ok_or_else(|| EngineError::Inconsistent(format!("tensor {name:?} is missing")))
+}
+
+pub(super) fn wrong_shape(name: &str, found: &[usize], expected: &[usize]) -> EngineError {
+    EngineError::Inconsistent(format!(
+        "tensor {name:?} has the shape {found:?}, but the model's sizes ask for {expected:?}"
+    ))
+}

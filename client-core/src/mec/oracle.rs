@@ -1,0 +1,247 @@
+//! The best decision of one slot, with full knowledge of channel, sizes and quality.
+//!
+//! For given powers the ratios are found exactly ([`super::alpha`]). Of the powers only the received ones matter, and of
+//! those nearly only their ratios, noise being some 80 dB lower; so the search runs over each user's offset in dB from
+//! equal received power, scaled until the first user meets P_max. It starts at equal received power and, to leave poor
+//! local optima, at each user silenced or dominating, and narrows a pattern of steps. What the exact ratios do not know
+//! (energy, a server shared by load, a backlog) is handled by a second search over everything, on the true reward.
+
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::alpha::best_alphas;
+use super::cost;
+use super::params::{MAX_USERS, Physics, ServerShare, db_to_ratio};
+use super::slot::{SlotTotals, UserDecision, UserOutcome, UserSlot, evaluate};
+
+/// How hard to search.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OracleEffort {
+    /// Narrow only the best of the starting points: within 1e-4 of [`OracleEffort::Thorough`] nearly always.
+    #[default]
+    Usual,
+    /// Narrow every starting point.
+    Thorough,
+}
+
+/// What the search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Optimum {
+    /// The best decision found, one a user.
+    pub decisions: Vec<UserDecision>,
+    /// What it gives.
+    pub totals: SlotTotals,
+}
+
+/// A step below this many dB no longer changes the reward in its sixth digit.
+const FINEST_STEP_DB: f64 = 2e-3;
+/// A user this far below the others is not heard.
+const SILENT_DB: f64 = -45.0;
+
+/// Searches the best decision of a slot.
+pub fn optimum(physics: &Physics, users: &[UserSlot], backlog_s: f64, effort: OracleEffort) -> Optimum {
+    let mut search = Search::new(physics, users, backlog_s);
+    search.run(effort);
+    Optimum { decisions: search.best[..users.len()].to_vec(), totals: search.best_totals }
+}
+
+/// The powers that put each user `offsets_db` over equal received power, scaled so that the first meets P_max.
+pub fn powers_from_offsets(
+    physics: &Physics,
+    gains: impl Iterator<Item = f64> + Clone,
+    offsets_db: &[f64],
+    out: &mut [f64],
+) {
+    let mut scale = f64::INFINITY;
+    for ((power, gain), offset) in out.iter_mut().zip(gains).zip(offsets_db) {
+        *power = db_to_ratio(*offset) / gain;
+        scale = scale.min(physics.p_max_w / *power);
+    }
+    for power in out.iter_mut() {
+        *power = (*power * scale).min(physics.p_max_w);
+    }
+}
+
+struct Search<'a> {
+    physics: &'a Physics,
+    users: &'a [UserSlot],
+    backlog_s: f64,
+    /// Physics that the exact ratios are computed with: a server shared by load is taken as shared equally there.
+    ratio_physics: Physics,
+    best: [UserDecision; MAX_USERS],
+    best_totals: SlotTotals,
+    outcomes: [UserOutcome; MAX_USERS],
+}
+
+impl<'a> Search<'a> {
+    fn new(physics: &'a Physics, users: &'a [UserSlot], backlog_s: f64) -> Self {
+        assert!(users.len() <= MAX_USERS, "at most {MAX_USERS} users");
+        let mut ratio_physics = *physics;
+        if physics.params.server_share == ServerShare::Load {
+            ratio_physics.server_hz_each /= users.len().max(1) as f64;
+        }
+        let best_totals = SlotTotals { reward: f64::NEG_INFINITY, ..SlotTotals::default() };
+        let best = [UserDecision::default(); MAX_USERS];
+        let outcomes = [UserOutcome::default(); MAX_USERS];
+        Self { physics, users, backlog_s, ratio_physics, best, best_totals, outcomes }
+    }
+
+    /// The true reward of a decision, remembered if it is the best so far.
+    fn try_decision(&mut self, decision: &[UserDecision; MAX_USERS]) -> f64 {
+        let count = self.users.len();
+        let totals =
+            evaluate(self.physics, self.users, self.backlog_s, &decision[..count], &mut self.outcomes[..count]);
+        if totals.reward > self.best_totals.reward {
+            self.best_totals = totals;
+            self.best = *decision;
+        }
+        totals.reward
+    }
+
+    /// The true reward at the given offsets with the exact ratios for the rates that they give.
+    fn try_offsets(&mut self, offsets_db: &[f64; MAX_USERS]) -> f64 {
+        let count = self.users.len();
+        let mut power = [0.0; MAX_USERS];
+        let gains = self.users.iter().map(|u| u.gain);
+        powers_from_offsets(self.physics, gains, &offsets_db[..count], &mut power[..count]);
+        let mut rates = [0.0; MAX_USERS];
+        for (k, rate) in rates.iter_mut().enumerate().take(count) {
+            let heard = |l: usize| power[l] * self.users[l].gain;
+            let interference = (0..count).filter(|l| *l != k).map(heard).sum();
+            *rate = cost::rate_bps(self.physics, heard(k), interference);
+        }
+        let mut alpha = [0.0; MAX_USERS];
+        best_alphas(&self.ratio_physics, self.users, &rates[..count], &mut alpha[..count]);
+        if self.physics.params.server_share == ServerShare::Load {
+            self.settle_load(&rates, &mut alpha);
+        }
+        let mut decision = [UserDecision::default(); MAX_USERS];
+        for k in 0..count {
+            decision[k] = UserDecision { alpha: alpha[k], power_w: power[k] };
+        }
+        self.try_decision(&decision)
+    }
+
+    /// With a server shared by load everybody waits for everybody's work. Takes that wait as given, finds the best ratios,
+    /// and repeats with the wait that they cause.
+    fn settle_load(&self, rates_bps: &[f64; MAX_USERS], alpha: &mut [f64; MAX_USERS]) {
+        let count = self.users.len();
+        let params = &self.physics.params;
+        // A wait S that does not depend on a user's own ratio is a rate lowered so that α·X/r' = α·X/r + S at the last α.
+        for _ in 0..12 {
+            let last = *alpha;
+            let work = self.users.iter().zip(last).map(|(u, a)| cost::server_work_cycles(params, a, u.size_bits));
+            let wait_s = work.sum::<f64>() / params.server_hz;
+            let mut slowed = [0.0; MAX_USERS];
+            for (k, user) in self.users.iter().enumerate() {
+                // `best_alphas` adds its own share of the server, which is taken out of the wait here.
+                let own_s = params.cycles_per_bit * user.size_bits / self.ratio_physics.server_hz_each;
+                let extra_s = wait_s / last[k].max(0.05) - own_s;
+                slowed[k] = user.size_bits / (user.size_bits / rates_bps[k] + extra_s).max(1e-9);
+            }
+            best_alphas(&self.ratio_physics, self.users, &slowed[..count], &mut alpha[..count]);
+            for (new, old) in alpha.iter_mut().zip(last) {
+                *new = 0.5 * (*new + old);
+            }
+        }
+    }
+
+    fn run(&mut self, effort: OracleEffort) {
+        let count = self.users.len();
+        if count == 0 {
+            return;
+        }
+        let mut starts: Vec<(f64, [f64; MAX_USERS])> = Vec::with_capacity(2 * count + 1);
+        let equal = [0.0; MAX_USERS];
+        starts.push((self.try_offsets(&equal), equal));
+        if count > 1 {
+            for k in 0..count {
+                for offset in [SILENT_DB, 20.0] {
+                    let mut start = equal;
+                    start[k] = offset;
+                    starts.push((self.try_offsets(&start), start));
+                }
+            }
+        }
+        // Everybody local is a decision too: the one that a hopeless channel asks for.
+        self.try_decision(&[UserDecision::default(); MAX_USERS]);
+        starts.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        let narrowed = if effort == OracleEffort::Thorough { starts.len() } else { 1 };
+        for (reward, start) in starts.iter().take(narrowed) {
+            if count > 1 {
+                self.narrow_offsets(*start, *reward);
+            }
+        }
+        let unknown_to_ratios = self.best_totals.violations.energy_j > 0.0
+            || self.physics.params.server_share == ServerShare::Load
+            || self.backlog_s > 0.0;
+        if unknown_to_ratios {
+            self.narrow_everything();
+        }
+    }
+
+    /// Pattern search over the offsets.
+    fn narrow_offsets(&mut self, mut at: [f64; MAX_USERS], mut reward: f64) {
+        let count = self.users.len();
+        let mut step = 4.0;
+        while step > FINEST_STEP_DB {
+            let mut moved = false;
+            for k in 0..count {
+                for signed in [step, -step] {
+                    let mut next = at;
+                    next[k] = (next[k] + signed).clamp(-60.0, 60.0);
+                    let found = self.try_offsets(&next);
+                    if found > reward {
+                        (at, reward, moved) = (next, found, true);
+                        break;
+                    }
+                }
+            }
+            if !moved {
+                step *= 0.5;
+            }
+        }
+    }
+
+    /// Search over ratios and powers (in dB) together, along each axis and along random directions: the kinks of (29) and
+    /// (48) leave ridges that no axis follows. The directions come from a fixed seed, so equal slots give equal answers.
+    fn narrow_everything(&mut self) {
+        let count = self.users.len();
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut step = 0.25;
+        while step > 1e-5 {
+            let before = self.best_totals.reward;
+            for axis in 0..8 * count {
+                let mut direction = [(0.0, 0.0); MAX_USERS];
+                if axis < count {
+                    direction[axis].0 = 1.0;
+                } else if axis < 2 * count {
+                    direction[axis - count].1 = 1.0;
+                } else {
+                    for user in &mut direction[..count] {
+                        *user = (rng.random_range(-1.0..1.0), rng.random_range(-1.0..1.0));
+                    }
+                }
+                for signed in [step, -step] {
+                    // As far as it goes on getting better.
+                    for stride in 1..=32 {
+                        let reach = signed * f64::from(stride);
+                        let mut next = self.best;
+                        for (user, (ratio, power)) in next.iter_mut().zip(direction) {
+                            user.alpha = (user.alpha + reach * ratio).clamp(0.0, 1.0);
+                            let level = user.power_w * db_to_ratio(20.0 * reach * power);
+                            user.power_w = level.min(self.physics.p_max_w);
+                        }
+                        let best = self.best_totals.reward;
+                        if self.try_decision(&next) <= best {
+                            break;
+                        }
+                    }
+                }
+            }
+            if self.best_totals.reward <= before * (1.0 + 1e-9) {
+                step *= 0.5;
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! After an ask: what would the server have said? Eq. 26–28 on real answers.
+//!
+//! The server answers once more what this device wrote a part of, whole and by itself; that is r^MEC of eq. 25. The two
+//! texts are embedded and aligned by the server (`POST /api/similarity`). Of a prompt that both sides wrote, the first
+//! positions are the server's own words: only the device's positions count towards A_k and H_k, and eq. 28 brings the
+//! server's part in by α. The server's tokens are counted in its own vocabulary; an encoder with another one shifts that
+//! border by a token or so.
+
+use futures::StreamExt;
+
+use super::openai::ChatPiece;
+use super::ports::{Clock, Transport, TransportError};
+use super::qos::Quality;
+use super::run::{Answer, Ask, SILENCE_LIMIT_S, chat_request, within};
+use crate::protocol::similarity::{SimilarityRequest, default_threshold};
+use crate::protocol::worker::{Event, PromptQuality};
+
+/// Compares the answers to an ask with the server's; `alpha` is the share of the task that the server wrote.
+/// The caller drops the future to cancel.
+///
+/// # Errors
+/// The server did not answer: there is nothing to compare with.
+pub async fn compare<T: Transport, C: Clock>(
+    ask: &Ask,
+    answers: &[Answer],
+    alpha: f64,
+    transport: &T,
+    clock: &C,
+) -> Result<Event, TransportError> {
+    let threshold = default_threshold();
+    let mut prompts = Vec::with_capacity(answers.len());
+    let mut local_cosines = Vec::new();
+    for (prompt, answer) in ask.prompts.iter().zip(answers) {
+        if answer.device_tokens == 0 {
+            prompts.push(None);
+            continue;
+        }
+        let reference = reference(prompt, ask, transport, clock).await?;
+        if reference.trim().is_empty() && answer.text.trim().is_empty() {
+            prompts.push(None);
+            continue;
+        }
+        let request = SimilarityRequest { reference, candidate: answer.text.clone(), threshold };
+        let response = within(clock, SILENCE_LIMIT_S, transport.similarity(&request)).await.ok_or_else(silent)??;
+        let cosines = response.cosines.get(answer.server_tokens..).unwrap_or_default();
+        prompts.push(Quality::from_cosines(cosines, threshold).map(|quality| PromptQuality {
+            reference: request.reference,
+            accuracy: quality.accuracy,
+            hallucination: quality.hallucination,
+        }));
+        local_cosines.extend_from_slice(cosines);
+    }
+    let server = Quality::of_server();
+    let local = Quality::from_cosines(&local_cosines, threshold);
+    // Where the device wrote nothing that could be compared, all there is is the server's.
+    let mixed = local.map_or(server, |local| Quality::effective(alpha, server, local));
+    Ok(Event::Compared { ask: ask.id, prompts, accuracy: mixed.accuracy, hallucination: mixed.hallucination })
+}
+
+fn silent() -> TransportError {
+    TransportError::Silent(SILENCE_LIMIT_S as u32)
+}
+
+async fn reference<T: Transport, C: Clock>(
+    prompt: &str,
+    ask: &Ask,
+    transport: &T,
+    clock: &C,
+) -> Result<String, TransportError> {
+    let request = chat_request(prompt, ask.options.max_tokens, &ask.options);
+    let mut stream = within(clock, SILENCE_LIMIT_S, transport.chat(&request)).await.ok_or_else(silent)??;
+    let mut text = String::new();
+    loop {
+        match within(clock, SILENCE_LIMIT_S, stream.next()).await.ok_or_else(silent)? {
+            Some(Ok(ChatPiece::Text(piece))) => text.push_str(&piece),
+            Some(Ok(ChatPiece::Finish(_))) => return Ok(text),
+            Some(Err(error)) => return Err(error),
+            None => return Err(TransportError::Broken("the answer has no end".to_owned())),
+        }
+    }
+}

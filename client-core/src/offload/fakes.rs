@@ -1,0 +1,256 @@
+//! A simulated clock with its own executor, and scripted engines and servers, for the tests of this folder.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+
+use super::openai::{ChatFinish, ChatPiece, ChatRequest};
+use super::ports::{ChatStream, Clock, LocalEngine, LocalError, LocalFinish, Transport, TransportError};
+use crate::protocol::similarity::{SimilarityRequest, SimilarityResponse};
+use crate::protocol::worker::AskOptions;
+
+/// Time that moves only when everybody waits for it.
+#[derive(Clone, Default)]
+pub(crate) struct FakeClock(Rc<FakeTime>);
+
+#[derive(Default)]
+struct FakeTime {
+    now_s: Cell<f64>,
+    sleepers: RefCell<Vec<(f64, Waker)>>,
+}
+
+#[async_trait(?Send)]
+impl Clock for FakeClock {
+    fn now_s(&self) -> f64 {
+        self.0.now_s.get()
+    }
+
+    async fn sleep(&self, seconds: f64) {
+        let until_s = self.now_s() + seconds;
+        poll_fn(|context| {
+            if self.now_s() >= until_s {
+                return Poll::Ready(());
+            }
+            self.0.sleepers.borrow_mut().push((until_s, context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl FakeClock {
+    /// Runs a future to its end. It is polled only when woken; when it is not, time jumps to the next sleeper. A future
+    /// that nothing will wake any more fails the test.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        let waker = Waker::from(woken.clone());
+        loop {
+            if woken.0.swap(false, Ordering::Relaxed) {
+                if let Poll::Ready(result) = work.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    return result;
+                }
+                continue;
+            }
+            let next_s = self.0.sleepers.borrow().iter().map(|sleeper| sleeper.0).fold(f64::INFINITY, f64::min);
+            assert!(next_s.is_finite(), "everybody waits and nobody sleeps: the run hangs");
+            self.0.now_s.set(next_s.max(self.now_s()));
+            let due: Vec<_> = {
+                let mut sleepers = self.0.sleepers.borrow_mut();
+                let (due, later) = sleepers.drain(..).partition(|sleeper| sleeper.0 <= next_s);
+                *sleepers = later;
+                due
+            };
+            due.into_iter().for_each(|(_, waker)| waker.wake());
+        }
+    }
+}
+
+/// An engine that answers every prompt with `prompt`'s own tokens `d0 d1 …`, one every `token_s`, for `length` tokens.
+/// A prefix counts as many tokens as it has blanks.
+pub(crate) struct FakeEngine {
+    pub(crate) clock: FakeClock,
+    pub(crate) token_s: f64,
+    pub(crate) length: usize,
+    /// Entropy by prompt; a missing one is an error.
+    pub(crate) entropies: Vec<(&'static str, f32)>,
+    /// Fails after this many tokens in all, that many times.
+    pub(crate) fails_after: Option<usize>,
+    pub(crate) recovers: bool,
+    /// A prompt that it cannot answer.
+    pub(crate) refuses: Option<&'static str>,
+    pub(crate) written: usize,
+    /// Every call: prompt, prefix, token limit.
+    pub(crate) calls: Vec<(String, String, usize)>,
+}
+
+impl FakeEngine {
+    pub(crate) fn new(clock: &FakeClock) -> Self {
+        Self {
+            clock: clock.clone(),
+            token_s: 0.1,
+            length: 5,
+            entropies: Vec::new(),
+            fails_after: None,
+            recovers: false,
+            refuses: None,
+            written: 0,
+            calls: Vec::new(),
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl LocalEngine for FakeEngine {
+    async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError> {
+        self.clock.sleep(0.01).await;
+        let found = self.entropies.iter().find(|entry| entry.0 == prompt);
+        found.map(|entry| entry.1).ok_or_else(|| LocalError::new("no entropy for this prompt"))
+    }
+
+    async fn generate(
+        &mut self,
+        prompt: &str,
+        prefix: &str,
+        max_tokens: usize,
+        _options: &AskOptions,
+        on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
+    ) -> Result<LocalFinish, LocalError> {
+        self.calls.push((prompt.to_owned(), prefix.to_owned(), max_tokens));
+        if self.refuses == Some(prompt) {
+            return Err(LocalError::of_prompt("the prompt is too long for the model"));
+        }
+        let begun = prefix.matches(' ').count();
+        for position in begun..self.length {
+            if position - begun == max_tokens {
+                return Ok(LocalFinish::Length);
+            }
+            self.clock.sleep(self.token_s).await;
+            if self.fails_after == Some(self.written) {
+                self.fails_after = None;
+                return Err(LocalError::new("the GPU was lost"));
+            }
+            self.written += 1;
+            if on_token(&format!("d{position} ")).is_break() {
+                return Ok(LocalFinish::Stopped);
+            }
+        }
+        Ok(LocalFinish::Ended)
+    }
+
+    async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError> {
+        if self.recovers { Ok("Going on on the CPU.".to_owned()) } else { Err(error.clone()) }
+    }
+}
+
+/// What the scripted server does with a request, in order.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Lets time pass.
+    Wait(f64),
+    /// Writes this many more tokens `s0 s1 …`, one every 0.05 s, but never more than was asked for.
+    Tokens(usize),
+    /// Ends the answer.
+    End,
+    /// Ends the request with an error.
+    Fail(TransportError),
+    /// Never says anything again.
+    Hang,
+    /// Closes the connection without an end.
+    Cut,
+}
+
+/// A server that works through a script.
+#[derive(Clone)]
+pub(crate) struct FakeServer {
+    pub(crate) clock: FakeClock,
+    /// By prompt; the others get 5 tokens and an end.
+    pub(crate) scripts: Vec<(&'static str, Vec<Step>)>,
+    /// Fails before a stream begins.
+    pub(crate) refuses: Option<TransportError>,
+    /// Every request: when, prompt, token limit.
+    pub(crate) requests: Rc<RefCell<Vec<(f64, String, usize)>>>,
+    /// Streams that are alive.
+    pub(crate) alive: Rc<Cell<usize>>,
+}
+
+impl FakeServer {
+    pub(crate) fn new(clock: &FakeClock) -> Self {
+        Self { clock: clock.clone(), scripts: Vec::new(), refuses: None, requests: Rc::default(), alive: Rc::default() }
+    }
+}
+
+struct Alive(Rc<Cell<usize>>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+#[async_trait(?Send)]
+impl Transport for FakeServer {
+    async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, TransportError> {
+        let prompt = request.messages[0].content.clone();
+        self.requests.borrow_mut().push((self.clock.now_s(), prompt.clone(), request.max_tokens));
+        self.clock.sleep(0.02).await;
+        if let Some(error) = &self.refuses {
+            return Err(error.clone());
+        }
+        let script = self.scripts.iter().find(|entry| entry.0 == prompt).map(|entry| entry.1.clone());
+        let mut steps: Vec<Step> = Vec::new();
+        for step in script.unwrap_or_else(|| vec![Step::Tokens(5), Step::End]) {
+            match step {
+                Step::Tokens(count) => steps.extend(std::iter::repeat_n(Step::Tokens(1), count)),
+                step => steps.push(step),
+            }
+        }
+        self.alive.set(self.alive.get() + 1);
+        let (clock, limit, alive) = (self.clock.clone(), request.max_tokens, Alive(self.alive.clone()));
+        let state = (steps.into_iter(), 0, clock, alive);
+        Ok(futures::stream::unfold(state, move |(mut steps, written, clock, alive)| async move {
+            loop {
+                let piece = match steps.next()? {
+                    Step::Wait(seconds) => {
+                        clock.sleep(seconds).await;
+                        continue;
+                    }
+                    Step::Tokens(_) if written == limit => Ok(ChatPiece::Finish(ChatFinish::Length)),
+                    Step::Tokens(_) => {
+                        clock.sleep(0.05).await;
+                        return Some((Ok(ChatPiece::Text(format!("s{written} "))), (steps, written + 1, clock, alive)));
+                    }
+                    Step::End => Ok(ChatPiece::Finish(ChatFinish::Ended)),
+                    Step::Fail(error) => Err(error),
+                    Step::Hang => std::future::pending().await,
+                    Step::Cut => return None,
+                };
+                return Some((piece, (steps, written, clock, alive)));
+            }
+        })
+        .boxed_local())
+    }
+
+    /// Words are tokens; equal ones have cosine 1, others 0.5.
+    async fn similarity(&self, request: &SimilarityRequest) -> Result<SimilarityResponse, TransportError> {
+        let (reference, candidate) = (request.reference.split_whitespace(), request.candidate.split_whitespace());
+        let cosines: Vec<f64> = reference.zip(candidate).map(|(a, b)| if a == b { 1.0 } else { 0.5 }).collect();
+        Ok(SimilarityResponse { accuracy: 0.0, hallucination: 0.0, cosines, encoder: "fake".to_owned() })
+    }
+}

@@ -1,0 +1,195 @@
+//! The small part of OpenAI's chat API that the browser speaks: a request, and the pieces of its streamed answer.
+
+use serde::{Deserialize, Serialize};
+
+use super::ports::TransportError;
+use super::sse::SseParser;
+
+/// Body of `POST /v1/chat/completions`, always streamed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChatRequest {
+    /// The conversation; here one message of the user's.
+    pub messages: Vec<ChatTurn>,
+    /// Longest answer.
+    pub max_tokens: usize,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 1 is off.
+    pub top_p: f32,
+    /// Extension: 0 is off.
+    pub top_k: usize,
+    /// Seed of sampling.
+    pub seed: u64,
+    /// Always true.
+    pub stream: bool,
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChatTurn {
+    /// `user`, `assistant` or `system`.
+    pub role: &'static str,
+    /// Its text.
+    pub content: String,
+}
+
+/// Something that a stream brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChatPiece {
+    /// New text; our server sends one piece a token.
+    Text(String),
+    /// The answer is over.
+    Finish(ChatFinish),
+}
+
+/// Why the server stopped writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChatFinish {
+    /// The model ended its answer.
+    Ended,
+    /// `max_tokens` was used up.
+    Length,
+}
+
+/// Turns the bytes of a streamed answer into pieces.
+#[derive(Debug, Default)]
+pub struct ChatDecoder {
+    sse: SseParser,
+    finished: bool,
+}
+
+impl ChatDecoder {
+    /// Takes the next bytes. Nothing comes after a [`ChatPiece::Finish`].
+    ///
+    /// # Errors
+    /// [`TransportError::Malformed`] for what is not a chat completion, [`TransportError::Refused`] for an error object
+    /// inside the stream.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<ChatPiece>, TransportError> {
+        let malformed = |error: &dyn std::fmt::Display| TransportError::Malformed(error.to_string());
+        let mut pieces = Vec::new();
+        for event in self.sse.push(bytes).map_err(|error| malformed(&error))? {
+            if self.finished {
+                break;
+            }
+            if event.data.trim() == "[DONE]" {
+                // Some engines end without a reason; the answer is whole all the same.
+                self.finished = true;
+                pieces.push(ChatPiece::Finish(ChatFinish::Ended));
+                break;
+            }
+            let chunk: Chunk = serde_json::from_str(&event.data).map_err(|error| malformed(&error))?;
+            if let Some(error) = chunk.error {
+                return Err(TransportError::Refused { status: 0, message: error.message });
+            }
+            for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
+                if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
+                    pieces.push(ChatPiece::Text(text));
+                }
+                if let Some(reason) = choice.finish_reason {
+                    let finish = if reason == "length" { ChatFinish::Length } else { ChatFinish::Ended };
+                    self.finished = true;
+                    pieces.push(ChatPiece::Finish(finish));
+                }
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// Whether the answer is over; a connection that ends before broke off.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+}
+
+/// The message inside an error body of OpenAI's shape, or the body itself, shortened.
+#[must_use]
+pub fn error_message(body: &str) -> String {
+    #[derive(Deserialize)]
+    struct Body {
+        error: ChunkError,
+    }
+    match serde_json::from_str::<Body>(body) {
+        Ok(body) => body.error.message,
+        Err(_) => body.trim().chars().take(200).collect(),
+    }
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<ChunkChoice>,
+    #[serde(default)]
+    error: Option<ChunkError>,
+}
+
+#[derive(Deserialize)]
+struct ChunkChoice {
+    #[serde(default)]
+    index: usize,
+    #[serde(default)]
+    delta: ChunkDelta,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct ChunkDelta {
+    #[serde(default)]
+    content: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ChunkError {
+    #[serde(default)]
+    message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(stream: &str) -> Result<Vec<ChatPiece>, TransportError> {
+        ChatDecoder::default().push(stream.as_bytes())
+    }
+
+    #[test]
+    fn a_usual_stream() {
+        let stream = concat!(
+            "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"},\"finish_reason\":null}]}\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Par\"},\"finish_reason\":null}]}\n\n",
+            ": keep-alive\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"is\"}}]}\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+            "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2}}\n\n",
+            "data: [DONE]\n\n",
+        );
+        let mut decoder = ChatDecoder::default();
+        let pieces = decoder.push(stream.as_bytes()).expect("a stream");
+        assert_eq!(
+            pieces,
+            [ChatPiece::Text("Par".into()), ChatPiece::Text("is".into()), ChatPiece::Finish(ChatFinish::Ended)]
+        );
+        assert!(decoder.is_finished());
+    }
+
+    #[test]
+    fn ends_and_errors() {
+        let length = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"length\"}]}\n\n";
+        assert_eq!(
+            decode(length).expect("a stream"),
+            [ChatPiece::Text("a".into()), ChatPiece::Finish(ChatFinish::Length)]
+        );
+        assert_eq!(decode("data: [DONE]\n\n").expect("a stream"), [ChatPiece::Finish(ChatFinish::Ended)]);
+        assert!(matches!(decode("data: <html>\n\n"), Err(TransportError::Malformed(_))));
+        let refused = decode("data: {\"error\":{\"message\":\"too busy\",\"type\":\"server_error\"}}\n\n");
+        assert_eq!(refused, Err(TransportError::Refused { status: 0, message: "too busy".into() }));
+    }
+
+    #[test]
+    fn words_of_an_error_body() {
+        assert_eq!(error_message("{\"error\":{\"message\":\"no such model\",\"code\":404}}"), "no such model");
+        assert_eq!(error_message("  plain text \n"), "plain text");
+        assert_eq!(error_message(&"é".repeat(500)).chars().count(), 200);
+    }
+}

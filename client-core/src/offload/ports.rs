@@ -1,0 +1,123 @@
+//! What a run needs from outside. The browser worker implements these over the engine, fetch and timers; tests over
+//! scripts and a simulated clock. Nothing here has to be `Send`: a worker is one thread.
+
+use std::ops::ControlFlow;
+
+use async_trait::async_trait;
+use futures::stream::LocalBoxStream;
+
+use super::openai::{ChatPiece, ChatRequest};
+use crate::protocol::similarity::{SimilarityRequest, SimilarityResponse};
+use crate::protocol::worker::AskOptions;
+
+/// The compact model on this device.
+#[async_trait(?Send)]
+pub trait LocalEngine {
+    /// Entropy in nats of the distribution of the first token of an answer to `prompt`.
+    async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError>;
+
+    /// Writes an answer to `prompt` that begins with `prefix` (already written, by whomever) and goes on for at most
+    /// `max_tokens` tokens. Calls `on_token` once a token with the text that became whole with it (perhaps none), and
+    /// stops within that token when it says so. Lets other tasks of the thread run between tokens.
+    async fn generate(
+        &mut self,
+        prompt: &str,
+        prefix: &str,
+        max_tokens: usize,
+        options: &AskOptions,
+        on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
+    ) -> Result<LocalFinish, LocalError>;
+
+    /// Tries to go on after `error` (a lost GPU: onto the CPU) and says in plain words what changed; `Err` when
+    /// nothing is left to try.
+    async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError>;
+}
+
+/// Why the device stopped writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalFinish {
+    /// The model ended its answer.
+    Ended,
+    /// `max_tokens` or the context was used up.
+    Length,
+    /// The caller said so.
+    Stopped,
+}
+
+/// The engine of this device could not go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct LocalError {
+    /// What happened, in plain words.
+    pub message: String,
+    /// Whether the fault lies with this one prompt (too long for the model), so that another may well be answered.
+    pub prompt_only: bool,
+}
+
+impl LocalError {
+    /// From anything that can be shown.
+    pub fn new(message: impl ToString) -> Self {
+        Self { message: message.to_string(), prompt_only: false }
+    }
+
+    /// A fault of the prompt's, not of the engine's.
+    pub fn of_prompt(message: impl ToString) -> Self {
+        Self { message: message.to_string(), prompt_only: true }
+    }
+}
+
+/// Pieces of a streamed answer. Dropping the stream cancels the request.
+pub type ChatStream = LocalBoxStream<'static, Result<ChatPiece, TransportError>>;
+
+/// The way to the server.
+#[async_trait(?Send)]
+pub trait Transport {
+    /// Starts a streamed chat completion. Dropping the future cancels the request.
+    async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, TransportError>;
+
+    /// Compares two answers (eq. 26–27).
+    async fn similarity(&self, request: &SimilarityRequest) -> Result<SimilarityResponse, TransportError>;
+}
+
+/// Why the server did not answer, or not to the end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// No connection.
+    #[error("the server cannot be reached ({0})")]
+    Unreachable(String),
+    /// An HTTP status that is not a success, or an error inside the stream.
+    #[error("the server refused ({status}): {message}")]
+    Refused {
+        /// HTTP status; 0 for an error inside a stream.
+        status: u16,
+        /// The server's own words.
+        message: String,
+    },
+    /// The connection ended before the answer did.
+    #[error("the connection broke off ({0})")]
+    Broken(String),
+    /// Nothing came for too long.
+    #[error("the server sent nothing for {0} seconds")]
+    Silent(u32),
+    /// What came was not what was asked for.
+    #[error("the server's reply could not be read ({0})")]
+    Malformed(String),
+}
+
+impl TransportError {
+    /// Whether the fault lies with this one request, so that another prompt may well be answered.
+    #[must_use]
+    pub fn concerns_request_only(&self) -> bool {
+        matches!(self, Self::Refused { status: 400 | 404 | 413 | 414 | 415 | 422, .. })
+    }
+}
+
+/// Time, passed in.
+#[async_trait(?Send)]
+pub trait Clock {
+    /// Seconds since some fixed moment, never going back.
+    fn now_s(&self) -> f64;
+
+    /// Waits; a dropped future waits no more.
+    async fn sleep(&self, seconds: f64);
+}

@@ -1,0 +1,204 @@
+//! One ask, from Enter to the last token: both sides write at the same time (eq. 29), and each can finish for the other.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `board` | the shared state: what is written, what each side has still to do |
+//! | `device` | the device's side |
+//! | `server` | the server's side |
+//! | `record` | what was measured, beside what was modelled |
+//!
+//! Who does what:
+//! - The device answers the prompts that stay, in the order of the ask, then goes on with the shared prompt.
+//! - The server answers one request at a time, each when its piece has come up the link. The shared prompt goes first:
+//!   the device needs the server's words before it can go on, and meanwhile has prompts of its own to answer.
+//! - A server that is gone, refuses, or sends nothing for [`SILENCE_LIMIT_S`]: the device finishes its prompts from where
+//!   their text ends. An engine that fails and cannot recover: the server gets the prompts that were not begun.
+//! - Stop ends both sides within one token; the request is cancelled by dropping it.
+//!
+//! Deliberately absent: retrying a server within an ask. The device is quicker than a second silence.
+
+mod board;
+mod device;
+mod record;
+mod server;
+
+pub(super) use self::server::chat_request;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::pin::pin;
+
+use futures::future::{Either, join, select};
+
+use self::board::Board;
+use super::length::AnswerLength;
+use super::ports::{Clock, LocalEngine, Transport};
+use super::signal::StopFlag;
+use super::split::{OffloadRatio, PromptShare, PromptWeight, split};
+use crate::protocol::worker::{AskMode, AskOptions, Event, PromptPlan, SlotRecord};
+use crate::protocol::world::DeviceOutcome;
+
+/// A server that sends nothing for this long counts as lost.
+pub const SILENCE_LIMIT_S: f64 = 8.0;
+
+/// What to answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// The page's id of it.
+    pub id: u64,
+    /// The prompts, none empty.
+    pub prompts: Vec<String>,
+    /// How.
+    pub options: AskOptions,
+}
+
+/// The slot that the ask is answered in, as the simulator has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlotModel {
+    /// Slot number.
+    pub slot: u64,
+    /// Task size X.
+    pub size_bits: f64,
+    /// What the ratio and power in force cost this device; `alpha` is what the run goes by.
+    pub outcome: DeviceOutcome,
+}
+
+/// One prompt's answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// The text, whoever wrote it.
+    pub text: String,
+    /// Tokens of the server's; they come first.
+    pub server_tokens: usize,
+    /// Tokens of this device's.
+    pub device_tokens: usize,
+}
+
+/// What became of an ask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunOutcome {
+    /// Modelled and measured; `None` when nobody could answer ([`Event::Failed`] was sent).
+    pub record: Option<SlotRecord>,
+    /// One entry a prompt.
+    pub answers: Vec<Answer>,
+    /// Share of the task that the server really wrote: α, unless one side had to finish for the other.
+    pub alpha: f64,
+}
+
+/// The ratio that counts: the mode can overrule the decider, and without an engine the server answers everything.
+#[must_use]
+pub fn ratio_in_force(mode: AskMode, has_engine: bool, decided: f64) -> OffloadRatio {
+    match mode {
+        AskMode::ServerOnly => OffloadRatio::ALL,
+        AskMode::LocalOnly => OffloadRatio::NONE,
+        AskMode::Split if !has_engine => OffloadRatio::ALL,
+        AskMode::Split => OffloadRatio::saturating(decided),
+    }
+}
+
+/// Answers `ask`. Every step is reported through `emit`, [`Event::Plan`] first and [`Event::Done`] or [`Event::Failed`]
+/// last. `started_s` is the clock's time at which the person pressed Enter.
+#[allow(clippy::too_many_arguments, reason = "each is a different port; a struct would only be taken apart again")]
+pub async fn run<E: LocalEngine, T: Transport, C: Clock>(
+    ask: &Ask,
+    slot: &SlotModel,
+    started_s: f64,
+    mut engine: Option<&mut E>,
+    transport: &T,
+    clock: &C,
+    length: &mut AnswerLength,
+    stop: &StopFlag,
+    emit: &dyn Fn(Event),
+) -> RunOutcome {
+    if engine.is_none() && ask.options.mode == AskMode::LocalOnly {
+        let message = "No model is loaded on this device. Load it, or let the server answer.".to_owned();
+        emit(Event::Failed { ask: Some(ask.id), message });
+        return RunOutcome { record: None, answers: vec![Answer::default(); ask.prompts.len()], alpha: 0.0 };
+    }
+    let alpha = ratio_in_force(ask.options.mode, engine.is_some(), slot.outcome.alpha);
+    let (entropies, entropy_s) = match engine.as_deref_mut() {
+        Some(engine) => entropies(ask, alpha, engine, clock, stop).await,
+        None => (vec![None; ask.prompts.len()], 0.0),
+    };
+    let weights: Vec<PromptWeight> = ask
+        .prompts
+        .iter()
+        .zip(&entropies)
+        .map(|(prompt, &entropy)| PromptWeight { bytes: prompt.len(), entropy })
+        .collect();
+    let shares = split(&weights, slot.size_bits, alpha);
+    emit(plan(ask, slot, alpha, &shares, &entropies));
+
+    let board = Board::new(ask, slot, started_s, &shares, length, engine.is_some(), clock.now_s(), stop, emit);
+    board.add_device_time(entropy_s);
+    let device_side = async {
+        if let Some(engine) = engine {
+            device::answer(&board, engine, clock).await;
+        }
+    };
+    join(device_side, server::answer(&board, transport, clock)).await;
+    for tokens in board.lengths_seen() {
+        length.observe(tokens);
+    }
+    board.conclude(clock.now_s())
+}
+
+/// Entropy of every prompt, and the time that took, where the order of offloading depends on it; one prompt, or a ratio
+/// of 0 or 1, has no order, and the first token should not wait for it.
+async fn entropies<E: LocalEngine, C: Clock>(
+    ask: &Ask,
+    alpha: OffloadRatio,
+    engine: &mut E,
+    clock: &C,
+    stop: &StopFlag,
+) -> (Vec<Option<f32>>, f64) {
+    let mut entropies = vec![None; ask.prompts.len()];
+    if ask.prompts.len() < 2 || alpha == OffloadRatio::NONE || alpha == OffloadRatio::ALL {
+        return (entropies, 0.0);
+    }
+    let begun_s = clock.now_s();
+    for (prompt, entropy) in ask.prompts.iter().zip(&mut entropies) {
+        if stop.is_stopped() {
+            break;
+        }
+        // A prompt that the engine cannot read (too long for it) is left to the server last; answering it will tell why.
+        *entropy = engine.entropy(prompt).await.ok();
+    }
+    (entropies, clock.now_s() - begun_s)
+}
+
+fn plan(ask: &Ask, slot: &SlotModel, alpha: OffloadRatio, shares: &[PromptShare], entropies: &[Option<f32>]) -> Event {
+    let offloaded_bits: f64 = shares.iter().map(|share| share.server_bits).sum();
+    let paced = ask.options.pacing && offloaded_bits > 0.0 && slot.outcome.rate_bps > 0.0;
+    Event::Plan {
+        ask: ask.id,
+        alpha: alpha.get(),
+        power_w: slot.outcome.power_w,
+        prompts: shares
+            .iter()
+            .zip(entropies)
+            .map(|(share, &entropy)| PromptPlan { bits: share.bits, entropy, server_share: share.server_share })
+            .collect(),
+        uplink_s: if paced { offloaded_bits / slot.outcome.rate_bps } else { 0.0 },
+    }
+}
+
+/// The work's result, or `None` as soon as the ask is stopped; the work is dropped then.
+pub(crate) async fn unless_stopped<T>(stop: &StopFlag, work: impl Future<Output = T>) -> Option<T> {
+    let (work, stopped) = (pin!(work), pin!(stop.stopped()));
+    match select(stopped, work).await {
+        Either::Left(_) => None,
+        Either::Right((result, _)) => Some(result),
+    }
+}
+
+/// The work's result, or `None` after `limit_s`; the work is dropped then.
+pub(crate) async fn within<T, C: Clock>(clock: &C, limit_s: f64, work: impl Future<Output = T>) -> Option<T> {
+    let (work, limit) = (pin!(work), pin!(clock.sleep(limit_s)));
+    match select(work, limit).await {
+        Either::Left((result, _)) => Some(result),
+        Either::Right(_) => None,
+    }
+}

@@ -1,0 +1,75 @@
+//! The server's side of a run: one streamed request after the other.
+
+use futures::StreamExt;
+
+use super::board::{Board, ServerJob};
+use super::{SILENCE_LIMIT_S, unless_stopped, within};
+use crate::offload::openai::{ChatFinish, ChatPiece, ChatRequest, ChatTurn};
+use crate::offload::ports::{Clock, Transport, TransportError};
+use crate::protocol::worker::{AskOptions, Origin};
+
+/// The request for one prompt.
+pub(in crate::offload) fn chat_request(prompt: &str, max_tokens: usize, options: &AskOptions) -> ChatRequest {
+    ChatRequest {
+        messages: vec![ChatTurn { role: "user", content: prompt.to_owned() }],
+        max_tokens,
+        temperature: options.temperature,
+        top_p: options.top_p,
+        top_k: options.top_k,
+        seed: options.seed,
+        stream: true,
+    }
+}
+
+/// Has the server answer its prompts until there are none left for it.
+pub(super) async fn answer<T: Transport, C: Clock>(board: &Board<'_>, transport: &T, clock: &C) {
+    while let Some(job) = board.next_server_job().await {
+        let wait_s = job.arrival_s - clock.now_s();
+        if wait_s > 0.0 && unless_stopped(board.stop, clock.sleep(wait_s)).await.is_none() {
+            return;
+        }
+        // Dropping the work on a stop drops the stream, which cancels the request.
+        let Some(result) = unless_stopped(board.stop, one(board, &job, transport, clock)).await else {
+            return;
+        };
+        match result {
+            Ok(ChatFinish::Ended) => board.finish(job.prompt, true),
+            Ok(ChatFinish::Length) if job.max_tokens < board.ask.options.max_tokens => board.give_to_device(job.prompt),
+            Ok(ChatFinish::Length) => board.finish(job.prompt, false),
+            Err(error) => board.server_failed(&job, &error),
+        }
+    }
+}
+
+async fn one<T: Transport, C: Clock>(
+    board: &Board<'_>,
+    job: &ServerJob,
+    transport: &T,
+    clock: &C,
+) -> Result<ChatFinish, TransportError> {
+    board.begin(Origin::Server, clock.now_s());
+    let result = stream(board, job, transport, clock).await;
+    board.end(Origin::Server, clock.now_s());
+    result
+}
+
+async fn stream<T: Transport, C: Clock>(
+    board: &Board<'_>,
+    job: &ServerJob,
+    transport: &T,
+    clock: &C,
+) -> Result<ChatFinish, TransportError> {
+    let silent = || TransportError::Silent(SILENCE_LIMIT_S as u32);
+    let begun_s = clock.now_s();
+    let request = chat_request(&board.ask.prompts[job.prompt], job.max_tokens, &board.ask.options);
+    let mut stream = within(clock, SILENCE_LIMIT_S, transport.chat(&request)).await.ok_or_else(silent)??;
+    board.add_reply_time(clock.now_s() - begun_s);
+    loop {
+        match within(clock, SILENCE_LIMIT_S, stream.next()).await.ok_or_else(silent)? {
+            Some(Ok(ChatPiece::Text(text))) => board.token(job.prompt, Origin::Server, &text, clock.now_s()),
+            Some(Ok(ChatPiece::Finish(finish))) => return Ok(finish),
+            Some(Err(error)) => return Err(error),
+            None => return Err(TransportError::Broken("the answer has no end".to_owned())),
+        }
+    }
+}

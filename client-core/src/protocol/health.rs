@@ -1,0 +1,55 @@
+//! `GET /health`: whether the server is up, what it runs and how busy it is.
+
+use serde::{Deserialize, Serialize};
+
+/// `/health`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether it takes new work.
+    pub status: HealthStatus,
+    /// Version of the server.
+    pub version: String,
+    /// Who writes the answers.
+    pub host: HostKind,
+    /// The model that writes them.
+    pub model: HealthModel,
+    /// Answers that can be written at the same time; 0 where the host does not say.
+    pub slots: usize,
+    /// Answers being written.
+    pub active: usize,
+    /// Requests waiting for a slot.
+    pub waiting: usize,
+    /// Requests that may wait before the server answers 503.
+    pub queue: usize,
+}
+
+/// Whether the server takes new work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HealthStatus {
+    /// Yes.
+    Ok,
+    /// It is going down and only finishes what it has begun.
+    Draining,
+}
+
+/// Where the full model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostKind {
+    /// In the server's own process.
+    Local,
+    /// In another engine behind the server.
+    Upstream,
+}
+
+/// The full model, as far as the server knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthModel {
+    /// What requests call it.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Longest prompt plus answer, in tokens.
+    pub context_length: Option<usize>,
+}

@@ -1,0 +1,48 @@
+//! Manifest of the model files that the server hands out.
+
+use serde::{Deserialize, Serialize};
+
+/// `/models/manifest.json`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelManifest {
+    /// Format version, 1.
+    pub version: u32,
+    /// One entry a model file.
+    pub models: Vec<ModelEntry>,
+}
+
+/// One model file and what was measured of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelEntry {
+    /// Stable id: `full` or `compact` for the embedded ones.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// File name relative to the manifest.
+    pub file: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Lower-case hex SHA-256 of the file.
+    pub sha256: String,
+    /// Number of trained parameters.
+    pub parameters: u64,
+    /// `Q4_0`, `Q8_0`, …
+    pub quantisation: String,
+    /// Longest prompt plus answer, in tokens.
+    pub context_length: u32,
+    /// Share of correct answers (eq. 23), each in 0..=1.
+    pub accuracy: Accuracy,
+    /// Share of unsupported sentences (eq. 24), in 0..=1.
+    pub hallucination: f64,
+    /// SPDX id.
+    pub licence: String,
+}
+
+/// Accuracy, eq. 23, on held-out wordings and pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Questions that one fact answers.
+    pub single_hop: f64,
+    /// Questions that need two facts.
+    pub two_hop: f64,
+}

@@ -1,0 +1,18 @@
+//! Wire types. Each lives here once, is plain data, and changes only together with [`VERSION`].
+//!
+//! - [`worker`]: page → worker commands and worker → page events (structured clone by serde-wasm-bindgen)
+//! - [`world`]: what both of them say about the simulated cell
+//! - [`manifest`]: the manifest under `/models`
+//! - [`health`]: the state of the server, under `/health`
+//! - [`similarity`]: the server's own endpoint for eq. 26–27
+//!
+//! The OpenAI-compatible API keeps that API's own names and is typed where the server implements it.
+
+pub mod health;
+pub mod manifest;
+pub mod similarity;
+pub mod worker;
+pub mod world;
+
+/// Version of the page ↔ worker messages; a page refuses a worker of another version (a stale cache) and reloads it.
+pub const VERSION: u32 = 1;

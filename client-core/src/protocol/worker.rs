@@ -1,0 +1,401 @@
+//! Messages between the page (main thread) and the engine worker.
+//!
+//! The page sends [`Command`]s, the worker answers with [`Event`]s. Neither waits for the other: every long task reports
+//! progress as events and ends on its own cancel command.
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::ModelEntry;
+use super::world::{PolicyBackend, WorldSettings, WorldView};
+
+/// Page → worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Command {
+    /// First message: probe the device, fetch manifests and the policy, open the world. Answered by [`Event::Ready`].
+    Init {
+        /// [`super::VERSION`] of the page.
+        version: u32,
+        /// Absolute URL of the server, with a slash at the end.
+        base_url: String,
+        /// Tier to use instead of the best one.
+        tier: TierChoice,
+        /// The world to start with.
+        world: WorldSettings,
+    },
+    /// Download (or take from the cache), verify and load a model. Reports [`Event::Model`].
+    LoadModel {
+        /// Id in the manifest.
+        id: String,
+    },
+    /// Stop the download under way; what has arrived is kept for the next try.
+    CancelLoad,
+    /// Remove a model from the cache and from memory.
+    DeleteModel {
+        /// Id in the manifest.
+        id: String,
+    },
+    /// Change the world; answered by [`Event::World`].
+    SetWorld {
+        /// All settings, not a difference.
+        world: WorldSettings,
+    },
+    /// Go on by one slot; answered by [`Event::World`].
+    NextSlot,
+    /// Start again from the seed; answered by [`Event::World`].
+    ResetWorld,
+    /// Load the burn-wgpu policy module, or stop using it. Answered by [`Event::PolicyBackend`].
+    UsePolicyBackend {
+        /// Which one.
+        backend: PolicyBackend,
+    },
+    /// Answer a burst of prompts in the present slot.
+    Ask {
+        /// Chosen by the page; every event of this ask carries it.
+        ask: u64,
+        /// What to answer; none empty.
+        prompts: Vec<String>,
+        /// How.
+        options: AskOptions,
+    },
+    /// Stop an ask within one token, on both sides.
+    Stop {
+        /// Which one.
+        ask: u64,
+    },
+}
+
+/// Which engine the page wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TierChoice {
+    /// The best that works here.
+    #[default]
+    Auto,
+    /// WebGPU or an error.
+    WebGpu,
+    /// The CPU backend.
+    Cpu,
+    /// No engine in the tab.
+    ServerOnly,
+}
+
+/// Where the answer may be made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AskMode {
+    /// By α.
+    #[default]
+    Split,
+    /// On this device alone.
+    LocalOnly,
+    /// On the server alone.
+    ServerOnly,
+}
+
+/// How to answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AskOptions {
+    /// Where.
+    pub mode: AskMode,
+    /// Longest answer to one prompt, in tokens.
+    pub max_tokens: usize,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 0 is off.
+    pub top_k: usize,
+    /// 1 is off.
+    pub top_p: f32,
+    /// Seed of sampling.
+    pub seed: u64,
+    /// Hold the uplink back to the simulated rate.
+    pub pacing: bool,
+    /// After the answers, ask the server for its own answer to what was made locally and compare (eq. 26–27).
+    pub compare: bool,
+}
+
+impl Default for AskOptions {
+    fn default() -> Self {
+        Self {
+            mode: AskMode::Split,
+            max_tokens: 64,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: 0,
+            pacing: true,
+            compare: true,
+        }
+    }
+}
+
+/// Who wrote a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The compact model, in this tab.
+    Device,
+    /// The full model, on the server.
+    Server,
+}
+
+/// Worker → page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Event {
+    /// The worker is up.
+    Ready {
+        /// [`super::VERSION`] of the worker.
+        version: u32,
+        /// What this tab can run.
+        tier: TierReport,
+        /// Models that the server offers (empty when it did not answer).
+        models: Vec<ModelEntry>,
+        /// Whether the server answered.
+        server: ServerHealth,
+    },
+    /// The server came, went or changed.
+    Server {
+        /// Its state.
+        server: ServerHealth,
+    },
+    /// The tier changed (device lost, fallback).
+    Tier {
+        /// What runs now.
+        tier: TierReport,
+    },
+    /// The world changed.
+    World {
+        /// All of it.
+        view: WorldView,
+    },
+    /// A model changed state.
+    Model {
+        /// Id in the manifest.
+        id: String,
+        /// Its state.
+        state: ModelState,
+    },
+    /// Which policy backend decides from now on.
+    PolicyBackend {
+        /// The one in use.
+        backend: PolicyBackend,
+        /// Why the other one is not, in plain words.
+        note: Option<String>,
+    },
+    /// An ask was split; nothing is written yet.
+    Plan {
+        /// Which ask.
+        ask: u64,
+        /// Offloading ratio in force (0 or 1 when only one side answers).
+        alpha: f64,
+        /// Transmit power.
+        power_w: f64,
+        /// One entry a prompt, in the order of the ask.
+        prompts: Vec<PromptPlan>,
+        /// Modelled uplink time that pacing will make felt.
+        uplink_s: f64,
+    },
+    /// Text was written.
+    Token {
+        /// Which ask.
+        ask: u64,
+        /// Index of the prompt.
+        prompt: usize,
+        /// Who wrote it.
+        origin: Origin,
+        /// New text, whole UTF-8 characters.
+        text: String,
+    },
+    /// One prompt is answered.
+    PromptDone {
+        /// Which ask.
+        ask: u64,
+        /// Index of the prompt.
+        prompt: usize,
+    },
+    /// Something that a person should know; the work goes on.
+    Notice {
+        /// Which ask, if any.
+        ask: Option<u64>,
+        /// What happened and what to do, in plain words.
+        message: String,
+    },
+    /// An ask is over; the world has moved on by a slot.
+    Done {
+        /// Which ask.
+        ask: u64,
+        /// Modelled and measured, side by side.
+        record: SlotRecord,
+    },
+    /// The comparison of an ask arrived (after [`Event::Done`]).
+    Compared {
+        /// Which ask.
+        ask: u64,
+        /// Eq. 26 and 27 by prompt; `None` where the server wrote all of it.
+        prompts: Vec<Option<PromptQuality>>,
+        /// Effective accuracy, eq. 28, with A^MEC = 1.
+        accuracy: f64,
+        /// Effective hallucination, eq. 28, with H^MEC = 0.
+        hallucination: f64,
+    },
+    /// A command could not be carried out.
+    Failed {
+        /// Which ask, if any.
+        ask: Option<u64>,
+        /// What happened and what to do, in plain words.
+        message: String,
+    },
+}
+
+/// Share of one prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromptPlan {
+    /// Part of the task, in bits.
+    pub bits: f64,
+    /// Entropy of the compact model's first token, in nats; `None` where no compact model is loaded, or where nothing
+    /// depends on it (a single prompt, or a ratio of 0 or 1).
+    pub entropy: Option<f32>,
+    /// Share of this prompt's answer that the server writes, 0..=1; between them for the one on the boundary.
+    pub server_share: f64,
+}
+
+/// What this tab can run, in plain words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TierReport {
+    /// The engine in use.
+    pub tier: Tier,
+    /// Name of the GPU adapter or of the CPU build.
+    pub device: String,
+    /// Why this one, in a sentence.
+    pub reason: String,
+    /// Whether this looks like a desktop-class GPU (a software adapter or a phone does not).
+    pub desktop_class: bool,
+}
+
+/// The engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tier {
+    /// Own WGSL kernels on WebGPU.
+    WebGpu,
+    /// candle's kernels with wasm SIMD.
+    Cpu,
+    /// No engine in the tab.
+    ServerOnly,
+}
+
+/// State of the server as seen from here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServerHealth {
+    /// Whether the last request was answered.
+    pub up: bool,
+    /// Name of the full model.
+    pub model: Option<String>,
+    /// Round trip of the last `/health`.
+    pub rtt_ms: Option<f64>,
+    /// What went wrong, in plain words.
+    pub problem: Option<String>,
+}
+
+/// State of a model in this tab.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum ModelState {
+    /// Not here.
+    Absent,
+    /// In part here: a cut or cancelled download that can go on.
+    Partial {
+        /// Bytes that are here.
+        received: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// On this device, not in memory.
+    Cached,
+    /// Arriving.
+    Downloading {
+        /// Bytes so far.
+        received: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// Being checked and put into GPU or wasm memory.
+    Loading,
+    /// Ready to answer.
+    Ready {
+        /// How much GPU or wasm memory the weights take.
+        memory_bytes: u64,
+    },
+    /// Did not work.
+    Failed {
+        /// What happened and what to do.
+        message: String,
+    },
+}
+
+/// One slot, modelled and measured: a row of the log and of the CSV file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SlotRecord {
+    /// Slot number.
+    pub slot: u64,
+    /// Number of prompts.
+    pub prompts: usize,
+    /// Task size X.
+    pub size_bits: f64,
+    /// Offloading ratio α.
+    pub alpha: f64,
+    /// Transmit power p.
+    pub power_w: f64,
+    /// Uplink rate, eq. 19.
+    pub rate_bps: f64,
+    /// Eq. 14.
+    pub model_local_s: f64,
+    /// Eq. 20.
+    pub model_uplink_s: f64,
+    /// Eq. 22.
+    pub model_server_s: f64,
+    /// Eq. 29.
+    pub model_latency_s: f64,
+    /// Eq. 15 + 21.
+    pub model_energy_j: f64,
+    /// Eq. 28.
+    pub model_accuracy: f64,
+    /// Eq. 28.
+    pub model_hallucination: f64,
+    /// Time that the device computed; `None` where it did nothing.
+    pub measured_local_s: Option<f64>,
+    /// Time that the uplink was held back or took.
+    pub measured_uplink_s: Option<f64>,
+    /// Time from the request to the server's last token.
+    pub measured_server_s: Option<f64>,
+    /// Time from Enter to the last token.
+    pub measured_latency_s: f64,
+    /// Time from Enter to the first token of the device's own.
+    pub device_ttft_s: Option<f64>,
+    /// Time from Enter to the first token of the server's.
+    pub server_ttft_s: Option<f64>,
+    /// Tokens written here.
+    pub device_tokens: usize,
+    /// Tokens written there.
+    pub server_tokens: usize,
+    /// Decode rate here; `None` with fewer than two tokens.
+    pub device_tokens_per_s: Option<f64>,
+    /// Decode rate there.
+    pub server_tokens_per_s: Option<f64>,
+    /// Whether a person stopped it.
+    pub stopped: bool,
+    /// Whether the device had to finish the server's part.
+    pub server_lost: bool,
+}
+
+/// Eq. 26 and 27 of one prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromptQuality {
+    /// The full model's answer to the same prompt.
+    pub reference: String,
+    /// Eq. 26.
+    pub accuracy: f64,
+    /// Eq. 27.
+    pub hallucination: f64,
+}
