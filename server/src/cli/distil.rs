@@ -1,0 +1,111 @@
+//! `tandem distil`: a compact student learns from a trained teacher.
+
+use super::train_lm::{DeviceKind, Size, corpus_and_tokenizer, drive};
+use crate::lm::batch::Mix;
+use crate::lm::checkpoint;
+use crate::lm::probe::Probe;
+use crate::lm::train::{Distil, TrainConfig, Trainer};
+use anyhow::Context as _;
+use std::path::PathBuf;
+
+/// What `tandem distil` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Run folder of the teacher (`tandem train-lm --out`).
+    #[arg(long)]
+    pub teacher: PathBuf,
+    /// Run folder of the student. A run that is there is resumed.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Size of the student.
+    #[arg(long, value_enum, default_value = "compact")]
+    pub size: Size,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub device: DeviceKind,
+    /// Weight of the soft part: L = (1-alpha)·CE + alpha·tau²·KL(teacher‖student).
+    #[arg(long, default_value_t = 0.5)]
+    pub alpha: f32,
+    /// Temperature tau of both sides; the KL is scaled by tau².
+    #[arg(long, default_value_t = 2.0)]
+    pub tau: f32,
+    /// Optimizer steps in all.
+    #[arg(long, default_value_t = 1500)]
+    pub steps: usize,
+    /// Rows in a batch.
+    #[arg(long, default_value_t = TrainConfig::default().rows)]
+    pub rows: usize,
+    /// Peak learning rate of the matrices.
+    #[arg(long, default_value_t = 0.008)]
+    pub lr: f64,
+    /// Peak learning rate of the embedding and the norms.
+    #[arg(long, default_value_t = 0.008)]
+    pub embed_lr: f64,
+    /// Share of the two-hop pairs that an epoch asks.
+    #[arg(long, default_value_t = Mix::default().two_hop)]
+    pub two_hop: f64,
+    /// Share of the articles that an epoch tells.
+    #[arg(long, default_value_t = Mix::default().articles)]
+    pub articles: f64,
+    /// Share of the steps in which the rate falls.
+    #[arg(long, default_value_t = TrainConfig::default().decay)]
+    pub decay: f64,
+    /// Seed of weights and order.
+    #[arg(long, default_value_t = 2)]
+    pub seed: u64,
+    /// Steps between checkpoints.
+    #[arg(long, default_value_t = 200)]
+    pub checkpoint_every: usize,
+    /// Steps between looks at the accuracy.
+    #[arg(long, default_value_t = 100)]
+    pub probe_every: usize,
+    /// Fact tables to use in place of the embedded ones: a folder of .tsv files.
+    #[arg(long)]
+    pub tables: Option<PathBuf>,
+}
+
+/// Distils to the end, or until Ctrl-C, which leaves a checkpoint.
+///
+/// # Errors
+/// When a file cannot be read or written, or the loss becomes no number.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let device = args.device.open()?;
+    let teacher = checkpoint::load(&args.teacher.join("checkpoint.safetensors"), &device)?;
+    let from = args.teacher.join("tokenizer.json");
+    std::fs::copy(&from, args.out.join("tokenizer.json")).with_context(|| format!("cannot copy {}", from.display()))?;
+    let corpus_seed = teacher.meta.corpus_seed;
+    let (corpus, t) = corpus_and_tokenizer(&args.out, args.tables.as_deref(), corpus_seed, teacher.meta.model.vocab)?;
+    let config = TrainConfig {
+        steps: args.steps,
+        rows: args.rows,
+        matrix_lr: args.lr,
+        embed_lr: args.embed_lr,
+        seed: args.seed,
+        decay: args.decay,
+        mix: Mix { two_hop: args.two_hop, articles: args.articles, ..Mix::default() },
+        ..TrainConfig::default()
+    };
+    let model_config = args.size.config(teacher.meta.model.vocab);
+    let path = args.out.join("checkpoint.safetensors");
+    let trainer = if path.exists() {
+        let c = checkpoint::load(&path, &device)?;
+        anyhow::ensure!(c.meta.model == model_config, "the run in {} has another size of model", args.out.display());
+        eprintln!("resuming at step {}", c.meta.position.step);
+        Trainer::resume(c.model, c.state, c.meta.position, config, &corpus, &t, &device)
+    } else {
+        Trainer::new(&model_config, config, &corpus, &t, &device)
+    };
+    let distil = Distil { teacher: teacher.model, alpha: args.alpha, temperature: args.tau };
+    eprintln!("{} parameters learn from {}", model_config.parameters(), teacher.meta.model.parameters());
+    let probe = Probe::new(&corpus, &t, 400, 7)?;
+    drive(
+        trainer.with_teacher(distil),
+        &args.out,
+        corpus_seed,
+        args.checkpoint_every,
+        args.probe_every,
+        &probe,
+        &device,
+    )
+}

@@ -1,0 +1,73 @@
+//! The command line of `tandem`: one file a command.
+//!
+//! Each file holds `pub struct Args` (what the command takes, with its help) and
+//! `pub fn run(args: Args) -> anyhow::Result<()>`. A new command is a new file, a line in [`Command`] and a line in
+//! [`Cli::run`]. Without a command `tandem` serves.
+//!
+//! Deliberately absent: any logic. A command parses, calls the library module of its area and prints.
+
+use clap::{Parser, Subcommand};
+
+pub mod corpus;
+pub mod distil;
+pub mod eval;
+pub mod export_lm;
+pub mod mec_slot;
+pub mod oracle;
+pub mod serve;
+mod system;
+pub mod train;
+pub mod train_lm;
+
+/// A compact language model in the browser, a full one on the server, and a trained policy that splits the work.
+#[derive(Debug, Parser)]
+#[command(name = "tandem", version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// `tandem --listen …` is `tandem serve --listen …`.
+    #[command(flatten)]
+    serve: serve::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the page, the models and the API (the default command).
+    Serve(serve::Args),
+    /// Write the Atlas corpus: articles, training and held-out questions.
+    Corpus(corpus::Args),
+    /// Train a language model on the Atlas corpus from scratch.
+    TrainLm(train_lm::Args),
+    /// Evaluate slots given as JSON lines: eq. 14-22, 28, 29, 47 and 48.
+    MecSlot(mec_slot::Args),
+    /// Compare the per-slot optimum, the static policies and a trained one on fresh slots.
+    Oracle(oracle::Args),
+    /// Train an offloading policy by reinforcement learning.
+    Train(train::Args),
+    /// Distil a compact student from a trained teacher.
+    Distil(distil::Args),
+    /// Write a training checkpoint as a GGUF file.
+    ExportLm(export_lm::Args),
+    /// Measure a model file: accuracy (eq. 23) and hallucination (eq. 24).
+    Eval(eval::Args),
+}
+
+impl Cli {
+    /// Runs the chosen command to its end.
+    ///
+    /// # Errors
+    /// Whatever the command could not do, in words for the person who typed it.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command.unwrap_or(Command::Serve(self.serve)) {
+            Command::Serve(args) => serve::run(args),
+            Command::Corpus(args) => corpus::run(args),
+            Command::TrainLm(args) => train_lm::run(args),
+            Command::MecSlot(args) => mec_slot::run(args),
+            Command::Oracle(args) => oracle::run(args),
+            Command::Train(args) => train::run(args),
+            Command::Distil(args) => distil::run(args),
+            Command::ExportLm(args) => export_lm::run(args),
+            Command::Eval(args) => eval::run(args),
+        }
+    }
+}

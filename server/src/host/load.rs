@@ -1,0 +1,139 @@
+//! Reads the full model: a GGUF file, a folder with a Hugging Face checkpoint, or the one that ships with the program.
+
+use std::path::{Path, PathBuf};
+
+use client_core::llm::gguf::GgmlType;
+use client_core::llm::safetensors::Checkpoint;
+use client_core::llm::{Engine, EngineError};
+use client_core::protocol::manifest::ModelManifest;
+use sha2::{Digest as _, Sha256};
+
+use super::ModelCard;
+use crate::http::files::source::Source;
+
+/// Id of the shipped model that the server runs.
+const SHIPPED: &str = "full";
+/// Where `public` lists its models.
+const MANIFEST: &str = "models/manifest.json";
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file is missing or cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no model that runs here.
+    #[error("{path}: {source}")]
+    Engine {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        source: EngineError,
+    },
+    /// The folder has weights in no form that is known.
+    #[error("{path}: neither a GGUF file nor a folder with config.json, tokenizer.json and model.safetensors")]
+    NotAModel {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// The program was built without a model.
+    #[error("this build carries no model ({why}); name one with --model, or an engine with --upstream")]
+    NotShipped {
+        /// What is missing.
+        why: String,
+    },
+    /// The shipped file is not the one of the manifest.
+    #[error("{file} is damaged: its SHA-256 is not the one in the manifest")]
+    Damaged {
+        /// Which file.
+        file: String,
+    },
+}
+
+/// Loads `--model PATH`.
+///
+/// # Errors
+/// [`LoadError`], naming the file.
+pub fn from_path(path: &Path) -> Result<(Engine, ModelCard), LoadError> {
+    let fail = |source| LoadError::Engine { path: path.to_owned(), source };
+    let meta = std::fs::metadata(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let engine = if meta.is_dir() { from_folder(path)? } else { Engine::from_gguf_cpu(&read(path)?).map_err(fail)? };
+    let stem = if meta.is_dir() { path.file_name() } else { path.file_stem() };
+    let id = stem.map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
+    let info = engine.info();
+    let card = ModelCard { id, name: info.name, context_length: Some(info.context), parameters: Some(info.parameters) };
+    Ok((engine, card))
+}
+
+/// Loads the shipped model.
+///
+/// # Errors
+/// [`LoadError::NotShipped`] when there is none, [`LoadError::Damaged`] when it is not what the manifest says.
+pub fn shipped(public: &Source) -> Result<(Engine, ModelCard), LoadError> {
+    let missing = |what: &str, error: &dyn std::fmt::Display| LoadError::NotShipped { why: format!("{what}: {error}") };
+    let manifest = public.read(MANIFEST).map_err(|error| missing(MANIFEST, &error))?;
+    let manifest: ModelManifest = serde_json::from_slice(&manifest).map_err(|error| missing(MANIFEST, &error))?;
+    let entry = manifest
+        .models
+        .into_iter()
+        .find(|entry| entry.id == SHIPPED)
+        .ok_or_else(|| missing(MANIFEST, &"it lists no model \"full\""))?;
+    let file = format!("models/{}", entry.file);
+    let bytes = public.read(&file).map_err(|error| missing(&file, &error))?;
+    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if sha256 != entry.sha256 {
+        return Err(LoadError::Damaged { file });
+    }
+    let engine =
+        Engine::from_gguf_cpu(&bytes).map_err(|source| LoadError::Engine { path: PathBuf::from(file), source })?;
+    let card = ModelCard {
+        id: entry.id,
+        name: entry.name,
+        context_length: Some(engine.info().context),
+        parameters: Some(entry.parameters),
+    };
+    Ok((engine, card))
+}
+
+fn from_folder(folder: &Path) -> Result<Engine, LoadError> {
+    let optional = |name: &str| match std::fs::read(folder.join(name)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LoadError::Read { path: folder.join(name), source }),
+    };
+    let (Some(config), Some(tokenizer)) = (optional("config.json")?, optional("tokenizer.json")?) else {
+        return Err(LoadError::NotAModel { path: folder.to_owned() });
+    };
+    let tokenizer_config = optional("tokenizer_config.json")?;
+    let chat_template = optional("chat_template.jinja")?;
+    // One file, or shards model-00001-of-00002.safetensors.
+    let list = std::fs::read_dir(folder).map_err(|source| LoadError::Read { path: folder.to_owned(), source })?;
+    let mut paths: Vec<PathBuf> = list
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
+        .collect();
+    paths.sort();
+    if paths.is_empty() {
+        return Err(LoadError::NotAModel { path: folder.to_owned() });
+    }
+    let shards = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let checkpoint = Checkpoint {
+        config: &config,
+        tokenizer: &tokenizer,
+        tokenizer_config: tokenizer_config.as_deref(),
+        chat_template: chat_template.as_deref(),
+        shards: shards.iter().map(Vec::as_slice).collect(),
+        // The server has the memory; what was trained is what answers.
+        store_as: GgmlType::F32,
+    };
+    Engine::from_safetensors_cpu(&checkpoint).map_err(|source| LoadError::Engine { path: folder.to_owned(), source })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
+}

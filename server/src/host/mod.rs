@@ -1,0 +1,273 @@
+//! Who writes the answers: the models behind the HTTP API.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`local`] | the full model in this process, on candle: a bounded queue and N decode threads |
+//! | [`load`] | reads that model from a file, a folder or the program itself |
+//! | [`upstream`] | another OpenAI-compatible engine (vLLM, llama.cpp server …) reached over HTTP |
+//! | [`encoder`] | a BERT that embeds texts, for `/v1/embeddings` and the similarity of eq. 26–27 |
+//! | [`pool`] | threads with a bounded queue, under `local` and `encoder` |
+//!
+//! A host is told what to write in its own terms ([`Generation`]) and answers with [`GenerationEvent`]s; it knows nothing
+//! of OpenAI's JSON. Whoever drops a [`GenerationStream`] cancels the generation: it ends within one token.
+//!
+//! Deliberately absent: batching several sequences into one forward pass. The models that fit on a CPU gain little from
+//! it; an upstream engine does it better.
+
+use async_trait::async_trait;
+use client_core::protocol::health::HostKind;
+use tokio::sync::mpsc;
+
+pub mod encoder;
+pub mod load;
+pub mod local;
+pub mod pool;
+pub mod upstream;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// What to continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// A conversation, put into the model's own chat template.
+    Chat {
+        /// The turns before the answer.
+        messages: Vec<Message>,
+        /// The answer's beginning when somebody has already written it; empty otherwise.
+        assistant_prefix: String,
+    },
+    /// Plain text, continued as it stands.
+    Text(String),
+}
+
+/// How to choose the next token, and when to stop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Longest answer in tokens; `None` is what the context leaves.
+    pub max_tokens: Option<usize>,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Only the k likeliest tokens; 0 is off.
+    pub top_k: usize,
+    /// Nucleus: the likeliest tokens that hold this much probability; 1 is off.
+    pub top_p: f32,
+    /// Seed of the choice.
+    pub seed: u64,
+    /// The answer ends before the first of these.
+    pub stop: Vec<String>,
+}
+
+/// One answer to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How.
+    pub sampling: Sampling,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model said that it is done, or a stop text came up.
+    Stop,
+    /// `max_tokens` or the context's end.
+    Length,
+}
+
+/// What one answer took.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// Tokens read.
+    pub prompt_tokens: usize,
+    /// Tokens written.
+    pub completion_tokens: usize,
+    /// Time to read the prompt, where the host can tell.
+    pub prefill_s: Option<f64>,
+    /// Time to write the answer, where the host can tell.
+    pub decode_s: Option<f64>,
+}
+
+/// What happens while an answer is written. The last event is `Done` or `Failed`.
+#[derive(Debug)]
+pub enum GenerationEvent {
+    /// More text; one event a token. Empty where a character is not complete yet.
+    Text(String),
+    /// The answer is complete.
+    Done(Summary),
+    /// The answer cannot be completed.
+    Failed(HostError),
+}
+
+/// The events of one answer. Dropping it cancels the generation.
+pub type GenerationStream = mpsc::Receiver<GenerationEvent>;
+
+/// What a person should know of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelCard {
+    /// What requests call it.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Longest prompt plus answer in tokens, where known.
+    pub context_length: Option<usize>,
+    /// Number of parameters, where known.
+    pub parameters: Option<u64>,
+}
+
+/// How busy a host is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Answers that can be written at the same time; 0 where the host does not say.
+    pub slots: usize,
+    /// Answers being written.
+    pub active: usize,
+    /// Requests waiting for a slot.
+    pub waiting: usize,
+    /// Requests that may wait.
+    pub capacity: usize,
+}
+
+/// Writes answers.
+#[async_trait]
+pub trait Host: Send + Sync + 'static {
+    /// In this process or elsewhere.
+    fn kind(&self) -> HostKind;
+
+    /// The model that writes.
+    async fn model(&self) -> ModelCard;
+
+    /// How busy the host is now.
+    fn load(&self) -> Load;
+
+    /// Starts to write an answer.
+    ///
+    /// # Errors
+    /// When it cannot even be queued. What goes wrong later arrives as [`GenerationEvent::Failed`].
+    async fn generate(&self, generation: Generation) -> Result<GenerationStream, HostError>;
+}
+
+/// A text as the encoder sees it: its tokens and a vector for each, in context.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenEmbeddings {
+    /// The tokens' texts, `[n]`.
+    pub tokens: Vec<String>,
+    /// The tokens' contextual embeddings, `[n][d]`.
+    pub vectors: Vec<Vec<f32>>,
+    /// Whether the tokenizer added the token (BERT's `[CLS]` and `[SEP]`), `[n]`. Such tokens count in the mean, as in
+    /// the sentence encoders that are trained so, and not in a token-by-token comparison.
+    pub special: Vec<bool>,
+}
+
+impl TokenEmbeddings {
+    /// The mean of all vectors, scaled to length 1; empty when there is no token.
+    #[must_use]
+    pub fn pooled(&self) -> Vec<f32> {
+        let Some(first) = self.vectors.first() else { return Vec::new() };
+        // f64: the order of a long sum should not show in the result.
+        let mut sum = vec![0.0f64; first.len()];
+        for vector in &self.vectors {
+            for (total, value) in sum.iter_mut().zip(vector) {
+                *total += f64::from(*value);
+            }
+        }
+        let norm = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
+        let scale = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+        sum.iter().map(|value| (value * scale) as f32).collect()
+    }
+
+    /// The vectors of the text's own tokens, without those that the tokenizer added.
+    #[must_use]
+    pub fn content(&self) -> Vec<Vec<f32>> {
+        self.vectors.iter().zip(&self.special).filter(|(_, special)| !**special).map(|(v, _)| v.clone()).collect()
+    }
+}
+
+/// Embeds texts.
+#[async_trait]
+pub trait Embedder: Send + Sync + 'static {
+    /// What requests call it.
+    fn id(&self) -> String;
+
+    /// Embeds every token of a text, in context.
+    ///
+    /// # Errors
+    /// When the text is empty or too long, the queue is full or the computation fails.
+    async fn embed(&self, text: String) -> Result<TokenEmbeddings, HostError>;
+}
+
+/// Why a host could not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// Every slot is taken and the queue is full.
+    #[error("the server is busy: {waiting} requests are waiting already; try again in {retry_after_s} s")]
+    Busy {
+        /// Requests that wait.
+        waiting: usize,
+        /// When it makes sense to come back.
+        retry_after_s: u64,
+    },
+    /// Prompt and context do not fit.
+    #[error("the prompt has {tokens} tokens, but the model's context holds {context}; shorten the prompt")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that the context holds.
+        context: usize,
+    },
+    /// The same, where the engine only says so in its own words.
+    #[error("{0}")]
+    ContextExceeded(String),
+    /// The request makes no sense to this model.
+    #[error("{0}")]
+    Invalid(String),
+    /// No answer from the upstream engine.
+    #[error("the upstream engine cannot be reached: {0}")]
+    Unreachable(String),
+    /// The upstream engine took too long.
+    #[error("the upstream engine did not answer in time: {0}")]
+    TimedOut(String),
+    /// The upstream engine refused or broke off.
+    #[error("the upstream engine failed: {0}")]
+    Upstream(String),
+    /// The computation failed.
+    #[error("the model could not compute: {0}")]
+    Engine(String),
+    /// The server is going down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pooling_is_the_normalised_mean_and_content_leaves_special_tokens_out() {
+        let embeddings = TokenEmbeddings {
+            tokens: ["[CLS]", "a", "b"].map(String::from).to_vec(),
+            vectors: vec![vec![3.0, 0.0], vec![0.0, 2.0], vec![0.0, 2.0]],
+            special: vec![true, false, false],
+        };
+        // Mean (1, 4/3), length 5/3.
+        let pooled = embeddings.pooled();
+        assert!((pooled[0] - 0.6).abs() < 1e-6 && (pooled[1] - 0.8).abs() < 1e-6, "{pooled:?}");
+        assert_eq!(embeddings.content(), vec![vec![0.0, 2.0], vec![0.0, 2.0]]);
+        let none = TokenEmbeddings { tokens: vec![], vectors: vec![], special: vec![] };
+        assert!(none.pooled().is_empty());
+        let zero = TokenEmbeddings { tokens: vec!["a".into()], vectors: vec![vec![0.0]], special: vec![false] };
+        assert_eq!(zero.pooled(), vec![0.0]);
+    }
+}

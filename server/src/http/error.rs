@@ -1,0 +1,129 @@
+//! Every error of the API, in the shape that OpenAI's clients read:
+//! `{"error": {"message", "type", "param", "code"}}`.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::host::HostError;
+
+/// An error answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// OpenAI's class of error.
+    pub kind: &'static str,
+    /// Machine-readable reason.
+    pub code: Option<&'static str>,
+    /// Which field of the request is wrong.
+    pub param: Option<String>,
+    /// What happened and what to do about it.
+    pub message: String,
+    /// When to come back.
+    pub retry_after_s: Option<u64>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self { status, kind, code, param: None, message: message.into(), retry_after_s: None }
+    }
+
+    /// 400 for a request that makes no sense.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", None, message)
+    }
+
+    /// 400 for one field.
+    pub fn field(param: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self { param: Some(param.into()), code: Some(code), ..Self::invalid(message) }
+    }
+
+    /// 400 for a field of OpenAI's API that is not offered here.
+    pub fn unsupported(param: &str, message: impl Into<String>) -> Self {
+        Self::field(param, "unsupported_parameter", message)
+    }
+
+    /// 404 for a model that is not here.
+    #[must_use]
+    pub fn unknown_model(model: &str, known: &[String]) -> Self {
+        let message = format!("The model '{model}' does not exist here; there is {}.", known.join(", "));
+        Self {
+            param: Some("model".into()),
+            ..Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("model_not_found"), message)
+        }
+    }
+
+    /// 404 for an address that is none.
+    #[must_use]
+    pub fn unknown_route(method: &str, path: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            Some("unknown_url"),
+            format!("There is no {method} {path}."),
+        )
+    }
+
+    /// 405.
+    #[must_use]
+    pub fn wrong_method(method: &str, path: &str) -> Self {
+        let message = format!("{path} does not take {method}.");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", Some("method_not_supported"), message)
+    }
+
+    /// 413.
+    #[must_use]
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("The request's body is over the limit of {limit} bytes.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", Some("request_too_large"), message)
+    }
+
+    /// 415.
+    #[must_use]
+    pub fn not_json() -> Self {
+        let message = "The request has to say 'Content-Type: application/json'.";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message)
+    }
+
+    /// The body of the answer, also used inside a stream that has already begun.
+    #[must_use]
+    pub fn body(&self) -> serde_json::Value {
+        json!({ "error": {
+            "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
+        } })
+    }
+}
+
+impl From<HostError> for ApiError {
+    fn from(error: HostError) -> Self {
+        let message = error.to_string();
+        let server = |status, code| Self::new(status, "server_error", Some(code), message.clone());
+        match error {
+            HostError::Busy { retry_after_s, .. } => {
+                Self { retry_after_s: Some(retry_after_s), ..server(StatusCode::SERVICE_UNAVAILABLE, "server_busy") }
+            }
+            HostError::ShuttingDown => {
+                Self { retry_after_s: Some(5), ..server(StatusCode::SERVICE_UNAVAILABLE, "shutting_down") }
+            }
+            HostError::PromptTooLong { .. } | HostError::ContextExceeded(_) => {
+                Self { code: Some("context_length_exceeded"), ..Self::invalid(message) }
+            }
+            HostError::Invalid(_) => Self::invalid(message),
+            HostError::Unreachable(_) => server(StatusCode::BAD_GATEWAY, "upstream_unreachable"),
+            HostError::Upstream(_) => server(StatusCode::BAD_GATEWAY, "upstream_error"),
+            HostError::TimedOut(_) => server(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
+            HostError::Engine(_) => server(StatusCode::INTERNAL_SERVER_ERROR, "engine_error"),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.body())).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,214 @@
+//! Everything that is a file: the page from a folder, models, policies and reports from the folder `public`, which is
+//! part of the program.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`source`] | where a file comes from: a folder on disk or the program itself |
+//! | [`range`] | `Range` and `If-Range`: a download that was cut goes on |
+//! | [`encoding`] | brotli and gzip, made once and kept |
+//! | [`mime`] | media types, and how long a file may be cached |
+//! | [`csp`] | the content security policy, with the hashes of the page's own inline scripts |
+//!
+//! A file is looked for in the page's folder first, then in `public`. Without a page, `/` explains how to build one.
+//!
+//! Deliberately absent: listings of folders, and `index.html` for unknown addresses: the page keeps its state in the
+//! query, so that an unknown path is a mistake.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+pub mod csp;
+pub mod encoding;
+pub mod mime;
+pub mod range;
+pub mod source;
+
+use encoding::{Cache, Encoding};
+use range::Wanted;
+use source::{Found, Source};
+
+/// What `/` says while there is no page.
+const NO_PAGE: &str = include_str!("no_page.html");
+
+/// Where files are looked for.
+#[derive(Clone, Debug)]
+pub struct Files {
+    page: Option<PathBuf>,
+    public: Source,
+    cache: Arc<Cache>,
+}
+
+impl Files {
+    /// The page from `page`; everything else from `public`, or from the program where that is `None`.
+    #[must_use]
+    pub fn new(page: Option<PathBuf>, public: Option<PathBuf>) -> Self {
+        let public = public.map_or(Source::Embedded, Source::Folder);
+        Self { page, public, cache: Arc::new(Cache::default()) }
+    }
+
+    /// The folder `public`.
+    #[must_use]
+    pub fn public(&self) -> &Source {
+        &self.public
+    }
+
+    /// Compresses the page's files before anybody asks for them: the WebAssembly of a page takes seconds.
+    pub async fn warm(&self) {
+        let Some(page) = &self.page else { return };
+        let Ok(mut entries) = tokio::fs::read_dir(page).await else { return };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            if !mime::of(&name).is_text {
+                continue;
+            }
+            // Whatever fails here fails again, and is told, when the file is asked for.
+            if let Ok(Some(found)) = self.find(&name).await {
+                let _ = self.cache.encoded(&found, Encoding::Brotli).await;
+            }
+        }
+    }
+
+    async fn find(&self, path: &str) -> std::io::Result<Option<Found>> {
+        if let Some(page) = &self.page
+            && let Some(found) = Source::Folder(page.clone()).find(path).await?
+        {
+            return Ok(Some(found));
+        }
+        if let Some(found) = self.public.find(path).await? {
+            return Ok(Some(found));
+        }
+        Ok((path == "index.html").then(|| Found::from_memory(Bytes::from_static(NO_PAGE.as_bytes()), "no-page".into())))
+    }
+}
+
+/// Answers GET and HEAD of one path.
+pub async fn respond(files: &Files, method: &Method, path: &str, headers: &HeaderMap) -> Response {
+    let Some(path) = clean(path) else { return not_found() };
+    match files.find(&path).await {
+        Ok(Some(found)) => {
+            send(files, method, &path, found, headers).await.unwrap_or_else(|error| failed(&path, &error))
+        }
+        Ok(None) => not_found(),
+        Err(error) => failed(&path, &error),
+    }
+}
+
+async fn send(
+    files: &Files,
+    method: &Method,
+    path: &str,
+    found: Found,
+    headers: &HeaderMap,
+) -> std::io::Result<Response> {
+    let kind = mime::of(path);
+    let mut out = HeaderMap::new();
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static(mime::cache_control(path)));
+    out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    // A worker obeys the policy of its own script's answer, so that scripts carry one, too.
+    if kind.is_html {
+        let html = found.bytes().await?;
+        out.insert(header::CONTENT_SECURITY_POLICY, header_value(&csp::of_page(&String::from_utf8_lossy(&html))));
+    } else if kind.is_script {
+        out.insert(header::CONTENT_SECURITY_POLICY, header_value(&csp::base()));
+    }
+    let has_range = *method == Method::GET && headers.contains_key(header::RANGE);
+    let encoding = if kind.is_text && !has_range { encoding::negotiate(headers) } else { Encoding::Identity };
+    if kind.is_text {
+        out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    let tag = format!("\"{}{}\"", found.tag(), encoding.tag_suffix());
+    out.insert(header::ETAG, header_value(&tag));
+    if matches_any(headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, out).into_response());
+    }
+    if encoding != Encoding::Identity {
+        let bytes = files.cache.encoded(&found, encoding).await?;
+        out.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.token()));
+        out.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        return Ok((out, Body::from(bytes)).into_response());
+    }
+    let total = found.len();
+    let wanted = if has_range { range::wanted(headers, &tag, total) } else { Wanted::All };
+    Ok(match wanted {
+        Wanted::All => {
+            out.insert(header::CONTENT_LENGTH, HeaderValue::from(total));
+            let body = if *method == Method::HEAD { Body::empty() } else { found.body(0, total).await? };
+            (out, body).into_response()
+        }
+        Wanted::Part { first, last } => {
+            out.insert(header::CONTENT_RANGE, header_value(&format!("bytes {first}-{last}/{total}")));
+            let length = last - first + 1;
+            out.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            (StatusCode::PARTIAL_CONTENT, out, found.body(first, length).await?).into_response()
+        }
+        Wanted::Impossible => {
+            out.insert(header::CONTENT_RANGE, header_value(&format!("bytes */{total}")));
+            (StatusCode::RANGE_NOT_SATISFIABLE, out).into_response()
+        }
+    })
+}
+
+/// A URL's path as a path inside the folders; `None` for one that no file can have. Every part is an ordinary name: no
+/// `..`, no drive, no hidden file.
+fn clean(path: &str) -> Option<String> {
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
+    let relative = decoded.strip_prefix('/')?;
+    let is_name = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', ':', '\0']);
+    let mut clean = relative.to_owned();
+    if clean.is_empty() || clean.ends_with('/') {
+        clean.push_str("index.html");
+    }
+    clean.split('/').all(is_name).then_some(clean)
+}
+
+fn matches_any(headers: &HeaderMap, tag: &str) -> bool {
+    let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    tags.flat_map(|list| list.split(',')).map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == tag)
+}
+
+/// Everything that we put into a header is ASCII; an empty value is what is left of what is not.
+fn header_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, [(header::CACHE_CONTROL, "no-cache")], "There is nothing here.\n").into_response()
+}
+
+fn failed(path: &str, error: &std::io::Error) -> Response {
+    tracing::error!(path, %error, "a file cannot be read");
+    (StatusCode::INTERNAL_SERVER_ERROR, "The file cannot be read.\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside_the_folder() {
+        for (path, expect) in [
+            ("/", Some("index.html")),
+            ("/models/full.gguf", Some("models/full.gguf")),
+            ("/docs/", Some("docs/index.html")),
+            ("/a%20b.txt", Some("a b.txt")),
+            ("/../secret", None),
+            ("/models/../../secret", None),
+            ("/%2e%2e/secret", None),
+            ("/..%2fsecret", None),
+            ("/models//x", None),
+            ("/.git/config", None),
+            ("/a%5c..%5cb", None),
+            ("/c:/x", None),
+            ("/a%00b", None),
+            ("/%ff", None),
+            ("no-slash", None),
+        ] {
+            assert_eq!(clean(path).as_deref(), expect, "{path}");
+        }
+    }
+}

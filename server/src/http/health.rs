@@ -1,0 +1,27 @@
+//! `GET /health`
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use client_core::protocol::health::{Health, HealthModel, HealthStatus};
+
+use super::{App, Phase};
+
+/// Answers 200 as long as the process lives; `status` says whether it takes work.
+pub async fn get(State(app): State<App>) -> Response {
+    let model = app.host().model().await;
+    let load = app.host().load();
+    let status = if *app.phase().borrow() == Phase::Running { HealthStatus::Ok } else { HealthStatus::Draining };
+    let health = Health {
+        status,
+        version: env!("CARGO_PKG_VERSION").into(),
+        host: app.host().kind(),
+        model: HealthModel { id: model.id, name: model.name, context_length: model.context_length },
+        slots: load.slots,
+        active: load.active,
+        waiting: load.waiting,
+        queue: load.capacity,
+    };
+    ([(header::CACHE_CONTROL, "no-store")], Json(health)).into_response()
+}

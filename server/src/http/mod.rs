@@ -1,0 +1,140 @@
+//! The HTTP server: page, models and policies as files, and an API in OpenAI's format.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`serve`] | `run(listener, shutdown)`: accepts connections until told to stop, then drains |
+//! | [`router`](mod@router) | which address is answered by what; headers and counts for every answer |
+//! | [`files`] | everything that is a file: ranges, compression, caching, content security policy |
+//! | [`openai`] | `/v1/…` |
+//! | [`similarity`] | `/api/similarity`, eq. 26–27 |
+//! | [`health`], [`metrics`] | `/health`, `/metrics` |
+//! | [`json`], [`error`] | reading a JSON body; every error in OpenAI's shape |
+//!
+//! Deliberately absent: users, keys and quotas. The server is made for one classroom or one desk; on the open internet it
+//! belongs behind a proxy that knows who may come in.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::host::{Embedder, Host, HostError};
+
+pub mod error;
+pub mod files;
+pub mod health;
+pub mod json;
+pub mod metrics;
+pub mod openai;
+pub mod router;
+pub mod serve;
+pub mod similarity;
+
+#[cfg(test)]
+mod tests;
+
+/// What a server refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest body of a request, bytes.
+    pub max_body_bytes: usize,
+    /// Most texts in one request for embeddings.
+    pub max_inputs: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_body_bytes: 1 << 20, max_inputs: 256 }
+    }
+}
+
+/// What a server is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// Writes the answers.
+    pub host: Arc<dyn Host>,
+    /// Embeds texts, where there is something that can.
+    pub embedder: Option<Arc<dyn Embedder>>,
+    /// The page and the public files.
+    pub files: files::Files,
+    /// What is refused.
+    pub limits: Limits,
+    /// Origins of pages on other servers that may use the API; `*` for all.
+    pub cors_origins: Vec<String>,
+}
+
+/// Whether the server takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Yes.
+    Running,
+    /// Only what has begun is finished.
+    Draining,
+    /// What is still being written is cut off.
+    Cut,
+}
+
+/// One running server's state, shared by all requests.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    metrics: metrics::Metrics,
+    phase: watch::Sender<Phase>,
+}
+
+impl App {
+    /// Puts a server together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Inner { parts, metrics: metrics::Metrics::new(), phase: watch::Sender::new(Phase::Running) }))
+    }
+
+    /// Who writes the answers.
+    #[must_use]
+    pub fn host(&self) -> &Arc<dyn Host> {
+        &self.0.parts.host
+    }
+
+    /// Who embeds texts.
+    ///
+    /// # Errors
+    /// [`HostError::Invalid`] when nobody does.
+    pub fn embedder(&self) -> Result<&Arc<dyn Embedder>, HostError> {
+        let why = "This server has no encoder; start it with --encoder DIR.";
+        self.0.parts.embedder.as_ref().ok_or_else(|| HostError::Invalid(why.into()))
+    }
+
+    /// The page and the public files.
+    #[must_use]
+    pub fn files(&self) -> &files::Files {
+        &self.0.parts.files
+    }
+
+    /// What is refused.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.0.parts.limits
+    }
+
+    /// The server's own measurements.
+    #[must_use]
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.0.metrics
+    }
+
+    /// Whether the server takes work, now and later.
+    #[must_use]
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.0.phase.subscribe()
+    }
+
+    /// Goes on to a later phase.
+    pub fn enter(&self, phase: Phase) {
+        self.0.phase.send_if_modified(|now| {
+            let is_later = phase > *now;
+            *now = phase.max(*now);
+            is_later
+        });
+    }
+}

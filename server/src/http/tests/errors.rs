@@ -1,0 +1,131 @@
+//! What the API answers when the request is wrong or the model fails: always in OpenAI's shape.
+
+use serde_json::{Value, json};
+
+use super::{Server, chat, streamed};
+
+fn assert_shape(answer: &Value) {
+    let error = answer["error"].as_object().unwrap_or_else(|| panic!("{answer}"));
+    assert!(!error["message"].as_str().unwrap().is_empty());
+    assert!(error["type"].is_string() && error.contains_key("param") && error.contains_key("code"), "{answer}");
+}
+
+#[tokio::test]
+async fn every_wrong_request_is_told_what_is_wrong() {
+    let server = Server::start();
+    let with = |field: &str, value: Value| {
+        let mut body = chat("count 1");
+        body[field] = value;
+        body
+    };
+    let long = "x".repeat(5000);
+    for (path, body, status, param, code) in [
+        ("/v1/chat/completions", with("model", json!("other")), 404, json!("model"), json!("model_not_found")),
+        ("/v1/chat/completions", with("n", json!(2)), 400, json!("n"), json!("unsupported_parameter")),
+        ("/v1/chat/completions", with("temperature", json!("hot")), 400, json!("temperature"), json!("invalid_type")),
+        ("/v1/chat/completions", with("messages", json!("hi")), 400, json!("messages"), json!("invalid_type")),
+        (
+            "/v1/chat/completions",
+            with("messages", json!([{"role": "king", "content": ""}])),
+            400,
+            json!("messages[0].role"),
+            json!("invalid_type"),
+        ),
+        ("/v1/chat/completions", with("stop", json!(7)), 400, json!("stop"), json!("invalid_type")),
+        ("/v1/chat/completions", with("max_tokens", json!(1.5)), 400, json!("max_tokens"), json!("invalid_type")),
+        ("/v1/chat/completions", json!({}), 400, json!("messages"), json!("missing_required_parameter")),
+        ("/v1/chat/completions", json!([]), 400, json!("messages"), json!("missing_required_parameter")),
+        ("/v1/chat/completions", json!("text"), 400, Value::Null, Value::Null),
+        ("/v1/chat/completions", chat("too long"), 400, Value::Null, json!("context_length_exceeded")),
+        ("/v1/chat/completions", streamed("too long"), 400, Value::Null, json!("context_length_exceeded")),
+        ("/v1/chat/completions", chat(&long), 413, Value::Null, json!("request_too_large")),
+        ("/v1/chat/completions", chat("busy"), 503, Value::Null, json!("server_busy")),
+        ("/v1/chat/completions", streamed("busy"), 503, Value::Null, json!("server_busy")),
+        ("/v1/chat/completions", chat("break"), 502, Value::Null, json!("upstream_error")),
+        ("/v1/chat/completions", chat("die"), 500, Value::Null, json!("engine_error")),
+        ("/v1/completions", json!({"prompt": [1, 2]}), 400, json!("prompt"), json!("invalid_type")),
+        ("/v1/completions", json!({}), 400, json!("prompt"), json!("missing_required_parameter")),
+        ("/v1/embeddings", json!({"input": [[1, 2]]}), 400, json!("input"), json!("invalid_type")),
+        ("/v1/embeddings", json!({"input": []}), 400, json!("input"), json!("invalid_value")),
+        ("/v1/embeddings", json!({"input": ["a", "b", "c", "d"]}), 400, json!("input"), json!("invalid_value")),
+        ("/v1/embeddings", json!({"input": ["a", ""]}), 400, json!("input"), json!("invalid_value")),
+        (
+            "/v1/embeddings",
+            json!({"input": "a", "dimensions": 3}),
+            400,
+            json!("dimensions"),
+            json!("unsupported_parameter"),
+        ),
+        ("/v1/embeddings", json!({"input": "a", "model": "full"}), 404, json!("model"), json!("model_not_found")),
+        ("/v1/embeddings", json!({"input": "a b c d e f g h i"}), 400, Value::Null, json!("context_length_exceeded")),
+        ("/v1/embeddings", json!({}), 400, Value::Null, Value::Null),
+        ("/v1/audio/speech", json!({}), 404, Value::Null, json!("unknown_url")),
+        ("/api/nothing", json!({}), 404, Value::Null, json!("unknown_url")),
+        ("/health", json!({}), 405, Value::Null, json!("method_not_supported")),
+        ("/index.html", json!({}), 405, Value::Null, json!("method_not_supported")),
+    ] {
+        let (got, answer) = server.answer(path, &body).await;
+        let shown = body.to_string();
+        let shown = &shown[..shown.len().min(120)];
+        assert_eq!(got, status, "{path} {shown}: {answer}");
+        assert_shape(&answer);
+        assert_eq!((&answer["error"]["param"], &answer["error"]["code"]), (&param, &code), "{path} {shown}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn malformed_json_and_other_types() {
+    let server = Server::start();
+    let send = async |kind: &str, body: &'static str| {
+        let request = server.client.post(format!("{}/v1/chat/completions", server.url)).header("content-type", kind);
+        let response = request.body(body).send().await.unwrap();
+        let status = response.status().as_u16();
+        let answer: Value = response.json().await.unwrap();
+        assert_shape(&answer);
+        (status, answer["error"]["message"].as_str().unwrap().to_owned())
+    };
+    for body in ["", "{", "{\"messages\": [", "nonsense", "{} {}"] {
+        let (status, message) = send("application/json", body).await;
+        assert!(status == 400 && message.contains("not valid JSON"), "{body}: {status} {message}");
+    }
+    assert_eq!(send("text/plain", "{}").await.0, 415);
+    assert_eq!(send("application/json; charset=utf-8", "{").await.0, 400);
+    let wrong = server.get("/v1/chat/completions").send().await.unwrap();
+    assert_eq!(wrong.status(), 405);
+    assert_shape(&wrong.json().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_limited_too() {
+    let server = Server::start();
+    let pieces = futures::stream::iter((0..10).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1000])));
+    let response = server
+        .client
+        .post(format!("{}/v1/completions", server.url))
+        .header("content-type", "application/json")
+        .body(reqwest::Body::wrap_stream(pieces))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 413);
+}
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_back() {
+    let server = Server::start();
+    let response = server.post("/v1/chat/completions", &chat("busy")).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"4".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_says_so_and_is_not_done() {
+    let server = Server::start();
+    for (prompt, code) in [("break", "upstream_error"), ("die", "engine_error")] {
+        let events = server.events("/v1/chat/completions", &streamed(prompt)).await;
+        // Role, two tokens, the error.
+        assert_eq!(events.len(), 4, "{events:?}");
+        let last: Value = serde_json::from_str(&events[3]).unwrap();
+        assert_shape(&last);
+        assert_eq!(last["error"]["code"], code);
+    }
+}

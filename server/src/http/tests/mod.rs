@@ -1,0 +1,135 @@
+//! The server as a black box: started in this process on a free port, asked over HTTP. The model behind it is a fake
+//! whose answers the tests choose; the real ones are tested in [`crate::host`].
+
+mod api;
+mod errors;
+mod fake;
+mod files;
+mod lifetime;
+mod upstream;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::files::Files;
+use super::{App, Limits, Parts, serve};
+use crate::tls::Identity;
+use fake::{FakeEmbedder, FakeHost};
+
+/// A running server and the folder that it serves.
+struct Server {
+    url: String,
+    host: Arc<FakeHost>,
+    client: reqwest::Client,
+    shutdown: Option<oneshot::Sender<()>>,
+    task: JoinHandle<std::io::Result<()>>,
+    folder: tempfile::TempDir,
+}
+
+/// What a test changes about a server.
+struct Setup {
+    identity: Option<Identity>,
+    cors_origins: Vec<String>,
+    drain: Duration,
+    has_embedder: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { identity: None, cors_origins: Vec::new(), drain: Duration::from_secs(5), has_embedder: true }
+    }
+}
+
+impl Server {
+    fn start() -> Self {
+        Self::with(Setup::default())
+    }
+
+    fn with(setup: Setup) -> Self {
+        crate::tls::install_provider();
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["page", "public"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let files = Files::new(Some(folder.path().join("page")), Some(folder.path().join("public")));
+        let host = Arc::new(FakeHost::default());
+        let app = App::new(Parts {
+            host: Arc::<FakeHost>::clone(&host),
+            embedder: setup.has_embedder.then(|| Arc::new(FakeEmbedder) as _),
+            files,
+            limits: Limits { max_body_bytes: 4096, max_inputs: 3 },
+            cors_origins: setup.cors_origins,
+        });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let scheme = if setup.identity.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let (shutdown, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(serve::run(listener, setup.identity, app, setup.drain, async {
+            let _ = stopped.await;
+        }));
+        let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
+        Self { url, host, client, shutdown: Some(shutdown), task, folder }
+    }
+
+    fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.get(format!("{}{path}", self.url))
+    }
+
+    fn post(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
+        self.client.post(format!("{}{path}", self.url)).json(body)
+    }
+
+    async fn answer(&self, path: &str, body: &Value) -> (u16, Value) {
+        let response = self.post(path, body).send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// The data of all events of a stream.
+    async fn events(&self, path: &str, body: &Value) -> Vec<String> {
+        let response = self.post(path, body).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let text = response.text().await.unwrap();
+        text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
+    }
+
+    async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with(name) && line[name.len()..].starts_with(' '));
+        line.map_or(f64::NAN, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
+    fn stop(&mut self) {
+        self.shutdown.take().unwrap().send(()).unwrap();
+    }
+}
+
+/// One question of the user's.
+fn chat(text: &str) -> Value {
+    json!({ "messages": [{ "role": "user", "content": text }], "temperature": 0 })
+}
+
+fn streamed(text: &str) -> Value {
+    let mut body = chat(text);
+    body["stream"] = json!(true);
+    body
+}
+
+/// Waits for something that another task is about to do.
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !done().await {
+        assert!(start.elapsed() < Duration::from_secs(10), "gave up waiting until {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

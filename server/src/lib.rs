@@ -1,0 +1,17 @@
+//! Tandem's server library: everything behind the `tandem` binary.
+//!
+//! - [`cli`]: one file a command.
+//! - [`host`]: who writes the answers: the model here, or an engine upstream.
+//! - [`http`]: the server: files, and an API in OpenAI's format.
+//! - [`lm`]: the language models that ship: corpus, tokenizer, training, evaluation.
+//! - [`rl`]: training and judging offloading policies.
+//! - [`tls`]: certificates for the local network.
+//!
+//! Deliberately absent: physics and the equations of the paper. They live in `client_core`, shared with the page.
+
+pub mod cli;
+pub mod host;
+pub mod http;
+pub mod lm;
+pub mod rl;
+pub mod tls;

@@ -1,0 +1,102 @@
+//! Stepping many simulated cells with a network and remembering what happened.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use client_core::mec::{MecParams, UserDecision, UserObservation, VecEnv};
+use client_core::policy::spaces::{self, ACTIONS_PER_USER, FEATURES_PER_USER};
+use client_core::policy::{ActionMap, Actor};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::beta;
+
+/// A stretch of experience, step after step, within a step environment after environment.
+#[derive(Clone, Debug, Default)]
+pub struct Experience {
+    /// Network inputs, `inputs` a row.
+    pub features: Vec<f32>,
+    /// Actions in [0, 1], `actions` a row.
+    pub actions: Vec<f32>,
+    /// Rewards of (47), one a row.
+    pub rewards: Vec<f32>,
+    /// Inputs of the state after each row (before a reset, if the time limit was reached there).
+    pub next_features: Vec<f32>,
+    /// Whether the time limit was reached after the row.
+    pub truncated: Vec<bool>,
+}
+
+/// The environments and the buffers around them.
+pub struct Collector {
+    envs: VecEnv,
+    action_map: ActionMap,
+    seen: Vec<UserObservation>,
+    features: Vec<f32>,
+    decisions: Vec<UserDecision>,
+}
+
+impl Collector {
+    /// `envs` cells from a seed.
+    pub fn new(params: MecParams, envs: usize, seed: u64, action_map: ActionMap) -> Self {
+        let envs = VecEnv::new(params, envs, seed);
+        let rows = envs.len() * envs.users();
+        let mut collector = Self {
+            envs,
+            action_map,
+            seen: vec![UserObservation::default(); rows],
+            features: vec![0.0; rows * FEATURES_PER_USER],
+            decisions: vec![UserDecision::default(); rows],
+        };
+        collector.look();
+        collector
+    }
+
+    /// Numbers in a row of features.
+    pub fn inputs(&self) -> usize {
+        self.envs.users() * FEATURES_PER_USER
+    }
+
+    /// Numbers in a row of actions.
+    pub fn actions(&self) -> usize {
+        self.envs.users() * ACTIONS_PER_USER
+    }
+
+    fn look(&mut self) {
+        self.envs.observe(&mut self.seen);
+        // All worlds have the same parameters, so one set of physics normalises all.
+        if let Some(world) = self.envs.worlds().first() {
+            spaces::features(world.physics(), &self.seen, &mut self.features);
+        }
+    }
+
+    /// Steps every environment `steps` times, sampling actions from the network. The network should be without gradients.
+    pub fn collect(
+        &mut self,
+        actor: &Actor,
+        steps: usize,
+        device: &Device,
+        rng: &mut Xoshiro256PlusPlus,
+    ) -> Experience {
+        let (inputs, actions_per_row, users) = (self.inputs(), self.actions(), self.envs.users());
+        let mut out = Experience::default();
+        for _ in 0..steps {
+            let input = TensorData::new(self.features.clone(), [self.envs.len(), inputs]);
+            let parameters = actor.forward(Tensor::from_data(input, device)); // [envs, actions]
+            let a: Vec<f32> = parameters.a.into_data().try_into_vec_as().unwrap_or_default();
+            let b: Vec<f32> = parameters.b.into_data().try_into_vec_as().unwrap_or_default();
+            let actions: Vec<f32> = a.iter().zip(&b).map(|(a, b)| beta::sample(*a, *b, rng)).collect();
+            let rows = self.envs.worlds().iter().zip(self.seen.chunks(users)).zip(actions.chunks(actions_per_row));
+            for (((world, seen), actions), out) in rows.zip(self.decisions.chunks_mut(users)) {
+                self.action_map.decisions(world.physics(), seen, actions, out);
+            }
+            out.features.extend_from_slice(&self.features);
+            out.actions.extend(actions);
+            for result in self.envs.step(&self.decisions) {
+                out.rewards.push(result.totals.reward as f32);
+                out.truncated.push(result.truncated);
+            }
+            self.look();
+            out.next_features.extend_from_slice(&self.features);
+            self.envs.reset_truncated();
+            self.look();
+        }
+        out
+    }
+}

@@ -1,0 +1,276 @@
+//! The run folder: everything that a training run leaves behind, and what it needs to go on.
+//!
+//! ```text
+//! DIR/config.toml          what was trained, read back by --resume
+//!     metrics.jsonl        one line an update
+//!     curves.svg           reward over steps, redrawn with every evaluation
+//!     policy.safetensors   the best policy so far, by its evaluation
+//!     checkpoint/          weights, optimiser and counters of the last good update
+//! ```
+//! Files appear under their names only when complete: they are written beside and then renamed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use client_core::policy::PolicyError;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::config::TrainConfig;
+use super::curves::{self, Series};
+
+/// Why a training run ended early or did not begin.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// The folder could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A run is there already, and resuming it was not asked for.
+    #[error("{0} already holds a run; choose another folder, or go on with it by --resume")]
+    Exists(PathBuf),
+    /// A file of the run cannot be understood.
+    #[error("{path} is damaged: {problem}")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A loss or a gradient stopped being a number.
+    #[error(
+        "update {update} gave a {what} that is not a number; the last good checkpoint is kept, go on from it by --resume with a lower learning rate"
+    )]
+    NotANumber {
+        /// Update in which it happened.
+        update: u64,
+        /// What was not a number.
+        what: &'static str,
+    },
+    /// A policy could not be written or evaluated.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// Counters that a checkpoint keeps beside weights and optimiser.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Updates done.
+    pub update: u64,
+    /// Environment steps done.
+    pub steps: u64,
+    /// What rewards are multiplied by before learning.
+    pub reward_scale: f32,
+    /// Best evaluation so far.
+    pub best_reward: Option<f64>,
+}
+
+/// One line of `metrics.jsonl`, with cleanrl's keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Environment steps so far.
+    pub global_step: u64,
+    /// Mean reward of a slot in this update's rollout, exploration included.
+    #[serde(rename = "charts/mean_reward")]
+    pub mean_reward: f64,
+    /// Learning rate of this update.
+    #[serde(rename = "charts/learning_rate")]
+    pub learning_rate: f64,
+    /// Environment steps a second since the start.
+    #[serde(rename = "charts/SPS")]
+    pub steps_per_second: f64,
+    /// Mean squared error of the critic.
+    #[serde(rename = "losses/value_loss")]
+    pub value_loss: f64,
+    /// Clipped surrogate.
+    #[serde(rename = "losses/policy_loss")]
+    pub policy_loss: f64,
+    /// Entropy of the policy.
+    #[serde(rename = "losses/entropy")]
+    pub entropy: f64,
+    /// Mean of −ln ρ.
+    #[serde(rename = "losses/old_approx_kl")]
+    pub old_approx_kl: f64,
+    /// Mean of ρ − 1 − ln ρ.
+    #[serde(rename = "losses/approx_kl")]
+    pub approx_kl: f64,
+    /// Share of ratios outside the clip range.
+    #[serde(rename = "losses/clipfrac")]
+    pub clipfrac: f64,
+    /// 1 − Var(target − value) / Var(target), before the update.
+    #[serde(rename = "losses/explained_variance")]
+    pub explained_variance: f64,
+    /// Mean reward of the mean action on the evaluation slots, when evaluated.
+    #[serde(rename = "eval/reward", default, skip_serializing_if = "Option::is_none")]
+    pub eval_reward: Option<f64>,
+    /// The same as a share of the optimum there.
+    #[serde(rename = "eval/ratio", default, skip_serializing_if = "Option::is_none")]
+    pub eval_ratio: Option<f64>,
+}
+
+/// An open run folder.
+pub struct Run {
+    dir: PathBuf,
+    metrics: File,
+    history: Vec<Metrics>,
+    /// Rewards to compare with in the picture: name and value.
+    pub references: Vec<(&'static str, f64)>,
+    /// Where the run stood when it was opened; all zero for a new one.
+    pub progress: Progress,
+    /// Called after every update, to show progress.
+    pub on_update: Box<dyn FnMut(&Metrics) + Send>,
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError + '_ {
+    |source| TrainError::File { path: path.to_owned(), source }
+}
+
+/// Writes a file so that it is there completely or not at all.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let beside = path.with_extension("part");
+    fs::write(&beside, bytes).map_err(at(&beside))?;
+    fs::rename(&beside, path).map_err(at(path))
+}
+
+impl Run {
+    /// A new run in a folder that holds none.
+    ///
+    /// # Errors
+    /// When there is a run already, or the folder cannot be written.
+    pub fn create(dir: &Path, config: &TrainConfig) -> Result<Self, TrainError> {
+        if dir.join("config.toml").exists() {
+            return Err(TrainError::Exists(dir.to_owned()));
+        }
+        let checkpoint = dir.join("checkpoint");
+        fs::create_dir_all(&checkpoint).map_err(at(&checkpoint))?;
+        let path = dir.join("config.toml");
+        let damaged = |e: toml::ser::Error| TrainError::Damaged { path: path.clone(), problem: e.to_string() };
+        let text = toml::to_string(config).map_err(damaged)?;
+        write_whole(&path, text.as_bytes())?;
+        Self::open_metrics(dir, Progress::default(), Vec::new())
+    }
+
+    /// Opens a run to go on with it.
+    ///
+    /// # Errors
+    /// When there is no run, or it is damaged.
+    pub fn resume(dir: &Path) -> Result<(Self, TrainConfig), TrainError> {
+        let path = dir.join("config.toml");
+        let text = fs::read_to_string(&path).map_err(at(&path))?;
+        let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
+        let config: TrainConfig = toml::from_str(&text).map_err(|e| damaged(&path, e.to_string()))?;
+        config.mec.validate().map_err(|e| damaged(&path, e.to_string()))?;
+        let path = dir.join("checkpoint/progress.json");
+        let progress: Progress = match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map_err(|e| damaged(&path, e.to_string()))?,
+            // Stopped before the first checkpoint: begin again.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Progress::default(),
+            Err(e) => return Err(at(&path)(e)),
+        };
+        let path = dir.join("metrics.jsonl");
+        let mut history = Vec::new();
+        if path.exists() {
+            for line in BufReader::new(File::open(&path).map_err(at(&path))?).lines() {
+                let line = line.map_err(at(&path))?;
+                // A line cut short by a crash is dropped, and so is whatever came after the checkpoint.
+                match serde_json::from_str::<Metrics>(&line) {
+                    Ok(metrics) if metrics.global_step <= progress.steps => history.push(metrics),
+                    _ => break,
+                }
+            }
+        }
+        let mut text = String::new();
+        for metrics in &history {
+            text += &serde_json::to_string(metrics).map_err(|e| damaged(&path, e.to_string()))?;
+            text.push('\n');
+        }
+        write_whole(&path, text.as_bytes())?;
+        Ok((Self::open_metrics(dir, progress, history)?, config))
+    }
+
+    fn open_metrics(dir: &Path, progress: Progress, history: Vec<Metrics>) -> Result<Self, TrainError> {
+        let path = dir.join("metrics.jsonl");
+        let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?;
+        let (dir, on_update) = (dir.to_owned(), Box::new(|_: &Metrics| {}));
+        Ok(Self { dir, metrics, history, references: Vec::new(), progress, on_update })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What was logged so far.
+    pub fn history(&self) -> &[Metrics] {
+        &self.history
+    }
+
+    /// A file of the checkpoint.
+    pub fn checkpoint_file(&self, name: &str) -> PathBuf {
+        self.dir.join("checkpoint").join(name)
+    }
+
+    /// Logs an update; an evaluation also redraws the curves.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn log(&mut self, metrics: Metrics) -> Result<(), TrainError> {
+        let path = self.dir.join("metrics.jsonl");
+        let mut line = serde_json::to_string(&metrics)
+            .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
+        line.push('\n');
+        self.metrics.write_all(line.as_bytes()).map_err(at(&path))?;
+        (self.on_update)(&metrics);
+        let evaluated = metrics.eval_reward.is_some();
+        self.history.push(metrics);
+        if evaluated { self.draw() } else { Ok(()) }
+    }
+
+    fn draw(&self) -> Result<(), TrainError> {
+        let train: Vec<_> = self.history.iter().map(|m| (m.global_step as f64, m.mean_reward)).collect();
+        let eval = self.history.iter().filter_map(|m| Some((m.global_step as f64, m.eval_reward?)));
+        let eval: Vec<_> = eval.collect();
+        let references: Vec<_> = self.references.iter().map(|(name, value)| (*name, [(0.0, *value)])).collect();
+        let mut series = vec![
+            Series { name: "while exploring", colour: "#9bc2e6", points: &train },
+            Series { name: "mean action", colour: "#1f5fa8", points: &eval },
+        ];
+        let colours = ["#2e7d32", "#ef6c00", "#8e24aa", "#616161"];
+        for ((name, points), colour) in references.iter().zip(colours) {
+            series.push(Series { name, colour, points });
+        }
+        write_whole(
+            &self.dir.join("curves.svg"),
+            curves::draw("Mean reward of a slot over environment steps", &series).as_bytes(),
+        )
+    }
+
+    /// Keeps a policy file as the best so far.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_policy(&self, bytes: &[u8]) -> Result<(), TrainError> {
+        write_whole(&self.dir.join("policy.safetensors"), bytes)
+    }
+
+    /// Notes where the checkpoint that was just written stands; the last thing that a checkpoint does.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note_progress(&mut self, progress: &Progress) -> Result<(), TrainError> {
+        let path = self.checkpoint_file("progress.json");
+        let text = serde_json::to_string(progress)
+            .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
+        write_whole(&path, text.as_bytes())?;
+        self.progress = progress.clone();
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! Putting a policy and its evaluation into the folder that the page downloads from.
+
+use std::path::Path;
+
+use client_core::policy::manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest};
+use client_core::policy::{Policy, PolicyError};
+use sha2::{Digest, Sha256};
+
+use super::evaluate::{Sample, Score};
+use super::run::{TrainError, write_whole};
+
+/// Slots that the golden file keeps of each policy.
+pub const GOLDEN_CASES: usize = 16;
+
+/// The evaluation that goes into the manifest.
+pub struct Scores<'a> {
+    /// The policy's own.
+    pub policy: &'a Score,
+    /// The per-slot optimum's.
+    pub optimum: &'a Score,
+    /// The closed form's.
+    pub closed_form: &'a Score,
+    /// α = 0.
+    pub always_local: &'a Score,
+    /// α = 1 at P_max.
+    pub always_offload: &'a Score,
+    /// Uniform α and p.
+    pub random: &'a Score,
+    /// Seed of the slots.
+    pub seed: u64,
+}
+
+fn read_or_default<T: Default>(path: &Path, parse: impl Fn(&str) -> Result<T, PolicyError>) -> Result<T, TrainError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(parse(&text)?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
+        Err(source) => Err(TrainError::File { path: path.to_owned(), source }),
+    }
+}
+
+fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), TrainError> {
+    let damaged = |e: serde_json::Error| TrainError::Damaged { path: path.to_owned(), problem: e.to_string() };
+    let mut text = serde_json::to_string_pretty(value).map_err(damaged)?;
+    text.push('\n');
+    write_whole(path, text.as_bytes())
+}
+
+/// Copies the policy into `dir` under its id, and writes its evaluation into the manifest and its decisions into the
+/// golden file, in place of what they said of that id.
+///
+/// # Errors
+/// When the folder cannot be written, or holds a manifest that cannot be read.
+pub fn ship(
+    dir: &Path,
+    bytes: &[u8],
+    policy: &Policy,
+    scores: &Scores<'_>,
+    samples: &[Sample],
+) -> Result<PolicyEntry, TrainError> {
+    std::fs::create_dir_all(dir).map_err(|source| TrainError::File { path: dir.to_owned(), source })?;
+    let id = format!("{}-k{}", policy.header().algo, policy.users());
+    let file = format!("{id}.safetensors");
+    let entry = PolicyEntry {
+        id: id.clone(),
+        users: policy.users(),
+        file: file.clone(),
+        bytes: bytes.len() as u64,
+        sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+        algo: policy.header().algo.clone(),
+        reward: scores.policy.reward,
+        oracle_reward: scores.optimum.reward,
+        ratio: scores.policy.reward / scores.optimum.reward,
+        closed_form_reward: scores.closed_form.reward,
+        always_local: scores.always_local.reward,
+        always_offload: scores.always_offload.reward,
+        random: scores.random.reward,
+        mean_latency_s: scores.policy.latency_mean_s,
+        eval_slots: scores.policy.slots as u64,
+        eval_seed: scores.seed,
+    };
+    let (manifest_path, golden_path) = (dir.join("manifest.json"), dir.join("golden.json"));
+    let mut manifest = read_or_default(&manifest_path, PolicyManifest::parse)?;
+    let mut golden = read_or_default(&golden_path, GoldenDecisions::parse)?;
+    manifest.insert(entry.clone());
+    golden.cases.retain(|case| case.policy != id);
+    golden.cases.extend(samples.iter().map(|sample| GoldenCase {
+        policy: id.clone(),
+        observation: sample.observation.clone(),
+        decision: sample.decision.clone(),
+    }));
+    golden.cases.sort_by(|a, b| a.policy.cmp(&b.policy));
+    write_whole(&dir.join(&file), bytes)?;
+    write_json(&golden_path, &golden)?;
+    // Last: a manifest never names a file that is not there.
+    write_json(&manifest_path, &manifest)?;
+    Ok(entry)
+}
