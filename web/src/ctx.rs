@@ -1,0 +1,196 @@
+//! What every panel shares: the signals, and the few things that can be done.
+
+use client_core::protocol::worker::{AskOptions, Command, Event};
+use client_core::protocol::world::{PolicyBackend, WorldSettings};
+use leptos::prelude::*;
+
+use crate::engine::Engine;
+use crate::run::{Run, Status};
+use crate::settings::Settings;
+use crate::state::{COMPACT, Effect, Kind, Route, State};
+use crate::{burst, dom, server_only};
+
+/// Handle to everything; copied into closures.
+#[derive(Clone, Copy)]
+pub struct Ctx {
+    /// What the worker said.
+    pub state: RwSignal<State>,
+    /// What a person set.
+    pub settings: RwSignal<Settings>,
+    /// The recorded run as far as it is played.
+    pub recorded: RwSignal<Option<Run>>,
+    /// Step of the tour, when it is on.
+    pub tour: RwSignal<Option<usize>>,
+    /// The worker.
+    pub engine: StoredValue<Engine, LocalStorage>,
+    /// Ends what the page itself asked of the server.
+    pub abort: StoredValue<Option<web_sys::AbortController>, LocalStorage>,
+    world_sent: StoredValue<Option<WorldSettings>>,
+    frame_pending: StoredValue<bool>,
+}
+
+impl Ctx {
+    /// Signals around these settings; nothing is started.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            state: RwSignal::new(State::default()),
+            world_sent: StoredValue::new(Some(settings.world.clone())),
+            settings: RwSignal::new(settings),
+            recorded: RwSignal::new(None),
+            tour: RwSignal::new(None),
+            engine: StoredValue::new_local(Engine::default()),
+            abort: StoredValue::new_local(None),
+            frame_pending: StoredValue::new(false),
+        }
+    }
+
+    /// Sends a command to the worker.
+    pub fn send(self, command: Command) {
+        if let Err(error) = self.engine.get_value().send(&command) {
+            self.notify(Kind::Problem, format!("The engine could not be reached ({}).", dom::error_text(&error)));
+        }
+    }
+
+    /// Shows a notice.
+    pub fn notify(self, kind: Kind, text: impl Into<String>) {
+        let text = text.into();
+        self.state.update(|s| s.notify(kind, text));
+    }
+
+    /// Changes the settings.
+    pub fn set(self, change: impl FnOnce(&mut Settings)) {
+        self.settings.update(change);
+    }
+
+    /// Reads what the page shows as the present run: the latest ask, else the recording until the model is here.
+    pub fn with_run<T>(self, read: impl Fn(Option<&Run>) -> T) -> T {
+        self.state.with(|s| {
+            if s.run.is_some() || s.device_ready() {
+                read(s.run.as_ref())
+            } else {
+                self.recorded.with(|r| read(r.as_ref()))
+            }
+        })
+    }
+
+    /// Whether that is the recording.
+    pub fn shows_recording(self) -> bool {
+        self.state.with(|s| s.run.is_none() && !s.device_ready()) && self.recorded.with(Option::is_some)
+    }
+
+    /// Takes in a message of the worker.
+    pub fn receive(self, event: Event) {
+        let mut effects = Vec::new();
+        self.state.update(|s| effects = s.apply(event, dom::now_ms()));
+        for effect in effects {
+            match effect {
+                Effect::Send(command) => self.send(command),
+                Effect::Reload => self.reload_once(),
+            }
+        }
+    }
+
+    /// The worker stopped.
+    pub fn engine_lost(self, again: bool, reason: &str) {
+        self.state.update(|s| s.worker_lost(again, reason));
+        if !again {
+            server_only::watch_health(self);
+        }
+    }
+
+    /// Page and worker are of different versions: one of them is from a stale cache. A reload fetches both anew; a second
+    /// reload would not help.
+    fn reload_once(self) {
+        const KEY: &str = "tandem-reloaded";
+        let session = window().session_storage().ok().flatten();
+        let reloaded = session.as_ref().is_some_and(|s| s.get_item(KEY).ok().flatten().is_some());
+        if let Some(session) = session.filter(|_| !reloaded) {
+            let _ = session.set_item(KEY, "1");
+            let _ = window().location().reload();
+        } else {
+            self.engine_lost(false, "page and engine are of different versions; empty the browser's cache and reload");
+        }
+    }
+
+    /// Asks what stands in the prompt box.
+    pub fn ask(self) {
+        let settings = self.settings.get_untracked();
+        let questions = match burst::parse(&settings.prompt) {
+            Ok(questions) => questions,
+            Err(error) => return self.notify(Kind::Problem, error.to_string()),
+        };
+        if self.state.with_untracked(State::busy) {
+            return self.notify(Kind::Info, "Still answering. Press Esc to stop, then ask again.");
+        }
+        let now = dom::now_ms();
+        match self.state.with_untracked(|s| s.route(settings.options.mode)) {
+            Route::Refuse(text) => self.notify(Kind::Problem, text),
+            Route::Worker(mode) => {
+                let mut ask = 0;
+                self.state.update(|s| ask = s.begin(&questions, mode, now));
+                let options = AskOptions { mode, ..settings.options };
+                self.send(Command::Ask { ask, prompts: questions, options });
+            }
+            Route::Page => {
+                let mut ask = 0;
+                self.state
+                    .update(|s| ask = s.begin(&questions, client_core::protocol::worker::AskMode::ServerOnly, now));
+                server_only::answer(self, ask, questions, settings.options);
+            }
+        }
+    }
+
+    /// Stops the present ask, wherever it runs.
+    pub fn stop(self) {
+        let Some(ask) = self.state.with_untracked(|s| s.run.as_ref().filter(|r| r.active()).map(|r| r.ask)) else {
+            return;
+        };
+        if let Some(abort) = self.abort.get_value() {
+            abort.abort();
+        } else {
+            self.send(Command::Stop { ask });
+        }
+    }
+
+    /// Ends a run that no worker record will end.
+    pub fn finish(self, ask: u64, status: Status) {
+        self.state.update(|s| {
+            if let Some(run) = s.run.as_mut().filter(|r| r.ask == ask && r.active()) {
+                run.status = status;
+            }
+        });
+    }
+
+    /// Downloads (or goes on downloading) and loads the compact model.
+    pub fn load_model(self) {
+        self.send(Command::LoadModel { id: COMPACT.to_owned() });
+    }
+
+    /// Loads the burn-wgpu policy when the page has nothing better to do.
+    pub fn consider_gpu_policy(self) {
+        if self.state.with_untracked(State::wants_gpu_policy) {
+            self.send(Command::UsePolicyBackend { backend: PolicyBackend::BurnWgpu });
+        }
+    }
+
+    /// Sends the world to the worker with the next frame, if it changed: a slider moves more often than that.
+    pub fn world_changed(self) {
+        if self.frame_pending.get_value() {
+            return;
+        }
+        self.frame_pending.set_value(true);
+        request_animation_frame(move || {
+            self.frame_pending.set_value(false);
+            let world = self.settings.with_untracked(|s| s.world.clone());
+            if self.world_sent.with_value(|sent| sent.as_ref() != Some(&world)) {
+                self.world_sent.set_value(Some(world.clone()));
+                self.send(Command::SetWorld { world });
+            }
+        });
+    }
+}
+
+/// The panels' way to the context.
+pub fn ctx() -> Ctx {
+    expect_context::<Ctx>()
+}

@@ -1,0 +1,94 @@
+//! The few things of the browser that the panels need, without ceremony.
+
+use leptos::prelude::*;
+use wasm_bindgen::{JsCast, JsValue};
+
+/// The page's clock, in ms.
+pub fn now_ms() -> f64 {
+    window().performance().map_or(0.0, |p| p.now())
+}
+
+/// Whether a media query holds.
+pub fn media(query: &str) -> bool {
+    window().match_media(query).ok().flatten().is_some_and(|m| m.matches())
+}
+
+/// Whether the person asked for less motion.
+pub fn reduced_motion() -> bool {
+    media("(prefers-reduced-motion: reduce)")
+}
+
+/// Folder that the page lies in, with a slash at the end.
+pub fn base_url() -> String {
+    let href = document().base_uri().ok().flatten().unwrap_or_default();
+    let plain = href.split(['?', '#']).next().unwrap_or_default();
+    plain.rfind('/').map_or_else(String::new, |end| plain[..=end].to_owned())
+}
+
+/// Query of the page, with its question mark.
+pub fn query() -> String {
+    window().location().search().unwrap_or_default()
+}
+
+/// Fragment of the page, with its hash sign.
+pub fn fragment() -> String {
+    window().location().hash().unwrap_or_default()
+}
+
+/// Remembers a value across visits; private windows may refuse, which is no harm.
+pub fn remember(key: &str, value: &str) {
+    if let Ok(Some(storage)) = window().local_storage() {
+        let _ = storage.set_item(key, value);
+    }
+}
+
+/// A value that was remembered.
+pub fn recall(key: &str) -> Option<String> {
+    window().local_storage().ok().flatten()?.get_item(key).ok().flatten()
+}
+
+/// Hands a text to the person as a file.
+pub fn download(name: &str, mime: &str, text: &str) -> Result<(), JsValue> {
+    let options = web_sys::BlobPropertyBag::new();
+    options.set_type(mime);
+    let parts = js_sys::Array::of1(&JsValue::from_str(text));
+    let blob = web_sys::Blob::new_with_str_sequence_and_options(&parts, &options)?;
+    let url = web_sys::Url::create_object_url_with_blob(&blob)?;
+    let anchor: web_sys::HtmlAnchorElement = document().create_element("a")?.unchecked_into();
+    anchor.set_href(&url);
+    anchor.set_download(name);
+    anchor.click();
+    // Not at once: some browsers start the download only after this task.
+    set_timeout(
+        move || {
+            let _ = web_sys::Url::revoke_object_url(&url);
+        },
+        std::time::Duration::from_secs(30),
+    );
+    Ok(())
+}
+
+/// A random seed that reads well and survives JavaScript's numbers.
+pub fn random_seed() -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 999,999")]
+    let seed = (js_sys::Math::random() * 1e6) as u64;
+    seed
+}
+
+/// What a JavaScript error says.
+pub fn error_text(error: &JsValue) -> String {
+    error
+        .dyn_ref::<js_sys::Error>()
+        .map(|e| String::from(e.message()))
+        .or_else(|| error.as_string())
+        .unwrap_or_else(|| format!("{error:?}"))
+}
+
+/// Whether keys that are typed here belong to a text.
+pub fn in_text_field(target: Option<web_sys::EventTarget>) -> bool {
+    let Some(element) = target.and_then(|t| t.dyn_into::<web_sys::HtmlElement>().ok()) else { return false };
+    let typed = element
+        .dyn_ref::<web_sys::HtmlInputElement>()
+        .is_some_and(|input| matches!(input.type_().as_str(), "text" | "number" | "search" | "url"));
+    typed || element.tag_name() == "TEXTAREA" || element.tag_name() == "SELECT" || element.is_content_editable()
+}

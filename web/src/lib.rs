@@ -1,0 +1,51 @@
+//! Tandem's page: what a person sees and touches, on the browser's main thread.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `state` | what the engine worker said, reduced from its events |
+//! | `run` | one burst of questions being answered, token by token |
+//! | `settings`, `url` | everything a person can set, and the same as a link |
+//! | `sliders`, `format`, `chart` | numbers as positions, as text and as drawings |
+//! | `burst`, `csv`, `recorded`, `sse` | questions, the exported log, the recorded run, the server's stream |
+//! | `panels` (browser only) | one file a panel |
+//! | `app`, `ctx`, `engine`, `player`, `server_only`, `dom` (browser only) | the frame around them and what drives them |
+//!
+//! All modules of the first four rows are pure: they know no browser and are tested natively.
+//!
+//! Deliberately absent: models and the maths of the simulator (they run in the engine worker of `client-core`; this page
+//! only talks to it through `client_core::protocol::worker`), and any numbers of its own making: what is not measured or
+//! modelled by the worker is shown as N/A.
+
+pub mod burst;
+pub mod chart;
+pub mod csv;
+pub mod format;
+pub mod recorded;
+pub mod run;
+pub mod settings;
+pub mod sliders;
+pub mod sse;
+pub mod state;
+pub mod url;
+
+#[cfg(target_arch = "wasm32")]
+mod app;
+#[cfg(target_arch = "wasm32")]
+mod ctx;
+#[cfg(target_arch = "wasm32")]
+mod dom;
+#[cfg(target_arch = "wasm32")]
+mod engine;
+#[cfg(target_arch = "wasm32")]
+mod panels;
+#[cfg(target_arch = "wasm32")]
+mod player;
+#[cfg(target_arch = "wasm32")]
+mod server_only;
+
+/// Puts the page into the document's `<main id="app">`.
+#[cfg(target_arch = "wasm32")]
+pub fn start() {
+    console_error_panic_hook::set_once();
+    app::mount();
+}

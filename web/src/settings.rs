@@ -1,0 +1,81 @@
+//! Everything that a person can set on the page.
+
+use client_core::protocol::worker::{AskOptions, TierChoice};
+use client_core::protocol::world::WorldSettings;
+
+/// Colours of the page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Theme {
+    /// As the system has it.
+    #[default]
+    Auto,
+    /// Light.
+    Light,
+    /// Dark.
+    Dark,
+}
+
+impl Theme {
+    /// Value of the document's `data-theme`, and of the link's `theme`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Light => "light",
+            Self::Dark => "dark",
+        }
+    }
+
+    /// The inverse of [`Theme::name`].
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Light, Self::Dark].into_iter().find(|t| t.name() == name)
+    }
+
+    /// What the button changes to: auto, light, dark, auto …
+    #[must_use]
+    pub fn next(self) -> Self {
+        match self {
+            Self::Auto => Self::Light,
+            Self::Light => Self::Dark,
+            Self::Dark => Self::Auto,
+        }
+    }
+}
+
+/// The page's settings; what a link holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The simulated cell.
+    pub world: WorldSettings,
+    /// How questions are answered.
+    pub options: AskOptions,
+    /// Which engine.
+    pub tier: TierChoice,
+    /// Text of the prompt box.
+    pub prompt: String,
+    /// Colours.
+    pub theme: Theme,
+    /// Only prompt, answers and map.
+    pub hide_controls: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // K = 2 is the paper's. α and p of the manual decider start in the middle.
+            world: WorldSettings {
+                users: 2,
+                seed: 1,
+                manual_alpha: 0.5,
+                manual_power: 0.5,
+                ..WorldSettings::default()
+            },
+            options: AskOptions::default(),
+            tier: TierChoice::default(),
+            prompt: String::new(),
+            theme: Theme::default(),
+            hide_controls: false,
+        }
+    }
+}

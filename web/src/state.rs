@@ -1,0 +1,456 @@
+//! What the page knows, reduced from the worker's events. Pure: time is passed in, and what has to be sent is returned.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use client_core::protocol::VERSION;
+use client_core::protocol::manifest::ModelEntry;
+use client_core::protocol::worker::{AskMode, Command, Event, ModelState, ServerHealth, Tier, TierReport};
+use client_core::protocol::world::{PolicyBackend, WorldView};
+
+use crate::run::{Compared, Run, Status};
+
+/// Id of the model that runs in the tab.
+pub const COMPACT: &str = "compact";
+/// Rows that the log keeps; the oldest go first.
+pub const LOG_CAPACITY: usize = 1_000;
+/// Notices on the screen; the oldest go first.
+pub const NOTICE_CAPACITY: usize = 4;
+
+/// Whether the engine worker is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Being fetched and started.
+    #[default]
+    Starting,
+    /// Answers commands.
+    Ready,
+    /// Does not run here; why, in plain words.
+    Absent(String),
+}
+
+/// Weight of a notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Good to know.
+    Info,
+    /// Something did not work.
+    Problem,
+}
+
+/// Something that a person should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Unique on this page.
+    pub id: u64,
+    /// Weight.
+    pub kind: Kind,
+    /// What happened and what to do.
+    pub text: String,
+}
+
+/// A row of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogRow {
+    /// Which ask.
+    pub ask: u64,
+    /// Seed of the world it happened in.
+    pub seed: Option<u64>,
+    /// Modelled and measured.
+    pub record: client_core::protocol::worker::SlotRecord,
+    /// Measured quality, once compared.
+    pub compared: Option<Compared>,
+}
+
+/// What has to happen because of an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send this to the worker.
+    Send(Command),
+    /// The worker is of another version than the page: one of them is stale.
+    Reload,
+}
+
+/// Who answers a burst.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The worker, in this mode.
+    Worker(AskMode),
+    /// The page itself asks the server.
+    Page,
+    /// Nobody; why, and what to do.
+    Refuse(String),
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// The worker.
+    pub phase: Phase,
+    /// What this tab can run.
+    pub tier: Option<TierReport>,
+    /// The server; `None` until heard of.
+    pub server: Option<ServerHealth>,
+    /// What the server offers.
+    pub models: Vec<ModelEntry>,
+    /// State of each model in this tab.
+    pub model_states: BTreeMap<String, ModelState>,
+    /// The present slot.
+    pub view: Option<WorldView>,
+    /// Which policy code decides.
+    pub backend: Option<PolicyBackend>,
+    /// Why the other one does not.
+    pub backend_note: Option<String>,
+    /// How often the worker said which one decides; a switch that was refused is set back with the next word.
+    pub backend_told: u32,
+    /// The latest burst.
+    pub run: Option<Run>,
+    /// Finished ones, oldest first.
+    pub log: VecDeque<LogRow>,
+    /// Newest last.
+    pub notices: VecDeque<Notice>,
+    last_id: u64,
+}
+
+impl State {
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Shows a notice; the same text again only moves up.
+    pub fn notify(&mut self, kind: Kind, text: impl Into<String>) {
+        let text = text.into();
+        self.notices.retain(|n| n.text != text);
+        if self.notices.len() == NOTICE_CAPACITY {
+            self.notices.pop_front();
+        }
+        let id = self.next_id();
+        self.notices.push_back(Notice { id, kind, text });
+    }
+
+    /// Takes a notice away.
+    pub fn dismiss(&mut self, id: u64) {
+        self.notices.retain(|n| n.id != id);
+    }
+
+    /// State of the tab's own model.
+    #[must_use]
+    pub fn compact(&self) -> &ModelState {
+        self.model_states.get(COMPACT).unwrap_or(&ModelState::Absent)
+    }
+
+    /// Manifest entry of the tab's own model.
+    #[must_use]
+    pub fn compact_entry(&self) -> Option<&ModelEntry> {
+        self.models.iter().find(|m| m.id == COMPACT)
+    }
+
+    /// Whether the tab's own model can answer.
+    #[must_use]
+    pub fn device_ready(&self) -> bool {
+        self.phase == Phase::Ready
+            && self.tier.as_ref().is_some_and(|t| t.tier != Tier::ServerOnly)
+            && matches!(self.compact(), ModelState::Ready { .. })
+    }
+
+    /// Whether a burst is being answered.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        self.run.as_ref().is_some_and(Run::active)
+    }
+
+    /// Who would answer now. A person who wants the device alone is never served by the server behind their back.
+    #[must_use]
+    pub fn route(&self, wanted: AskMode) -> Route {
+        match (self.device_ready(), wanted) {
+            (true, mode) => Route::Worker(mode),
+            (false, AskMode::LocalOnly) => Route::Refuse(match self.tier.as_ref().map(|t| t.tier) {
+                Some(Tier::ServerOnly) => {
+                    "This tab cannot run the compact model. Choose “Split” or “Server” to have the server answer."
+                        .into()
+                }
+                _ => "The compact model is not loaded. Load it first, or let the server answer.".into(),
+            }),
+            (false, _) if self.phase == Phase::Ready => Route::Worker(AskMode::ServerOnly),
+            (false, _) => Route::Page,
+        }
+    }
+
+    /// Starts a burst and gives it its number.
+    pub fn begin(&mut self, questions: &[String], mode: AskMode, now_ms: f64) -> u64 {
+        let ask = self.next_id();
+        self.run = Some(Run::new(ask, questions, mode, now_ms));
+        ask
+    }
+
+    /// Whether the burn-wgpu policy should be loaded now: a desktop-class GPU, nothing else going on, and nobody has said
+    /// no to it yet.
+    #[must_use]
+    pub fn wants_gpu_policy(&self) -> bool {
+        self.phase == Phase::Ready
+            && self.tier.as_ref().is_some_and(|t| t.desktop_class && t.tier == Tier::WebGpu)
+            && self.backend != Some(PolicyBackend::BurnWgpu)
+            && self.backend_note.is_none()
+            && !self.busy()
+            && !matches!(self.compact(), ModelState::Downloading { .. } | ModelState::Loading)
+    }
+
+    /// The worker died. What was written stays.
+    pub fn worker_lost(&mut self, again: bool, reason: &str) {
+        let text = if again {
+            format!("The engine stopped and is being started again; nothing you typed is lost. The cause: {reason}")
+        } else {
+            format!("This tab cannot run the engine, so the server answers everything. The cause: {reason}")
+        };
+        self.phase = if again { Phase::Starting } else { Phase::Absent(reason.to_owned()) };
+        self.model_states.clear();
+        self.backend = None;
+        self.backend_note = None;
+        if let Some(run) = self.run.as_mut().filter(|run| run.active()) {
+            run.status = Status::Failed("The engine stopped in the middle of this answer. Ask again.".into());
+        }
+        self.notify(Kind::Problem, text);
+    }
+
+    /// Takes in an event of the worker.
+    pub fn apply(&mut self, event: Event, now_ms: f64) -> Vec<Effect> {
+        let in_run = self.run.as_mut().is_some_and(|run| run.apply(&event, now_ms));
+        match event {
+            Event::Ready { version, .. } if version != VERSION => return vec![Effect::Reload],
+            Event::Ready { tier, models, server, .. } => {
+                self.phase = Phase::Ready;
+                self.tier = Some(tier);
+                self.models = models;
+                self.server = Some(server);
+                // Said before or after `Ready`, a model that is already here is put to use.
+                return self.load_if_cached(COMPACT);
+            }
+            Event::Server { server } => {
+                let was_up = self.server.as_ref().is_some_and(|s| s.up);
+                if was_up && !server.up {
+                    let cause = server.problem.clone().unwrap_or_else(|| "it does not answer".into());
+                    let what = if self.device_ready() {
+                        "The device answers alone."
+                    } else {
+                        "Asking works again when it is back."
+                    };
+                    self.notify(Kind::Problem, format!("The server is gone: {cause}. {what}"));
+                } else if !was_up && server.up && self.server.is_some() {
+                    self.notify(Kind::Info, "The server is back.");
+                }
+                self.server = Some(server);
+            }
+            Event::Tier { tier } => {
+                self.notify(Kind::Info, tier.reason.clone());
+                self.tier = Some(tier);
+            }
+            Event::World { view } => self.view = Some(view),
+            Event::Model { id, state } => {
+                if let ModelState::Failed { message } = &state {
+                    self.notify(Kind::Problem, message.clone());
+                }
+                // Only the first word about a model starts it: after a person deleted it, it stays deleted.
+                let first = self.model_states.insert(id.clone(), state).is_none();
+                if first && self.phase == Phase::Ready {
+                    return self.load_if_cached(&id);
+                }
+            }
+            Event::PolicyBackend { backend, note } => {
+                if let Some(note) = &note {
+                    self.notify(Kind::Info, note.clone());
+                }
+                self.backend = Some(backend);
+                self.backend_note = note;
+                self.backend_told = self.backend_told.wrapping_add(1);
+            }
+            Event::Notice { message, .. } => self.notify(Kind::Info, message),
+            // The failure of the run on the screen is shown there.
+            Event::Failed { message, .. } if !in_run => self.notify(Kind::Problem, message),
+            Event::Done { ask, record } => {
+                if self.log.len() == LOG_CAPACITY {
+                    self.log.pop_front();
+                }
+                let seed = self.view.as_ref().map(|v| v.seed);
+                self.log.push_back(LogRow { ask, seed, record, compared: None });
+            }
+            Event::Compared { ask, accuracy, hallucination, .. } => {
+                if let Some(row) = self.log.iter_mut().rev().find(|row| row.ask == ask) {
+                    row.compared = Some(Compared { accuracy, hallucination });
+                }
+            }
+            Event::Failed { .. } | Event::Plan { .. } | Event::Token { .. } | Event::PromptDone { .. } => {}
+        }
+        Vec::new()
+    }
+
+    fn load_if_cached(&self, id: &str) -> Vec<Effect> {
+        let usable = self.tier.as_ref().is_some_and(|t| t.tier != Tier::ServerOnly);
+        if id == COMPACT && usable && self.compact() == &ModelState::Cached {
+            vec![Effect::Send(Command::LoadModel { id: id.to_owned() })]
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::tests::record;
+
+    fn tier(tier: Tier, desktop_class: bool) -> TierReport {
+        TierReport { tier, device: "test".into(), reason: "Because.".into(), desktop_class }
+    }
+
+    fn ready(report: TierReport) -> Event {
+        let server = ServerHealth { up: true, ..ServerHealth::default() };
+        Event::Ready { version: VERSION, tier: report, models: Vec::new(), server }
+    }
+
+    fn model(state: ModelState) -> Event {
+        Event::Model { id: COMPACT.into(), state }
+    }
+
+    const LOADED: ModelState = ModelState::Ready { memory_bytes: 1 };
+
+    #[test]
+    fn a_cached_model_is_loaded_whatever_comes_first() {
+        let load = vec![Effect::Send(Command::LoadModel { id: COMPACT.into() })];
+        let mut state = State::default();
+        assert_eq!(state.apply(ready(tier(Tier::Cpu, false)), 0.0), []);
+        assert_eq!(state.apply(model(ModelState::Cached), 0.0), load);
+
+        let mut state = State::default();
+        assert_eq!(state.apply(model(ModelState::Cached), 0.0), []);
+        assert_eq!(state.apply(ready(tier(Tier::WebGpu, true)), 0.0), load);
+
+        let mut state = State::default();
+        state.apply(ready(tier(Tier::ServerOnly, false)), 0.0);
+        assert_eq!(state.apply(model(ModelState::Cached), 0.0), [], "no engine, no model");
+    }
+
+    #[test]
+    fn a_model_that_was_put_away_is_not_loaded_again() {
+        let mut state = State::default();
+        state.apply(ready(tier(Tier::Cpu, false)), 0.0);
+        state.apply(model(ModelState::Absent), 0.0);
+        assert_eq!(state.apply(model(ModelState::Cached), 0.0), []);
+    }
+
+    #[test]
+    fn another_version_asks_for_a_reload() {
+        let mut state = State::default();
+        let event = Event::Ready {
+            version: VERSION + 1,
+            tier: tier(Tier::Cpu, false),
+            models: Vec::new(),
+            server: ServerHealth::default(),
+        };
+        assert_eq!(state.apply(event, 0.0), [Effect::Reload]);
+        assert_eq!(state.phase, Phase::Starting);
+    }
+
+    #[test]
+    fn routes() {
+        let mut state = State::default();
+        assert_eq!(state.route(AskMode::Split), Route::Page, "before the engine is up");
+        assert!(matches!(state.route(AskMode::LocalOnly), Route::Refuse(_)));
+        state.apply(ready(tier(Tier::Cpu, false)), 0.0);
+        assert_eq!(state.route(AskMode::Split), Route::Worker(AskMode::ServerOnly), "no model yet");
+        assert!(matches!(state.route(AskMode::LocalOnly), Route::Refuse(_)));
+        state.apply(model(LOADED), 0.0);
+        for mode in [AskMode::Split, AskMode::LocalOnly, AskMode::ServerOnly] {
+            assert_eq!(state.route(mode), Route::Worker(mode));
+        }
+        state.worker_lost(false, "test");
+        assert_eq!(state.route(AskMode::Split), Route::Page);
+    }
+
+    #[test]
+    fn a_finished_run_becomes_a_row_and_its_comparison_follows() {
+        let mut state = State::default();
+        let ask = state.begin(&["a?".into()], AskMode::Split, 0.0);
+        assert!(state.busy());
+        state.apply(Event::Done { ask, record: record(4) }, 1.0);
+        assert!(!state.busy());
+        state.apply(Event::Compared { ask, prompts: vec![None], accuracy: 1.0, hallucination: 0.0 }, 2.0);
+        assert_eq!(state.log.len(), 1);
+        assert_eq!(state.log[0].record.slot, 4);
+        assert_eq!(state.log[0].compared, Some(Compared { accuracy: 1.0, hallucination: 0.0 }));
+    }
+
+    #[test]
+    fn log_and_notices_are_bounded() {
+        let mut state = State::default();
+        for slot in 0..LOG_CAPACITY as u64 + 5 {
+            state.apply(Event::Done { ask: slot, record: record(slot) }, 0.0);
+            state.notify(Kind::Info, format!("notice {slot}"));
+        }
+        assert_eq!(state.log.len(), LOG_CAPACITY);
+        assert_eq!(state.log[0].record.slot, 5);
+        assert_eq!(state.notices.len(), NOTICE_CAPACITY);
+        state.notify(Kind::Info, "notice 1003");
+        assert_eq!(state.notices.iter().filter(|n| n.text == "notice 1003").count(), 1);
+        let id = state.notices[0].id;
+        state.dismiss(id);
+        assert!(state.notices.iter().all(|n| n.id != id));
+    }
+
+    #[test]
+    fn a_lost_worker_keeps_the_answer_and_says_so() {
+        let mut state = State::default();
+        state.apply(ready(tier(Tier::WebGpu, true)), 0.0);
+        state.apply(model(LOADED), 0.0);
+        let ask = state.begin(&["a?".into()], AskMode::Split, 0.0);
+        let origin = client_core::protocol::worker::Origin::Device;
+        state.apply(Event::Token { ask, prompt: 0, origin, text: "half".into() }, 1.0);
+        state.worker_lost(true, "out of memory");
+        let run = state.run.as_ref().expect("run");
+        assert!(matches!(run.status, Status::Failed(_)));
+        assert_eq!(run.answers[0].text(), "half");
+        assert!(!state.device_ready());
+        assert_eq!(state.notices.len(), 1);
+    }
+
+    #[test]
+    fn a_failure_is_told_once() {
+        let mut state = State::default();
+        let ask = state.begin(&["a?".into()], AskMode::Split, 0.0);
+        state.apply(Event::Failed { ask: Some(ask), message: "Gone.".into() }, 1.0);
+        assert!(state.notices.is_empty(), "the run itself shows it");
+        state.apply(Event::Failed { ask: None, message: "No policy.".into() }, 2.0);
+        assert_eq!(state.notices.len(), 1);
+    }
+
+    #[test]
+    fn the_server_is_announced_only_when_it_changes() {
+        let mut state = State::default();
+        let health = |up| Event::Server { server: ServerHealth { up, ..ServerHealth::default() } };
+        state.apply(ready(tier(Tier::Cpu, false)), 0.0);
+        state.apply(health(true), 0.0);
+        assert!(state.notices.is_empty());
+        state.apply(health(false), 0.0);
+        assert_eq!(state.notices.back().map(|n| n.kind), Some(Kind::Problem));
+        state.apply(health(true), 0.0);
+        assert_eq!(state.notices.back().map(|n| n.text.as_str()), Some("The server is back."));
+    }
+
+    #[test]
+    fn burn_wgpu_waits_for_a_quiet_desktop() {
+        let mut state = State::default();
+        assert!(!state.wants_gpu_policy());
+        state.apply(ready(tier(Tier::WebGpu, true)), 0.0);
+        assert!(state.wants_gpu_policy());
+        state.apply(model(ModelState::Downloading { received: 1, total: 2 }), 0.0);
+        assert!(!state.wants_gpu_policy(), "never in the way of the model");
+        state.apply(model(LOADED), 0.0);
+        state.begin(&["a?".into()], AskMode::Split, 0.0);
+        assert!(!state.wants_gpu_policy(), "never in the way of an answer");
+        state.run = None;
+        state.apply(Event::PolicyBackend { backend: PolicyBackend::Flex, note: Some("No adapter.".into()) }, 0.0);
+        assert!(!state.wants_gpu_policy(), "it was tried");
+        state.apply(Event::Tier { tier: tier(Tier::WebGpu, false) }, 0.0);
+        state.backend_note = None;
+        assert!(!state.wants_gpu_policy(), "not on a phone");
+    }
+}
