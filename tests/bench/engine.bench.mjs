@@ -1,0 +1,33 @@
+// Tokens a second of both tiers on the page as it ships, in headless Chromium. Without a GPU, WebGPU is SwiftShader on
+// the CPU: its rates say nothing about a GPU.
+import { ask, done, loadModel, open, test } from "../e2e/harness.mjs";
+
+const prompt = "Tell me about Kenya.";
+const rounds = 5;
+
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+
+for (const tier of ["web-gpu", "cpu"])
+  test(`engine on ${tier}`, async ({ page, tandem }) => {
+    await open(page, tandem.url, `?seed=7&record=1&mode=local-only&tier=${tier}`);
+    await loadModel(page);
+    const records = [];
+    for (let round = 0; round <= rounds; round += 1) {
+      await ask(page, prompt);
+      await done(page, round + 1);
+      const record = await page.evaluate(
+        () => window.__tandem_events.findLast((entry) => entry.event.type === "done").event.record,
+      );
+      // The first round compiles pipelines.
+      if (round > 0) records.push(record);
+    }
+    const report = {
+      tier: await page.getByTestId("tier").getAttribute("data-tier"),
+      device: await page.getByTestId("tier").textContent(),
+      rounds,
+      tokens: median(records.map((record) => record.device_tokens)),
+      decode_tokens_per_s: median(records.map((record) => record.device_tokens_per_s ?? 0)),
+      ttft_s: median(records.map((record) => record.device_ttft_s ?? 0)),
+    };
+    console.log(JSON.stringify(report, null, 2));
+  });

@@ -1,0 +1,49 @@
+// The engine's own checks in Chromium: kernels on the browser's WebGPU (SwiftShader without a GPU) and the wasm CPU
+// backend against the f32 oracle, and the shipped models against the answers that the same engine wrote natively.
+//
+// Needs target/engine-check/ with the module: `cargo xtask test` builds it.
+import fs from "node:fs";
+import http from "node:http";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "@playwright/test";
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+const built = process.env.ENGINE_CHECK ?? path.join(root, "target/engine-check");
+const folders = { "/models/": path.join(root, "public/models"), "/": built };
+const types = { ".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
+
+/** A file server with three sources: the module, the models, the golden answers. */
+async function serve() {
+  const server = http.createServer((request, response) => {
+    const { pathname } = new URL(request.url, "http://localhost");
+    if (pathname === "/") return response.writeHead(200, { "content-type": "text/html" }).end("<title>engine</title>");
+    const [prefix, folder] = Object.entries(folders).find(([prefix]) => pathname.startsWith(prefix));
+    const file = pathname === "/golden.json" ? path.join(root, "tests/golden/engine.json") : path.join(folder, path.basename(pathname));
+    if (!fs.existsSync(file)) return response.writeHead(404).end();
+    response.writeHead(200, { "content-type": types[path.extname(file)] ?? "application/octet-stream" });
+    fs.createReadStream(file).pipe(response);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { url: `http://127.0.0.1:${server.address().port}/`, stop: () => server.close() };
+}
+
+test("the engine computes in the browser what it computes natively", async ({ page }) => {
+  test.setTimeout(600_000);
+  const server = await serve();
+  try {
+    await page.goto(server.url);
+    const text = await page.evaluate(async (url) => {
+      const engine = await import(`${url}engine_check.js`);
+      await engine.default();
+      return engine.run_engine_checks(url);
+    }, server.url);
+    const report = JSON.parse(text);
+    console.log(`adapter: ${report.adapter}${report.software ? " (software)" : ""}`);
+    for (const check of report.checks) console.log(`${check.passed ? "ok    " : "FAILED"} ${check.name}: ${check.detail}`);
+    expect(report.checks.length).toBeGreaterThanOrEqual(24);
+    expect(report.checks.filter((check) => !check.passed)).toEqual([]);
+  } finally {
+    server.stop();
+  }
+});

@@ -1,0 +1,167 @@
+// What every spec needs: the real binary on a port of its own, a proxy that can misbehave in front of it, and the page.
+import { spawn } from "node:child_process";
+import http from "node:http";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { test as base, expect } from "@playwright/test";
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** Flags for headless Chromium; without a GPU, WebGPU runs on SwiftShader. */
+export function chromiumArgs({ webgpu = true } = {}) {
+  const flags = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+  ];
+  const gpu = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
+  return webgpu ? [...flags, ...gpu] : [...flags, "--disable-gpu", "--disable-features=WebGPU"];
+}
+
+/** Starts `tandem serve` on a free port and waits for its ready line. */
+export async function startTandem(args = []) {
+  const program = process.env.TANDEM ?? path.join(root, "target/debug/tandem");
+  const child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--page", path.join(root, "dist"), "--public", path.join(root, "public"), ...args], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let log = "";
+  const url = await new Promise((resolve, reject) => {
+    const read = (chunk) => {
+      log += chunk;
+      const ready = log.match(/Tandem is ready at (http:\/\/[\d.:]+\/)/);
+      if (ready) resolve(ready[1]);
+    };
+    child.stdout.on("data", read);
+    child.stderr.on("data", read);
+    child.on("error", (error) => reject(new Error(`cannot start ${program}: ${error.message}`)));
+    child.on("exit", (code) => reject(new Error(`tandem ended with ${code} before it was ready:\n${log}`)));
+  });
+  return {
+    url,
+    log: () => log,
+    stop: () =>
+      new Promise((resolve) => {
+        if (child.exitCode !== null) return resolve(child.exitCode);
+        child.on("exit", resolve);
+        child.kill("SIGINT");
+      }),
+    kill: () => child.kill("SIGKILL"),
+  };
+}
+
+/**
+ * A proxy in front of the server, so that a spec can break the connection where it likes.
+ * `rule(request)` returns nothing (pass on), "refuse", or `{ cutAfterBytes, delayMs }` for the response body.
+ */
+export async function startProxy(target) {
+  const proxy = { rule: () => undefined, down: false, requests: [] };
+  const server = http.createServer((request, response) => {
+    proxy.requests.push({ method: request.method, url: request.url, range: request.headers.range });
+    if (proxy.down) return request.socket.destroy();
+    const rule = proxy.rule(request) ?? {};
+    if (rule === "refuse") return request.socket.destroy();
+    const to = new URL(request.url, target);
+    const onward = http.request(to, { method: request.method, headers: { ...request.headers, host: to.host } }, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      pass(answer, response, rule, proxy).catch(() => response.destroy());
+    });
+    onward.on("error", () => response.destroy());
+    response.on("close", () => onward.destroy());
+    request.pipe(onward);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  proxy.url = `http://127.0.0.1:${server.address().port}/`;
+  proxy.goDown = () => {
+    proxy.down = true;
+    server.closeAllConnections();
+  };
+  proxy.comeBack = () => {
+    proxy.down = false;
+  };
+  proxy.stop = () => {
+    server.closeAllConnections();
+    return new Promise((resolve) => server.close(resolve));
+  };
+  return proxy;
+}
+
+async function pass(from, to, { cutAfterBytes = Infinity, delayMs = 0, onChunk }, proxy) {
+  let sent = 0;
+  for await (const chunk of from) {
+    if (delayMs) await new Promise((resolve) => setTimeout(resolve, delayMs));
+    if (proxy.down) return to.destroy();
+    const part = chunk.subarray(0, Math.max(0, cutAfterBytes - sent));
+    if (part.length) to.write(part);
+    sent += part.length;
+    onChunk?.(sent);
+    if (sent >= cutAfterBytes) return to.destroy();
+  }
+  to.end();
+}
+
+/** One server for the whole worker process; one proxy a test. */
+export const test = base.extend({
+  tandem: [
+    async ({}, use) => {
+      const tandem = await startTandem();
+      await use(tandem);
+      await tandem.stop();
+    },
+    { scope: "worker" },
+  ],
+  edge: async ({ tandem }, use) => {
+    const proxy = await startProxy(tandem.url);
+    await use(proxy);
+    await proxy.stop();
+  },
+  /** Errors that the page let through to the console; a spec that expects some empties the list. */
+  problems: async ({ page }, use) => {
+    const problems = [];
+    page.on("pageerror", (error) => problems.push(`uncaught: ${error.message}`));
+    page.on("console", (message) => {
+      if (message.type() === "error") problems.push(message.text());
+    });
+    await use(problems);
+    expect(problems, "errors in the page's console").toEqual([]);
+  },
+});
+
+export { expect };
+
+/** Opens the page and waits until the worker is up. */
+export async function open(page, url, query = "") {
+  await page.goto(url + query);
+  await expect(page.getByTestId("prompt")).toBeVisible();
+  await expect(page.getByTestId("tier")).toHaveAttribute("data-tier", /web-gpu|cpu|server-only/);
+}
+
+/** Loads the compact model and waits until it can answer. */
+export async function loadModel(page) {
+  const state = page.getByTestId("model-state");
+  if ((await state.getAttribute("data-state")) !== "ready") {
+    if (/absent|partial|failed/.test(await state.getAttribute("data-state"))) await page.getByTestId("load-model").click();
+    await expect(state).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
+  }
+}
+
+/** Types a prompt (or several, one a line) and asks. */
+export async function ask(page, text) {
+  await page.getByTestId("prompt").fill(text);
+  await page.getByTestId("ask").click();
+}
+
+/** Waits until an ask is over: its row is in the log. */
+export async function done(page, rows = 1) {
+  await expect(page.getByTestId("log-row")).toHaveCount(rows, { timeout: 90_000 });
+}
+
+/** Origins of the tokens on the page, in order, without repeats. */
+export function origins(page) {
+  return page
+    .getByTestId("token")
+    .evaluateAll((tokens) => [...new Set(tokens.map((token) => token.dataset.origin))].sort());
+}
