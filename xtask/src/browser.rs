@@ -1,0 +1,45 @@
+//! Playwright with the real page, the real server and a real Chromium.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::build;
+use crate::shell::{command, run, step};
+use crate::test::NATIVE;
+use crate::tools;
+
+/// Everything that a spec needs, built and found.
+pub struct Playwright {
+    chromium: PathBuf,
+    tandem: PathBuf,
+}
+
+impl Playwright {
+    /// Builds page and server, installs the node packages of tests/, finds Chromium.
+    pub fn prepare(keep_page: bool) -> Result<Self> {
+        tools::require_node()?;
+        if !keep_page {
+            build::page()?;
+            build::engine_check()?;
+        }
+        step("The server for the browser tests");
+        let mut server = vec!["test", "--no-run", "--quiet"];
+        server.extend_from_slice(NATIVE);
+        run(command("cargo", &server))?;
+        let mut install = command("npm", &["ci", "--no-audit", "--no-fund"]);
+        install.current_dir("tests");
+        run(install)?;
+        let tandem = build::target_folder()?.join("debug").join(format!("tandem{}", std::env::consts::EXE_SUFFIX));
+        Ok(Self { chromium: tools::ensure_chromium()?, tandem })
+    }
+
+    /// Runs `playwright test` with these arguments.
+    pub fn run(&self, args: &[String]) -> Result<()> {
+        let mut arguments = vec!["playwright".to_owned(), "test".to_owned()];
+        arguments.extend(args.iter().cloned());
+        let mut playwright = command("npx", &arguments);
+        playwright.current_dir("tests").env("CHROMIUM", &self.chromium).env("TANDEM", &self.tandem);
+        run(playwright)
+    }
+}

@@ -1,0 +1,76 @@
+//! Building the page and the server.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::shell::{command, output, run, step};
+use crate::tools;
+
+/// Builds the page, the engine worker and the burn-wgpu policy module into dist/.
+pub fn page() -> Result<()> {
+    let tools = tools::ensure_wasm_tools()?;
+    step("The page and its workers, as wasm (the first time takes minutes)");
+    let mut trunk = tools.trunk(&["build", "--release", "--offline", "--skip-version-check"])?;
+    // `--offline` above keeps trunk from fetching tools; cargo may fetch crates.
+    trunk.env_remove("CARGO_NET_OFFLINE");
+    run(trunk).context("the page did not build")
+}
+
+/// Builds the engine's checks for the browser tests into target/engine-check/.
+pub fn engine_check() -> Result<()> {
+    let tools = tools::ensure_wasm_tools()?;
+    step("The engine's checks, as wasm");
+    // The worker's features, so that its dependencies are not compiled again.
+    let features = "js,llm-cpu,llm-gpu,policy-cpu";
+    let mut cargo = vec!["build", "--release", "--target", "wasm32-unknown-unknown"];
+    cargo.extend(["--package", "client-core", "--bin", "engine_check", "--features", features]);
+    run(command("cargo", &cargo))?;
+    let wasm = target_folder()?.join("wasm32-unknown-unknown/release/engine_check.wasm");
+    let wasm = wasm.to_string_lossy();
+    let bindgen = ["--target", "web", "--no-typescript", "--out-dir", "target/engine-check", &wasm];
+    run(tools.program("wasm-bindgen", &bindgen)?)
+}
+
+/// Builds the `tandem` binary in release mode and says where it is.
+pub fn server() -> Result<std::path::PathBuf> {
+    step("The server (the first time takes minutes)");
+    run(command("cargo", &["build", "--release", "--package", "tandem-server", "--bin", "tandem"]))?;
+    Ok(target_folder()?.join("release").join(format!("tandem{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Cargo's target folder, wherever the environment puts it.
+pub fn target_folder() -> Result<std::path::PathBuf> {
+    let metadata =
+        output("cargo", &["metadata", "--no-deps", "--format-version", "1"]).context("cargo metadata failed")?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let folder = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+    Ok(folder.into())
+}
+
+/// Prints raw and compressed sizes of dist/*.wasm and *.js.
+pub fn print_sizes() -> Result<()> {
+    let mut files: Vec<_> =
+        std::fs::read_dir("dist").context("dist/ is missing")?.flatten().map(|e| e.path()).collect();
+    files.sort();
+    println!("{:<52} {:>12} {:>12}", "file", "bytes", "brotli");
+    for file in files {
+        let wanted = file.extension().is_some_and(|ext| ["wasm", "js", "css", "html"].iter().any(|want| ext == *want));
+        if wanted {
+            let raw = std::fs::metadata(&file)?.len();
+            println!("{:<52} {raw:>12} {:>12}", name(&file), brotli_size(&file));
+        }
+    }
+    Ok(())
+}
+
+fn name(file: &Path) -> String {
+    file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Node has brotli built in, so that no further tool is needed to measure.
+fn brotli_size(file: &Path) -> String {
+    let script = "const z=require('zlib'),f=require('fs');\
+                  console.log(z.brotliCompressSync(f.readFileSync(process.argv[1])).length)";
+    output("node", &["-e", script, &file.to_string_lossy()]).unwrap_or_else(|| "N/A".to_owned())
+}

@@ -1,0 +1,61 @@
+//! Tandem's own commands, `cargo xtask …`: set-up, build, demo, tests and benches from a bare machine with rustup, a C
+//! compiler and Node.
+//!
+//! - [`tools`]: finds or installs what cargo does not bring: the wasm target, trunk, wasm-bindgen, wasm-opt, Chromium
+//! - [`build`]: the page and the server
+//! - [`browser`]: Playwright over both
+//! - [`demo`], [`test`], [`bench`]: one command each
+//! - [`shell`]: running programs and saying so
+//!
+//! Nothing here is needed at run time: `tandem serve` stands alone.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod browser;
+mod build;
+mod demo;
+mod shell;
+mod test;
+mod tools;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, show, test and measure Tandem", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing, build page and server in release mode, start the server and print the URL.
+    Demo(demo::Args),
+    /// Everything that CI checks: format, lints, unit and property tests, and the page in a real Chromium.
+    Test(test::Args),
+    /// Measure; prints ratios and rates, never passes or fails.
+    Bench(bench::Args),
+    /// Make public/reports/recorded-run.json anew: the run that the page plays before a model is loaded.
+    Record,
+    /// Build the page into dist/ (release mode) and print its sizes.
+    Page,
+    /// Install the build tools only.
+    Setup,
+}
+
+fn main() -> Result<()> {
+    shell::enter_workspace_root()?;
+    match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Record => {
+            browser::Playwright::prepare(false)?.run(&["--config".to_owned(), "record.config.mjs".to_owned()])
+        }
+        Command::Page => {
+            build::page()?;
+            build::print_sizes()
+        }
+        Command::Setup => tools::ensure_wasm_tools().map(drop),
+    }
+}

@@ -1,0 +1,56 @@
+//! Running programs: each one is printed before it starts, and a failure names the command that failed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Moves to the folder of the workspace, so that the commands work from any folder of the checkout.
+pub fn enter_workspace_root() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
+    std::env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))
+}
+
+/// Says what happens now.
+pub fn step(text: &str) {
+    eprintln!("\n\x1b[1m▸ {text}\x1b[0m");
+}
+
+/// A program with its arguments.
+pub fn command<S: AsRef<std::ffi::OsStr>>(program: &str, args: &[S]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args);
+    command
+}
+
+/// Runs to the end with this terminal's output; an exit code other than 0 is an error.
+pub fn run(mut command: Command) -> Result<()> {
+    let shown = describe(&command);
+    eprintln!("  $ {shown}");
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` ended with {status}");
+    }
+    Ok(())
+}
+
+/// Standard output of a program that ran well; `None` when it is missing or failed.
+pub fn output(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// First file of this name on PATH.
+pub fn find_on_path(name: &str) -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH")?;
+    std::env::split_paths(&paths).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+fn describe(command: &Command) -> String {
+    let mut shown = command.get_program().to_string_lossy().into_owned();
+    for arg in command.get_args() {
+        shown.push(' ');
+        shown.push_str(&arg.to_string_lossy());
+    }
+    shown
+}

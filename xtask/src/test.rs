@@ -1,0 +1,104 @@
+//! `cargo xtask test`: everything that CI checks, in the order of what fails fastest.
+
+use anyhow::{Context, Result};
+
+use crate::browser;
+use crate::shell::{self, command, find_on_path, step};
+use crate::tools;
+
+/// One set of packages and features for every native command: another one would compile the dependencies again.
+/// `cargo test` builds the `tandem` binary too, because tandem-server has black-box tests of its own.
+pub const NATIVE: &[&str] = &["--workspace", "--features", "client-core/llm-gpu"];
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+#[command(after_help = "The first run takes tens of minutes on two cores; later ones a few.")]
+pub struct Args {
+    /// Run one part only.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Use the page in dist/ as it is instead of building it again.
+    #[arg(long)]
+    keep_page: bool,
+    /// Passed on to Playwright, for example `-- -g download`.
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// Parts of the test run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Format and lints.
+    Lint,
+    /// Unit, property and black-box tests without a browser.
+    Native,
+    /// The page in Chromium.
+    Browser,
+}
+
+/// Runs the parts.
+pub fn run(args: &Args) -> Result<()> {
+    let wanted = |part| args.only.is_none_or(|only| only == part);
+    if wanted(Part::Lint) {
+        lint()?;
+    }
+    if wanted(Part::Native) {
+        native()?;
+    }
+    if wanted(Part::Browser) {
+        browser(args)?;
+    }
+    step("All passed");
+    Ok(())
+}
+
+fn lint() -> Result<()> {
+    step("Format");
+    shell::run(command("cargo", &["fmt", "--all", "--", "--check"]))?;
+    step("Lints, native (the first time takes minutes)");
+    let mut clippy = vec!["clippy", "--all-targets"];
+    clippy.extend_from_slice(NATIVE);
+    clippy.extend(["--", "-D", "warnings"]);
+    shell::run(command("cargo", &clippy))?;
+    step("Lints, wasm32 (the first time takes minutes)");
+    tools::ensure_wasm_tools()?;
+    // Without `policy-gpu`: checking burn-wgpu takes longer than everything else, and trunk compiles it anyway.
+    for (package, features) in
+        [(["-p", "web"].as_slice(), ""), (["-p", "client-core", "--bins"].as_slice(), "js,llm-cpu,llm-gpu,policy-cpu")]
+    {
+        let mut clippy = vec!["clippy", "--target", "wasm32-unknown-unknown"];
+        clippy.extend_from_slice(package);
+        if !features.is_empty() {
+            clippy.extend(["--features", features]);
+        }
+        clippy.extend(["--", "-D", "warnings"]);
+        shell::run(command("cargo", &clippy))?;
+    }
+    if find_on_path("cargo-deny").is_some() {
+        step("Licences and sources of the dependencies");
+        shell::run(command(
+            "cargo",
+            &["deny", "check", "--config", ".cargo/deny.toml", "bans", "licenses", "sources"],
+        ))?;
+    } else {
+        eprintln!("  cargo-deny is not installed; licences and sources are not checked in this run");
+    }
+    Ok(())
+}
+
+fn native() -> Result<()> {
+    step("Unit, property and black-box tests (the first time takes minutes)");
+    // All binaries first: the black-box tests run them.
+    let mut build = vec!["test", "--no-run", "--quiet"];
+    build.extend_from_slice(NATIVE);
+    shell::run(command("cargo", &build))?;
+    let mut test = vec!["test"];
+    test.extend_from_slice(NATIVE);
+    shell::run(command("cargo", &test))
+}
+
+fn browser(args: &Args) -> Result<()> {
+    let playwright = browser::Playwright::prepare(args.keep_page)?;
+    step("Browser tests");
+    playwright.run(&args.rest).context("the browser tests failed; traces and pictures are in tests/test-results")
+}
