@@ -6,6 +6,8 @@ export default defineConfig({
   testDir: "e2e",
   // Two cores: two pages with a WebGPU adapter in software would only slow each other down.
   workers: 1,
+  // A machine that stalls in the middle of a timed scene is no bug of the page; what needed a second try is listed as flaky.
+  retries: 1,
   timeout: 180_000,
   expect: { timeout: 30_000 },
   reporter: [["list"]],

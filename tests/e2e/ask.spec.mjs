@@ -38,6 +38,22 @@ test("the policy decides, and the page says which backend and how fast", async (
     await expect(page.getByTestId(`compare-row-${decider}`)).toBeVisible();
 });
 
+test("burn-wgpu takes over by a switch, decides the same, and flex comes back", async ({ page, edge, problems }) => {
+  await open(page, edge.url, "?seed=3&tier=web-gpu");
+  const backend = page.getByTestId("policy-backend");
+  await expect(backend).toHaveAttribute("data-backend", "flex");
+  const alpha = await page.getByTestId("decision-alpha").textContent();
+  const power = await page.getByTestId("decision-power").textContent();
+  await page.getByTestId("policy-backend-switch").click();
+  // The module is large, and a software adapter compiles its shaders slowly.
+  await expect(backend).toHaveAttribute("data-backend", "burn-wgpu", { timeout: 120_000 });
+  await expect(backend).toContainText(/burn-wgpu on WebGPU.* ms/);
+  await expect(page.getByTestId("decision-alpha")).toHaveText(alpha);
+  await expect(page.getByTestId("decision-power")).toHaveText(power);
+  await page.getByTestId("policy-backend-switch").click();
+  await expect(backend).toHaveAttribute("data-backend", "flex");
+});
+
 test("the server answers before the model is here", async ({ page, edge, problems }) => {
   await open(page, edge.url);
   await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "absent");

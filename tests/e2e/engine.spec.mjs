@@ -1,7 +1,8 @@
-// The engine's own checks in Chromium: kernels on the browser's WebGPU (SwiftShader without a GPU) and the wasm CPU
-// backend against the f32 oracle, and the shipped models against the answers that the same engine wrote natively.
+// Checks in Chromium of what computes: the engine's kernels on the browser's WebGPU (SwiftShader without a GPU) and its
+// wasm CPU backend against the f32 oracle, the shipped models against the answers that the same engine wrote natively,
+// and both policy backends against the decisions that the server computed.
 //
-// Needs target/engine-check/ with the module: `cargo xtask test` builds it.
+// Needs target/engine-check/ with the module, and dist/: `cargo xtask test` builds both.
 import fs from "node:fs";
 import http from "node:http";
 import path from "node:path";
@@ -10,10 +11,15 @@ import { expect, test } from "@playwright/test";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 const built = process.env.ENGINE_CHECK ?? path.join(root, "target/engine-check");
-const folders = { "/models/": path.join(root, "public/models"), "/": built };
+const folders = {
+  "/models/": path.join(root, "public/models"),
+  "/policies/": path.join(root, "public/policies"),
+  "/page/": path.join(root, "dist"),
+  "/": built,
+};
 const types = { ".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
 
-/** A file server with three sources: the module, the models, the golden answers. */
+/** A file server: the module, the page, the models and policies, the golden answers. */
 async function serve() {
   const server = http.createServer((request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
@@ -43,6 +49,45 @@ test("the engine computes in the browser what it computes natively", async ({ pa
     for (const check of report.checks) console.log(`${check.passed ? "ok    " : "FAILED"} ${check.name}: ${check.detail}`);
     expect(report.checks.length).toBeGreaterThanOrEqual(24);
     expect(report.checks.filter((check) => !check.passed)).toEqual([]);
+  } finally {
+    server.stop();
+  }
+});
+
+test("both policy backends decide in the browser as the server does", async ({ page }) => {
+  test.setTimeout(300_000);
+  const server = await serve();
+  try {
+    await page.goto(server.url);
+    const report = await page.evaluate(async (url) => {
+      const { default: init, PolicyChecks } = await import(`${url}engine_check.js`);
+      await init();
+      const checks = await PolicyChecks.load(url);
+      const flex = await checks.flex_difference();
+      const worker = new Worker(`${url}page/policy_gpu_loader.js`);
+      const reply = () =>
+        new Promise((resolve, reject) => {
+          worker.onmessage = (message) => resolve(message.data);
+          worker.onerror = (error) => reject(new Error(error.message ?? "the worker's script could not be loaded"));
+        });
+      const ask = (message) => {
+        const answer = reply();
+        worker.postMessage(message);
+        return answer;
+      };
+      checks.difference(0, await reply());
+      let wgpu = 0;
+      for (let n = 0; n < checks.count(); n += 1) {
+        checks.difference(n, await ask(checks.load_message(n)));
+        wgpu = Math.max(wgpu, checks.difference(n, await ask(checks.decide_message(n))));
+      }
+      worker.terminate();
+      return { cases: checks.count(), flex, wgpu };
+    }, server.url);
+    console.log(`policies: ${report.cases} decisions; largest difference: flex ${report.flex}, wgpu ${report.wgpu}`);
+    expect(report.cases).toBeGreaterThanOrEqual(5);
+    expect(report.flex).toBeLessThanOrEqual(1e-4);
+    expect(report.wgpu).toBeLessThanOrEqual(1e-4);
   } finally {
     server.stop();
   }

@@ -98,7 +98,12 @@ async function pass(from, to, { cutAfterBytes = Infinity, delayMs = 0, onChunk }
     if (part.length) to.write(part);
     sent += part.length;
     onChunk?.(sent);
-    if (sent >= cutAfterBytes) return to.destroy();
+    if (sent >= cutAfterBytes) {
+      // What was written has to leave this process first, and to reach the page before the error does.
+      await new Promise((resolve) => to.write("", resolve));
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      return to.destroy();
+    }
   }
   to.end();
 }

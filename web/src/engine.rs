@@ -35,7 +35,7 @@ struct Handle {
     worker: Worker,
     // Dropped together with the worker they listen to.
     _on_message: Closure<dyn FnMut(MessageEvent)>,
-    _on_error: Closure<dyn FnMut(ErrorEvent)>,
+    _on_error: Closure<dyn FnMut(web_sys::Event)>,
 }
 
 impl Drop for Handle {
@@ -122,9 +122,10 @@ fn spawn(ctx: Ctx) -> Result<Handle, JsValue> {
             }
         }
     });
-    let on_error = Closure::<dyn FnMut(ErrorEvent)>::new(move |error: ErrorEvent| {
+    // A script that cannot be fetched comes as a plain event, one that throws as an `ErrorEvent` with a message.
+    let on_error = Closure::<dyn FnMut(web_sys::Event)>::new(move |error: web_sys::Event| {
         error.prevent_default();
-        let reason = error.message();
+        let reason = error.dyn_ref::<ErrorEvent>().map(ErrorEvent::message).unwrap_or_default();
         ctx.engine.get_value().crashed(ctx, if reason.is_empty() { "its script could not be loaded" } else { &reason });
     });
     worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));

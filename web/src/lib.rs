@@ -6,7 +6,7 @@
 //! | `run` | one burst of questions being answered, token by token |
 //! | `settings`, `url` | everything a person can set, and the same as a link |
 //! | `sliders`, `format`, `chart` | numbers as positions, as text and as drawings |
-//! | `burst`, `csv`, `recorded`, `sse` | questions, the exported log, the recorded run, the server's stream |
+//! | `burst`, `csv`, `recorded` | questions, the exported log, the recorded run |
 //! | `panels` (browser only) | one file a panel |
 //! | `app`, `ctx`, `engine`, `player`, `server_only`, `dom` (browser only) | the frame around them and what drives them |
 //!
@@ -24,7 +24,6 @@ pub mod recorded;
 pub mod run;
 pub mod settings;
 pub mod sliders;
-pub mod sse;
 pub mod state;
 pub mod url;
 

@@ -2,6 +2,7 @@
 //!
 //! The live times serve until the worker's [`SlotRecord`] arrives; then its measurements are what is shown.
 
+use client_core::offload::openai::Decoded;
 use client_core::protocol::worker::{AskMode, Event, Origin, PromptPlan, PromptQuality, SlotRecord};
 
 /// How far a run is.
@@ -129,6 +130,8 @@ pub struct Run {
     pub device: Side,
     /// The server's times.
     pub server: Side,
+    /// What the server timed itself, where the page asks it without a worker.
+    pub server_decoded: Decoded,
     /// What was modelled and measured, at the end.
     pub record: Option<SlotRecord>,
     /// The comparison, after the end.
@@ -149,6 +152,7 @@ impl Run {
             plan: None,
             device: Side::default(),
             server: Side::default(),
+            server_decoded: Decoded::default(),
             record: None,
             compared: None,
         }
@@ -179,13 +183,14 @@ impl Run {
         }
     }
 
-    /// Decode rate of a side: the worker's measurement, else what the page saw.
+    /// Decode rate of a side: the worker's measurement, else what the page saw of the device and heard from the server.
     #[must_use]
     pub fn tokens_per_s(&self, origin: Origin) -> Option<f64> {
         match (&self.record, origin) {
             (Some(record), Origin::Device) => record.device_tokens_per_s,
             (Some(record), Origin::Server) => record.server_tokens_per_s,
-            (None, _) => self.side(origin).tokens_per_s(),
+            (None, Origin::Device) => self.device.tokens_per_s(),
+            (None, Origin::Server) => self.server_decoded.tokens_per_s(),
         }
     }
 
@@ -306,8 +311,12 @@ pub(crate) mod tests {
         assert_eq!(run.answers[1].tokens[1].origin, Origin::Device);
         assert_eq!((run.device.tokens, run.server.tokens), (1, 2));
         assert_eq!(run.ttft_s(Origin::Server), Some(0.1));
+        assert_eq!(run.tokens_per_s(Origin::Server), None, "arrival says nothing of the server's speed");
+        run.server_decoded += Decoded { tokens: 2, seconds: 0.4 };
         assert_eq!(run.tokens_per_s(Origin::Server), Some(5.0));
         assert_eq!(run.tokens_per_s(Origin::Device), None, "one token has no rate");
+        assert!(run.apply(&token(7, 0, Origin::Device, "y"), 1350.0));
+        assert_eq!(run.tokens_per_s(Origin::Device), Some(5.0));
     }
 
     #[test]

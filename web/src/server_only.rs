@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
+use client_core::offload::openai::{ChatDecoder, ChatPiece, ChatRequest, ChatTurn, StreamOptions, error_message};
 use client_core::protocol::health::{Health, HealthStatus};
 use client_core::protocol::worker::{AskOptions, Event, Origin, ServerHealth};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use serde_json::json;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, AbortSignal, Headers, ReadableStreamDefaultReader, RequestInit, Response};
@@ -16,7 +16,6 @@ use web_sys::{AbortController, AbortSignal, Headers, ReadableStreamDefaultReader
 use crate::ctx::Ctx;
 use crate::dom;
 use crate::run::Status;
-use crate::sse::{ErrorBody, Item, Reader};
 use crate::state::Phase;
 
 /// How often the server is asked how it is.
@@ -50,20 +49,27 @@ async fn all(
     options: &AskOptions,
     signal: &AbortSignal,
 ) -> Result<(), String> {
-    let model = health().await?.model.id;
     for (prompt, question) in questions.iter().enumerate() {
-        let body = json!({
-            "model": model,
-            "messages": [{ "role": "user", "content": question }],
-            "stream": true,
-            "max_tokens": options.max_tokens,
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "seed": options.seed,
-        });
-        let response = fetch("v1/chat/completions", Some(&body.to_string()), Some(signal)).await?;
-        read_stream(response, |text| {
-            ctx.receive(Event::Token { ask, prompt, origin: Origin::Server, text });
+        let request = ChatRequest {
+            messages: vec![ChatTurn { role: "user", content: question.clone() }],
+            max_tokens: options.max_tokens,
+            temperature: options.temperature,
+            top_p: options.top_p,
+            top_k: options.top_k,
+            seed: options.seed,
+            stream: true,
+            stream_options: StreamOptions { include_usage: true },
+        };
+        let body = serde_json::to_string(&request).map_err(|e| e.to_string())?;
+        let response = fetch("v1/chat/completions", Some(&body), Some(signal)).await?;
+        read_stream(response, |piece| match piece {
+            ChatPiece::Text(text) => ctx.receive(Event::Token { ask, prompt, origin: Origin::Server, text }),
+            ChatPiece::Decoded(decoded) => ctx.state.update(|s| {
+                if let Some(run) = s.run.as_mut().filter(|run| run.ask == ask) {
+                    run.server_decoded += decoded;
+                }
+            }),
+            ChatPiece::Finish(_) => {}
         })
         .await?;
         ctx.receive(Event::PromptDone { ask, prompt });
@@ -71,29 +77,20 @@ async fn all(
     Ok(())
 }
 
-async fn read_stream(response: Response, mut token: impl FnMut(String)) -> Result<(), String> {
+async fn read_stream(response: Response, mut take: impl FnMut(ChatPiece)) -> Result<(), String> {
     let body = response.body().ok_or("its answer is empty")?;
     let stream: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
-    let decoder = web_sys::TextDecoder::new().map_err(|e| dom::error_text(&e))?;
-    let more = web_sys::TextDecodeOptions::new();
-    more.set_stream(true);
-    let mut reader = Reader::default();
-    loop {
+    let mut decoder = ChatDecoder::default();
+    while !decoder.is_closed() {
         let chunk = JsFuture::from(stream.read()).await.map_err(|e| dom::error_text(&e))?;
         let field = |name: &str| js_sys::Reflect::get(&chunk, &JsValue::from_str(name)).unwrap_or(JsValue::UNDEFINED);
         if field("done").is_truthy() {
-            return Err("the connection was cut".into());
+            return if decoder.is_finished() { Ok(()) } else { Err("the connection was cut".into()) };
         }
         let bytes: js_sys::Uint8Array = field("value").unchecked_into();
-        let text = decoder.decode_with_js_u8_array_and_options(&bytes, &more).map_err(|e| dom::error_text(&e))?;
-        for item in reader.push(&text) {
-            match item {
-                Item::Text(text) => token(text),
-                Item::End => return Ok(()),
-                Item::Error(message) => return Err(message),
-            }
-        }
+        decoder.push(&bytes.to_vec()).map_err(|e| e.to_string())?.into_iter().for_each(&mut take);
     }
+    Ok(())
 }
 
 async fn fetch(path: &str, post: Option<&str>, signal: Option<&AbortSignal>) -> Result<Response, String> {
@@ -113,9 +110,13 @@ async fn fetch(path: &str, post: Option<&str>, signal: Option<&AbortSignal>) -> 
     if response.ok() {
         return Ok(response);
     }
-    let text = text(&response).await.unwrap_or_default();
-    let told = serde_json::from_str::<ErrorBody>(&text).map(|body| body.error.message);
-    Err(told.unwrap_or_else(|_| format!("it refused with status {}", response.status())))
+    let told = error_message(&text(&response).await.unwrap_or_default());
+    let status = response.status();
+    Err(if told.is_empty() {
+        format!("it refused with status {status}")
+    } else {
+        format!("it refused ({status}): {told}")
+    })
 }
 
 async fn text(response: &Response) -> Result<String, String> {

@@ -1,6 +1,6 @@
 //! Building the page and the server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -33,14 +33,14 @@ pub fn engine_check() -> Result<()> {
 }
 
 /// Builds the `tandem` binary in release mode and says where it is.
-pub fn server() -> Result<std::path::PathBuf> {
+pub fn server() -> Result<PathBuf> {
     step("The server (the first time takes minutes)");
     run(command("cargo", &["build", "--release", "--package", "tandem-server", "--bin", "tandem"]))?;
     Ok(target_folder()?.join("release").join(format!("tandem{}", std::env::consts::EXE_SUFFIX)))
 }
 
 /// Cargo's target folder, wherever the environment puts it.
-pub fn target_folder() -> Result<std::path::PathBuf> {
+pub fn target_folder() -> Result<PathBuf> {
     let metadata =
         output("cargo", &["metadata", "--no-deps", "--format-version", "1"]).context("cargo metadata failed")?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
@@ -48,29 +48,34 @@ pub fn target_folder() -> Result<std::path::PathBuf> {
     Ok(folder.into())
 }
 
-/// Prints raw and compressed sizes of dist/*.wasm and *.js.
-pub fn print_sizes() -> Result<()> {
+/// Puts a brotli file beside each text and wasm file of dist/, which the server sends in its place: without them the first
+/// visitor would wait for the compression. Prints the sizes.
+pub fn compress() -> Result<()> {
+    step("Compressing the page");
     let mut files: Vec<_> =
         std::fs::read_dir("dist").context("dist/ is missing")?.flatten().map(|e| e.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|ext| ["wasm", "js", "css", "html"].iter().any(|e| ext == *e)));
     files.sort();
     println!("{:<52} {:>12} {:>12}", "file", "bytes", "brotli");
     for file in files {
-        let wanted = file.extension().is_some_and(|ext| ["wasm", "js", "css", "html"].iter().any(|want| ext == *want));
-        if wanted {
-            let raw = std::fs::metadata(&file)?.len();
-            println!("{:<52} {raw:>12} {:>12}", name(&file), brotli_size(&file));
-        }
+        let compressed = brotli(&file)?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        println!("{name:<52} {:>12} {:>12}", std::fs::metadata(&file)?.len(), std::fs::metadata(&compressed)?.len());
     }
     Ok(())
 }
 
-fn name(file: &Path) -> String {
-    file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// Node has brotli built in, so that no further tool is needed to measure.
-fn brotli_size(file: &Path) -> String {
-    let script = "const z=require('zlib'),f=require('fs');\
-                  console.log(z.brotliCompressSync(f.readFileSync(process.argv[1])).length)";
-    output("node", &["-e", script, &file.to_string_lossy()]).unwrap_or_else(|| "N/A".to_owned())
+/// Node has brotli built in, so that no further tool is needed.
+fn brotli(file: &Path) -> Result<PathBuf> {
+    let script = "const z=require('zlib'),f=require('fs'),[,from,to]=process.argv;\
+                  f.writeFileSync(to,z.brotliCompressSync(f.readFileSync(from)))";
+    let mut compressed = file.as_os_str().to_owned();
+    compressed.push(".br");
+    let compressed = PathBuf::from(compressed);
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    if modified(&compressed) < modified(file) {
+        let arguments = ["-e", script, &file.to_string_lossy(), &compressed.to_string_lossy()];
+        output("node", &arguments).with_context(|| format!("cannot compress {}", file.display()))?;
+    }
+    Ok(compressed)
 }

@@ -32,6 +32,7 @@ pub struct Args {
 /// Builds both halves in release mode and runs the server until Ctrl-C.
 pub fn run(args: &Args) -> Result<()> {
     build::page()?;
+    build::compress()?;
     let tandem = build::server()?;
     step("Starting the server; Ctrl-C ends it");
     let mut serve = vec!["serve".to_owned(), "--page".into(), "dist".into()];

@@ -37,7 +37,7 @@ enum Command {
     Bench(bench::Args),
     /// Make public/reports/recorded-run.json anew: the run that the page plays before a model is loaded.
     Record,
-    /// Build the page into dist/ (release mode) and print its sizes.
+    /// Build the page into dist/ (release mode), compress it and print its sizes.
     Page,
     /// Install the build tools only.
     Setup,
@@ -54,7 +54,7 @@ fn main() -> Result<()> {
         }
         Command::Page => {
             build::page()?;
-            build::print_sizes()
+            build::compress()
         }
         Command::Setup => tools::ensure_wasm_tools().map(drop),
     }

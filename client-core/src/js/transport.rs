@@ -57,7 +57,7 @@ impl Transport for Server {
                 if let Some(piece) = pieces.pop_front() {
                     return Some((Ok(piece), Some((chunks, decoder, pieces))));
                 }
-                if decoder.is_finished() {
+                if decoder.is_closed() {
                     return None;
                 }
                 let failed = match chunks.next().await {
@@ -69,6 +69,8 @@ impl Transport for Server {
                         Err(error) => error,
                     },
                     Some(Err(problem)) => TransportError::Broken(problem),
+                    // Some engines close the connection instead of saying that they are done.
+                    None if decoder.is_finished() => return None,
                     None => TransportError::Broken("the answer has no end".to_owned()),
                 };
                 return Some((Err(failed), None));

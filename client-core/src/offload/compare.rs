@@ -74,6 +74,7 @@ async fn reference<T: Transport, C: Clock>(
         match within(clock, SILENCE_LIMIT_S, stream.next()).await.ok_or_else(silent)? {
             Some(Ok(ChatPiece::Text(piece))) => text.push_str(&piece),
             Some(Ok(ChatPiece::Finish(_))) => return Ok(text),
+            Some(Ok(ChatPiece::Decoded(_))) => {}
             Some(Err(error)) => return Err(error),
             None => return Err(TransportError::Broken("the answer has no end".to_owned())),
         }

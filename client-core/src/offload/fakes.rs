@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use async_trait::async_trait;
 use futures::StreamExt;
 
-use super::openai::{ChatFinish, ChatPiece, ChatRequest};
+use super::openai::{ChatFinish, ChatPiece, ChatRequest, Decoded};
 use super::ports::{ChatStream, Clock, LocalEngine, LocalError, LocalFinish, Transport, TransportError};
 use crate::protocol::similarity::{SimilarityRequest, SimilarityResponse};
 use crate::protocol::worker::AskOptions;
@@ -166,8 +166,10 @@ pub(crate) enum Step {
     Wait(f64),
     /// Writes this many more tokens `s0 s1 …`, one every 0.05 s, but never more than was asked for.
     Tokens(usize),
-    /// Ends the answer.
+    /// Ends the answer; its timings follow.
     End,
+    /// Says how long the tokens took.
+    Timings,
     /// Ends the request with an error.
     Fail(TransportError),
     /// Never says anything again.
@@ -218,6 +220,7 @@ impl Transport for FakeServer {
         for step in script.unwrap_or_else(|| vec![Step::Tokens(5), Step::End]) {
             match step {
                 Step::Tokens(count) => steps.extend(std::iter::repeat_n(Step::Tokens(1), count)),
+                Step::End => steps.extend([Step::End, Step::Timings]),
                 step => steps.push(step),
             }
         }
@@ -237,6 +240,9 @@ impl Transport for FakeServer {
                         return Some((Ok(ChatPiece::Text(format!("s{written} "))), (steps, written + 1, clock, alive)));
                     }
                     Step::End => Ok(ChatPiece::Finish(ChatFinish::Ended)),
+                    Step::Timings => {
+                        Ok(ChatPiece::Decoded(Decoded { tokens: written, seconds: 0.05 * written as f64 }))
+                    }
                     Step::Fail(error) => Err(error),
                     Step::Hang => std::future::pending().await,
                     Step::Cut => return None,

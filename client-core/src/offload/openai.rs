@@ -22,6 +22,15 @@ pub struct ChatRequest {
     pub seed: u64,
     /// Always true.
     pub stream: bool,
+    /// Asks for the last piece of the stream, which counts and times the tokens.
+    pub stream_options: StreamOptions,
+}
+
+/// What a stream tells beside the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamOptions {
+    /// Always true.
+    pub include_usage: bool,
 }
 
 /// One message of a conversation.
@@ -34,12 +43,39 @@ pub struct ChatTurn {
 }
 
 /// Something that a stream brought.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ChatPiece {
     /// New text; our server sends one piece a token.
     Text(String),
     /// The answer is over.
     Finish(ChatFinish),
+    /// How fast it was written, by the server's own clock; servers that do not say so send none. Comes after
+    /// [`ChatPiece::Finish`]. Arrival times would say nothing: the network hands over many tokens at once.
+    Decoded(Decoded),
+}
+
+/// Tokens that the server decoded, and how long it took, without prefill, queue and network.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Decoded {
+    /// Tokens.
+    pub tokens: usize,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+impl Decoded {
+    /// Tokens per second; `None` where nothing was timed.
+    #[must_use]
+    pub fn tokens_per_s(self) -> Option<f64> {
+        (self.tokens > 0 && self.seconds > 0.0).then(|| self.tokens as f64 / self.seconds)
+    }
+}
+
+impl std::ops::AddAssign for Decoded {
+    fn add_assign(&mut self, more: Self) {
+        self.tokens += more.tokens;
+        self.seconds += more.seconds;
+    }
 }
 
 /// Why the server stopped writing.
@@ -56,10 +92,11 @@ pub enum ChatFinish {
 pub struct ChatDecoder {
     sse: SseParser,
     finished: bool,
+    closed: bool,
 }
 
 impl ChatDecoder {
-    /// Takes the next bytes. Nothing comes after a [`ChatPiece::Finish`].
+    /// Takes the next bytes. No text comes after a [`ChatPiece::Finish`].
     ///
     /// # Errors
     /// [`TransportError::Malformed`] for what is not a chat completion, [`TransportError::Refused`] for an error object
@@ -68,20 +105,25 @@ impl ChatDecoder {
         let malformed = |error: &dyn std::fmt::Display| TransportError::Malformed(error.to_string());
         let mut pieces = Vec::new();
         for event in self.sse.push(bytes).map_err(|error| malformed(&error))? {
-            if self.finished {
+            if self.closed {
                 break;
             }
             if event.data.trim() == "[DONE]" {
                 // Some engines end without a reason; the answer is whole all the same.
-                self.finished = true;
-                pieces.push(ChatPiece::Finish(ChatFinish::Ended));
+                if !std::mem::replace(&mut self.finished, true) {
+                    pieces.push(ChatPiece::Finish(ChatFinish::Ended));
+                }
+                self.closed = true;
                 break;
             }
             let chunk: Chunk = serde_json::from_str(&event.data).map_err(|error| malformed(&error))?;
             if let Some(error) = chunk.error {
                 return Err(TransportError::Refused { status: 0, message: error.message });
             }
-            for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
+            if let Some(Timings { predicted_n, predicted_ms: Some(ms) }) = chunk.timings {
+                pieces.push(ChatPiece::Decoded(Decoded { tokens: predicted_n, seconds: ms / 1e3 }));
+            }
+            for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0 && !self.finished) {
                 if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
                     pieces.push(ChatPiece::Text(text));
                 }
@@ -95,10 +137,16 @@ impl ChatDecoder {
         Ok(pieces)
     }
 
-    /// Whether the answer is over; a connection that ends before broke off.
+    /// Whether the answer is whole; a connection that ends before broke off.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.finished
+    }
+
+    /// Whether the stream said that nothing more comes.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 }
 
@@ -121,6 +169,17 @@ struct Chunk {
     choices: Vec<ChunkChoice>,
     #[serde(default)]
     error: Option<ChunkError>,
+    #[serde(default)]
+    timings: Option<Timings>,
+}
+
+/// llama.cpp's names.
+#[derive(Deserialize)]
+struct Timings {
+    #[serde(default)]
+    predicted_n: usize,
+    #[serde(default)]
+    predicted_ms: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -161,16 +220,31 @@ mod tests {
             ": keep-alive\n\n",
             "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"is\"}}]}\n\n",
             "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
-            "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2}}\n\n",
+            "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2},\"timings\":{\"predicted_n\":2,\"predicted_ms\":8.0}}\n\n",
             "data: [DONE]\n\n",
         );
         let mut decoder = ChatDecoder::default();
         let pieces = decoder.push(stream.as_bytes()).expect("a stream");
         assert_eq!(
             pieces,
-            [ChatPiece::Text("Par".into()), ChatPiece::Text("is".into()), ChatPiece::Finish(ChatFinish::Ended)]
+            [
+                ChatPiece::Text("Par".into()),
+                ChatPiece::Text("is".into()),
+                ChatPiece::Finish(ChatFinish::Ended),
+                ChatPiece::Decoded(Decoded { tokens: 2, seconds: 0.008 }),
+            ]
         );
-        assert!(decoder.is_finished());
+        assert!(decoder.is_finished() && decoder.is_closed());
+    }
+
+    #[test]
+    fn rates_come_from_timed_tokens_only() {
+        let mut decoded = Decoded { tokens: 3, seconds: 0.5 };
+        decoded += Decoded { tokens: 1, seconds: 0.5 };
+        assert_eq!(decoded.tokens_per_s(), Some(4.0));
+        assert_eq!(Decoded::default().tokens_per_s(), None);
+        let untimed = "data: {\"choices\":[],\"timings\":{\"predicted_n\":2,\"predicted_ms\":null}}\n\n";
+        assert_eq!(decode(untimed).expect("a stream"), []);
     }
 
     #[test]

@@ -381,7 +381,7 @@ pub struct SlotRecord {
     pub server_tokens: usize,
     /// Decode rate here; `None` with fewer than two tokens.
     pub device_tokens_per_s: Option<f64>,
-    /// Decode rate there.
+    /// Decode rate there, by the server's own clock; `None` from servers that do not tell.
     pub server_tokens_per_s: Option<f64>,
     /// Whether a person stopped it.
     pub stopped: bool,

@@ -33,67 +33,17 @@ pub enum Form {
 
 /// What an entity of this table is called, and whether it is a person.
 pub fn kind(table: &str) -> (String, bool) {
-    let listed = match table {
-        "countries" => "country",
-        "cities" => "city",
-        "rivers" => "river",
-        "mountains" => "mountain",
-        "lakes" => "lake",
-        "islands" => "island",
-        "seas" => "sea",
-        "deserts" => "desert",
-        "us_states" | "states" => "state",
-        "elements" => "element",
-        "planets" => "planet",
-        "moons" => "moon",
-        "constellations" => "constellation",
-        "stars" => "star",
-        "scientists" => "scientist",
-        "writers" => "writer",
-        "composers" => "composer",
-        "painters" => "painter",
-        "philosophers" => "philosopher",
-        "explorers" => "explorer",
-        "inventors" => "inventor",
-        "books" => "book",
-        "paintings" => "painting",
-        "operas" => "opera",
-        "works" => "work",
-        "animals" => "animal",
-        "languages" => "language",
-        "inventions" => "invention",
-        "landmarks" => "landmark",
-        "instruments" => "instrument",
-        "compounds" => "compound",
-        "units" => "unit",
-        _ => "",
-    };
-    let name = if listed.is_empty() {
-        let t = table.replace('_', " ");
-        t.strip_suffix("ies").map_or_else(|| t.strip_suffix('s').unwrap_or(&t).to_owned(), |s| format!("{s}y"))
-    } else {
-        listed.to_owned()
-    };
-    let person = matches!(
-        table,
-        "scientists"
-            | "writers"
-            | "composers"
-            | "painters"
-            | "philosophers"
-            | "explorers"
-            | "inventors"
-            | "rulers"
-            | "mathematicians"
-    );
-    (name, person)
+    let table_words = table.replace('_', " ");
+    let singular = table_words.strip_suffix('s').unwrap_or(&table_words);
+    let name = singular.strip_suffix("ie").map_or_else(|| singular.to_owned(), |stem| format!("{stem}y"));
+    (name, matches!(table, "scientists" | "writers" | "painters"))
 }
 
 /// Names that take "the" in a sentence.
 pub fn takes_the(table: &str, name: &str) -> bool {
     let range = ["Islands", "Mountains", "Alps", "Strait", "Desert", "Sea", "Ocean", "Gulf", "Canal"];
     match table {
-        "rivers" | "seas" | "deserts" | "oceans" => true,
+        "rivers" | "deserts" => true,
         "countries" => {
             matches!(
                 name,
@@ -114,7 +64,7 @@ pub fn takes_the(table: &str, name: &str) -> bool {
                     | "Central African Republic"
             ) || name.ends_with("Islands")
         }
-        "islands" | "landmarks" => range.iter().any(|r| name.ends_with(r)),
+        "landmarks" => range.iter().any(|r| name.ends_with(r)),
         _ => false,
     }
 }
@@ -196,52 +146,12 @@ const LINES: &[Line] = &[
     ),
     (
         "countries",
-        "largest_city",
-        ["the largest city of {e}", "{e}'s biggest city"],
-        What,
-        ["Which city is the largest in {e}?", "Which is the biggest city in {e}?"],
-        &["{v} is the largest city in {e}."],
-        ["the country whose largest city is {v}", "the country that has {v} as its biggest city"],
-        "",
-    ),
-    (
-        "countries",
         "domain",
         ["the internet domain of {e}", "{e}'s top-level domain"],
         What,
         ["Which internet domain belongs to {e}?", "How do web addresses from {e} end?"],
         &["Web addresses from {e} end in {v}."],
         ["the country whose internet domain is {v}", "the country with the top-level domain {v}"],
-        "",
-    ),
-    (
-        "countries",
-        "calling_code",
-        ["the calling code of {e}", "the phone prefix of {e}"],
-        What,
-        ["Which calling code does {e} have?", "How do phone numbers from {e} start?"],
-        &["Phone numbers from {e} start with {v}."],
-        ["the country whose calling code is {v}", "the country with the phone prefix {v}"],
-        "",
-    ),
-    (
-        "cities",
-        "country",
-        ["the country of {e}", "the country in which {e} lies"],
-        What,
-        ["Which country is {e} in?", "Where is the city of {e}?"],
-        &["{e} is a city in {v}.", "{e} lies in {v}."],
-        ["", ""],
-        "",
-    ),
-    (
-        "cities",
-        "river",
-        ["the river of {e}", "the river on which {e} lies"],
-        What,
-        ["Which river flows through {e}?", "Which river is {e} on?"],
-        &["{e} lies on the river {v}."],
-        ["", ""],
         "",
     ),
     (
@@ -416,46 +326,6 @@ const LINES: &[Line] = &[
     ),
     (
         "*",
-        "length_km",
-        ["the length of {e}", "the full length of {e}"],
-        What,
-        ["How long is {e}?", "How many kilometres long is {e}?"],
-        &["{e} is {v} long."],
-        ["", ""],
-        " kilometres",
-    ),
-    (
-        "*",
-        "depth_m",
-        ["the greatest depth of {e}", "the maximum depth of {e}"],
-        What,
-        ["How deep is {e}?", "How deep does {e} get?"],
-        &["{e} is up to {v} deep."],
-        ["", ""],
-        " metres",
-    ),
-    (
-        "*",
-        "area_km2",
-        ["the area of {e}", "the size of {e}"],
-        What,
-        ["How large is {e}?", "How big is {e}?"],
-        &["{e} covers {v}."],
-        ["", ""],
-        " square kilometres",
-    ),
-    (
-        "*",
-        "diameter_km",
-        ["the diameter of {e}", "the width of {e}"],
-        What,
-        ["How wide is {e}?", "How big is {e} across?"],
-        &["{e} is {v} across."],
-        ["", ""],
-        " kilometres",
-    ),
-    (
-        "*",
         "continent",
         ["the continent of {e}", "the continent on which {e} lies"],
         What,
@@ -555,32 +425,12 @@ const LINES: &[Line] = &[
         "",
     ),
     (
-        "elements",
-        "discoverer",
-        ["the discoverer of {e}", "the person who discovered {e}"],
-        Who,
-        ["Who discovered {e}?", "Who first found {e}?"],
-        &["{v} discovered {e}."],
-        ["", ""],
-        "",
-    ),
-    (
         "*",
         "birth_year",
         ["the birth year of {e}", "the year in which {e} was born"],
         What,
         ["When was {e} born?", "In which year was {e} born?"],
         &["{e} was born in {v}."],
-        ["", ""],
-        "",
-    ),
-    (
-        "*",
-        "death_year",
-        ["the death year of {e}", "the year in which {e} died"],
-        What,
-        ["When did {e} die?", "In which year did {e} die?"],
-        &["{e} died in {v}."],
         ["", ""],
         "",
     ),
@@ -625,52 +475,12 @@ const LINES: &[Line] = &[
         "",
     ),
     (
-        "composers",
-        "country",
-        ["the home country of {e}", "the country that {e} came from"],
-        What,
-        ["Where was {e} from?", "Which country did {e} come from?"],
-        &["{e} came from {v}."],
-        ["", ""],
-        "",
-    ),
-    (
         "painters",
         "country",
         ["the home country of {e}", "the country that {e} came from"],
         What,
         ["Where was {e} from?", "Which country did {e} come from?"],
         &["{e} came from {v}."],
-        ["", ""],
-        "",
-    ),
-    (
-        "*",
-        "country",
-        ["the country of {e}", "the country that {e} belongs to"],
-        What,
-        ["Which country is {e} in?", "In which country is {e}?"],
-        &["{e} belongs to {v}."],
-        ["", ""],
-        "",
-    ),
-    (
-        "*",
-        "author",
-        ["the author of {e}", "the writer of {e}"],
-        Who,
-        ["Who wrote {e}?", "By whom is {e}?"],
-        &["{v} wrote {e}.", "{e} is by {v}."],
-        ["", ""],
-        "",
-    ),
-    (
-        "*",
-        "inventor",
-        ["the inventor of {e}", "the person who invented {e}"],
-        Who,
-        ["Who invented {e}?", "Whose invention is {e}?"],
-        &["{v} invented {e}."],
         ["", ""],
         "",
     ),
@@ -684,36 +494,6 @@ const LINES: &[Line] = &[
         ["", ""],
         "",
     ),
-    (
-        "*",
-        "composer",
-        ["the composer of {e}", "the person who composed {e}"],
-        Who,
-        ["Who composed {e}?", "Whose work is {e}?"],
-        &["{v} composed {e}."],
-        ["", ""],
-        "",
-    ),
-    (
-        "*",
-        "painter",
-        ["the painter of {e}", "the artist who painted {e}"],
-        Who,
-        ["Who painted {e}?", "Whose painting is {e}?"],
-        &["{v} painted {e}."],
-        ["", ""],
-        "",
-    ),
-    (
-        "*",
-        "year",
-        ["the year of {e}", "the date of {e}"],
-        What,
-        ["When was {e} made?", "From which year is {e}?"],
-        &["{e} dates from {v}."],
-        ["", ""],
-        "",
-    ),
 ];
 
 /// The words for `column` of `table`. `list`: cells of this column hold several values.
@@ -722,7 +502,7 @@ pub fn phrases(table: &str, column: &str, list: bool) -> Phrases {
         .iter()
         .find(|l| l.0 == table && l.1 == column)
         .or_else(|| LINES.iter().find(|l| l.0 == "*" && l.1 == column));
-    let (noun, unit) = split_unit(column);
+    let noun = column.replace('_', " ");
     let (kind, _) = kind(table);
     let own = |s: &str| s.to_owned();
     let inverse_default =
@@ -742,26 +522,7 @@ pub fn phrases(table: &str, column: &str, list: bool) -> Phrases {
             direct: [format!("{{e}}, {noun}?"), format!("Which {noun} does {{e}} have?")],
             says: Vec::new(),
             inverse: Some(inverse_default),
-            unit,
+            unit: "",
         },
     }
-}
-
-/// `height_m` → (`height`, ` metres`).
-fn split_unit(column: &str) -> (String, &'static str) {
-    for (suffix, unit) in [
-        ("_km2", " square kilometres"),
-        ("_km", " kilometres"),
-        ("_kg", " kilograms"),
-        ("_days", " days"),
-        ("_m", " metres"),
-        ("_c", " degrees Celsius"),
-        ("_hours", " hours"),
-        ("_years", " years"),
-    ] {
-        if let Some(stem) = column.strip_suffix(suffix) {
-            return (stem.replace('_', " "), unit);
-        }
-    }
-    (column.replace('_', " "), "")
 }

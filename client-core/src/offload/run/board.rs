@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::record::{Measured, Side};
 use super::{Answer, Ask, RunOutcome, SlotModel, unless_stopped};
 use crate::offload::length::AnswerLength;
+use crate::offload::openai::Decoded;
 use crate::offload::pacing::Uplink;
 use crate::offload::ports::{LocalError, TransportError};
 use crate::offload::signal::{Bell, StopFlag};
@@ -254,6 +255,11 @@ impl<'a> Board<'a> {
     /// The device worked before the split was known.
     pub(super) fn add_device_time(&self, seconds: f64) {
         self.state.borrow_mut().measured.device.add(seconds);
+    }
+
+    /// The server timed tokens of its own.
+    pub(super) fn server_decoded(&self, decoded: Decoded) {
+        self.state.borrow_mut().measured.server_decoded += decoded;
     }
 
     /// A reply of the server's began after this long.

@@ -1,6 +1,7 @@
 //! What was measured of a run, put beside what the simulator had said of the slot.
 
 use super::{Ask, SlotModel};
+use crate::offload::openai::Decoded;
 use crate::protocol::worker::SlotRecord;
 
 /// Measurements of a run; times are seconds on the run's clock.
@@ -12,6 +13,8 @@ pub(super) struct Measured {
     planned_s: f64,
     pub(super) device: Side,
     pub(super) server: Side,
+    /// What the server timed itself.
+    pub(super) server_decoded: Decoded,
     /// When the last piece had come up the link.
     pub(super) last_arrival_s: Option<f64>,
     /// Time until the server's replies began, in all.
@@ -80,6 +83,7 @@ impl Measured {
             planned_s,
             device: Side::default(),
             server: Side::default(),
+            server_decoded: Decoded::default(),
             last_arrival_s: None,
             reply_s: 0.0,
             server_lost: false,
@@ -117,7 +121,7 @@ impl Measured {
             device_tokens: self.device.tokens,
             server_tokens: self.server.tokens,
             device_tokens_per_s: self.device.tokens_per_s(),
-            server_tokens_per_s: self.server.tokens_per_s(),
+            server_tokens_per_s: self.server_decoded.tokens_per_s(),
             stopped,
             server_lost: self.server_lost,
         }

@@ -4,9 +4,12 @@ use futures::StreamExt;
 
 use super::board::{Board, ServerJob};
 use super::{SILENCE_LIMIT_S, unless_stopped, within};
-use crate::offload::openai::{ChatFinish, ChatPiece, ChatRequest, ChatTurn};
-use crate::offload::ports::{Clock, Transport, TransportError};
+use crate::offload::openai::{ChatFinish, ChatPiece, ChatRequest, ChatTurn, StreamOptions};
+use crate::offload::ports::{ChatStream, Clock, Transport, TransportError};
 use crate::protocol::worker::{AskOptions, Origin};
+
+/// How long the end of a stream is waited for when the answer is already whole.
+const LAST_WORDS_S: f64 = 0.25;
 
 /// The request for one prompt.
 pub(in crate::offload) fn chat_request(prompt: &str, max_tokens: usize, options: &AskOptions) -> ChatRequest {
@@ -18,6 +21,7 @@ pub(in crate::offload) fn chat_request(prompt: &str, max_tokens: usize, options:
         top_k: options.top_k,
         seed: options.seed,
         stream: true,
+        stream_options: StreamOptions { include_usage: true },
     }
 }
 
@@ -50,7 +54,14 @@ async fn one<T: Transport, C: Clock>(
     board.begin(Origin::Server, clock.now_s());
     let result = stream(board, job, transport, clock).await;
     board.end(Origin::Server, clock.now_s());
-    result
+    let (finish, mut rest) = result?;
+    // The answer is whole: what follows only goes into the record, and it does not matter if it fails.
+    while let Some(Some(Ok(piece))) = within(clock, LAST_WORDS_S, rest.next()).await {
+        if let ChatPiece::Decoded(decoded) = piece {
+            board.server_decoded(decoded);
+        }
+    }
+    Ok(finish)
 }
 
 async fn stream<T: Transport, C: Clock>(
@@ -58,7 +69,7 @@ async fn stream<T: Transport, C: Clock>(
     job: &ServerJob,
     transport: &T,
     clock: &C,
-) -> Result<ChatFinish, TransportError> {
+) -> Result<(ChatFinish, ChatStream), TransportError> {
     let silent = || TransportError::Silent(SILENCE_LIMIT_S as u32);
     let begun_s = clock.now_s();
     let request = chat_request(&board.ask.prompts[job.prompt], job.max_tokens, &board.ask.options);
@@ -67,7 +78,8 @@ async fn stream<T: Transport, C: Clock>(
     loop {
         match within(clock, SILENCE_LIMIT_S, stream.next()).await.ok_or_else(silent)? {
             Some(Ok(ChatPiece::Text(text))) => board.token(job.prompt, Origin::Server, &text, clock.now_s()),
-            Some(Ok(ChatPiece::Finish(finish))) => return Ok(finish),
+            Some(Ok(ChatPiece::Decoded(decoded))) => board.server_decoded(decoded),
+            Some(Ok(ChatPiece::Finish(finish))) => return Ok((finish, stream)),
             Some(Err(error)) => return Err(error),
             None => return Err(TransportError::Broken("the answer has no end".to_owned())),
         }
