@@ -11,10 +11,9 @@ use crate::tools;
 pub fn page() -> Result<()> {
     let tools = tools::ensure_wasm_tools()?;
     step("The page and its workers, as wasm (the first time takes minutes)");
-    let mut trunk = tools.trunk(&["build", "--release", "--offline", "--skip-version-check"])?;
-    // `--offline` above keeps trunk from fetching tools; cargo may fetch crates.
-    trunk.env_remove("CARGO_NET_OFFLINE");
-    run(trunk).context("the page did not build")
+    // `--offline` keeps trunk from fetching tools. It hands the flag on to cargo, so the crates have to be here before.
+    run(command("cargo", &["fetch", "--locked"])).context("the dependencies could not be downloaded")?;
+    run(tools.trunk(&["build", "--release", "--offline", "--skip-version-check"])?).context("the page did not build")
 }
 
 /// Builds the engine's checks for the browser tests into target/engine-check/.

@@ -123,7 +123,10 @@ impl ChatDecoder {
             if let Some(Timings { predicted_n, predicted_ms: Some(ms) }) = chunk.timings {
                 pieces.push(ChatPiece::Decoded(Decoded { tokens: predicted_n, seconds: ms / 1e3 }));
             }
-            for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0 && !self.finished) {
+            for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
+                if self.finished {
+                    break;
+                }
                 if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
                     pieces.push(ChatPiece::Text(text));
                 }
