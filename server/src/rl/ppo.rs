@@ -126,7 +126,7 @@ fn advantages(
     (advantage, targets)
 }
 
-fn mean_and_deviation(values: &[f32]) -> (f32, f32) {
+pub(super) fn mean_and_deviation(values: &[f32]) -> (f32, f32) {
     let count = values.len().max(1) as f32;
     let mean = values.iter().sum::<f32>() / count;
     let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / count;

@@ -45,6 +45,9 @@ pub enum TrainError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A hyper-parameter is out of its range.
+    #[error("the run's configuration cannot be used: {0}")]
+    Config(String),
     /// A loss or a gradient stopped being a number.
     #[error(
         "update {update} gave a {what} that is not a number; the last good checkpoint is kept, go on from it by --resume with a lower learning rate"
