@@ -70,9 +70,19 @@ impl Default for SacConfig {
 
 impl SacConfig {
     /// What works on the default system, where no action moves the state: no discounting of what follows, since nothing
-    /// does.
+    /// does; small batches and longer steps; and less noise from the start and in the end, since the best decisions are
+    /// narrow.
     pub fn tuned() -> Self {
-        Self { gamma: 0.0, ..Self::default() }
+        Self {
+            gamma: 0.0,
+            actor_rate: 1e-3,
+            critic_rate: 1e-3,
+            alpha_rate: 1e-3,
+            alpha: 0.1,
+            target_entropy: -2.0,
+            replay: ReplayConfig { batch: 64, ..ReplayConfig::default() },
+            ..Self::default()
+        }
     }
 
     /// What makes training impossible, in words.
