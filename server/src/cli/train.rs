@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::system::SystemArgs;
-use crate::rl::config::{Algo, TrainConfig};
+use crate::rl::config::{Algo, Preset, TrainConfig};
 use crate::rl::ppo::Credit;
 use crate::rl::run::Run;
 use crate::rl::{Ending, train};
@@ -33,22 +33,29 @@ pub struct Args {
     /// Environment steps (slots) in all.
     #[arg(long, default_value_t = 100_000)]
     steps: u64,
-    /// Cells simulated side by side.
-    #[arg(long, default_value_t = 32)]
-    envs: usize,
-    /// Learning rate at the start.
+    /// Cells simulated side by side; 32 for ppo and 1 for the others if left out.
+    #[arg(long)]
+    envs: Option<usize>,
+    /// Where the hyper-parameters of td3, ddpg and sac start from.
+    #[arg(long, value_enum, default_value_t = Preset::Paper)]
+    preset: Preset,
+    /// A hyper-parameter of the algorithm, as KEY=VALUE, `replay.batch=128` for example; may be repeated. The run folder's
+    /// config.toml has them all.
+    #[arg(long = "hyper", value_name = "KEY=VALUE")]
+    hyper: Vec<String>,
+    /// Learning rate of ppo at the start.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Estimator of the advantage.
+    /// Estimator of ppo's advantage.
     #[arg(long, value_enum)]
     credit: Option<Credit>,
-    /// Weight of the entropy.
+    /// Weight of ppo's entropy.
     #[arg(long)]
     entropy: Option<f32>,
-    /// Steps of every environment in a rollout.
+    /// Steps of every environment in a rollout of ppo.
     #[arg(long)]
     rollout_steps: Option<usize>,
-    /// Rows of a gradient step.
+    /// Rows of a gradient step of ppo.
     #[arg(long)]
     minibatch: Option<usize>,
     /// The policy's second action is the power in watts, as in the paper, instead of an offset from equal received power.
@@ -62,18 +69,25 @@ pub struct Args {
 /// When the folder cannot be used, or training breaks down.
 pub fn run(args: Args) -> Result<()> {
     let params = args.system.params()?;
-    ensure!(args.envs > 0 && args.steps > 0, "--envs and --steps must be at least 1");
     let default_out = || PathBuf::from(format!("runs/{}-k{}-seed{}", args.algo.name(), params.users, args.seed));
     let out = args.out.clone().unwrap_or_else(default_out);
     let (mut run, config) = if args.resume {
         Run::resume(&out)?
     } else {
         let mut config = TrainConfig::new(params.users);
-        (config.algo, config.seed, config.steps, config.envs) = (args.algo, args.seed, args.steps, args.envs);
+        (config.algo, config.seed, config.steps) = (args.algo, args.seed, args.steps);
+        config.envs = args.envs.unwrap_or(args.algo.usual_envs());
         config.mec = params;
+        config.take_preset(args.preset);
         if args.linear_watts {
             config.action_map = client_core::policy::ActionMap::LinearWatts;
         }
+        let of_ppo = args.learning_rate.is_some() || args.credit.is_some() || args.entropy.is_some();
+        let of_ppo = of_ppo || args.rollout_steps.is_some() || args.minibatch.is_some();
+        ensure!(
+            args.algo == Algo::Ppo || !of_ppo,
+            "--learning-rate, --credit, --entropy, --rollout-steps and --minibatch are ppo's; take --hyper KEY=VALUE"
+        );
         let ppo = &mut config.ppo;
         ppo.learning_rate = args.learning_rate.unwrap_or(ppo.learning_rate);
         ppo.credit = args.credit.unwrap_or(ppo.credit);
@@ -81,6 +95,11 @@ pub fn run(args: Args) -> Result<()> {
         ppo.rollout_steps = args.rollout_steps.unwrap_or(ppo.rollout_steps);
         ppo.minibatch = args.minibatch.unwrap_or(ppo.minibatch);
         ensure!(ppo.rollout_steps > 0 && ppo.minibatch > 0, "--rollout-steps and --minibatch must be at least 1");
+        for pair in &args.hyper {
+            let (key, value) = pair.split_once('=').with_context(|| format!("--hyper {pair}: KEY=VALUE is wanted"))?;
+            config.set_hyper(key, value).map_err(|e| anyhow!("--hyper {pair}: {e}"))?;
+        }
+        config.validate().map_err(|e| anyhow!(e))?;
         (Run::create(&out, &config)?, config)
     };
 

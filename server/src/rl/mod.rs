@@ -4,10 +4,15 @@
 //! | --- | --- |
 //! | [`config`] | what a training run is: algorithm, system, budget; written beside its results |
 //! | [`ppo`] | proximal policy optimisation, one file from top to bottom |
+//! | [`td3`], [`ddpg`], [`sac`] | the off-policy algorithms, one file each from top to bottom |
+//! | [`off_policy`] | the loop that those three share: explore, remember, learn, report |
+//! | [`replay`] | what they learn from: the transitions of the past |
 //! | [`beta`] | the Beta distribution of the actions: sampling, log-probability, entropy |
+//! | [`nets`] | value networks, their first weights, Polyak averaging |
 //! | [`rollout`] | stepping many simulated cells with a network and remembering what happened |
 //! | [`evaluate`] | any policy, learned or not, on fresh slots: reward, latency, energy, broken limits |
 //! | [`run`] | the run folder: configuration, metrics, curves, checkpoints, the best policy so far |
+//! | [`session`] | what every algorithm does around its updates: evaluate, log, keep the best policy |
 //! | [`curves`] | a small SVG of the learning curve |
 //! | [`ship`] | putting a policy and its evaluation into the folder that the page downloads from |
 //!
@@ -20,11 +25,18 @@
 pub mod beta;
 pub mod config;
 pub mod curves;
+pub mod ddpg;
 pub mod evaluate;
+pub mod nets;
+pub mod off_policy;
 pub mod ppo;
+pub mod replay;
 pub mod rollout;
 pub mod run;
+pub mod sac;
+pub mod session;
 pub mod ship;
+pub mod td3;
 
 use std::sync::atomic::AtomicBool;
 
@@ -42,10 +54,14 @@ pub enum Ending {
 /// Raising `stop` ends the run after the present update with everything kept.
 ///
 /// # Errors
-/// When the folder cannot be written, a checkpoint cannot be read, or a loss stops being a number (the last good
+/// When a hyper-parameter is out of its range, the folder cannot be written, a checkpoint cannot be read, or a loss stops being a number (the last good
 /// checkpoint is kept).
 pub fn train(config: &config::TrainConfig, run: &mut run::Run, stop: &AtomicBool) -> Result<Ending, run::TrainError> {
+    config.validate().map_err(run::TrainError::Config)?;
     match config.algo {
         config::Algo::Ppo => ppo::train(config, run, stop),
+        config::Algo::Td3 => td3::train(config, run, stop),
+        config::Algo::Ddpg => ddpg::train(config, run, stop),
+        config::Algo::Sac => sac::train(config, run, stop),
     }
 }
