@@ -70,7 +70,7 @@ impl ConstantAction {
                 for next in best.neighbours(step, physics.p_max_w) {
                     let judged = judge(next)?;
                     // Where power hardly matters, rounding should not make anybody quieter.
-                    if judged > reward * (1.0 + 1e-6) {
+                    if judged > reward * (1.0 + 1e-5) {
                         (*best, reward, moved) = (next, judged, true);
                     }
                 }

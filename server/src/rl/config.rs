@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(config.ddpg, DdpgConfig::default());
         let cases = [
             ("gama", "0", "gama"),
-            ("replay.batch.more", "1", "integer"),
+            ("replay.batch.more", "1", "map"),
             ("gamma", "much", "much"),
             ("replay.batch", "-1", "-1"),
         ];

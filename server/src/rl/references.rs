@@ -117,7 +117,8 @@ mod tests {
         let bench = Bench::new(params, 4000, 5);
         let reward = |action| bench.score(Judged::Constant(action)).expect("score").reward;
         assert!((watts.alpha - 0.725).abs() < 0.04, "{watts:?}");
-        assert!(matches!(watts.power, ConstantPower::Watts(power) if power > 1.5), "{watts:?}");
+        // Of the power only its ratio between users counts, which is 1 here; less of it even saves some energy.
+        assert!(matches!(watts.power, ConstantPower::Watts(power) if power > 0.1), "{watts:?}");
         assert!((reward(watts) / 1.811 - 1.0).abs() < 0.02, "{}", reward(watts));
         // Looking at the gains alone is worth something, and other ratios are worse.
         assert!(reward(received) > reward(watts), "{received:?}");

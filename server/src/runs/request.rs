@@ -1,8 +1,7 @@
 //! What is asked for → a training configuration, within the server's limits.
 //!
 //! Algorithms and hyper-parameters are read off [`TrainConfig`] itself: every [`Algo`] is offered, and what can be set is
-//! what its defaults hold. An algorithm's hyper-parameters stand in the section of the configuration whose name its own
-//! name contains: `ppo` learns by `[ppo]`, `wm-ppo` and `wm-ppo-mended` by `[wm_ppo]`.
+//! what its defaults hold, those of the tuned preset.
 
 use clap::ValueEnum as _;
 use client_core::mec::{MecParams, SettingError};
@@ -10,7 +9,7 @@ use client_core::protocol::runs::{AlgoView, RunLimits, RunRequest};
 use serde_json::{Map, Value};
 
 use super::RunsError;
-use crate::rl::config::{Algo, TrainConfig};
+use crate::rl::config::{Algo, Preset, TrainConfig};
 
 /// What a request says elsewhere.
 const ELSEWHERE: [&str; 5] = ["algo", "seed", "steps", "envs", "mec"];
@@ -35,19 +34,12 @@ pub fn algorithms() -> Vec<AlgoView> {
 
 /// The defaults as JSON.
 fn defaults(algo: Algo) -> Map<String, Value> {
-    let config = TrainConfig { algo, ..TrainConfig::new(MecParams::DEFAULT.users) };
+    let config = TrainConfig::preset(algo, Preset::Tuned, MecParams::DEFAULT);
     match serde_json::to_value(config) {
         Ok(Value::Object(map)) => map,
         // A configuration of numbers and names always is an object.
         _ => Map::new(),
     }
-}
-
-/// The section of an algorithm: the longest name of a section that its own name contains.
-fn section(algo: Algo, defaults: &Map<String, Value>) -> Option<String> {
-    let belongs = |key: &str| algo.name().contains(key.replace('_', "-").as_str());
-    let sections = defaults.iter().filter(|(key, value)| value.is_object() && !elsewhere(key) && belongs(key));
-    sections.map(|(key, _)| key).max_by_key(|key| key.len()).cloned()
 }
 
 fn elsewhere(key: &str) -> bool {
@@ -58,7 +50,7 @@ fn elsewhere(key: &str) -> bool {
 /// then what holds for all algorithms.
 fn hyper(algo: Algo) -> Map<String, Value> {
     let defaults = defaults(algo);
-    let own = section(algo, &defaults).and_then(|name| defaults.get(&name)).and_then(Value::as_object);
+    let own = defaults.get(algo.table()).and_then(Value::as_object);
     let mut all = Map::new();
     for (key, value) in own.into_iter().flatten() {
         match value {
@@ -103,13 +95,13 @@ pub fn config(request: &RunRequest, limits: &RunLimits) -> Result<TrainConfig, R
     let steps = within("steps", request.steps, 1, limits.steps)?;
     let mec = system(users, request)?;
     let mut config = defaults(algo);
-    let own = section(algo, &config);
+    let own = algo.table();
     for (key, value) in &request.hyper {
         set_hyper(algo, &mut config, key, value)?;
     }
     let mut config: TrainConfig = serde_path_to_error::deserialize(Value::Object(config)).map_err(|error| {
         let path = error.path().to_string();
-        let key = own.as_ref().and_then(|own| path.strip_prefix(own.as_str())).unwrap_or(&path).trim_start_matches('.');
+        let key = path.strip_prefix(own).unwrap_or(&path).trim_start_matches('.');
         let param = format!("hyper.{key}");
         field(param.clone(), "invalid_value", format!("'{param}': {}", error.into_inner()))
     })?;
@@ -148,9 +140,9 @@ fn set_hyper(algo: Algo, config: &mut Map<String, Value>, key: &str, value: &Val
     check_hyper(&param, default, value)?;
     let first = key.split('.').next().unwrap_or(key);
     let has = |own: &Value| own.as_object().is_some_and(|own| own.contains_key(first));
-    let own = section(algo, config).filter(|name| config.get(name).is_some_and(has));
+    let own = Some(algo.table()).filter(|name| config.get(*name).is_some_and(has));
     let mut at = match own {
-        Some(name) => match config.get_mut(&name).and_then(Value::as_object_mut) {
+        Some(name) => match config.get_mut(name).and_then(Value::as_object_mut) {
             Some(own) => own,
             None => return Ok(()),
         },
@@ -184,7 +176,8 @@ fn check_hyper(param: &str, default: &Value, value: &Value) -> Result<(), RunsEr
                 // A share, a discount or a trace: more than all makes no sense.
                 let is_share = ["gamma", "lambda", "tau", "rate"].iter().any(|word| param.contains(word));
                 let given = given.as_f64().ok_or_else(|| kind("a number"))?;
-                within(param, given, 0.0, if is_share { 1.0 } else { MOST })?;
+                let least = if default.as_f64().is_some_and(|default| default < 0.0) { -MOST } else { 0.0 };
+                within(param, given, least, if is_share { 1.0 } else { MOST })?;
             }
         }
         (Value::Array(_), Value::Array(given)) => {
@@ -198,7 +191,7 @@ fn check_hyper(param: &str, default: &Value, value: &Value) -> Result<(), RunsEr
         }
         // Optional ones have no default to compare with.
         (Value::Null, Value::Number(given)) => {
-            within(param, given.as_f64().unwrap_or(f64::NAN), 0.0, MOST)?;
+            within(param, given.as_f64().unwrap_or(f64::NAN), -MOST, MOST)?;
         }
         (Value::Null, Value::Null) => {}
         (Value::Bool(_), Value::Bool(_)) | (Value::String(_), Value::String(_)) => {}
@@ -226,7 +219,7 @@ mod tests {
         let offered = algorithms();
         assert_eq!(offered.len(), Algo::value_variants().len());
         for (view, algo) in offered.iter().zip(Algo::value_variants()) {
-            assert!(section(*algo, &defaults(*algo)).is_some(), "{} has no section of its own", view.name);
+            assert!(defaults(*algo).contains_key(algo.table()), "{} has no section of its own", view.name);
             for key in ["eval_every", "checkpoint_every"] {
                 assert!(view.hyper.contains_key(key), "{}: {key}", view.name);
             }
@@ -235,7 +228,8 @@ mod tests {
             }
             // Its own defaults, sent back, change nothing and break no limit.
             let config = ask(&json!({ "algo": view.name, "hyper": view.hyper })).unwrap();
-            assert_eq!(config, TrainConfig { algo: *algo, ..TrainConfig::new(2) }, "{}", view.name);
+            let preset = TrainConfig::preset(*algo, Preset::Tuned, MecParams::with_users(2));
+            assert_eq!(config, TrainConfig { steps: config.steps, ..preset }, "{}", view.name);
         }
     }
 
