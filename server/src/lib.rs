@@ -5,6 +5,7 @@
 //! - [`http`]: the server: files, and an API in OpenAI's format.
 //! - [`lm`]: the language models that ship: corpus, tokenizer, training, evaluation.
 //! - [`rl`]: training and judging offloading policies.
+//! - [`runs`]: training as a service: queue, list of runs, live metrics.
 //! - [`tls`]: certificates for the local network.
 //!
 //! Deliberately absent: physics and the equations of the paper. They live in `client_core`, shared with the page.
@@ -14,4 +15,5 @@ pub mod host;
 pub mod http;
 pub mod lm;
 pub mod rl;
+pub mod runs;
 pub mod tls;

@@ -56,6 +56,10 @@ pub struct Score {
     pub latency_p95_s: f64,
     /// Mean energy of a user and slot.
     pub energy_j: f64,
+    /// Mean accuracy of a user and slot, (28).
+    pub accuracy_mean: f64,
+    /// Mean hallucination rate of a user and slot, (28).
+    pub hallucination_mean: f64,
     /// Share of slots whose pooled accuracy is below the limit, first term of (48).
     pub slots_below_accuracy: f64,
     /// Share of slots whose pooled hallucination rate is over the limit, second term of (48).
@@ -152,6 +156,7 @@ fn measure(name: String, worlds: &[World], decisions: &[Vec<UserDecision>]) -> S
     let mut rewards = Vec::with_capacity(worlds.len());
     let mut latencies = Vec::new();
     let (mut energy, mut pooled, mut single) = (0.0, [0u64; 3], [0u64; 3]);
+    let (mut accuracy, mut hallucination) = (0.0, 0.0);
     for (world, decision) in worlds.iter().zip(decisions) {
         let (totals, outcomes) = world.evaluate(decision);
         let params = world.params();
@@ -166,6 +171,8 @@ fn measure(name: String, worlds: &[World], decisions: &[Vec<UserDecision>]) -> S
             let joules = user.local_j + user.uplink_j;
             latencies.push(user.latency_s);
             energy += joules;
+            accuracy += user.accuracy;
+            hallucination += user.hallucination;
             let broken = [
                 user.accuracy < params.a_min - 1e-9,
                 user.hallucination > params.h_max + 1e-9,
@@ -192,6 +199,8 @@ fn measure(name: String, worlds: &[World], decisions: &[Vec<UserDecision>]) -> S
         latency_median_s: quantile(0.5),
         latency_p95_s: quantile(0.95),
         energy_j: energy / entries,
+        accuracy_mean: accuracy / entries,
+        hallucination_mean: hallucination / entries,
         slots_below_accuracy: share(pooled[0], slots),
         slots_over_hallucination: share(pooled[1], slots),
         slots_over_energy: share(pooled[2], slots),

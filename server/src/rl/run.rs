@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/config.toml          what was trained, read back by --resume
 //!     metrics.jsonl        one line an update
+//!     references.json      mean rewards to compare with, by name
 //!     curves.svg           reward over steps, redrawn with every evaluation
 //!     policy.safetensors   the best policy so far, by its evaluation
 //!     checkpoint/          weights, optimiser, worlds and counters of the last good update
@@ -22,6 +23,17 @@ use thiserror::Error;
 
 use super::config::TrainConfig;
 use super::curves::{self, Series};
+
+/// The configuration in a run folder.
+pub const CONFIG_FILE: &str = "config.toml";
+/// The metrics in a run folder.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+/// The rewards to compare with in a run folder, there from the first update on.
+pub const REFERENCES_FILE: &str = "references.json";
+/// The picture in a run folder, there from the first evaluation on.
+pub const CURVES_FILE: &str = "curves.svg";
+/// The best policy in a run folder, there from the first evaluation on.
+pub const POLICY_FILE: &str = "policy.safetensors";
 
 /// Why a training run ended early or did not begin.
 #[derive(Debug, Error)]
@@ -93,7 +105,8 @@ pub struct Metrics {
     /// The same as a share of the optimum there.
     #[serde(rename = "eval/ratio", default, skip_serializing_if = "Option::is_none")]
     pub eval_ratio: Option<f64>,
-    /// What the algorithm reports of its learning, under `losses/…` keys; each algorithm's file names its own.
+    /// What the algorithm reports of its learning, under `losses/…` keys; each algorithm's file names its own. An
+    /// evaluation adds what else it measured, under `eval/…` keys.
     #[serde(flatten)]
     pub losses: BTreeMap<String, f64>,
 }
@@ -162,11 +175,11 @@ impl Run {
     /// # Errors
     /// When there is a run already, or the folder cannot be written.
     pub fn create(dir: &Path, config: &TrainConfig) -> Result<Self, TrainError> {
-        if dir.join("config.toml").exists() {
+        if dir.join(CONFIG_FILE).exists() {
             return Err(TrainError::Exists(dir.to_owned()));
         }
         fs::create_dir_all(dir).map_err(at(dir))?;
-        let path = dir.join("config.toml");
+        let path = dir.join(CONFIG_FILE);
         let damaged = |e: toml::ser::Error| TrainError::Damaged { path: path.clone(), problem: e.to_string() };
         let text = toml::to_string(config).map_err(damaged)?;
         write_whole(&path, text.as_bytes())?;
@@ -178,7 +191,7 @@ impl Run {
     /// # Errors
     /// When there is no run, or it is damaged.
     pub fn resume(dir: &Path) -> Result<(Self, TrainConfig), TrainError> {
-        let path = dir.join("config.toml");
+        let path = dir.join(CONFIG_FILE);
         let text = fs::read_to_string(&path).map_err(at(&path))?;
         let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
         let config: TrainConfig = toml::from_str(&text).map_err(|e| damaged(&path, e.to_string()))?;
@@ -195,7 +208,7 @@ impl Run {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Progress::default(),
             Err(e) => return Err(at(&path)(e)),
         };
-        let path = dir.join("metrics.jsonl");
+        let path = dir.join(METRICS_FILE);
         let (mut history, mut kept) = (Vec::new(), String::new());
         if path.exists() {
             for line in BufReader::new(File::open(&path).map_err(at(&path))?).lines() {
@@ -216,7 +229,7 @@ impl Run {
     }
 
     fn open_metrics(dir: &Path, progress: Progress, history: Vec<Metrics>) -> Result<Self, TrainError> {
-        let path = dir.join("metrics.jsonl");
+        let path = dir.join(METRICS_FILE);
         let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?;
         let (dir, on_update) = (dir.to_owned(), Box::new(|_: &Metrics| {}));
         Ok(Self { dir, metrics, history, references: Vec::new(), progress, on_update })
@@ -242,7 +255,10 @@ impl Run {
     /// # Errors
     /// When the folder cannot be written.
     pub fn log(&mut self, metrics: Metrics) -> Result<(), TrainError> {
-        let path = self.dir.join("metrics.jsonl");
+        if self.history.is_empty() {
+            self.keep_references()?;
+        }
+        let path = self.dir.join(METRICS_FILE);
         let mut line = serde_json::to_string(&metrics)
             .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
         line.push('\n');
@@ -251,6 +267,14 @@ impl Run {
         let evaluated = metrics.eval_reward.is_some();
         self.history.push(metrics);
         if evaluated { self.draw() } else { Ok(()) }
+    }
+
+    fn keep_references(&self) -> Result<(), TrainError> {
+        let path = self.dir.join(REFERENCES_FILE);
+        let by_name: BTreeMap<_, _> = self.references.iter().copied().collect();
+        let text = serde_json::to_string(&by_name)
+            .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
+        write_whole(&path, text.as_bytes())
     }
 
     fn draw(&self) -> Result<(), TrainError> {
@@ -267,7 +291,7 @@ impl Run {
             series.push(Series { name, colour, points });
         }
         write_whole(
-            &self.dir.join("curves.svg"),
+            &self.dir.join(CURVES_FILE),
             curves::draw("Mean reward of a slot over environment steps", &series).as_bytes(),
         )
     }
@@ -277,7 +301,7 @@ impl Run {
     /// # Errors
     /// When it cannot be written.
     pub fn keep_policy(&self, bytes: &[u8]) -> Result<(), TrainError> {
-        write_whole(&self.dir.join("policy.safetensors"), bytes)
+        write_whole(&self.dir.join(POLICY_FILE), bytes)
     }
 
     /// Replaces the checkpoint by the files that `write` puts into the folder that it is given.
