@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::nn::Linear;
 use burn::optim::ModuleOptimizer;
 use burn::store::RecordError;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -15,7 +15,13 @@ use super::run::TrainError;
 
 /// Host values as `[rows, width]`.
 pub fn rows(values: &[f32], width: usize, device: &Device) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [values.len() / width, width]), device)
+    matrix(values.to_vec(), width, device)
+}
+
+/// [`rows`] without a copy.
+pub fn matrix(values: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
+    let count = values.len() / width.max(1);
+    Tensor::from_data(TensorData::new(values, [count, width]), device)
 }
 
 /// Host values as `[rows]`.
@@ -35,20 +41,6 @@ pub struct Critic {
 }
 
 impl Critic {
-    /// Orthogonal weights (gain √2, the last layer 1) and zero biases, drawn from the device's generator.
-    pub fn orthogonal(inputs: usize, hidden: &[usize], device: &Device) -> Self {
-        let shapes = shapes(inputs, hidden, 1);
-        let last = shapes.len() - 1;
-        let layer = |(i, [inputs, outputs]): (usize, &[usize; 2])| {
-            let gain = if i == last { 1.0 } else { std::f64::consts::SQRT_2 };
-            let config = LinearConfig::new(*inputs, *outputs).with_initializer(Initializer::Orthogonal { gain });
-            let mut linear = config.init(device);
-            linear.bias = Some(Param::from_tensor(Tensor::zeros([*outputs], device)));
-            linear
-        };
-        Self { layers: shapes.iter().enumerate().map(layer).collect() }
-    }
-
     /// Weights by [`fan_in`].
     pub fn fan_in(inputs: usize, hidden: &[usize], device: &Device, rng: &mut Xoshiro256PlusPlus) -> Self {
         let shapes = shapes(inputs, hidden, 1);
@@ -79,6 +71,45 @@ impl Critic {
         let actions = actions.mul_scalar(2.0).sub_scalar(1.0);
         self.forward(Tensor::cat(vec![features, actions], 1), activation)
     }
+}
+
+/// Two critics of the same task: the lower of their values is no overestimate that noise has picked (Fujimoto et al. 2018,
+/// section 4.2).
+#[derive(Module, Debug)]
+pub struct TwinCritic {
+    first: Critic,
+    second: Critic,
+}
+
+impl TwinCritic {
+    /// Both by [`Critic::fan_in`].
+    pub fn fan_in(inputs: usize, hidden: &[usize], device: &Device, rng: &mut Xoshiro256PlusPlus) -> Self {
+        let mut critic = || Critic::fan_in(inputs, hidden, device, rng);
+        Self { first: critic(), second: critic() }
+    }
+
+    /// Both Q(s, a), `[batch]` each.
+    pub fn both(&self, features: Tensor<2>, actions: Tensor<2>, activation: Activation) -> (Tensor<1>, Tensor<1>) {
+        let first = self.first.of_action(features.clone(), actions.clone(), activation);
+        (first, self.second.of_action(features, actions, activation))
+    }
+
+    /// The lower Q(s, a), `[batch]`.
+    pub fn lower(&self, features: Tensor<2>, actions: Tensor<2>, activation: Activation) -> Tensor<1> {
+        let (first, second) = self.both(features, actions, activation);
+        first.min_pair(second)
+    }
+
+    /// The first critic alone, its parameters fixed: what TD3's actor climbs.
+    pub fn first_fixed(&self) -> Critic {
+        self.first.clone().no_grad()
+    }
+}
+
+/// Mean squared error.
+pub fn mse(value: Tensor<1>, target: Tensor<1>) -> Tensor<1> {
+    let error = value - target;
+    (error.clone() * error).mean()
 }
 
 fn shapes(inputs: usize, hidden: &[usize], outputs: usize) -> Vec<[usize; 2]> {

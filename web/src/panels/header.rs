@@ -17,7 +17,7 @@ pub fn Header() -> impl IntoView {
     let theme = move || ctx.settings.with(|s| s.theme);
     view! {
         <header class="header">
-            <a class="brand" href="./" aria-label="Tandem, start page">
+            <a class="brand" href="./">
                 <svg class="mark" viewBox="0 0 32 32" aria-hidden="true">
                     <circle class="mark-device" cx="12" cy="16" r="8.5" />
                     <circle class="mark-server" cx="20" cy="16" r="8.5" />
