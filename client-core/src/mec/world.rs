@@ -448,10 +448,19 @@ impl World {
         oracle::optimum(&self.physics, &self.slots, self.backlog_s, effort)
     }
 
-    /// What a policy without learning decides in the present slot.
+    /// What a policy without learning decides in the present slot, by what it may see of it: in [`Variant::Delayed`]
+    /// size and gain of the last one (only the closed form with exact knowledge sees this one).
     pub fn decide(&mut self, policy: StaticPolicy) -> Vec<UserDecision> {
         let mut out = vec![UserDecision::default(); self.states.len()];
-        policy.decide(&self.physics, &self.slots, &mut self.policy_rng, &mut out);
+        let exact = policy == StaticPolicy::ClosedForm(QosKnowledge::Exact);
+        if self.physics.params.variant == Variant::Delayed && !exact {
+            let seen = self.slots.iter().zip(&self.seen);
+            let seen = seen.map(|(slot, (size_bits, gain))| UserSlot { size_bits: *size_bits, gain: *gain, ..*slot });
+            let seen: Vec<UserSlot> = seen.collect();
+            policy.decide(&self.physics, &seen, &mut self.policy_rng, &mut out);
+        } else {
+            policy.decide(&self.physics, &self.slots, &mut self.policy_rng, &mut out);
+        }
         out
     }
 }

@@ -14,10 +14,10 @@
 //! | [`nets`] | value networks, their first weights, Polyak averaging |
 //! | [`rollout`] | stepping many simulated cells with a network and remembering what happened |
 //! | [`evaluate`] | any policy, learned or not, on fresh slots: reward, latency, energy, broken limits |
+//! | [`references`] | what policies are held against: the best constant action, plans |
 //! | [`run`] | the run folder: configuration, metrics, curves, checkpoints, the best policy so far |
 //! | [`session`] | what every algorithm does around its updates: evaluate, log, keep the best policy |
 //! | [`tensorboard`] | its metrics as TensorBoard reads them |
-//! | [`curves`] | a small SVG of the learning curve |
 //! | [`ship`] | putting a policy and its evaluation into the folder that the page downloads from |
 //!
 //! A further algorithm is a variant of [`config::Algo`] and a file with a `train` function like [`ppo::train`]: rollout,
@@ -28,13 +28,13 @@
 
 pub mod beta;
 pub mod config;
-pub mod curves;
 pub mod ddpg;
 pub mod evaluate;
 pub mod mlp;
 pub mod nets;
 pub mod off_policy;
 pub mod ppo;
+pub mod references;
 pub mod replay;
 pub mod rollout;
 pub mod run;

@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::config::{ConfigError, TrainConfig};
-use super::curves::{self, Series};
 use super::tensorboard::EventFile;
+use crate::chart::{Level, Line, LineChart, Point};
 
 /// The configuration in a run folder.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -318,22 +318,21 @@ impl Run {
     }
 
     fn draw(&self) -> Result<(), TrainError> {
-        let train: Vec<_> = self.history.iter().map(|m| (m.global_step as f64, m.mean_reward)).collect();
-        let eval = self.history.iter().filter_map(|m| Some((m.global_step as f64, m.eval_reward?)));
-        let eval: Vec<_> = eval.collect();
-        let references: Vec<_> = self.references.iter().map(|(name, value)| (*name, [(0.0, *value)])).collect();
-        let mut series = vec![
-            Series { name: "while exploring", colour: "#9bc2e6", points: &train },
-            Series { name: "mean action", colour: "#1f5fa8", points: &eval },
-        ];
-        let colours = ["#2e7d32", "#ef6c00", "#8e24aa", "#616161"];
-        for ((name, points), colour) in references.iter().zip(colours) {
-            series.push(Series { name, colour, points });
-        }
-        write_whole(
-            &self.dir.join(CURVES_FILE),
-            curves::draw("Mean reward of a slot over environment steps", &series).as_bytes(),
-        )
+        let point = |step: u64, reward: f64| Point { x: step as f64, y: reward, half_width: 0.0 };
+        let train = self.history.iter().map(|m| point(m.global_step, m.mean_reward));
+        let eval = self.history.iter().filter_map(|m| Some(point(m.global_step, m.eval_reward?)));
+        let level = |(name, value): &(&'static str, f64)| Level { name: (*name).to_owned(), value: *value };
+        let chart = LineChart {
+            title: "Mean reward over environment steps".to_owned(),
+            x_title: "environment steps (slots)".to_owned(),
+            y_title: "mean reward of a slot (1/s)".to_owned(),
+            lines: vec![
+                Line { name: "while exploring".to_owned(), points: train.collect() },
+                Line { name: "mean action".to_owned(), points: eval.collect() },
+            ],
+            levels: self.references.iter().map(level).collect(),
+        };
+        write_whole(&self.dir.join(CURVES_FILE), chart.svg().as_bytes())
     }
 
     /// Keeps a policy file as the best so far.
