@@ -2,7 +2,7 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { expect, open, startTandem, test as base } from "./harness.mjs";
+import { expect, startTandem, test as base } from "./harness.mjs";
 
 /** A server with runs of its own, so that the specs see nobody else's. */
 const test = base.extend({
@@ -14,6 +14,13 @@ const test = base.extend({
     fs.rmSync(folder, { recursive: true, force: true });
   },
 });
+
+/** Opens the training view and waits until the server's list is here. */
+async function openTraining(page, url) {
+  await page.goto(`${url}#train`);
+  await expect(page.getByTestId("train")).toBeVisible();
+  await expect(page.getByTestId("train-algo").locator("option").first()).toBeAttached();
+}
 
 /** A run that is small in everything but its steps: it logs many lines a second, also on a slow machine. */
 async function fillForm(page, { users = 2 } = {}) {
@@ -35,8 +42,7 @@ async function lines(page) {
 }
 
 test("a run is started, followed, stopped, used and still there after a reload", async ({ page, trainer, problems }) => {
-  await open(page, trainer.url, "#train");
-  await expect(page.getByTestId("train")).toBeVisible();
+  await openTraining(page, trainer.url);
   await expect(page.getByTestId("train-off")).toBeHidden();
   await fillForm(page, { users: 3 });
   await page.getByTestId("train-start").click();
@@ -77,7 +83,7 @@ test("a run is started, followed, stopped, used and still there after a reload",
 });
 
 test("runs are compared, exported and drawn on other axes", async ({ page, trainer, problems }) => {
-  await open(page, trainer.url, "#train");
+  await openTraining(page, trainer.url);
   await fillForm(page);
   for (const seed of ["1", "2"]) {
     await page.getByTestId("train-seed").fill(seed);
@@ -119,7 +125,7 @@ test("runs are compared, exported and drawn on other axes", async ({ page, train
 });
 
 test("a wrong request and a server that is gone are told", async ({ page, trainer }) => {
-  await open(page, trainer.url, "#train");
+  await openTraining(page, trainer.url);
   await fillForm(page);
   await page.getByTestId("hyper-epochs").fill("1000");
   await page.getByTestId("hyper-epochs").press("Tab");
@@ -134,7 +140,7 @@ test("a wrong request and a server that is gone are told", async ({ page, traine
 test("a server without training says so", async ({ page }) => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tandem-runs-"));
   const tandem = await startTandem(["--runs", folder, "--no-training"]);
-  await open(page, tandem.url, "#train");
+  await openTraining(page, tandem.url);
   await expect(page.getByTestId("train-off")).toContainText("--no-training");
   await expect(page.getByTestId("train-start")).toBeDisabled();
   await tandem.stop();
@@ -143,7 +149,7 @@ test("a server without training says so", async ({ page }) => {
 
 test("phone width: nothing sticks out, big enough to touch", async ({ page, trainer, problems }) => {
   await page.setViewportSize({ width: 390, height: 844 });
-  await open(page, trainer.url, "#train");
+  await openTraining(page, trainer.url);
   await fillForm(page);
   await page.getByTestId("train-start").click();
   await expect.poll(() => lines(page)).toBeGreaterThan(3);

@@ -337,18 +337,20 @@ impl Form {
     /// Brings the form within what a server offers.
     fn fit(&mut self, list: &RunList) {
         let (training, request) = (&list.training, &mut self.request);
-        if !training.algorithms.iter().any(|algo| algo.name == request.algo)
+        if !training.algorithms.iter().any(|algo| algo.name == request.algo && algo.preset == request.preset)
             && let Some(first) = training.algorithms.first()
         {
             request.algo.clone_from(&first.name);
+            request.preset.clone_from(&first.preset);
         }
         request.users = request.users.clamp(1, training.limits.users);
         request.steps = request.steps.clamp(1, training.limits.steps);
     }
 
-    /// Takes another algorithm; hyper-parameters that it does not have are dropped.
+    /// Takes another algorithm or preset; hyper-parameters that it does not have are dropped.
     pub fn set_algo(&mut self, algo: &AlgoView) {
         self.request.algo.clone_from(&algo.name);
+        self.request.preset.clone_from(&algo.preset);
         self.request.hyper.retain(|key, _| algo.hyper.contains_key(key));
     }
 
@@ -457,7 +459,12 @@ mod tests {
         let hyper = json!({
             "learning_rate": 0.001, "epochs": 4, "credit": "bandit", "hidden": [256, 256], "anneal": true, "patience": null,
         });
-        AlgoView { name: "ppo".into(), hyper: hyper.as_object().cloned().unwrap_or_default() }
+        AlgoView {
+            name: "ppo".into(),
+            preset: "tuned".into(),
+            envs: 32,
+            hyper: hyper.as_object().cloned().unwrap_or_default(),
+        }
     }
 
     fn run(id: i64, state: RunState) -> RunView {
@@ -584,7 +591,7 @@ mod tests {
             assert_eq!(Value::Object(form.request.hyper.clone()), sent, "{key} = {text}");
         }
         form.type_hyper(&algo, "epochs", "8");
-        let other = AlgoView { name: "other".into(), hyper: serde_json::Map::new() };
+        let other = AlgoView { name: "other".into(), preset: "paper".into(), envs: 1, hyper: serde_json::Map::new() };
         form.set_algo(&other);
         assert_eq!((form.request.algo.as_str(), form.request.hyper.len()), ("other", 0));
         assert_eq!(hyper_text(&json!([256, 64])), "256, 64");
@@ -599,7 +606,12 @@ mod tests {
             (json!({"actor_learning_rate": 0.1, "critic_learning_rate": 0.2}), Some("actor_learning_rate")),
             (json!({"epochs": 3}), None),
         ] {
-            let algo = AlgoView { name: "x".into(), hyper: hyper.as_object().cloned().unwrap_or_default() };
+            let algo = AlgoView {
+                name: "x".into(),
+                preset: "tuned".into(),
+                envs: 1,
+                hyper: hyper.as_object().cloned().unwrap_or_default(),
+            };
             assert_eq!(rate_key(&algo).as_deref(), expect);
         }
     }

@@ -36,6 +36,8 @@ pub type MetricsLine = BTreeMap<String, f64>;
 pub struct RunRequest {
     /// Algorithm, one of [`Training::algorithms`].
     pub algo: String,
+    /// Where its hyper-parameters begin, one of the algorithm's presets.
+    pub preset: String,
     /// Number of users K.
     pub users: usize,
     /// What the state does between slots.
@@ -52,10 +54,10 @@ pub struct RunRequest {
     pub seed: u64,
     /// Environment steps (slots) in all.
     pub steps: u64,
-    /// Cells simulated side by side; `None` for the training's own default.
+    /// Cells simulated side by side; `None` for the preset's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envs: Option<usize>,
-    /// Hyper-parameters by name that differ from the algorithm's defaults ([`AlgoView::hyper`]).
+    /// Hyper-parameters by name that differ from the preset's ([`AlgoView::hyper`]).
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     pub hyper: serde_json::Map<String, serde_json::Value>,
 }
@@ -64,6 +66,7 @@ impl Default for RunRequest {
     fn default() -> Self {
         Self {
             algo: "ppo".to_owned(),
+            preset: "tuned".to_owned(),
             users: 2,
             variant: Variant::default(),
             size_mbit: None,
@@ -193,18 +196,23 @@ pub struct RunList {
 pub struct Training {
     /// `None` when runs are taken; else why not, and what to do.
     pub off: Option<String>,
-    /// The algorithms.
+    /// The algorithms, once for each of their presets.
     pub algorithms: Vec<AlgoView>,
     /// What is refused.
     pub limits: RunLimits,
 }
 
-/// An algorithm.
+/// An algorithm with one of its presets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlgoView {
     /// Its name in requests.
     pub name: String,
-    /// Its hyper-parameters with their defaults.
+    /// The preset's name.
+    pub preset: String,
+    /// Cells side by side.
+    pub envs: usize,
+    /// Its hyper-parameters as the preset has them for the default system; `model.hidden` is one of a part of it. (For
+    /// some other variant a preset may begin elsewhere.)
     pub hyper: serde_json::Map<String, serde_json::Value>,
 }
 

@@ -1,7 +1,7 @@
 //! What is asked for → a training configuration, within the server's limits.
 //!
 //! Algorithms and hyper-parameters are read off [`TrainConfig`] itself: every [`Algo`] is offered, and what can be set is
-//! what its defaults hold, those of the tuned preset.
+//! what its presets hold.
 
 use clap::ValueEnum as _;
 use client_core::mec::{MecParams, SettingError};
@@ -25,16 +25,28 @@ const MOST_UNITS: u64 = 1024;
 /// Largest fractional number.
 const MOST: f64 = 1000.0;
 
-/// Every algorithm with its hyper-parameters.
+/// Every algorithm with each of its presets.
 #[must_use]
 pub fn algorithms() -> Vec<AlgoView> {
-    let view = |algo: &Algo| AlgoView { name: algo.name().to_owned(), hyper: hyper(*algo) };
-    Algo::value_variants().iter().map(view).collect()
+    let view = |algo: Algo, preset: Preset| {
+        let config = TrainConfig::preset(algo, preset, MecParams::DEFAULT);
+        AlgoView {
+            name: algo.name().to_owned(),
+            preset: name(preset),
+            envs: config.envs,
+            hyper: hyper(algo, &as_map(&config)),
+        }
+    };
+    let presets =
+        |algo: &Algo| Preset::value_variants().iter().map(move |preset| view(*algo, *preset)).collect::<Vec<_>>();
+    Algo::value_variants().iter().flat_map(|algo| presets(algo)).collect()
 }
 
-/// The defaults as JSON.
-fn defaults(algo: Algo) -> Map<String, Value> {
-    let config = TrainConfig::preset(algo, Preset::Tuned, MecParams::DEFAULT);
+fn name(preset: Preset) -> String {
+    preset.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn as_map(config: &TrainConfig) -> Map<String, Value> {
     match serde_json::to_value(config) {
         Ok(Value::Object(map)) => map,
         // A configuration of numbers and names always is an object.
@@ -46,11 +58,10 @@ fn elsewhere(key: &str) -> bool {
     ELSEWHERE.contains(&key)
 }
 
-/// What can be set of an algorithm, with its defaults: its section (`model.hidden` for what stands in a section of that),
+/// What can be set of an algorithm, with its values: its own table (`model.hidden` for what stands in a table of that),
 /// then what holds for all algorithms.
-fn hyper(algo: Algo) -> Map<String, Value> {
-    let defaults = defaults(algo);
-    let own = defaults.get(algo.table()).and_then(Value::as_object);
+fn hyper(algo: Algo, config: &Map<String, Value>) -> Map<String, Value> {
+    let own = config.get(algo.table()).and_then(Value::as_object);
     let mut all = Map::new();
     for (key, value) in own.into_iter().flatten() {
         match value {
@@ -60,7 +71,7 @@ fn hyper(algo: Algo) -> Map<String, Value> {
             value => drop(all.insert(key.clone(), value.clone())),
         }
     }
-    for (key, value) in defaults.iter().filter(|(key, _)| !elsewhere(key)) {
+    for (key, value) in config.iter().filter(|(key, _)| !elsewhere(key)) {
         all.entry(key.clone()).or_insert_with(|| value.clone());
     }
     all.retain(|_, value| !value.is_object());
@@ -89,24 +100,31 @@ pub fn config(request: &RunRequest, limits: &RunLimits) -> Result<TrainConfig, R
         let message = format!("There is no algorithm '{}'; there is {}.", request.algo, known.join(", "));
         field("algo", "unknown_algorithm", message)
     })?;
+    let preset =
+        Preset::value_variants().iter().copied().find(|preset| name(*preset) == request.preset).ok_or_else(|| {
+            let known: Vec<_> = Preset::value_variants().iter().map(|preset| name(*preset)).collect();
+            let message = format!("There is no preset '{}'; there is {}.", request.preset, known.join(", "));
+            field("preset", "unknown_preset", message)
+        })?;
     let users = within("users", request.users, 1, limits.users)?;
     // TOML's integers, in which a run folder keeps the seed, are signed.
     let seed = within("seed", request.seed, 0, i64::MAX as u64)?;
     let steps = within("steps", request.steps, 1, limits.steps)?;
     let mec = system(users, request)?;
-    let mut config = defaults(algo);
-    let own = algo.table();
+    let mut config = as_map(&TrainConfig::preset(algo, preset, mec));
+    let known = hyper(algo, &config);
     for (key, value) in &request.hyper {
-        set_hyper(algo, &mut config, key, value)?;
+        set_hyper(algo, &known, &mut config, key, value)?;
     }
     let mut config: TrainConfig = serde_path_to_error::deserialize(Value::Object(config)).map_err(|error| {
         let path = error.path().to_string();
-        let key = path.strip_prefix(own).unwrap_or(&path).trim_start_matches('.');
+        let key = path.strip_prefix(algo.table()).unwrap_or(&path).trim_start_matches('.');
         let param = format!("hyper.{key}");
         field(param.clone(), "invalid_value", format!("'{param}': {}", error.into_inner()))
     })?;
     config.envs = within("envs", request.envs.unwrap_or(config.envs), 1, limits.envs)?;
-    (config.algo, config.seed, config.steps, config.mec) = (algo, seed, steps, mec);
+    (config.seed, config.steps) = (seed, steps);
+    config.validate().map_err(|error| field("hyper", "invalid_value", format!("{error}.")))?;
     Ok(config)
 }
 
@@ -129,9 +147,14 @@ fn system(users: usize, request: &RunRequest) -> Result<MecParams, RunsError> {
     Ok(params)
 }
 
-fn set_hyper(algo: Algo, config: &mut Map<String, Value>, key: &str, value: &Value) -> Result<(), RunsError> {
+fn set_hyper(
+    algo: Algo,
+    known: &Map<String, Value>,
+    config: &mut Map<String, Value>,
+    key: &str,
+    value: &Value,
+) -> Result<(), RunsError> {
     let param = format!("hyper.{key}");
-    let known = hyper(algo);
     let Some(default) = known.get(key) else {
         let known: Vec<_> = known.keys().map(String::as_str).collect();
         let message = format!("{} has no hyper-parameter '{key}'; there is {}.", algo.name(), known.join(", "));
@@ -139,15 +162,9 @@ fn set_hyper(algo: Algo, config: &mut Map<String, Value>, key: &str, value: &Val
     };
     check_hyper(&param, default, value)?;
     let first = key.split('.').next().unwrap_or(key);
-    let has = |own: &Value| own.as_object().is_some_and(|own| own.contains_key(first));
-    let own = Some(algo.table()).filter(|name| config.get(*name).is_some_and(has));
-    let mut at = match own {
-        Some(name) => match config.get_mut(name).and_then(Value::as_object_mut) {
-            Some(own) => own,
-            None => return Ok(()),
-        },
-        None => config,
-    };
+    let is_own = config.get(algo.table()).and_then(Value::as_object).is_some_and(|own| own.contains_key(first));
+    let own = if is_own { config.get_mut(algo.table()).and_then(Value::as_object_mut) } else { Some(config) };
+    let Some(mut at) = own else { return Ok(()) };
     let mut path = key.split('.').peekable();
     while let Some(name) = path.next() {
         if path.peek().is_none() {
@@ -156,7 +173,7 @@ fn set_hyper(algo: Algo, config: &mut Map<String, Value>, key: &str, value: &Val
         }
         match at.get_mut(name).and_then(Value::as_object_mut) {
             Some(inner) => at = inner,
-            // It was found in `hyper`, so that every section on its way is there.
+            // It is one of the known ones, so that every section on its way is there.
             None => break,
         }
     }
@@ -176,8 +193,7 @@ fn check_hyper(param: &str, default: &Value, value: &Value) -> Result<(), RunsEr
                 // A share, a discount or a trace: more than all makes no sense.
                 let is_share = ["gamma", "lambda", "tau", "rate"].iter().any(|word| param.contains(word));
                 let given = given.as_f64().ok_or_else(|| kind("a number"))?;
-                let least = if default.as_f64().is_some_and(|default| default < 0.0) { -MOST } else { 0.0 };
-                within(param, given, least, if is_share { 1.0 } else { MOST })?;
+                within(param, given, 0.0, if is_share { 1.0 } else { MOST })?;
             }
         }
         (Value::Array(_), Value::Array(given)) => {
@@ -191,7 +207,7 @@ fn check_hyper(param: &str, default: &Value, value: &Value) -> Result<(), RunsEr
         }
         // Optional ones have no default to compare with.
         (Value::Null, Value::Number(given)) => {
-            within(param, given.as_f64().unwrap_or(f64::NAN), -MOST, MOST)?;
+            within(param, given.as_f64().unwrap_or(f64::NAN), 0.0, MOST)?;
         }
         (Value::Null, Value::Null) => {}
         (Value::Bool(_), Value::Bool(_)) | (Value::String(_), Value::String(_)) => {}
@@ -217,19 +233,26 @@ mod tests {
     #[test]
     fn every_algorithm_is_offered_and_can_be_asked_for() {
         let offered = algorithms();
-        assert_eq!(offered.len(), Algo::value_variants().len());
-        for (view, algo) in offered.iter().zip(Algo::value_variants()) {
-            assert!(defaults(*algo).contains_key(algo.table()), "{} has no section of its own", view.name);
+        assert_eq!(offered.len(), Algo::value_variants().len() * Preset::value_variants().len());
+        for view in &offered {
+            let algo = Algo::value_variants().iter().find(|algo| algo.name() == view.name).unwrap();
+            let preset = Preset::value_variants().iter().find(|preset| name(**preset) == view.preset).unwrap();
+            assert!(
+                view.hyper.keys().any(|key| key.contains("learning_rate")),
+                "{}: {:?}",
+                view.name,
+                view.hyper.keys()
+            );
             for key in ["eval_every", "checkpoint_every"] {
                 assert!(view.hyper.contains_key(key), "{}: {key}", view.name);
             }
             for key in ELSEWHERE {
                 assert!(!view.hyper.contains_key(key), "{}: {key}", view.name);
             }
-            // Its own defaults, sent back, change nothing and break no limit.
-            let config = ask(&json!({ "algo": view.name, "hyper": view.hyper })).unwrap();
-            let preset = TrainConfig::preset(*algo, Preset::Tuned, MecParams::with_users(2));
-            assert_eq!(config, TrainConfig { steps: config.steps, ..preset }, "{}", view.name);
+            // What a preset holds, sent back, changes nothing and breaks no limit.
+            let config = ask(&json!({ "algo": view.name, "preset": view.preset, "hyper": view.hyper })).unwrap();
+            let wanted = TrainConfig { steps: 100_000, ..TrainConfig::preset(*algo, *preset, MecParams::DEFAULT) };
+            assert_eq!(config, wanted, "{} {}", view.name, view.preset);
         }
     }
 
@@ -252,6 +275,8 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (body, param, says) in [
             (json!({"algo": "magic"}), "algo", "there is ppo"),
+            (json!({"preset": "magic"}), "preset", "there is paper, tuned"),
+            (json!({"algo": "wm-ppo", "hyper": {"model.magic": 1}}), "hyper.model.magic", "model."),
             (json!({"users": 0}), "users", "between 1 and 10"),
             (json!({"users": 11}), "users", "between 1 and 10"),
             (json!({"steps": 0}), "steps", "between 1 and"),

@@ -25,7 +25,7 @@ pub fn NewRun(link: Link, off: Memo<Option<String>>) -> impl IntoView {
     let algo = Memo::new(move |_| {
         ctx.training.with(|t| {
             let algorithms = &t.list.as_ref()?.training.algorithms;
-            algorithms.iter().find(|algo| algo.name == t.form.request.algo).cloned()
+            algorithms.iter().find(|a| a.name == t.form.request.algo && a.preset == t.form.request.preset).cloned()
         })
     });
     let algorithms = Memo::new(move |_| {
@@ -39,11 +39,21 @@ pub fn NewRun(link: Link, off: Memo<Option<String>>) -> impl IntoView {
         move || ctx.training.with(|t| algo.get().and_then(|a| t.form.hyper(&a, &rate.get()?).and_then(Value::as_f64)));
     let changed_rate = move || rate.get().is_some_and(|rate| request.with(|r| r.hyper.contains_key(&rate)));
     let most_steps = move || limits.get().steps as f64;
-    let choose_algo = move |name: String| {
-        if let Some(chosen) = algorithms.with(|all| all.iter().find(|a| a.name == name).cloned()) {
+    let choose = move |name: String, preset: String| {
+        if let Some(chosen) =
+            algorithms.with_untracked(|all| all.iter().find(|a| a.name == name && a.preset == preset).cloned())
+        {
             ctx.training.update(|t| t.form.set_algo(&chosen));
         }
     };
+    let names = Memo::new(move |_| {
+        let preset = request.with(|r| r.preset.clone());
+        algorithms.with(|all| all.iter().filter(|a| a.preset == preset).map(|a| a.name.clone()).collect::<Vec<_>>())
+    });
+    let presets = Memo::new(move |_| {
+        let name = request.with(|r| r.algo.clone());
+        algorithms.with(|all| all.iter().filter(|a| a.name == name).map(|a| a.preset.clone()).collect::<Vec<_>>())
+    });
     let set_seed = move |text: String| match text.trim().parse::<u64>() {
         Ok(seed) => ctx.training.update(|t| t.form.request.seed = seed),
         Err(_) => {
@@ -63,11 +73,33 @@ pub fn NewRun(link: Link, off: Memo<Option<String>>) -> impl IntoView {
                 <div class="train-row">
                     <label class="field">
                         <span>"Algorithm"</span>
-                        <select data-testid="train-algo" on:change:target=move |event| choose_algo(event.target().value())>
-                            <For each=move || algorithms.get() key=|a| a.name.clone() let(a)>
+                        <select
+                            data-testid="train-algo"
+                            on:change:target=move |event| choose(event.target().value(), request.with_untracked(|r| r.preset.clone()))
+                        >
+                            <For each=move || names.get() key=Clone::clone let(name)>
                                 {
-                                    let name = a.name.clone();
-                                    view! { <option value=a.name.clone() prop:selected=move || request.with(|r| r.algo == name)>{a.name.clone()}</option> }
+                                    let this = name.clone();
+                                    view! { <option value=name.clone() prop:selected=move || request.with(|r| r.algo == this)>{name.clone()}</option> }
+                                }
+                            </For>
+                        </select>
+                    </label>
+                    <label class="field">
+                        <span>"Hyper-parameters"</span>
+                        <select
+                            data-testid="train-preset"
+                            on:change:target=move |event| choose(request.with_untracked(|r| r.algo.clone()), event.target().value())
+                        >
+                            <For each=move || presets.get() key=Clone::clone let(preset)>
+                                {
+                                    let this = preset.clone();
+                                    let text = match preset.as_str() {
+                                        "paper" => "the paper’s".to_owned(),
+                                        "tuned" => "tuned".to_owned(),
+                                        other => other.to_owned(),
+                                    };
+                                    view! { <option value=preset.clone() prop:selected=move || request.with(|r| r.preset == this)>{text}</option> }
                                 }
                             </For>
                         </select>
@@ -256,7 +288,7 @@ fn Hyper(
             <summary>"All hyper-parameters"</summary>
             <div class="hyper">
                 <label class="field">
-                    <span>"Cells side by side (empty: default)"</span>
+                    <span>{move || format!("cells side by side ({} if empty)", algo.with(|a| a.as_ref().map_or(1, |a| a.envs)))}</span>
                     <input class="num" type="text" inputmode="numeric" data-testid="train-envs"
                         prop:value=move || envs.get().map_or(String::new(), |n| n.to_string())
                         on:change:target=move |event| set_envs(event.target().value()) />
