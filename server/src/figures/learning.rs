@@ -297,9 +297,11 @@ pub fn reward_over_episodes(runs: &[RunCurve], judging: Judging) -> Result<Vec<F
             stem += &format!("-system{}", same_name + 1);
         }
         let system = format!("{}, K = {}", params.variant.name(), params.users);
-        let kinds: [(&str, &str, fn(&RunCurve) -> &[(f64, f64)]); 2] =
-            [("", "while exploring", |run| &run.train), ("-eval", "of the mean action", |run| &run.eval)];
-        for (suffix, what, points) in kinds {
+        type Points = fn(&RunCurve) -> &[(f64, f64)];
+        let exploring: Points = |run| &run.train;
+        let mean_action: Points = |run| &run.eval;
+        for (suffix, what, points) in [("", "while exploring", exploring), ("-eval", "of the mean action", mean_action)]
+        {
             let curves = |group: &Group<'_>| group.runs.iter().map(|run| run.episodes(points(run))).collect::<Vec<_>>();
             let all: Vec<_> = groups.iter().flat_map(curves).collect();
             if all.iter().all(Vec::is_empty) {

@@ -76,7 +76,7 @@ mod tests {
     fn intervals_are_students() {
         // 1..5: mean 3, standard deviation 1.5811, over √5, times t(4).
         let (mean, half) = mean_and_half_width(&[1.0, 2.0, 3.0, 4.0, 5.0]);
-        assert!((mean - 3.0).abs() < 1e-12 && (half - 2.776 * 0.707_106_8).abs() < 1e-6, "{mean} {half}");
+        assert!((mean - 3.0).abs() < 1e-12 && (half - 2.776 / 2.0_f64.sqrt()).abs() < 1e-6, "{mean} {half}");
         assert_eq!(mean_and_half_width(&[7.0]), (7.0, 0.0));
         // The table and the expansion meet.
         assert!((student_975(31) - 2.0395).abs() < 1e-3 && student_975(31) < student_975(30));

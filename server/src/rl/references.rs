@@ -141,7 +141,7 @@ mod tests {
         let blind = clairvoyant.horizons[0].reward;
         assert!((blind / myopic - 1.0).abs() < 0.01, "{blind} against {myopic}");
         assert!(lookahead.score.reward > 1.05 * myopic, "{} against {myopic}", lookahead.score.reward);
-        assert!(clairvoyant.score.reward >= 0.999 * lookahead.score.reward, "{:?} {:?}", clairvoyant, lookahead);
+        assert!(clairvoyant.score.reward >= 0.999 * lookahead.score.reward, "{clairvoyant:?} {lookahead:?}");
         assert!(clairvoyant.horizons.len() > 2 && clairvoyant.score.slots == 240);
     }
 }

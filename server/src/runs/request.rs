@@ -39,7 +39,7 @@ pub fn algorithms() -> Vec<AlgoView> {
     };
     let presets =
         |algo: &Algo| Preset::value_variants().iter().map(move |preset| view(*algo, *preset)).collect::<Vec<_>>();
-    Algo::value_variants().iter().flat_map(|algo| presets(algo)).collect()
+    Algo::value_variants().iter().flat_map(presets).collect()
 }
 
 fn name(preset: Preset) -> String {
@@ -66,7 +66,7 @@ fn hyper(algo: Algo, config: &Map<String, Value>) -> Map<String, Value> {
     for (key, value) in own.into_iter().flatten() {
         match value {
             Value::Object(inner) => {
-                all.extend(inner.iter().map(|(name, value)| (format!("{key}.{name}"), value.clone())))
+                all.extend(inner.iter().map(|(name, value)| (format!("{key}.{name}"), value.clone())));
             }
             value => drop(all.insert(key.clone(), value.clone())),
         }
