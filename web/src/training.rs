@@ -15,11 +15,9 @@ pub const MOST_SHOWN: usize = 6;
 /// The hyper-parameter that has a slider of its own: the learning rate, the policy's where there are several.
 #[must_use]
 pub fn rate_key(algo: &AlgoView) -> Option<String> {
-    const NAME: &str = "learning_rate";
-    let is_number = |key: &&String| algo.hyper.get(*key).is_some_and(Value::is_f64);
-    let rates: Vec<&String> = algo.hyper.keys().filter(|key| key.ends_with(NAME)).filter(is_number).collect();
-    let policy = ["ppo.", "actor"].into_iter().find_map(|start| rates.iter().find(|key| key.starts_with(start)));
-    rates.iter().find(|key| key.as_str() == NAME).or(policy).or(rates.first()).map(|key| (*key).clone())
+    const NAMES: [&str; 4] = ["learning_rate", "ppo.learning_rate", "actor_learning_rate", "actor_rate"];
+    let is_number = |key: &&str| algo.hyper.get(*key).is_some_and(Value::is_f64);
+    NAMES.into_iter().find(is_number).map(str::to_owned)
 }
 
 /// Key of the environment steps in a line of metrics.
@@ -604,6 +602,7 @@ mod tests {
             (json!({"learning_rate": 0.1, "model.learning_rate": 0.2}), Some("learning_rate")),
             (json!({"model.learning_rate": 0.1, "ppo.learning_rate": 0.2}), Some("ppo.learning_rate")),
             (json!({"actor_learning_rate": 0.1, "critic_learning_rate": 0.2}), Some("actor_learning_rate")),
+            (json!({"actor_rate": 0.1, "critic_rate": 0.2}), Some("actor_rate")),
             (json!({"epochs": 3}), None),
         ] {
             let algo = AlgoView {
