@@ -24,6 +24,14 @@ pub enum Stroke {
     Faint,
     /// Something to compare with; its one point makes a level line.
     Dashed,
+    /// Something else to compare with, in the same way.
+    Dotted,
+}
+
+impl Stroke {
+    fn is_level(self) -> bool {
+        matches!(self, Self::Dashed | Self::Dotted)
+    }
 }
 
 /// Colours of everything but the lines.
@@ -112,7 +120,7 @@ impl Axis {
 }
 
 fn linear_ticks(low: f64, high: f64) -> Vec<f64> {
-    let step = crate::chart::axis_end((high - low) / 5.0);
+    let step = crate::chart::axis_end((high - low) / 6.0);
     let first = (low / step).ceil();
     // Counted, not added up, so that no error grows.
     (0..12).map(|i| (first + f64::from(i)) * step).take_while(|v| *v <= high + 1e-9 * step).collect()
@@ -149,11 +157,11 @@ pub fn svg(plot: &Plot, palette: &Palette) -> Option<String> {
         |&(x, y): &(f64, f64)| x.is_finite() && y.is_finite() && !(plot.log_x && x <= 0.0) && !(plot.log_y && y <= 0.0);
     // A level has no place on the x axis.
     let points = |line: &Line| line.points.iter().copied().filter(|p| shown(p)).collect::<Vec<_>>();
-    let curves = || plot.lines.iter().filter(|line| line.stroke != Stroke::Dashed);
+    let curves = || plot.lines.iter().filter(|line| !line.stroke.is_level());
     let xs = curves().flat_map(|line| points(line).into_iter().map(|p| p.0)).collect::<Vec<_>>();
     let level = |line: &Line| line.points.first().map(|p| p.1).filter(|y| shown(&(1.0, *y)));
     let ys = curves().flat_map(|line| points(line).into_iter().map(|p| p.1));
-    let levels = plot.lines.iter().filter(|line| line.stroke == Stroke::Dashed).filter_map(level);
+    let levels = plot.lines.iter().filter(|line| line.stroke.is_level()).filter_map(level);
     let start = (!plot.log_x).then_some(0.0);
     let x_axis = Axis::over(xs.into_iter().map(Some).chain([start]).flatten(), plot.log_x, 0.0)?;
     let y_axis = Axis::over(ys.chain(levels), plot.log_y, MARGIN)?;
@@ -188,14 +196,15 @@ pub fn svg(plot: &Plot, palette: &Palette) -> Option<String> {
     text(&mut out, width - RIGHT, height - 6.0, "end", &plot.x_name);
     for line in &plot.lines {
         let path = match line.stroke {
-            Stroke::Dashed => level(line).map(|y| format!("M{LEFT} {:.1}H{:.1}", down(y), width - RIGHT)),
+            stroke if stroke.is_level() => level(line).map(|y| format!("M{LEFT} {:.1}H{:.1}", down(y), width - RIGHT)),
             _ => path(&points(line), across, down),
         };
         let Some(path) = path else { continue };
         let look = match line.stroke {
             Stroke::Bold => "stroke-width:2;stroke-linejoin:round;stroke-linecap:round",
             Stroke::Faint => "stroke-width:1.25;opacity:0.55",
-            Stroke::Dashed => "stroke-width:1.25;stroke-dasharray:5 4",
+            Stroke::Dashed => "stroke-width:1.25;stroke-dasharray:6 4",
+            Stroke::Dotted => "stroke-width:1.5;stroke-dasharray:1.5 3",
         };
         let _ = write!(
             out,

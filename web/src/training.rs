@@ -15,11 +15,9 @@ pub const MOST_SHOWN: usize = 6;
 /// The hyper-parameter that has a slider of its own: the learning rate, the policy's where there are several.
 #[must_use]
 pub fn rate_key(algo: &AlgoView) -> Option<String> {
-    const NAME: &str = "learning_rate";
-    let is_number = |key: &&String| algo.hyper.get(*key).is_some_and(Value::is_f64);
-    let rates: Vec<&String> = algo.hyper.keys().filter(|key| key.ends_with(NAME)).filter(is_number).collect();
-    let policy = ["ppo.", "actor"].into_iter().find_map(|start| rates.iter().find(|key| key.starts_with(start)));
-    rates.iter().find(|key| key.as_str() == NAME).or(policy).or(rates.first()).map(|key| (*key).clone())
+    const NAMES: [&str; 4] = ["learning_rate", "ppo.learning_rate", "actor_learning_rate", "actor_rate"];
+    let is_number = |key: &&str| algo.hyper.get(*key).is_some_and(Value::is_f64);
+    NAMES.into_iter().find(is_number).map(str::to_owned)
 }
 
 /// Key of the environment steps in a line of metrics.
@@ -27,6 +25,8 @@ const STEP: &str = "global_step";
 /// Keys of the reward, exploring and evaluated.
 const EXPLORED: &str = "charts/mean_reward";
 const EVALUATED: &str = "eval/reward";
+/// The reference that is the best there is.
+const OPTIMUM: &str = "optimum";
 
 /// Everything.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -76,8 +76,14 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Adds a line of metrics.
+    /// Adds a line of metrics; one that is here already is passed over.
     pub fn push(&mut self, line: MetricsLine, id: &str) {
+        // RESUMES.LINE
+        let place =
+            |id: &str| id.split_once('.').and_then(|(a, b)| Some((a.parse::<u64>().ok()?, b.parse::<u64>().ok()?)));
+        if place(&self.last_id).zip(place(id)).is_some_and(|(last, this)| this <= last) {
+            return;
+        }
         let rows = self.steps.len();
         self.steps.push(line.get(STEP).copied().unwrap_or(f64::NAN));
         for (key, value) in line.into_iter().filter(|(key, _)| key != STEP) {
@@ -231,12 +237,18 @@ impl Training {
     }
 
     /// Reward over steps: exploring (smoothed) and evaluated, with what to compare with. `colour` gives the colour of a
-    /// run's place, `level` that of a line to compare with.
+    /// run's place, `level` that of the lines to compare with where only one run is shown.
     #[must_use]
     pub fn reward_plot(&self, size: [f64; 2], colour: impl Fn(usize) -> String, level: &str) -> Plot {
         let mut lines = Vec::new();
-        for (value, name) in self.levels() {
-            lines.push(Line { name, colour: level.to_owned(), points: vec![(0.0, value)], stroke: Stroke::Dashed });
+        let alone = self.shown.len() == 1;
+        for (id, run) in self.shown.iter().filter_map(|id| Some((*id, self.run(*id)?))) {
+            for (name, value) in &run.references {
+                let colour = if alone { level.to_owned() } else { colour(self.colour(id)) };
+                let stroke = if name == OPTIMUM { Stroke::Dashed } else { Stroke::Dotted };
+                let name = format!("{}, {name}", self.name(id));
+                lines.push(Line { name, colour, points: vec![(0.0, *value)], stroke });
+            }
         }
         for (key, what, stroke) in
             [(EXPLORED, "while exploring", Stroke::Faint), (EVALUATED, "mean action, evaluated", Stroke::Bold)]
@@ -251,18 +263,11 @@ impl Training {
         self.plot("mean reward of a slot".to_owned(), false, lines, size)
     }
 
-    /// Rewards to compare the shown runs with; one entry for those that agree.
+    /// What a run is compared with, in words; each run is evaluated on slots of its own seed, so that these differ a little.
     #[must_use]
-    pub fn levels(&self) -> Vec<(f64, String)> {
-        let mut levels: Vec<(f64, String)> = Vec::new();
-        let shown = self.shown.iter().filter_map(|id| self.run(*id));
-        for (name, value) in shown.flat_map(|run| run.references.iter()) {
-            if !levels.iter().any(|(known, called)| called == name && (known - value).abs() < 1e-9) {
-                levels.push((*value, name.clone()));
-            }
-        }
-        levels.sort_by(|a, b| b.0.total_cmp(&a.0));
-        levels
+    pub fn levels(&self, id: i64) -> String {
+        let references = self.run(id).map(|run| &run.references).into_iter().flatten();
+        references.map(|(name, value)| format!(", {name} {value:.3}")).collect()
     }
 
     /// Any other metric over steps.
@@ -285,10 +290,8 @@ impl Training {
             let last = curve.last(EVALUATED).or_else(|| curve.last(EXPLORED));
             let best = self.run(id).and_then(|run| run.best_reward);
             // Writing to a String cannot fail.
-            let _ = write!(text, " {}: last {}, best {}.", self.name(id), number(last), number(best));
-        }
-        for (value, name) in self.levels() {
-            let _ = write!(text, " {name}: {value:.3}.");
+            let _ =
+                write!(text, " {}: last {}, best {}{}.", self.name(id), number(last), number(best), self.levels(id));
         }
         text
     }
@@ -514,6 +517,11 @@ mod tests {
         assert_eq!(curve.points(EVALUATED), [(20.0, 1.25)]);
         assert_eq!(curve.points("losses/value_loss"), [(10.0, 3.0), (20.0, 2.0)]);
         assert_eq!(curve.points("nothing"), []);
+        let mut again = curve.clone();
+        again.push(line(20.0, &[]), "0.2");
+        assert_eq!(&again, curve, "a line that comes twice counts once");
+        again.push(line(20.0, &[]), "1.1");
+        assert_eq!(again.len(), 3);
         assert_eq!(training.keys(), ["losses/value_loss"]);
     }
 
@@ -546,16 +554,17 @@ mod tests {
     }
 
     #[test]
-    fn charts_hold_every_shown_run_and_the_levels_once() {
+    fn charts_hold_every_shown_run_and_its_levels() {
         let training = with_curves();
         let plot = training.reward_plot([600.0, 300.0], |place| format!("c{place}"), "grey");
         let count = |stroke| plot.lines.iter().filter(|line| line.stroke == stroke).count();
-        assert_eq!((count(Stroke::Dashed), count(Stroke::Faint), count(Stroke::Bold)), (2, 2, 2));
+        let counts = [Stroke::Dashed, Stroke::Dotted, Stroke::Faint, Stroke::Bold].map(count);
+        assert_eq!(counts, [2, 2, 2, 2]);
         let plot = training.key_plot("losses/value_loss", [600.0, 300.0], |place| format!("c{place}"));
         assert_eq!(plot.lines.len(), 2);
         assert_eq!((plot.y_name.as_str(), plot.lines[1].points.len()), ("value loss", 2));
         let summary = training.summary();
-        assert!(summary.contains("last 1.250, best 1.500") && summary.contains("optimum: 2.000"), "{summary}");
+        assert!(summary.contains("last 1.250, best 1.500, closed form 1.900, optimum 2.000"), "{summary}");
     }
 
     #[test]
@@ -604,6 +613,7 @@ mod tests {
             (json!({"learning_rate": 0.1, "model.learning_rate": 0.2}), Some("learning_rate")),
             (json!({"model.learning_rate": 0.1, "ppo.learning_rate": 0.2}), Some("ppo.learning_rate")),
             (json!({"actor_learning_rate": 0.1, "critic_learning_rate": 0.2}), Some("actor_learning_rate")),
+            (json!({"actor_rate": 0.1, "critic_rate": 0.2}), Some("actor_rate")),
             (json!({"epochs": 3}), None),
         ] {
             let algo = AlgoView {

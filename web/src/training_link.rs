@@ -124,6 +124,8 @@ impl Link {
 
     /// Opens the streams of the shown runs that have more to tell, and closes those of the others.
     fn follow_shown(self) {
+        // What was read counts before it is asked for again.
+        self.draw();
         let wanted: Vec<i64> = self.ctx.training.with_untracked(|training| {
             let runs = training.shown.iter().filter_map(|id| training.run(*id));
             let has_more = |run: &&RunView| {
@@ -164,7 +166,7 @@ impl Link {
         let mut parser = SseParser::default();
         api::read(response, |bytes| {
             let events = parser.push(bytes).map_err(|error| error.to_string())?;
-            if !self.is_open() {
+            if !self.is_open() || signal.aborted() {
                 return Ok(false);
             }
             self.keep(events.into_iter().map(|event| (id, event)));
@@ -191,6 +193,9 @@ impl Link {
     fn draw(self) {
         let mut events = Vec::new();
         self.pending.update_value(|pending| events = std::mem::take(pending));
+        if events.is_empty() {
+            return;
+        }
         self.learn(|training| {
             let mut news = Vec::new();
             for (id, event) in events {

@@ -172,23 +172,19 @@ fn Legend(link: Link) -> impl IntoView {
     let runs = Memo::new(move |_| {
         ctx.training.with(|t| {
             let name = |id: i64| t.run(id).map_or_else(|| format!("Run {id}"), crate::training::run_name);
-            t.shown.iter().map(|id| (*id, t.colour(*id), name(*id))).collect::<Vec<_>>()
+            t.shown.iter().map(|id| (*id, t.colour(*id), format!("{}{}", name(*id), t.levels(*id)))).collect::<Vec<_>>()
         })
     });
-    let levels = Memo::new(move |_| ctx.training.with(Training::levels));
     view! {
         <ul class="legend" data-testid="legend">
             <For each=move || runs.get() key=Clone::clone let(entry)>
                 <li>
                     <span class="run-dot" style:background=colour(entry.1) aria-hidden="true"></span>
-                    <span>{entry.2.clone()}</span>
+                    <span class="num">{entry.2.clone()}</span>
                     <button class="textual" aria-label=format!("Hide run {}", entry.0) on:click=move |_| link.toggle(entry.0)>"hide"</button>
                 </li>
             </For>
-            <For each=move || levels.get() key=|(value, name)| format!("{name}{value}") let(level)>
-                <li><span class="level" aria-hidden="true"></span><span class="num">{format!("{} {:.3}", level.1, level.0)}</span></li>
-            </For>
-            <li class="muted" hidden=move || runs.with(Vec::is_empty)>"Thin: while exploring, smoothed. Bold: the mean action, evaluated."</li>
+            <li class="muted" hidden=move || runs.with(Vec::is_empty)>"Thin: while exploring, smoothed. Bold: the mean action, evaluated. Dashed: the optimum on the same slots. Dotted: the closed form."</li>
         </ul>
     }
 }
