@@ -254,6 +254,7 @@ fn a_late_view_costs_the_closed_form_but_not_the_one_that_knows_all() {
 #[test]
 fn oracle_beats_every_static_policy_for_every_k() {
     for users in 1..=10 {
+        let mut sums = (0.0, 0.0);
         for i in 0..20 {
             let mut world = World::new(MecParams::with_users(users), nth_seed(users as u64, i));
             let usual = world.optimum(OracleEffort::Usual).totals.reward;
@@ -262,11 +263,13 @@ fn oracle_beats_every_static_policy_for_every_k() {
                 let reward = world.evaluate(&decision).0.reward;
                 assert!(usual >= reward - 1e-12, "K {users}, {}: {usual} < {reward}", policy.name());
             }
-            if users <= 4 {
+            if i < 6 {
                 let thorough = world.optimum(OracleEffort::Thorough).totals.reward;
-                assert!(usual >= 0.995 * thorough, "K {users}: {usual} against {thorough}");
+                assert!(usual >= 0.99 * thorough, "K {users}: {usual} against {thorough}");
+                sums = (sums.0 + usual, sums.1 + thorough);
             }
         }
+        assert!(sums.0 >= 0.998 * sums.1, "K {users}, means of six: {sums:?}");
     }
 }
 
@@ -434,5 +437,21 @@ fn sizes_visit_the_levels_as_often_as_the_first_draw_does() {
     for (level, share) in [1.0, 2.0, 2.0, 1.0].map(|w| w / 6.0).into_iter().enumerate() {
         let seen = f64::from(visits[level]) / f64::from(slots);
         assert!((seen - share).abs() < 0.03, "level {level}: {seen} instead of {share}");
+    }
+}
+
+#[test]
+fn the_optimum_of_many_users_is_the_one_of_the_table_of_facts() {
+    // Tasks of 1 Mbit, 2,000 draws there, 500 here: mean reward and mean latency.
+    for (users, reward, latency_s) in [(3, 2.011, 0.166), (5, 0.934, 0.214), (10, 0.349, 0.287)] {
+        let params = MecParams::with_users(users).with_fixed_size(1.0);
+        let (mut found, mut latency, draws) = (0.0, 0.0, 500);
+        for i in 0..draws {
+            let totals = World::new(params, nth_seed(21, i)).optimum(OracleEffort::Usual).totals;
+            found += totals.reward / draws as f64;
+            latency += totals.latency_sum_s / (users as f64 * draws as f64);
+        }
+        let near = |got: f64, want: f64| (got / want - 1.0).abs() < 0.015;
+        assert!(near(found, reward) && near(latency, latency_s), "K {users}: {found}, {latency} s");
     }
 }

@@ -3,9 +3,9 @@
 //! For given powers the ratios are found exactly ([`super::alpha`]). Of the powers only the received ones matter, and of
 //! those nearly only their ratios, noise being some 80 dB lower; so the search runs over each user's offset in dB from
 //! equal received power, scaled until the first user meets P_max. It starts at equal received power and, to leave poor
-//! local optima, at each user silenced or dominating, and narrows a pattern of steps. What the exact ratios do not know
-//! (energy, a server shared by load, a backlog longer than a user needs to compute alone) is handled by a second search
-//! over everything, on the true reward.
+//! local optima, at each user softer or louder and at several silenced, and narrows a pattern of steps. What the
+//! exact ratios do not know (energy, a server shared by load, a backlog longer than a user needs to compute alone) is
+//! handled by a second search over everything, on the true reward.
 //!
 //! Where the actions move the state, [`priced_optimum`] weighs the slot's reward against the server's time that it takes:
 //! the step of which [`super::planner`] makes plans.
@@ -21,7 +21,7 @@ use super::slot::{SlotTotals, UserDecision, UserOutcome, UserSlot, evaluate};
 /// How hard to search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OracleEffort {
-    /// Narrow only the best of the starting points: within 1e-4 of [`OracleEffort::Thorough`] nearly always.
+    /// Narrow only the best few of the starting points: within 1e-4 of [`OracleEffort::Thorough`] nearly always.
     #[default]
     Usual,
     /// Narrow every starting point.
@@ -39,8 +39,12 @@ pub struct Optimum {
 
 /// A step below this many dB no longer changes the reward in its sixth digit.
 const FINEST_STEP_DB: f64 = 2e-3;
+/// Starting points that are narrowed by [`OracleEffort::Usual`].
+const NARROWED: usize = 8;
 /// A user this far below the others is not heard.
 const SILENT_DB: f64 = -45.0;
+/// Offsets at which each user alone is tried: the reward has several local optima over them.
+const SCAN_DB: [f64; 7] = [SILENT_DB, -30.0, -20.0, -10.0, 10.0, 20.0, 30.0];
 
 /// Searches the best decision of a slot.
 ///
@@ -277,14 +281,28 @@ impl<'a> Search<'a> {
     /// Searches the powers, the ratios being exact for them.
     fn run_powers(&mut self, effort: OracleEffort) {
         let count = self.users.len();
-        let mut starts: Vec<(f64, OffsetsDb)> = Vec::with_capacity(2 * count + 1);
+        let mut starts: Vec<(f64, OffsetsDb)> = Vec::with_capacity((SCAN_DB.len() + 1) * count);
         let equal = [0.0; MAX_USERS];
         starts.push((self.try_offsets(&equal), equal));
         if count > 1 {
+            let mut alone: Vec<(f64, usize)> = Vec::with_capacity(count);
             for k in 0..count {
-                for offset in [SILENT_DB, 20.0] {
+                for offset in SCAN_DB {
                     let mut start = equal;
                     start[k] = offset;
+                    let value = self.try_offsets(&start);
+                    starts.push((value, start));
+                    if offset == SILENT_DB {
+                        alone.push((value, k));
+                    }
+                }
+            }
+            // With many users it pays to silence several: those who are missed least, one after the other.
+            alone.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+            let mut start = equal;
+            for (silenced, (_, k)) in alone.iter().enumerate() {
+                start[*k] = SILENT_DB;
+                if silenced > 0 {
                     starts.push((self.try_offsets(&start), start));
                 }
             }
@@ -292,7 +310,7 @@ impl<'a> Search<'a> {
         // Everybody local is a decision too: the one that a hopeless channel asks for.
         self.try_decision(&[UserDecision::default(); MAX_USERS]);
         starts.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-        let narrowed = if effort == OracleEffort::Thorough { starts.len() } else { 1 };
+        let narrowed = if effort == OracleEffort::Thorough { starts.len() } else { NARROWED };
         for (value, start) in starts.iter().take(narrowed) {
             if count > 1 {
                 self.narrow_offsets(*start, *value, 4.0);
