@@ -52,8 +52,8 @@ test("a run is started, followed, stopped, used and still there after a reload",
   const before = await lines(page);
   await expect.poll(() => lines(page), "the curve grows").toBeGreaterThan(before);
   await expect(page.getByTestId("chart-reward").locator("svg path").first()).toBeAttached();
-  await expect(page.getByTestId("legend")).toContainText("optimum");
-  await expect(page.getByTestId("legend")).toContainText("closed form");
+  await expect(page.getByTestId("train-legend")).toContainText("optimum");
+  await expect(page.getByTestId("train-legend")).toContainText("closed form");
 
   await expect(page.getByTestId("use-policy-1")).toBeEnabled();
   await page.getByTestId("stop-1").click();
@@ -95,7 +95,7 @@ test("runs are compared, exported and drawn on other axes", async ({ page, train
   await expect.poll(() => lines(page)).toBeGreaterThan(6);
   await page.getByTestId("stop-1").click();
   await expect(page.getByTestId("run-2")).toHaveAttribute("data-state", "running");
-  await expect(page.getByTestId("legend").getByRole("listitem").filter({ hasText: "Run" })).toHaveCount(2);
+  await expect(page.getByTestId("train-legend").getByRole("listitem").filter({ hasText: "Run" })).toHaveCount(2);
   await expect(page.getByTestId("use-policy-2")).toBeEnabled();
   await page.getByTestId("stop-2").click();
   await expect(page.getByTestId("run-2")).toHaveAttribute("data-state", "stopped");
@@ -121,7 +121,7 @@ test("runs are compared, exported and drawn on other axes", async ({ page, train
   expect(png.subarray(1, 4).toString()).toBe("PNG");
 
   await page.getByTestId("show-1").uncheck();
-  await expect(page.getByTestId("legend").getByRole("listitem").filter({ hasText: "Run" })).toHaveCount(1);
+  await expect(page.getByTestId("train-legend").getByRole("listitem").filter({ hasText: "Run" })).toHaveCount(1);
 });
 
 test("a wrong request and a server that is gone are told", async ({ page, trainer }) => {

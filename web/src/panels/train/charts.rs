@@ -176,7 +176,7 @@ fn Legend(link: Link) -> impl IntoView {
         })
     });
     view! {
-        <ul class="legend" data-testid="legend">
+        <ul class="curve-legend" data-testid="train-legend">
             <For each=move || runs.get() key=Clone::clone let(entry)>
                 <li>
                     <span class="run-dot" style:background=colour(entry.1) aria-hidden="true"></span>
