@@ -194,7 +194,7 @@ fn decide(judged: Judged<'_>, slot: usize, worlds: &mut [World]) -> Result<Vec<V
             .iter()
             .map(|world| {
                 let mut out = vec![UserDecision::default(); world.slots().len()];
-                action.decide(world.physics(), world.slots(), &mut out);
+                action.decide(world.physics(), &world.seen_slots(), &mut out);
                 out
             })
             .collect()),

@@ -22,7 +22,8 @@ const LOOKAHEAD_SAMPLES: usize = 128;
 pub fn best_constants(params: MecParams, seed: u64) -> Result<[ConstantAction; 2], PolicyError> {
     let bench = Bench::new(params, TRAINING_SLOTS, seed);
     let physics = params.physics();
-    if params.variant == Variant::Backlog {
+    // Where slots depend on the action, or are not what is seen of them, there is nothing to be saved.
+    if matches!(params.variant, Variant::Backlog | Variant::Delayed) {
         return ConstantAction::best(&physics, |action| Ok(bench.score(Judged::Constant(action))?.reward));
     }
     // The slots do not depend on the action: take them once.
