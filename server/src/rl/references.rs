@@ -113,13 +113,14 @@ mod tests {
     fn the_best_constant_action_is_the_one_of_the_table_of_facts() {
         let params = MecParams::with_users(2);
         let [watts, received] = best_constants(params, 3).expect("constants");
-        // 1.811 at α = 0.725, both at P_max; the tolerance is that of the draws.
+        // 1.811 at α = 0.725, both at P_max; the tolerance is that of the draws. A little quieter is a little better: the
+        // few slots with a weak user break the energy limit less.
         let bench = Bench::new(params, 4000, 5);
         let reward = |action| bench.score(Judged::Constant(action)).expect("score").reward;
         assert!((watts.alpha - 0.725).abs() < 0.04, "{watts:?}");
-        // Of the power only its ratio between users counts, which is 1 here; less of it even saves some energy.
-        assert!(matches!(watts.power, ConstantPower::Watts(power) if power > 0.1), "{watts:?}");
-        assert!((reward(watts) / 1.811 - 1.0).abs() < 0.02, "{}", reward(watts));
+        let loud = ConstantAction { alpha: 0.725, power: ConstantPower::Watts(params.physics().p_max_w) };
+        assert!((reward(loud) / 1.811 - 1.0).abs() < 0.02, "{}", reward(loud));
+        assert!(reward(watts) > 0.999 * reward(loud), "{watts:?}: {} against {}", reward(watts), reward(loud));
         // Looking at the gains alone is worth something, and other ratios are worse.
         assert!(reward(received) > reward(watts), "{received:?}");
         for action in [watts, received] {
