@@ -2,6 +2,7 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import AxeBuilder from "@axe-core/playwright";
 import { expect, startTandem, test as base } from "./harness.mjs";
 
 /** A server with runs of its own, so that the specs see nobody else's. */
@@ -157,5 +158,24 @@ test("phone width: nothing sticks out, big enough to touch", async ({ page, trai
   for (const id of ["train-start", "stop-1", "use-policy-1", "view-playground"]) {
     const target = await page.getByTestId(id).boundingBox();
     expect(target.height, id).toBeGreaterThanOrEqual(44);
+  }
+});
+
+test("no accessibility violations, light and dark", async ({ page, trainer, problems }) => {
+  await page.emulateMedia({ reducedMotion: "reduce" });
+  await openTraining(page, trainer.url);
+  await fillForm(page);
+  await page.getByTestId("train-start").click();
+  await expect.poll(() => lines(page)).toBeGreaterThan(3);
+  await page.getByTestId("stop-1").click();
+  await expect(page.getByTestId("run-1")).toHaveAttribute("data-state", "stopped");
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1280, 390]) {
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 900 });
+      const found = await new AxeBuilder({ page }).withTags(["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]).analyze();
+      const told = found.violations.map((rule) => `${rule.id}: ${rule.nodes.map((node) => node.target.join(" ")).join(", ")}`);
+      expect(told, `${colorScheme}, ${width} px`).toEqual([]);
+    }
   }
 });

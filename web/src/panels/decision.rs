@@ -82,7 +82,7 @@ fn Comparisons() -> impl IntoView {
     let decider = Memo::new(move |_| ctx.state.with(|s| s.view.as_ref().map(|v| v.decider)));
     let row = move |who: Decider| move || rows.with(|r| r.iter().find(|c| c.decider == who).cloned());
     view! {
-        <div class="scroll">
+        <div class="scroll" tabindex="0" role="region" aria-label="Ways to decide on the present slot">
             <table class="compare">
                 <caption class="sr-only">"Ways to decide on the present slot, side by side"</caption>
                 <thead>
