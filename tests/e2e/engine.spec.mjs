@@ -3,36 +3,8 @@
 // and both policy backends against the decisions that the server computed.
 //
 // Needs target/engine-check/ with the module, and dist/: `cargo xtask test` builds both.
-import fs from "node:fs";
-import http from "node:http";
-import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { expect, test } from "@playwright/test";
-
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
-const built = process.env.ENGINE_CHECK ?? path.join(root, "target/engine-check");
-const folders = {
-  "/models/": path.join(root, "public/models"),
-  "/policies/": path.join(root, "public/policies"),
-  "/page/": path.join(root, "dist"),
-  "/": built,
-};
-const types = { ".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
-
-/** A file server: the module, the page, the models and policies, the golden answers. */
-async function serve() {
-  const server = http.createServer((request, response) => {
-    const { pathname } = new URL(request.url, "http://localhost");
-    if (pathname === "/") return response.writeHead(200, { "content-type": "text/html" }).end("<title>engine</title>");
-    const [prefix, folder] = Object.entries(folders).find(([prefix]) => pathname.startsWith(prefix));
-    const file = pathname === "/golden.json" ? path.join(root, "tests/golden/engine.json") : path.join(folder, path.basename(pathname));
-    if (!fs.existsSync(file)) return response.writeHead(404).end();
-    response.writeHead(200, { "content-type": types[path.extname(file)] ?? "application/octet-stream" });
-    fs.createReadStream(file).pipe(response);
-  });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { url: `http://127.0.0.1:${server.address().port}/`, stop: () => server.close() };
-}
+import { serve } from "./check_server.mjs";
 
 test("the engine computes in the browser what it computes natively", async ({ page }) => {
   test.setTimeout(600_000);

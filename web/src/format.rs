@@ -102,6 +102,20 @@ pub fn count(number: usize, word: &str) -> String {
     if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
 }
 
+/// A whole number, its digits in groups of three.
+#[must_use]
+pub fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +138,8 @@ mod tests {
             (joules(0.42), "420 mJ"),
             (bytes(5_130_000), "5.13 MB"),
             (percent(0.625), "62 %"),
+            (thousands(1_234_567), "1\u{202f}234\u{202f}567"),
+            (thousands(999), "999"),
             (count(1, "question"), "1 question"),
             (count(4, "question"), "4 questions"),
         ];

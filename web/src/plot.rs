@@ -190,7 +190,10 @@ pub fn svg(plot: &Plot, palette: &Palette) -> Option<String> {
         text(&mut out, LEFT - 6.0, y + 4.0, "end", &tick_text(tick));
     }
     for tick in x_axis.ticks() {
-        text(&mut out, across(tick), height - BOTTOM + 16.0, "middle", &tick_text(tick));
+        let x = across(tick);
+        // The last one would stick out.
+        let anchor = if x > width - RIGHT - 12.0 { "end" } else { "middle" };
+        text(&mut out, x, height - BOTTOM + 16.0, anchor, &tick_text(tick));
     }
     text(&mut out, LEFT - 6.0, 14.0, "start", &plot.y_name);
     text(&mut out, width - RIGHT, height - 6.0, "end", &plot.x_name);

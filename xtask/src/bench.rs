@@ -25,7 +25,7 @@ enum What {
     Mec,
     /// Environment steps a second of the on-policy learners on one thread.
     Rl,
-    /// Prefill and decode of both engine tiers in headless Chromium, TTFT, wasm sizes.
+    /// Prefill and decode of both engine tiers in headless Chromium, TTFT, wasm sizes, time of a decision.
     Engine,
 }
 

@@ -4,7 +4,7 @@
 //! - [`tools`]: finds or installs what cargo does not bring: the wasm target, trunk, wasm-bindgen, wasm-opt, Chromium
 //! - [`build`]: the page and the server
 //! - [`browser`]: Playwright over both
-//! - [`demo`], [`test`], [`bench`]: one command each
+//! - [`demo`], [`test`], [`bench`], [`control`]: one command each
 //! - [`shell`]: running programs and saying so
 //!
 //! Nothing here is needed at run time: `tandem serve` stands alone.
@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod browser;
 mod build;
+mod control;
 mod demo;
 mod shell;
 mod test;
@@ -35,6 +36,8 @@ enum Command {
     Test(test::Args),
     /// Measure; prints ratios and rates, never passes or fails.
     Bench(bench::Args),
+    /// Train what public/reports/control.md speaks of, five seeds each, and draw its figures (hours).
+    Control(control::Args),
     /// Make public/reports/recorded-run.json anew: the run that the page plays before a model is loaded.
     Record,
     /// Build the page into dist/ (release mode), compress it and print its sizes.
@@ -49,6 +52,7 @@ fn main() -> Result<()> {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Control(args) => control::run(&args),
         Command::Record => {
             browser::Playwright::prepare(false)?.run(&["--config".to_owned(), "record.config.mjs".to_owned()])
         }

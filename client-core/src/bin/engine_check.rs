@@ -103,6 +103,31 @@ mod browser {
             Ok(largest)
         }
 
+        /// Ids of the policies.
+        #[must_use]
+        pub fn policies(&self) -> Vec<String> {
+            let mut ids: Vec<String> = self.cases.iter().map(|(case, _)| case.policy.clone()).collect();
+            ids.dedup();
+            ids
+        }
+
+        /// Lets burn flex decide a policy's golden slots `rounds` times, to be timed; the number of decisions.
+        ///
+        /// # Errors
+        /// The policy does not load or decide.
+        pub async fn flex_decide(&self, policy: String, rounds: usize) -> Result<usize, JsError> {
+            let physics = MecParams::default().physics();
+            let cases: Vec<_> = self.cases.iter().filter(|(case, _)| case.policy == policy).collect();
+            let Some((_, bytes)) = cases.first() else { return Ok(0) };
+            let policy = Policy::load(bytes, &Device::flex())?;
+            for _ in 0..rounds {
+                for (case, _) in &cases {
+                    policy.decide(&physics, &case.observation).await?;
+                }
+            }
+            Ok(rounds * cases.len())
+        }
+
         /// The message that gives the burn-wgpu worker the policy of a decision.
         ///
         /// # Errors

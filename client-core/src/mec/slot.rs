@@ -1,7 +1,7 @@
 //! One slot as a pure function: what every user brings and decides → what every user gets, without allocation.
 
 use super::cost::{self, Violations};
-use super::params::{MAX_USERS, Physics, ServerShare};
+use super::params::{MAX_USERS, MecParams, Physics, ServerShare};
 use super::qos::Quality;
 
 /// What a user brings into a slot.
@@ -55,6 +55,25 @@ pub struct UserOutcome {
     pub hallucination: f64,
     /// Cycles asked of the server.
     pub work_cycles: f64,
+}
+
+/// A difference to a limit below this is rounding, not a violation.
+pub const LIMIT_SLACK: f64 = 1e-9;
+
+impl UserOutcome {
+    /// Both energies.
+    pub fn energy_j(&self) -> f64 {
+        self.local_j + self.uplink_j
+    }
+
+    /// Whether the user breaks its own limit on accuracy (30e), hallucination rate (30f), energy (30d).
+    pub fn breaks(&self, params: &MecParams) -> [bool; 3] {
+        [
+            self.accuracy < params.a_min - LIMIT_SLACK,
+            self.hallucination > params.h_max + LIMIT_SLACK,
+            self.energy_j() > params.e_max_j + LIMIT_SLACK,
+        ]
+    }
 }
 
 /// The sums over a slot's users.

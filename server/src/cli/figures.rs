@@ -30,6 +30,9 @@ pub struct Args {
     /// Folder of training runs for Fig. 8; left out, Fig. 8 is not drawn.
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
+    /// Name of the files for --runs; runs with other presets than the paper's are better kept apart.
+    #[arg(long, default_value = "fig8")]
+    name: String,
     /// Draw Fig. 8 only.
     #[arg(long, requires = "runs")]
     only_runs: bool,
@@ -50,7 +53,7 @@ pub fn run(args: Args) -> Result<()> {
     let judging = Judging { draws: args.draws, seed: args.seed };
     let mut figures = Vec::new();
     if let Some(dir) = &args.runs {
-        figures.extend(reward_over_episodes(&read_runs(dir)?, judging)?);
+        figures.extend(reward_over_episodes(&args.name, &read_runs(dir)?, judging)?);
     }
     if !args.only_runs {
         let shipped = Shipped::read(&args.policies)?;

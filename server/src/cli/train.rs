@@ -142,13 +142,10 @@ pub fn run(args: Args) -> Result<()> {
     bar.set_style(ProgressStyle::with_template(style)?);
     bar.set_position(run.progress.steps);
     bar.reset_eta();
-    let (shown, mut best) = (bar.clone(), run.progress.best_reward);
+    let shown = bar.clone();
     let mut ratio = None;
     run.on_update = Box::new(move |metrics| {
-        if let Some(reward) = metrics.eval_reward {
-            best = Some(best.map_or(reward, |b: f64| b.max(reward)));
-            ratio = metrics.eval_ratio;
-        }
+        ratio = metrics.eval_ratio.or(ratio);
         let share = ratio.map_or(String::new(), |r| format!(", mean action {:.1} % of the optimum", 100.0 * r));
         shown.set_position(metrics.global_step);
         shown.set_message(format!("reward {:.4}{share}, {:.0} steps/s", metrics.mean_reward, metrics.steps_per_second));

@@ -1,5 +1,8 @@
 //! Fig. 8: reward over episodes, mean and 95 % interval over seeds, from the folders that training runs leave.
 //!
+//! Each run's policy is judged on the same fresh slots, and how a method compares with the others in speed is told by the
+//! episodes that it needs to get where they end.
+//!
 //! Of a folder's `config.toml` only `algo`, `seed`, `mec` and the algorithm's `credit` are understood; any other setting
 //! in which runs of one algorithm differ parts them into curves of their own, named by it. So an algorithm that comes
 //! later needs nothing here.
@@ -7,21 +10,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use client_core::mec::{MecParams, QosKnowledge, StaticPolicy, Variant};
+use client_core::policy::Policy;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::systems::Judging;
 use super::{Figure, mean_and_half_width};
 use crate::chart::{Level, Line, LineChart, Point};
-use crate::rl::evaluate::{Bench, Judged};
+use crate::rl::evaluate::{Bench, Judged, Score};
 use crate::rl::references::clairvoyant;
-use crate::rl::run::TrainError;
+use crate::rl::run::{POLICY_FILE, TrainError};
 
 /// Points of a curve, at most; an update that takes longer than a point makes them fewer.
 const POINTS: f64 = 100.0;
 /// Folders are looked for this deep under the given one.
 const DEPTH: usize = 3;
+/// Episodes whose mean must reach a level, for the level to count as reached: single ones are noisy.
+const SUSTAINED: f64 = 5.0;
 /// Settings that say how long and how closely a run was watched, not what was trained.
 const NOT_THE_METHOD: [&str; 5] = ["seed", "steps", "eval_every", "eval_slots", "checkpoint_every"];
 
@@ -38,6 +45,8 @@ pub struct RunCurve {
     /// The same of each evaluation of the mean action.
     eval: Vec<(f64, f64)>,
     last_ratio: Option<f64>,
+    /// The best policy that the run left.
+    policy: Option<Policy>,
 }
 
 #[derive(Deserialize)]
@@ -135,11 +144,34 @@ impl RunCurve {
         if train.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self { label, seed, params, settings, train, eval, last_ratio }))
+        let path = dir.join(POLICY_FILE);
+        let policy = match std::fs::read(&path) {
+            Ok(bytes) => Some(Policy::load(&bytes, &Device::flex())?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(TrainError::File { path, source }),
+        };
+        Ok(Some(Self { label, seed, params, settings, train, eval, last_ratio, policy }))
     }
 
     fn episodes(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         points.iter().map(|(step, value)| (step / self.params.horizon as f64, *value)).collect()
+    }
+
+    /// Mean exploring reward of the last tenth of the updates.
+    fn last_tenth(&self) -> f64 {
+        let last = &self.train[self.train.len() - self.train.len().div_ceil(10)..];
+        last.iter().map(|p| p.1).sum::<f64>() / last.len() as f64
+    }
+
+    /// The episode by which the mean exploring reward of the last [`SUSTAINED`] episodes has first reached a level.
+    fn reaches(&self, level: f64) -> Option<f64> {
+        let episodes = self.episodes(&self.train);
+        let reached = |(i, (episode, _)): (usize, &(f64, f64))| {
+            let recent = episodes[..=i].iter().rev().take_while(|(earlier, _)| *earlier > episode - SUSTAINED);
+            let (sum, count) = recent.fold((0.0, 0.0), |(sum, count), (_, reward)| (sum + reward, count + 1.0));
+            (*episode >= SUSTAINED && sum / count >= level).then_some(*episode)
+        };
+        episodes.iter().enumerate().find_map(reached)
     }
 }
 
@@ -218,53 +250,121 @@ fn stretch(curves: &[Vec<(f64, f64)>]) -> f64 {
     curves.iter().map(gap).fold(end / POINTS, f64::max).max(f64::MIN_POSITIVE)
 }
 
-/// How a group of runs ended: over seeds, the mean of the last tenth of the updates, and of the last evaluation.
+/// A mean over seeds with the half width of its 95 % interval.
+#[derive(Serialize)]
+struct OverSeeds {
+    mean: f64,
+    half_width: f64,
+}
+
+impl OverSeeds {
+    fn of(values: &[f64]) -> Option<Self> {
+        let (mean, half_width) = mean_and_half_width(values);
+        (!values.is_empty()).then_some(Self { mean, half_width })
+    }
+}
+
+/// What the policies of a group's runs achieve on the figure's slots.
+#[derive(Serialize)]
+struct OnFreshSlots {
+    reward: OverSeeds,
+    share_of_optimum: OverSeeds,
+    latency_s: OverSeeds,
+    latency_over_optimum: OverSeeds,
+    users_below_accuracy: OverSeeds,
+    users_over_hallucination: OverSeeds,
+    users_over_energy: OverSeeds,
+    slots_below_accuracy: OverSeeds,
+    slots_over_hallucination: OverSeeds,
+    slots_over_energy: OverSeeds,
+}
+
+impl OnFreshSlots {
+    fn of(group: &Group<'_>, bench: &Bench, optimum: &Score) -> Result<Option<Self>, TrainError> {
+        let policies = group.runs.iter().filter_map(|run| run.policy.as_ref());
+        let scores: Vec<Score> =
+            policies.map(|policy| Ok(bench.score(Judged::Learned(policy))?)).collect::<Result<_, TrainError>>()?;
+        let over = |value: fn(&Score) -> f64| OverSeeds::of(&scores.iter().map(value).collect::<Vec<_>>());
+        let relative = |value: fn(&Score) -> f64| {
+            OverSeeds::of(&scores.iter().map(|score| value(score) / value(optimum)).collect::<Vec<_>>())
+        };
+        let all = || {
+            Some(Self {
+                reward: over(|s| s.reward)?,
+                share_of_optimum: relative(|s| s.reward)?,
+                latency_s: over(|s| s.latency_mean_s)?,
+                latency_over_optimum: relative(|s| s.latency_mean_s)?,
+                users_below_accuracy: over(|s| s.users_below_accuracy)?,
+                users_over_hallucination: over(|s| s.users_over_hallucination)?,
+                users_over_energy: over(|s| s.users_over_energy)?,
+                slots_below_accuracy: over(|s| s.slots_below_accuracy)?,
+                slots_over_hallucination: over(|s| s.slots_over_hallucination)?,
+                slots_over_energy: over(|s| s.slots_over_energy)?,
+            })
+        };
+        Ok(all())
+    }
+}
+
+/// Episodes until a group's runs explore as well as another group does at its end.
+#[derive(Serialize)]
+struct Reached {
+    /// Whose last tenth of updates is the level.
+    level_of: String,
+    level: f64,
+    /// Of the runs that reached it, in the order of their folders.
+    episodes: Vec<f64>,
+    /// Runs that did not.
+    never: usize,
+}
+
+/// How a group of runs ended, over seeds.
 #[derive(Serialize)]
 struct Ending {
     name: String,
     seeds: Vec<i64>,
     episodes: f64,
-    train_reward: f64,
-    train_half_width: f64,
+    /// Mean exploring reward of the last tenth of the updates.
+    exploring_reward: Option<OverSeeds>,
+    /// Mean reward of the mean action in the run's own last evaluation, and the same as a share of the optimum.
+    last_evaluation: Option<OverSeeds>,
+    last_evaluation_share: Option<OverSeeds>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    eval_reward: Option<f64>,
-    eval_half_width: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    eval_ratio: Option<f64>,
+    best_policy_on_fresh_slots: Option<OnFreshSlots>,
+    reaches: Vec<Reached>,
 }
 
 impl Ending {
-    fn of(group: &Group<'_>) -> Self {
+    fn of(group: &Group<'_>, groups: &[Group<'_>], bench: &Bench, optimum: &Score) -> Result<Self, TrainError> {
         let runs = &group.runs;
-        let last_tenth = |run: &&RunCurve| {
-            let last = &run.train[run.train.len() - run.train.len().div_ceil(10)..];
-            last.iter().map(|p| p.1).sum::<f64>() / last.len() as f64
-        };
-        let train: Vec<f64> = runs.iter().map(last_tenth).collect();
-        let eval: Vec<f64> = runs.iter().filter_map(|run| run.eval.last().map(|p| p.1)).collect();
+        let last_tenths = |group: &Group<'_>| group.runs.iter().map(|run| run.last_tenth()).collect::<Vec<_>>();
+        let evaluated: Vec<f64> = runs.iter().filter_map(|run| run.eval.last().map(|p| p.1)).collect();
         let ratios: Vec<f64> = runs.iter().filter_map(|run| run.last_ratio).collect();
-        let ((train_reward, train_half_width), (eval_reward, eval_half_width)) =
-            (mean_and_half_width(&train), mean_and_half_width(&eval));
         let last_episode = |run: &&RunCurve| run.train.last().map_or(0.0, |p| p.0) / run.params.horizon as f64;
-        Self {
+        let reaches = groups.iter().map(|other| {
+            let level = mean_and_half_width(&last_tenths(other)).0;
+            let episodes: Vec<f64> = runs.iter().filter_map(|run| run.reaches(level)).collect();
+            Reached { level_of: other.name.clone(), level, never: runs.len() - episodes.len(), episodes }
+        });
+        Ok(Self {
             name: group.name.clone(),
             seeds: runs.iter().map(|run| run.seed).collect(),
             episodes: runs.iter().map(last_episode).fold(f64::INFINITY, f64::min),
-            train_reward,
-            train_half_width,
-            eval_reward: (!eval.is_empty()).then_some(eval_reward),
-            eval_half_width,
-            eval_ratio: (!ratios.is_empty()).then(|| mean_and_half_width(&ratios).0),
-        }
+            exploring_reward: OverSeeds::of(&last_tenths(group)),
+            last_evaluation: OverSeeds::of(&evaluated),
+            last_evaluation_share: OverSeeds::of(&ratios),
+            best_policy_on_fresh_slots: OnFreshSlots::of(group, bench, optimum)?,
+            reaches: reaches.collect(),
+        })
     }
 }
 
-/// Two figures for each system that was trained on: reward while exploring, and of the mean action. Named `fig8` for the
-/// paper's system with two users, `fig8-VARIANT-kK` for others.
+/// Two figures for each system that was trained on: reward while exploring, and of the mean action. Called `name` for the
+/// paper's system with two users, `NAME-VARIANT-kK` for others.
 ///
 /// # Errors
 /// When the references cannot be judged.
-pub fn reward_over_episodes(runs: &[RunCurve], judging: Judging) -> Result<Vec<Figure>, TrainError> {
+pub fn reward_over_episodes(name: &str, runs: &[RunCurve], judging: Judging) -> Result<Vec<Figure>, TrainError> {
     let mut systems: Vec<(MecParams, Vec<&RunCurve>)> = Vec::new();
     for run in runs {
         match systems.iter_mut().find(|(params, _)| *params == run.params) {
@@ -285,10 +385,11 @@ pub fn reward_over_episodes(runs: &[RunCurve], judging: Judging) -> Result<Vec<F
         let levels = references.iter().map(|score| Level { name: score.name.clone(), value: score.reward });
         let levels: Vec<Level> = levels.collect();
         let groups = group(&runs);
-        let endings: Vec<Ending> = groups.iter().map(Ending::of).collect();
+        let endings = groups.iter().map(|group| Ending::of(group, &groups, &bench, &references[0]));
+        let endings: Vec<Ending> = endings.collect::<Result<_, TrainError>>()?;
         let mut stem = match (params.variant, params.users) {
-            (Variant::Paper, 2) => "fig8".to_owned(),
-            (variant, users) => format!("fig8-{}-k{users}", variant.name()),
+            (Variant::Paper, 2) => name.to_owned(),
+            (variant, users) => format!("{name}-{}-k{users}", variant.name()),
         };
         // Systems may differ in other settings, too.
         let same_name =
@@ -370,7 +471,7 @@ mod tests {
         let groups = group(&runs.iter().collect::<Vec<_>>());
         let names: Vec<&str> = groups.iter().map(|g| g.name.as_str()).collect();
         assert_eq!(names, ["ppo gae, learning_rate 0.1", "ppo gae, learning_rate 0.2", "wm-ppo"]);
-        let figures = reward_over_episodes(&runs, Judging { draws: 20, seed: 1 }).expect("figures");
+        let figures = reward_over_episodes("fig8", &runs, Judging { draws: 20, seed: 1 }).expect("figures");
         assert_eq!(figures.iter().map(|f| f.stem.as_str()).collect::<Vec<_>>(), ["fig8", "fig8-eval"]);
         let points = &figures[0].data["chart"]["lines"][0]["points"];
         // Two seeds: 1 and 3, 2 and 4, 3 and 5; the fourth episode has only one of them.
@@ -378,8 +479,22 @@ mod tests {
         assert_eq!((values, points.as_array().map(Vec::len)), (vec![2.0, 3.0, 4.0], Some(3)));
         // Both differ by 2: standard error 1, t(1) = 12.706.
         assert!((points[0]["half_width"].as_f64().expect("width") - 12.706).abs() < 1e-9);
-        assert_eq!(figures[0].data["endings"][0]["eval_reward"].as_f64(), Some(5.0), "4 + 1 and 4 + 1");
+        let ending = &figures[0].data["endings"][0];
+        assert_eq!(ending["last_evaluation"]["mean"].as_f64(), Some(5.0), "4 + 1 and 4 + 1");
+        assert_eq!(ending["reaches"][1]["never"].as_u64(), Some(2), "nobody has five episodes");
         assert!(figures[0].svg.contains("optimum") && figures[0].svg.contains("closed-form"));
+    }
+
+    #[test]
+    fn a_level_is_reached_when_five_episodes_are_there_on_average() {
+        let dir = tempfile::tempdir().expect("folder");
+        write_run(dir.path(), "a", "algo = \"ppo\"\nseed = 1", &[9.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        let runs = read_runs(dir.path()).expect("runs");
+        // Means of five from the fifth on: 1.8, 0.2, 0.6, 1.2, 2, 3.
+        for (level, episode) in [(1.5, Some(5.0)), (2.0, Some(9.0)), (2.5, Some(10.0)), (3.5, None)] {
+            assert_eq!(runs[0].reaches(level), episode, "{level}");
+        }
+        assert_eq!(runs[0].last_tenth(), 5.0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::ddpg::DdpgConfig;
 use super::ppo::{Credit, PpoConfig};
+use super::ppo_lagrangian::LagrangianConfig;
 use super::sac::SacConfig;
 use super::td3::Td3Config;
 use super::wm_ppo::WmPpoConfig;
@@ -18,6 +19,8 @@ pub enum Algo {
     /// Proximal policy optimisation; --credit says how advantages are estimated.
     #[default]
     Ppo,
+    /// PPO that holds every user's limits by Lagrange multipliers.
+    PpoLagrangian,
     /// World-model PPO as the paper prints it.
     WmPpo,
     /// World-model PPO with its oddities mended.
@@ -35,6 +38,7 @@ impl Algo {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ppo => "ppo",
+            Self::PpoLagrangian => "ppo-lagrangian",
             Self::WmPpo => "wm-ppo",
             Self::WmPpoMended => "wm-ppo-mended",
             Self::Td3 => "td3",
@@ -46,6 +50,7 @@ impl Algo {
     /// The table of its hyper-parameters in `config.toml`.
     pub fn table(self) -> &'static str {
         match self {
+            Self::PpoLagrangian => "ppo_lagrangian",
             Self::WmPpo | Self::WmPpoMended => "wm_ppo",
             other => other.name(),
         }
@@ -97,6 +102,9 @@ pub struct TrainConfig {
     /// Hyper-parameters of [`Algo::Ppo`].
     #[serde(default)]
     pub ppo: PpoConfig,
+    /// Hyper-parameters of [`Algo::PpoLagrangian`].
+    #[serde(default)]
+    pub ppo_lagrangian: LagrangianConfig,
     /// Hyper-parameters of [`Algo::WmPpo`] and [`Algo::WmPpoMended`].
     #[serde(default)]
     pub wm_ppo: WmPpoConfig,
@@ -123,15 +131,17 @@ impl TrainConfig {
         let tuned = preset == Preset::Tuned;
         let mut wm_ppo = if algo == Algo::WmPpoMended { WmPpoConfig::mended() } else { WmPpoConfig::default() };
         let mut ppo = if tuned { PpoConfig::tuned() } else { PpoConfig::default() };
+        let mut ppo_lagrangian = if tuned { LagrangianConfig::tuned() } else { LagrangianConfig::default() };
         if tuned {
             wm_ppo = wm_ppo.tuned();
             if mec.variant == Variant::Backlog {
                 // Only here does a decision cost later slots anything.
                 (ppo.credit, ppo.gamma) = (Credit::Gae, 0.9);
+                ppo_lagrangian.ppo = ppo.clone();
             }
         }
         // World-model PPO works on whole episodes of one cell, tuned or not: it is about experience being dear.
-        let one_cell = !tuned || algo != Algo::Ppo;
+        let one_cell = !tuned || !matches!(algo, Algo::Ppo | Algo::PpoLagrangian);
         Self {
             algo,
             seed: 1,
@@ -144,6 +154,7 @@ impl TrainConfig {
             checkpoint_every: 25,
             mec,
             ppo,
+            ppo_lagrangian,
             wm_ppo,
             td3: if tuned { Td3Config::tuned() } else { Td3Config::default() },
             ddpg: if tuned { DdpgConfig::tuned() } else { DdpgConfig::default() },
@@ -155,6 +166,7 @@ impl TrainConfig {
     pub fn ppo_mut(&mut self) -> Option<&mut PpoConfig> {
         match self.algo {
             Algo::Ppo => Some(&mut self.ppo),
+            Algo::PpoLagrangian => Some(&mut self.ppo_lagrangian.ppo),
             Algo::WmPpo | Algo::WmPpoMended => Some(&mut self.wm_ppo.ppo),
             Algo::Td3 | Algo::Ddpg | Algo::Sac => None,
         }
@@ -196,6 +208,7 @@ impl TrainConfig {
         }
         self.mec.validate().map_err(|e| ConfigError(e.to_string()))?;
         self.ppo.validate().map_err(in_table("ppo"))?;
+        self.ppo_lagrangian.validate().map_err(in_table("ppo_lagrangian"))?;
         self.wm_ppo.validate().map_err(in_table("wm_ppo"))?;
         self.td3.validate().map_err(in_table("td3"))?;
         self.ddpg.validate().map_err(in_table("ddpg"))?;
@@ -244,6 +257,8 @@ mod tests {
             ("[ppo]\ngae_lambda = -0.5", "gae_lambda"),
             ("[ppo]\nlearning_rate = nan", "learning_rate"),
             ("[ppo]\nhidden = []", "hidden"),
+            ("[ppo_lagrangian]\nallowed = 1.0", "allowed"),
+            ("[ppo_lagrangian]\nrate = -1.0", "rate"),
             ("[wm_ppo]\ntarget_weight = 2.0", "target_weight"),
             ("[wm_ppo]\nhorizon = 0", "horizon"),
             ("[wm_ppo.model]\nkl_weight = -1.0", "weights"),

@@ -5,6 +5,7 @@
 //! is its own doing. With a backlog whole episodes count, from their first slot on: what a decision does to later slots
 //! is part of what it is worth, and a queue that grows takes many slots to show.
 
+use client_core::mec::slot::LIMIT_SLACK;
 use client_core::mec::world::nth_seed;
 use client_core::mec::{
     Clairvoyant, ConstantAction, ConstantPower, Lookahead, MecParams, OracleEffort, SlotTotals, StaticPolicy,
@@ -226,9 +227,6 @@ fn decide(judged: Judged<'_>, slot: usize, worlds: &mut [World]) -> Result<Vec<V
     }
 }
 
-/// A difference to a limit below this is rounding, not a violation.
-const LIMIT_SLACK: f64 = 1e-9;
-
 /// A world's sums over its counted slots.
 #[derive(Clone, Copy, Default)]
 struct WorldSums {
@@ -265,18 +263,12 @@ impl Tally {
             *count += u64::from(amount > LIMIT_SLACK);
         }
         for user in outcomes {
-            let joules = user.local_j + user.uplink_j;
             self.latencies_s.push(user.latency_s);
-            self.energy_j += joules;
+            self.energy_j += user.energy_j();
             sums.latency_s += user.latency_s;
             sums.accuracy += user.accuracy;
             sums.hallucination += user.hallucination;
-            let broken = [
-                user.accuracy < params.a_min - LIMIT_SLACK,
-                user.hallucination > params.h_max + LIMIT_SLACK,
-                joules > params.e_max_j + LIMIT_SLACK,
-            ];
-            for (count, broken) in self.single.iter_mut().zip(broken) {
+            for (count, broken) in self.single.iter_mut().zip(user.breaks(params)) {
                 *count += u64::from(broken);
             }
         }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`config`] | what a training run is: algorithm, system, budget; written beside its results |
 //! | [`ppo`] | proximal policy optimisation, one file from top to bottom |
+//! | [`ppo_lagrangian`] | the same, holding every user's limits by Lagrange multipliers |
 //! | [`td3`], [`ddpg`], [`sac`] | the off-policy algorithms, one file each from top to bottom |
 //! | [`off_policy`] | the loop that those three share: explore, remember, learn, report |
 //! | [`replay`] | what they learn from: the transitions of the past |
@@ -34,6 +35,7 @@ pub mod mlp;
 pub mod nets;
 pub mod off_policy;
 pub mod ppo;
+pub mod ppo_lagrangian;
 pub mod references;
 pub mod replay;
 pub mod rollout;
@@ -68,6 +70,7 @@ pub fn train(config: &config::TrainConfig, run: &mut run::Run, stop: &AtomicBool
     config.validate()?;
     match config.algo {
         config::Algo::Ppo => ppo::train(config, run, stop),
+        config::Algo::PpoLagrangian => ppo_lagrangian::train(config, run, stop),
         config::Algo::Td3 => td3::train(config, run, stop),
         config::Algo::Ddpg => ddpg::train(config, run, stop),
         config::Algo::Sac => sac::train(config, run, stop),
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_resumed_run_gives_the_curve_of_one_that_never_stopped() {
-        for algo in [Algo::Ppo, Algo::WmPpo, Algo::WmPpoMended] {
+        for algo in [Algo::Ppo, Algo::PpoLagrangian, Algo::WmPpo, Algo::WmPpoMended] {
             let config = small(algo);
             let dir = tempfile::tempdir().expect("folder");
             let mut straight = Run::create(&dir.path().join("straight"), &config).expect("run");

@@ -13,6 +13,8 @@ pub struct Experience {
     pub actions: Vec<f32>,
     /// Rewards of (47), one a row.
     pub rewards: Vec<f32>,
+    /// Share of the users that broke their limit on accuracy, hallucination rate and energy, (30d)–(30f), a row each.
+    pub broken: Vec<[f32; 3]>,
     /// Inputs of the state after each row (before a reset, if the time limit was reached there).
     pub next_features: Vec<f32>,
     /// Whether the time limit was reached after the row.
@@ -107,6 +109,15 @@ impl Collector {
         for result in self.envs.step(&self.decisions) {
             out.rewards.push(result.totals.reward as f32);
             out.truncated.push(result.truncated);
+        }
+        for world in self.envs.worlds() {
+            let mut broken = [0.0; 3];
+            for outcome in world.last_outcomes() {
+                for (share, one) in broken.iter_mut().zip(outcome.breaks(world.params())) {
+                    *share += f32::from(u8::from(one)) / users as f32;
+                }
+            }
+            out.broken.push(broken);
         }
         self.look();
         out.next_features.extend_from_slice(&self.features);

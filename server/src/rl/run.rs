@@ -87,8 +87,11 @@ pub struct Progress {
     pub steps: u64,
     /// What rewards are multiplied by before learning.
     pub reward_scale: f32,
-    /// Best evaluation so far.
+    /// Mean reward of the best policy so far in its evaluation.
     pub best_reward: Option<f64>,
+    /// By what it was the best: its reward, or how far it broke limits that it should not, below 0.
+    #[serde(default)]
+    pub best_merit: Option<f64>,
     /// Evaluations since then.
     #[serde(default)]
     pub stale_evaluations: u64,
@@ -114,6 +117,9 @@ pub struct Metrics {
     /// The same as a share of the optimum there.
     #[serde(rename = "eval/ratio", default, skip_serializing_if = "Option::is_none")]
     pub eval_ratio: Option<f64>,
+    /// That of the best policy so far.
+    #[serde(rename = "eval/best_reward", default, skip_serializing_if = "Option::is_none")]
+    pub best_reward: Option<f64>,
     /// What the algorithm reports of its learning, under `losses/…` keys; each algorithm's file names its own. An
     /// evaluation adds what else it measured, under `eval/…` keys.
     #[serde(flatten)]

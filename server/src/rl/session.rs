@@ -46,6 +46,8 @@ pub struct Session<'a> {
     pub progress: Progress,
     /// Updates in all; patience can end the run earlier.
     pub updates: u64,
+    /// Share of users and slots that may break a limit; a policy that stays within it is better than any that does not.
+    pub allowed: Option<f64>,
     stop: &'a AtomicBool,
     actor_config: ActorConfig,
     bench: Bench,
@@ -77,7 +79,7 @@ impl<'a> Session<'a> {
         if config.patience > 0 && progress.stale_evaluations >= config.patience {
             updates = progress.update;
         }
-        Ok(Self { config, run, progress, updates, stop, actor_config, bench, optimum, begun, begun_at })
+        Ok(Self { config, run, progress, updates, allowed: None, stop, actor_config, bench, optimum, begun, begun_at })
     }
 
     /// Counts and logs an update; evaluates its policy if that is due, and keeps it if it is the best so far.
@@ -100,16 +102,21 @@ impl<'a> Session<'a> {
             steps_per_second: taken / self.begun.elapsed().as_secs_f64().max(1e-9),
             eval_reward: None,
             eval_ratio: None,
+            best_reward: None,
             losses: update.losses,
         };
         if due(self.config.eval_every, self.updates) {
             let score = self.evaluate(update.actor)?;
             (metrics.eval_reward, metrics.eval_ratio) = (Some(score.reward), Some(score.reward / self.optimum));
+            metrics.best_reward = self.progress.best_reward;
             let measured = [
                 ("eval/latency_s", score.latency_mean_s),
                 ("eval/accuracy", score.accuracy_mean),
                 ("eval/hallucination", score.hallucination_mean),
                 ("eval/energy_j", score.energy_j),
+                ("eval/users_below_accuracy", score.users_below_accuracy),
+                ("eval/users_over_hallucination", score.users_over_hallucination),
+                ("eval/users_over_energy", score.users_over_energy),
             ];
             metrics.losses.extend(measured.map(|(name, value)| (name.to_owned(), value)));
         }
@@ -132,8 +139,12 @@ impl<'a> Session<'a> {
         if !reward.is_finite() {
             return Err(TrainError::NotANumber { update: self.progress.update, what: "reward" });
         }
-        if self.progress.best_reward.is_none_or(|best| reward > best) {
-            (self.progress.best_reward, self.progress.stale_evaluations) = (Some(reward), 0);
+        // Rewards are never negative: below 0 lie the policies that break the limits, by how much they do.
+        let broken = score.users_below_accuracy.max(score.users_over_hallucination).max(score.users_over_energy);
+        let merit = if self.allowed.is_some_and(|allowed| broken > allowed) { -broken } else { reward };
+        if self.progress.best_merit.or(self.progress.best_reward).is_none_or(|best| merit > best) {
+            (self.progress.best_merit, self.progress.best_reward) = (Some(merit), Some(reward));
+            self.progress.stale_evaluations = 0;
             self.run.keep_policy(&bytes)?;
         } else {
             self.progress.stale_evaluations += 1;

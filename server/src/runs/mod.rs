@@ -488,9 +488,7 @@ impl Runs {
             let mut desk = lock(&runs.0.desk);
             let Some(live) = desk.live.get_mut(&id) else { return };
             live.steps = metrics.global_step;
-            if let Some(reward) = metrics.eval_reward {
-                live.best_reward = Some(live.best_reward.map_or(reward, |best| best.max(reward)));
-            }
+            live.best_reward = metrics.best_reward.or(live.best_reward);
             if live.references.is_empty() {
                 live.references = references(&runs.folder(id));
             }

@@ -130,7 +130,7 @@ pub fn NewRun(link: Link, off: Memo<Option<String>>) -> impl IntoView {
                 <Slider
                     key="steps" label="Environment steps" low=Signal::derive(|| 0.0) high=Signal::derive(|| LOG_PLACES) step=1.0
                     place=Signal::derive(move || log_place(request.with(|r| r.steps as f64), FEWEST_STEPS, most_steps()))
-                    text=Signal::derive(move || request.with(|r| thousands(r.steps)))
+                    text=Signal::derive(move || request.with(|r| format::thousands(r.steps)))
                     set=move |place: f64| {
                         let steps = whole(log_value(place, FEWEST_STEPS, most_steps()));
                         ctx.training.update(|t| t.form.request.steps = steps);
@@ -215,19 +215,6 @@ pub fn NewRun(link: Link, off: Memo<Option<String>>) -> impl IntoView {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sliders have positive, small places")]
 fn whole(place: f64) -> u64 {
     place.round() as u64
-}
-
-/// A number of steps, grouped.
-fn thousands(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push('\u{202f}');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A labelled slider.

@@ -1,8 +1,9 @@
 //! The training view: policies learn on the server, and are put to use in the playground.
 //!
-//! [`form`] starts a run, [`runs`] lists them, [`charts`] draws their curves.
+//! [`form`] starts a run, [`runs`] lists them, [`charts`] draws their curves; [`figures`] shows what our own gave.
 
 pub mod charts;
+pub mod figures;
 pub mod form;
 pub mod runs;
 
@@ -11,6 +12,7 @@ use leptos::prelude::*;
 use crate::ctx::ctx;
 use crate::training_link::Link;
 use charts::Charts;
+use figures::Figures;
 use form::NewRun;
 use runs::Runs;
 
@@ -26,6 +28,7 @@ pub fn Train() -> impl IntoView {
             <p class="train-off" role="status" data-testid="train-off" hidden=move || off.with(Option::is_none)>{move || off.get()}</p>
             <div class="column">
                 <Charts link />
+                <Figures />
             </div>
             <div class="column">
                 <NewRun link off />

@@ -62,7 +62,12 @@ fn RunRow(id: i64, link: Link) -> impl IntoView {
                     .map_or(String::new(), |o| format!(", {:.1} % of the optimum", 100.0 * best / o));
                 format!(" · best {best:.3}{share}")
             });
-            Some(format!("{word} · {:.0} % of {} steps{}", share(r), r.total_steps, best.unwrap_or_default()))
+            Some(format!(
+                "{word} · {:.0} % of {} steps{}",
+                share(r),
+                format::thousands(r.total_steps),
+                best.unwrap_or_default()
+            ))
         })
     };
     let users = move || run.with(|r| r.as_ref().and_then(RunView::users));

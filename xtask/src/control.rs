@@ -1,0 +1,171 @@
+//! `cargo xtask control`: trains what public/reports/control.md speaks of, several seeds each, and draws Fig. 8 from it.
+//!
+//! Every run is a folder under target/control; a run that is finished is not repeated, one that was cut short goes on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{self, command, step};
+
+/// Arguments of `cargo xtask control`.
+#[derive(clap::Args)]
+#[command(after_help = "All of it takes about two hours of one core. `tandem figures --help` says what is drawn.")]
+pub struct Args {
+    /// Train and draw these groups only.
+    #[arg(long, value_enum)]
+    only: Vec<Group>,
+    /// Seeds 1 to N of every method.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    seeds: u32,
+    /// Runs side by side, each on one thread [default: the number of cores].
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Folder for the figures.
+    #[arg(long, default_value = "public/reports")]
+    out: PathBuf,
+}
+
+/// What is compared in one figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Group {
+    /// Fig. 8: every algorithm with the hyper-parameters that the papers print, 150 episodes.
+    Paper,
+    /// What works: tuned hyper-parameters, 100 episodes, K = 2 to 5.
+    Tuned,
+    /// The limits held per user: PPO with and without multipliers, K = 2 to 5.
+    Limits,
+    /// The system where today's decision hurts tomorrow.
+    Backlog,
+    /// The system that is seen one slot late.
+    Delayed,
+}
+
+const GROUPS: [Group; 5] = [Group::Paper, Group::Tuned, Group::Limits, Group::Backlog, Group::Delayed];
+
+/// Name of a method and what `tandem train` takes for it.
+type Method = (String, Vec<String>);
+
+fn method(name: &str, args: &str) -> Method {
+    (name.to_owned(), args.split_whitespace().map(str::to_owned).collect())
+}
+
+impl Group {
+    /// Name of its folder, and of its figure's files.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Paper => ("paper", "fig8"),
+            Self::Tuned => ("tuned", "fig8-tuned"),
+            Self::Limits => ("limits", "limits"),
+            Self::Backlog => ("backlog", "fig8"),
+            Self::Delayed => ("delayed", "fig8"),
+        }
+    }
+
+    fn methods(self) -> Vec<Method> {
+        match self {
+            Self::Paper => vec![
+                method("ppo-gae", "--algo ppo"),
+                method("ppo-td0", "--algo ppo --credit td0"),
+                method("ppo-bandit", "--algo ppo --credit bandit"),
+                method("wm-ppo", "--algo wm-ppo"),
+                method("wm-ppo-mended", "--algo wm-ppo-mended"),
+                method("td3", "--algo td3"),
+                method("ddpg", "--algo ddpg"),
+                method("sac", "--algo sac"),
+            ],
+            Self::Tuned => {
+                let of = |users: u32, algo: &str| {
+                    let args = format!("--algo {algo} --preset tuned --users {users} --steps 20000");
+                    method(&format!("{algo}-k{users}"), &args)
+                };
+                let two = ["ppo", "td3", "ddpg", "sac"].map(|algo| of(2, algo));
+                two.into_iter().chain((3..=5).map(|users| of(users, "td3"))).collect()
+            }
+            Self::Limits => {
+                let of = |users: u32, algo: &str| {
+                    let args = format!("--algo {algo} --preset tuned --users {users} --steps 200000");
+                    method(&format!("{algo}-k{users}"), &args)
+                };
+                (2..=5).flat_map(|users| ["ppo", "ppo-lagrangian"].map(|algo| of(users, algo))).collect()
+            }
+            Self::Backlog => with_memory("backlog"),
+            Self::Delayed => with_memory("delayed"),
+        }
+    }
+}
+
+/// Methods for a system in which it pays to remember or to look ahead; γ = 0.9, beyond which everything learns more slowly.
+fn with_memory(variant: &str) -> Vec<Method> {
+    let of = |name: &str, args: &str| method(name, &format!("{args} --variant {variant}"));
+    vec![
+        of("ppo-gae", "--algo ppo --hyper gamma=0.9"),
+        of("ppo-td0", "--algo ppo --credit td0 --hyper gamma=0.9"),
+        of("ppo-bandit", "--algo ppo --credit bandit"),
+        of("wm-ppo", "--algo wm-ppo --hyper ppo.gamma=0.9"),
+        of("wm-ppo-mended", "--algo wm-ppo-mended --hyper ppo.gamma=0.9"),
+    ]
+}
+
+/// Trains and draws.
+pub fn run(args: &Args) -> Result<()> {
+    let groups: Vec<Group> = GROUPS.into_iter().filter(|g| args.only.is_empty() || args.only.contains(g)).collect();
+    step("tandem, release build");
+    shell::run(command("cargo", &["build", "--release", "--package", "tandem-server", "--bin", "tandem"]))?;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    for group in groups {
+        let (folder, figure) = group.names();
+        let dir = Path::new("target/control").join(folder);
+        fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
+        let methods = group.methods();
+        let runs = (1..=args.seeds).flat_map(|seed| methods.iter().map(move |(name, args)| (name, args, seed)));
+        let mut runs: Vec<_> = runs.collect();
+        step(&format!("{folder}: {} runs", runs.len()));
+        runs.reverse();
+        let queue = Mutex::new(runs);
+        thread::scope(|scope| {
+            let work = || -> Result<()> {
+                loop {
+                    let next = queue.lock().ok().and_then(|mut queue| queue.pop());
+                    let Some((name, args, seed)) = next else { return Ok(()) };
+                    train(&dir.join(format!("{name}-s{seed}")), args, seed)?;
+                }
+            };
+            let workers: Vec<_> = (0..args.jobs.unwrap_or(cores).max(1)).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| match worker.join() {
+                Ok(result) => result,
+                Err(_) => bail!("a worker panicked"),
+            })
+        })?;
+        let mut draw = command("target/release/tandem", &["figures", "--only-runs", "--name", figure, "--runs"]);
+        draw.arg(&dir).arg("--out").arg(&args.out);
+        shell::run(draw)?;
+    }
+    Ok(())
+}
+
+fn train(out: &Path, args: &[String], seed: u32) -> Result<()> {
+    let mut train = command("target/release/tandem", &["train", "--out"]);
+    train.arg(out).env("RAYON_NUM_THREADS", "1");
+    if out.join("checkpoint").is_dir() {
+        train.arg("--resume");
+    } else {
+        // Cut short before its first checkpoint: nothing to go on from.
+        if out.exists() {
+            fs::remove_dir_all(out).with_context(|| format!("{}", out.display()))?;
+        }
+        train.args(args).args(["--seed", &seed.to_string()]);
+    }
+    let log = out.with_extension("log");
+    let file = fs::File::create(&log).with_context(|| format!("{}", log.display()))?;
+    train.stdout(file.try_clone()?).stderr(file);
+    let status = train.status().context("target/release/tandem")?;
+    if !status.success() {
+        bail!("{} ended with {status}; see {}", out.display(), log.display());
+    }
+    println!("  {}", out.display());
+    Ok(())
+}
