@@ -120,8 +120,7 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    /// Tuned PPO for K users in the paper's system. The shipped policies for K other than 2 were trained with it and
-    /// seed 1; the one for 2 with 64 environments, rollouts of 32 and minibatches of 512, 320,000 steps.
+    /// Tuned PPO for K users in the paper's system.
     pub fn new(users: usize) -> Self {
         Self::preset(Algo::Ppo, Preset::Tuned, MecParams::with_users(users))
     }
