@@ -147,7 +147,20 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Whether a run has taken all the steps that its configuration asks for.
+fn is_finished(run: &Path) -> bool {
+    let read = |file: &str| fs::read_to_string(run.join(file)).unwrap_or_default();
+    let steps = read("config.toml").lines().find_map(|line| line.strip_prefix("steps = ")?.parse::<u64>().ok());
+    let last =
+        read("metrics.jsonl").lines().last().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let taken = last.and_then(|line| line["global_step"].as_u64());
+    matches!((steps, taken), (Some(steps), Some(taken)) if taken >= steps)
+}
+
 fn train(out: &Path, args: &[String], seed: u32) -> Result<()> {
+    if is_finished(out) {
+        return Ok(());
+    }
     let mut train = command("target/release/tandem", &["train", "--out"]);
     train.arg(out).env("RAYON_NUM_THREADS", "1");
     if out.join("checkpoint").is_dir() {

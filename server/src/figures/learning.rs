@@ -30,7 +30,7 @@ const DEPTH: usize = 3;
 /// Episodes whose mean must reach a level, for the level to count as reached: single ones are noisy.
 const SUSTAINED: f64 = 5.0;
 /// Settings that say how long and how closely a run was watched, not what was trained.
-const NOT_THE_METHOD: [&str; 5] = ["seed", "steps", "eval_every", "eval_slots", "checkpoint_every"];
+const NOT_THE_METHOD: [&str; 6] = ["seed", "steps", "patience", "eval_every", "eval_slots", "checkpoint_every"];
 
 /// A finished or unfinished training run.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct RunCurve {
     label: String,
     seed: i64,
     params: MecParams,
-    /// Every setting but those of the system and of [`NOT_THE_METHOD`], by its dotted name.
+    /// Every setting but those of the system, of other algorithms and of [`NOT_THE_METHOD`], by its dotted name.
     settings: BTreeMap<String, String>,
     /// Environment steps and mean reward of each update, exploration included.
     train: Vec<(f64, f64)>,
@@ -121,9 +121,12 @@ impl RunCurve {
         for key in NOT_THE_METHOD {
             config.remove(key);
         }
+        let own = own_table(&algo, &config);
+        config.retain(|key, value| !value.is_table() || own.as_ref() == Some(key));
         let mut settings = BTreeMap::new();
         flatten("", &config, &mut settings);
-        let label = match credit(&algo, &settings) {
+        let credit = own.and_then(|own| settings.get(&format!("{own}.credit")).cloned());
+        let label = match credit {
             Some(credit) => format!("{algo} {credit}"),
             None => algo,
         };
@@ -175,11 +178,11 @@ impl RunCurve {
     }
 }
 
-/// The estimator of the advantage, where the algorithm has one: in its own table, or in PPO's if it is a kind of PPO.
-fn credit<'a>(algo: &str, settings: &'a BTreeMap<String, String>) -> Option<&'a str> {
-    let own = [format!("{algo}.credit"), format!("{}.credit", algo.replace('-', "_"))];
-    let inherited = algo.contains("ppo").then(|| "ppo.credit".to_owned());
-    own.iter().chain(&inherited).find_map(|key| settings.get(key)).map(String::as_str)
+/// The table with the algorithm's hyper-parameters: the longest that its name begins with.
+fn own_table(algo: &str, config: &toml::Table) -> Option<String> {
+    let algo = algo.replace('-', "_");
+    let tables = config.iter().filter(|(key, value)| value.is_table() && algo.starts_with(key.as_str()));
+    tables.map(|(key, _)| key.clone()).max_by_key(String::len)
 }
 
 /// Runs of the same method on the same system.
@@ -457,14 +460,20 @@ mod tests {
         let dir = tempfile::tempdir().expect("folder");
         let ppo = |seed: u64, rate: f64| {
             format!(
-                "algo = \"ppo\"\nseed = {seed}\nsteps = {}\n[ppo]\ncredit = \"gae\"\nlearning_rate = {rate}",
+                "algo = \"ppo\"\nseed = {seed}\nsteps = {}\n[ppo]\ncredit = \"gae\"\nlearning_rate = {rate}\n\
+                 [sac]\nof_no_concern = {seed}",
                 400 + seed
             )
         };
         write_run(dir.path(), "a", &ppo(1, 0.1), &[1.0, 2.0, 3.0, 4.0]);
         write_run(dir.path(), "b/deeper", &ppo(2, 0.1), &[3.0, 4.0, 5.0]);
         write_run(dir.path(), "c", &ppo(1, 0.2), &[0.0, 0.0]);
-        write_run(dir.path(), "d", "algo = \"wm-ppo\"\nseed = 1\n[wm_ppo]\nx = 1", &[2.0, 2.0]);
+        write_run(
+            dir.path(),
+            "d",
+            "algo = \"wm-ppo\"\nseed = 1\n[wm_ppo]\nx = 1\n[ppo]\ncredit = \"gae\"",
+            &[2.0, 2.0],
+        );
         write_run(dir.path(), "e", "algo = \"sac\"\nseed = 1", &[]);
         let runs = read_runs(dir.path()).expect("runs");
         assert_eq!(runs.len(), 4, "a run without metrics has no curve");
