@@ -244,3 +244,31 @@ fn shipped_policies_are_what_the_manifest_says_and_reproduce_the_golden_decision
         }
     }
 }
+
+#[test]
+fn the_shipped_policy_for_any_number_of_users_is_what_the_manifest_says_and_reproduces_its_golden_decisions() {
+    let read = |name: &str| std::fs::read(shipped().join(name)).expect(name);
+    let text = |name: &str| String::from_utf8(read(name)).expect(name);
+    let manifest = PolicyManifest::parse(&text("manifest.json")).expect("manifest");
+    let golden = GoldenDecisions::parse(&text("golden.json")).expect("golden");
+    let [entry] = manifest.sets.as_slice() else { panic!("one policy for any number of users") };
+    let bytes = read(&entry.file);
+    let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((bytes.len() as u64, &hash), (entry.bytes, &entry.sha256));
+    let policy = Policy::load(&bytes, &Device::flex()).expect("policy");
+    assert_eq!(policy.users(), 1..=10);
+    for (users, evaluation) in (1..=10).zip(&entry.evaluations) {
+        assert_eq!(evaluation.users, users);
+        assert!((evaluation.ratio - evaluation.reward / evaluation.oracle_reward).abs() < 1e-9);
+        assert!(evaluation.ratio >= 0.94 && evaluation.reward > evaluation.closed_form_reward, "K = {users}");
+        let physics = MecParams::with_users(users).physics();
+        let cases = golden.cases.iter().filter(|case| case.policy == entry.id && case.observation.len() == users);
+        let mut count = 0;
+        for case in cases {
+            let decision = pollster::block_on(policy.decide(&physics, &case.observation)).expect("decision");
+            assert!(case.difference(&decision) < 1e-4, "K = {users}: {decision:?}");
+            count += 1;
+        }
+        assert!(count >= 2);
+    }
+}
