@@ -72,8 +72,10 @@ mod browser {
             let manifest = PolicyManifest::parse(&text("manifest.json").await?)?;
             let golden = GoldenDecisions::parse(&text("golden.json").await?)?;
             let mut files = std::collections::BTreeMap::new();
-            for entry in &manifest.policies {
-                files.insert(entry.id.clone(), fetch(&format!("{base_url}policies/{}", entry.file)).await?);
+            let fixed = manifest.policies.iter().map(|entry| (&entry.id, &entry.file));
+            let sets = manifest.sets.iter().map(|entry| (&entry.id, &entry.file));
+            for (id, file) in fixed.chain(sets) {
+                files.insert(id.clone(), fetch(&format!("{base_url}policies/{file}")).await?);
             }
             let unknown = |id: &str| JsError::new(&format!("golden.json names {id}, which the manifest does not have"));
             let with_file = |case: GoldenCase| match files.get(&case.policy) {

@@ -16,11 +16,14 @@ pub struct PolicyManifest {
     pub version: u32,
     /// One entry a policy file.
     pub policies: Vec<PolicyEntry>,
+    /// One entry a file that decides for several numbers of users.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<SetEntry>,
 }
 
 impl Default for PolicyManifest {
     fn default() -> Self {
-        Self { version: MANIFEST_VERSION, policies: Vec::new() }
+        Self { version: MANIFEST_VERSION, policies: Vec::new(), sets: Vec::new() }
     }
 }
 
@@ -61,6 +64,51 @@ pub struct PolicyEntry {
     pub eval_seed: u64,
 }
 
+/// A policy file for any number of users from the first to the last of its evaluations, and how it did on slots that it
+/// was not trained on. Rewards are means of (47).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetEntry {
+    /// Stable id, `set`.
+    pub id: String,
+    /// File name relative to the manifest.
+    pub file: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Lower-case hex SHA-256 of the file.
+    pub sha256: String,
+    /// Algorithm that trained it.
+    pub algo: String,
+    /// Slots of each evaluation.
+    pub eval_slots: u64,
+    /// Seed of those slots.
+    pub eval_seed: u64,
+    /// One entry a number of users, from 1 on.
+    pub evaluations: Vec<SetEvaluation>,
+}
+
+/// What a policy for any number of users gave with one number of users.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetEvaluation {
+    /// Users K.
+    pub users: usize,
+    /// Mean reward of the policy.
+    pub reward: f64,
+    /// Mean reward of the per-slot optimum.
+    pub oracle_reward: f64,
+    /// `reward / oracle_reward`.
+    pub ratio: f64,
+    /// Mean reward of the closed form.
+    pub closed_form_reward: f64,
+    /// Mean reward of α = 0.
+    pub always_local: f64,
+    /// Mean reward of α = 1 at P_max.
+    pub always_offload: f64,
+    /// Mean reward of uniform α and p.
+    pub random: f64,
+    /// The policy's mean latency of a user.
+    pub mean_latency_s: f64,
+}
+
 impl PolicyManifest {
     /// Reads a manifest.
     ///
@@ -75,6 +123,13 @@ impl PolicyManifest {
     /// The policy for that many users.
     pub fn for_users(&self, users: usize) -> Option<&PolicyEntry> {
         self.policies.iter().find(|entry| entry.users == users)
+    }
+
+    /// Puts an entry in, in place of one with the same id.
+    pub fn insert_set(&mut self, entry: SetEntry) {
+        self.sets.retain(|old| old.id != entry.id);
+        self.sets.push(entry);
+        self.sets.sort_by(|a, b| a.id.cmp(&b.id));
     }
 
     /// Puts an entry in, in place of one with the same id, ordered by users.

@@ -3,7 +3,8 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`spaces`] | observation → network input, network output → decision; every normalisation constant |
-//! | [`actor`] | the network, a burn module, the same on every burn device |
+//! | [`actor`] | the network for one number of users, a burn module, the same on every burn device |
+//! | [`set`] | the network for any number of users, likewise |
 //! | [`file`](mod@file) | the policy file: safetensors with a header in its metadata |
 //! | [`manifest`] | `policies/manifest.json` and the golden decisions |
 //! | [`decide`] | [`Policy`]: load a file, decide a slot |
@@ -19,10 +20,12 @@ pub mod actor;
 pub mod decide;
 pub mod file;
 pub mod manifest;
+pub mod set;
 pub mod spaces;
 
 pub use actor::{Activation, Actor, ActorConfig, Head};
 pub use decide::Policy;
-pub use file::{PolicyError, PolicyHeader};
-pub use manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest};
+pub use file::{Network, PolicyError, PolicyHeader, Shape};
+pub use manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest, SetEntry};
+pub use set::{SetActor, SetConfig};
 pub use spaces::{ACTIONS_PER_USER, ActionMap, FEATURES_PER_USER, SPACES_VERSION};

@@ -91,7 +91,6 @@ impl ActionMap {
 /// If `out` is not `seen.len() · FEATURES_PER_USER` long.
 pub fn features(physics: &Physics, seen: &[UserObservation], out: &mut [f32]) {
     assert_eq!(out.len(), seen.len() * FEATURES_PER_USER, "{FEATURES_PER_USER} features a user");
-    let centred = |value: f64, (centre, width): (f64, f64)| (value - centre) / width;
     for (user, out) in seen.iter().zip(out.chunks_exact_mut(FEATURES_PER_USER)) {
         let values = [
             2.0 * user.alpha - 1.0,
@@ -103,10 +102,23 @@ pub fn features(physics: &Physics, seen: &[UserObservation], out: &mut [f32]) {
             centred(ratio_to_db(user.gain), GAIN_DB),
         ];
         for (out, value) in out.iter_mut().zip(values) {
-            let value = value as f32;
-            *out = if value.is_nan() { 0.0 } else { value.clamp(-FEATURE_LIMIT, FEATURE_LIMIT) };
+            *out = limited(value);
         }
     }
+}
+
+fn centred(value: f64, (centre, width): (f64, f64)) -> f64 {
+    (value - centre) / width
+}
+
+fn limited(value: f64) -> f32 {
+    let value = value as f32;
+    if value.is_nan() { 0.0 } else { value.clamp(-FEATURE_LIMIT, FEATURE_LIMIT) }
+}
+
+/// A value as a network takes it: less its centre, over its width, and not far out.
+pub(super) fn feature(value: f64, centre_and_width: (f64, f64)) -> f32 {
+    limited(centred(value, centre_and_width))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use super::slot_line::{Slot, answer_lines, check_alpha, check_column, check_powe
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Who decides: a policy file, or `oracle` (the slot's optimum by full knowledge), `closed-form`,
+    /// Who decides: a policy file (one for any number of users takes lines of any `K` in its range), or `oracle` (the slot's optimum by full knowledge), `closed-form`,
     /// `closed-form-exact-qos`, `always-local`, `always-offload`, `random`.
     #[arg(long, value_name = "FILE|NAME")]
     policy: String,
@@ -170,6 +170,8 @@ fn answer(decider: &mut Decider, line: &str, merge: bool) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     const SLOT: &str = r#""xy":[[3,4],[-8,2]],"hbar_re":[0.1,-0.3],"hbar_im":[0,0.2],"X":[1e6,2e6]"#;
@@ -196,6 +198,24 @@ mod tests {
         assert_eq!(usual, told);
         let other = decide(policy, r#","last":{"acc":[0.5,0.7],"hal":[0.9,0.6]}"#).expect("told another");
         assert_ne!(usual, other);
+    }
+
+    #[test]
+    fn one_policy_decides_lines_of_any_number_of_users() {
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/set.safetensors");
+        let mut decider = Decider::new(policy, 1).expect("the shipped policy");
+        let mut decide = |users: usize| {
+            let column = |value: &str| vec![value; users].join(",");
+            let (xy, half, bits) = (column("[3,4]"), column("0.5"), column("1e6"));
+            let line = format!(r#"{{"xy":[{xy}],"hbar_re":[{half}],"hbar_im":[{half}],"X":[{bits}]}}"#);
+            Ok::<Value, anyhow::Error>(serde_json::from_str(&answer(&mut decider, &line, false)?)?)
+        };
+        for users in [1, 10, 4, 5] {
+            let answer = decide(users).expect("decided");
+            assert!(["alpha", "p"].iter().all(|key| answer[key].as_array().is_some_and(|all| all.len() == users)));
+        }
+        let error = format!("{:#}", decide(11).expect_err("too many"));
+        assert!(error.contains("1 to 10 users, but there are 11"), "{error}");
     }
 
     #[test]

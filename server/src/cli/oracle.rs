@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use client_core::mec::world::nth_seed;
-use client_core::mec::{ConstantPower, QosKnowledge, StaticPolicy, Variant};
+use client_core::mec::{ConstantAction, ConstantPower, MecParams, QosKnowledge, StaticPolicy, Variant};
 use client_core::policy::Policy;
 
-use super::system::{SystemArgs, print_settings};
-use crate::rl::evaluate::{Bench, Judged, Score};
+use super::system::{SystemArgs, Users, print_settings};
+use crate::rl::evaluate::{Bench, Judged, Sample, Score};
 use crate::rl::references;
 use crate::rl::ship::{self, Scores};
 
@@ -21,7 +21,8 @@ use crate::rl::ship::{self, Scores};
 /// 2,000 other slots). With `--variant backlog` whole episodes count, the per-slot optimum is only myopic, and two plans
 /// come in: `clairvoyant-hN` knows the slots to come (an upper bound up to the search's precision), `lookahead` only
 /// their distribution (a strong reference, no bound); both know the present slot fully. The horizon of a plan is doubled
-/// until that brings less than 0.1 % of the mean reward.
+/// until that brings less than 0.1 % of the mean reward. With a range of users, `--users any` for example, all of that for
+/// each number of users after the other.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -46,6 +47,14 @@ pub struct Args {
     settings: bool,
 }
 
+const STATICS: [StaticPolicy; 5] = [
+    StaticPolicy::ClosedForm(QosKnowledge::Mean),
+    StaticPolicy::ClosedForm(QosKnowledge::Exact),
+    StaticPolicy::AlwaysLocal,
+    StaticPolicy::AlwaysOffload,
+    StaticPolicy::Random,
+];
+
 /// Judges and prints.
 ///
 /// # Errors
@@ -65,44 +74,83 @@ pub fn run(args: Args) -> Result<()> {
             Some((bytes, policy))
         }
     };
+    let policy = loaded.as_ref().map(|(_, policy)| policy);
+    if let Some(policy) = policy {
+        for users in args.system.users.counts() {
+            policy.header().shape.check_users(users)?;
+        }
+        let (wanted, given) = (policy.users(), args.system.users.counts());
+        let whole = args.write_manifest.is_none() || wanted == given;
+        ensure!(
+            whole,
+            "--write-manifest judges a policy for every number of users that it is for: --users 1-{}",
+            wanted.end()
+        );
+        // The manifest speaks of the defaults: a page has no other numbers to hold its policy against.
+        ensure!(
+            args.write_manifest.is_none() || params == MecParams::with_users(params.users),
+            "--write-manifest judges at the default settings; leave out --size-mbit, --set, --f-mode and --variant"
+        );
+    }
+    let mut judgements = Vec::new();
+    for users in args.system.users.counts() {
+        let judgement = judge(MecParams { users, ..params }, &args, policy)?;
+        if !args.json {
+            judgement.print(&args);
+        }
+        judgements.push(judgement);
+    }
+    if let (Some(dir), Some((bytes, policy))) = (&args.write_manifest, &loaded) {
+        let scores = judgements.iter().map(|judgement| judgement.shipped_scores(args.seed));
+        let scores = scores.collect::<Option<Vec<_>>>().context("a score is missing")?;
+        let samples: Vec<_> = judgements.iter().flat_map(|judgement| judgement.samples.clone()).collect();
+        let shipped = ship::ship(dir, bytes, policy, &scores, &samples)?;
+        for (users, ratio) in args.system.users.counts().zip(shipped.ratios) {
+            eprintln!(
+                "wrote {} into {}: K = {users}, {:.2} % of the optimum",
+                shipped.file,
+                dir.display(),
+                100.0 * ratio
+            );
+        }
+    }
+    if args.json {
+        let reports: Vec<_> = judgements.iter().map(|judgement| judgement.report(&args)).collect();
+        let report = match (args.system.users, reports.as_slice()) {
+            (Users::One(_), [only]) => serde_json::to_string_pretty(only)?,
+            _ => serde_json::to_string_pretty(&reports)?,
+        };
+        println!("{report}");
+    }
+    Ok(())
+}
+
+/// Everybody's scores with one number of users.
+struct Judgement {
+    params: MecParams,
+    /// Best first: the table's shares are of its first line.
+    scores: Vec<Score>,
+    /// Where the trained policy stands among them, the optimum and the policies without learning being before it.
+    learned: Option<usize>,
+    /// What the trained policy decided.
+    samples: Vec<Sample>,
+    constants: [ConstantAction; 2],
+    horizons: serde_json::Map<String, serde_json::Value>,
+}
+
+fn judge(params: MecParams, args: &Args, policy: Option<&Policy>) -> Result<Judgement> {
     let bench = Bench::new(params, args.draws, args.seed);
-    let statics = [
-        StaticPolicy::ClosedForm(QosKnowledge::Mean),
-        StaticPolicy::ClosedForm(QosKnowledge::Exact),
-        StaticPolicy::AlwaysLocal,
-        StaticPolicy::AlwaysOffload,
-        StaticPolicy::Random,
-    ];
     let mut scores = vec![bench.score(Judged::Optimum)?];
-    for policy in statics {
+    for policy in STATICS {
         scores.push(bench.score(Judged::Static(policy))?);
     }
-    if let Some((bytes, policy)) = &loaded {
-        let (score, samples) = bench.score_and_keep(Judged::Learned(policy), ship::GOLDEN_CASES)?;
+    let (mut learned, mut samples) = (None, Vec::new());
+    if let Some(policy) = policy {
+        let score;
+        let keep = ship::GOLDEN_CASES.div_ceil(policy.users().count());
+        (score, samples) = bench.score_and_keep(Judged::Learned(policy), keep)?;
+        learned = Some(scores.len());
         scores.push(score);
-        if let Some(dir) = &args.write_manifest {
-            // The manifest speaks of the defaults: a page has no other numbers to hold its policy against.
-            if params != client_core::mec::MecParams::with_users(params.users) {
-                bail!(
-                    "--write-manifest judges at the default settings; leave out --size-mbit, --set, --f-mode and --variant"
-                );
-            }
-            let [optimum, closed_form, _, always_local, always_offload, random, policy_score] = scores.as_slice()
-            else {
-                bail!("a score is missing");
-            };
-            let scores = Scores {
-                policy: policy_score,
-                optimum,
-                closed_form,
-                always_local,
-                always_offload,
-                random,
-                seed: args.seed,
-            };
-            let entry = ship::ship(dir, bytes, policy, &scores, &samples)?;
-            eprintln!("wrote {} into {}: {:.2} % of the optimum", entry.file, dir.display(), 100.0 * entry.ratio);
-        }
     }
     let constants = references::best_constants(params, nth_seed(args.seed, u64::MAX))?;
     for action in constants {
@@ -115,35 +163,48 @@ pub fn run(args: Args) -> Result<()> {
             ("clairvoyant", references::clairvoyant(&bench, &params)?),
             ("lookahead", references::lookahead(&bench, &params, seed)?),
         ];
-        // Best first: the table's shares are of its first line.
         for (name, planned) in plans.into_iter().rev() {
             horizons.insert(name.to_owned(), serde_json::to_value(&planned.horizons)?);
             scores.insert(0, planned.score);
         }
     }
-    if args.json {
-        let report = serde_json::json!({
-            "users": params.users, "draws": args.draws, "seed": args.seed, "params": params, "scores": scores,
-            "constants": constants, "horizons": horizons,
-        });
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print_table(&args, &scores);
-        for action in constants {
+    Ok(Judgement { params, scores, learned, samples, constants, horizons })
+}
+
+impl Judgement {
+    /// What goes into the manifest, where there is a trained policy.
+    fn shipped_scores(&self, seed: u64) -> Option<Scores<'_>> {
+        let [optimum, closed_form, _, always_local, always_offload, random, ..] = self.scores.as_slice() else {
+            return None;
+        };
+        let policy = self.scores.get(self.learned?)?;
+        let users = self.params.users;
+        Some(Scores { users, policy, optimum, closed_form, always_local, always_offload, random, seed })
+    }
+
+    fn report(&self, args: &Args) -> serde_json::Value {
+        serde_json::json!({
+            "users": self.params.users, "draws": args.draws, "seed": args.seed, "params": self.params,
+            "scores": self.scores, "constants": self.constants, "horizons": self.horizons,
+        })
+    }
+
+    fn print(&self, args: &Args) {
+        print_table(self.params.users, args, &self.scores);
+        for action in self.constants {
             match action.power {
                 ConstantPower::Watts(watts) => println!("best-constant-watts: α = {:.4}, {watts:.4} W", action.alpha),
                 ConstantPower::EqualReceived => println!("best-constant-received: α = {:.4}", action.alpha),
             }
         }
-        for (plan, tried) in &horizons {
+        for (plan, tried) in &self.horizons {
             println!("{plan}, mean reward by horizon: {tried}");
         }
     }
-    Ok(())
 }
 
-fn print_table(args: &Args, scores: &[Score]) {
-    println!("K = {}, {} fresh slots, seed {}", args.system.users, args.draws, args.seed);
+fn print_table(users: usize, args: &Args, scores: &[Score]) {
+    println!("K = {users}, {} fresh slots, seed {}", args.draws, args.seed);
     println!(
         "latency and energy are per user; pooled: share of slots that break a limit of (48); single: share of users that break one of (30d-f)"
     );

@@ -1,5 +1,7 @@
 //! The simulated system as several commands take it from the command line.
 
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
@@ -28,12 +30,69 @@ impl FromStr for Sizes {
     }
 }
 
+/// One number of users, or all from 1 to a largest one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// Just so many.
+    One(usize),
+    /// From 1 to so many.
+    UpTo(usize),
+}
+
+impl Users {
+    /// Largest number that `any` stands for.
+    pub const ANY: usize = 10;
+
+    /// The numbers, in order.
+    pub fn counts(self) -> RangeInclusive<usize> {
+        match self {
+            Self::One(users) => users..=users,
+            Self::UpTo(most) => 1..=most,
+        }
+    }
+
+    /// The largest of them.
+    pub fn most(self) -> usize {
+        *self.counts().end()
+    }
+}
+
+impl FromStr for Users {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let users = match text {
+            "any" => Self::UpTo(Self::ANY),
+            _ => match (text.split_once('-'), text.parse()) {
+                (Some(("1", most)), _) => Self::UpTo(most.parse().map_err(|_| format!("`{most}` is no number"))?),
+                (_, Ok(users)) => Self::One(users),
+                _ => return Err("a number of users, a range from 1 on such as 1-10, or `any` is wanted".to_owned()),
+            },
+        };
+        let most = users.most();
+        if (1..=MAX_USERS).contains(&most) {
+            Ok(users)
+        } else {
+            Err(format!("must be 1 to {MAX_USERS}, but is {most}"))
+        }
+    }
+}
+
+impl fmt::Display for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(users) => write!(f, "{users}"),
+            Self::UpTo(most) => write!(f, "1-{most}"),
+        }
+    }
+}
+
 /// Which system to simulate.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SystemArgs {
-    /// Number of users K.
-    #[arg(long, default_value_t = 2)]
-    pub users: usize,
+    /// Number of users K; or a range from 1 on, such as 1-10, for what takes any number (`any` is 1-10).
+    #[arg(long, value_name = "K|1-K|any", default_value_t = Users::One(2))]
+    pub users: Users,
     /// Sizes of the tasks: `mixed`, or one size in Mbit for all (1.0, 1.5, 2.0 and 2.5 are the paper's).
     #[arg(long, alias = "size", value_name = "MBIT|mixed", default_value = "mixed")]
     pub size_mbit: Sizes,
@@ -49,13 +108,12 @@ pub struct SystemArgs {
 }
 
 impl SystemArgs {
-    /// The parameters.
+    /// The parameters, with the largest number of users.
     ///
     /// # Errors
     /// When a setting is unknown or out of range.
     pub fn params(&self) -> Result<MecParams> {
-        let users = self.users;
-        ensure!((1..=MAX_USERS).contains(&users), "--users must be 1 to {MAX_USERS}, but is {users}");
+        let users = self.users.most();
         let mut params = MecParams { server_share: self.f_mode, ..MecParams::with_users(users) };
         params = params.with_variant(self.variant);
         if let Sizes::Fixed(size) = self.size_mbit {
@@ -111,6 +169,22 @@ mod tests {
                     assert_eq!((params.users, params.variant, params.server_share), (users, variant, share));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn users_are_a_number_or_a_range_from_1_on() {
+        for (text, users) in
+            [("3", Users::One(3)), ("1", Users::One(1)), ("1-4", Users::UpTo(4)), ("any", Users::UpTo(10))]
+        {
+            assert_eq!(text.parse(), Ok(users));
+            assert_eq!(users.to_string().parse(), Ok(users));
+        }
+        for (text, reason) in
+            [("0", "must be 1 to 16"), ("17", "but is 17"), ("1-0", "but is 0"), ("1-x", "`x`"), ("2-5", "a range")]
+        {
+            let error = text.parse::<Users>().expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::system::SystemArgs;
+use super::system::{SystemArgs, Users};
 use crate::rl::config::{Algo, Preset, TrainConfig};
 use crate::rl::ppo::Credit;
 use crate::rl::run::Run;
@@ -16,9 +16,9 @@ use crate::rl::{Ending, train};
 /// What `tandem train` takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Algorithm.
-    #[arg(long, value_enum, default_value_t = Algo::Ppo)]
-    algo: Algo,
+    /// Algorithm [default: ppo; set-dpg, the only one for it, when --users is a range].
+    #[arg(long, value_enum)]
+    algo: Option<Algo>,
     /// Hyper-parameters to begin from.
     #[arg(long, value_enum, default_value_t = Preset::Paper)]
     preset: Preset,
@@ -28,7 +28,7 @@ pub struct Args {
     config: Option<PathBuf>,
     #[command(flatten)]
     system: SystemArgs,
-    /// Run folder; runs/ALGO-kK-seedS if left out.
+    /// Run folder; runs/ALGO-kK-seedS if left out (runs/set-dpg-k1-K-seedS for a range of users).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in the folder, with the configuration that it has; other flags are ignored.
@@ -74,18 +74,40 @@ pub struct Args {
 }
 
 impl Args {
+    fn algo(&self) -> Result<Algo> {
+        match (self.algo, self.system.users) {
+            (None | Some(Algo::SetDpg), Users::UpTo(_)) => Ok(Algo::SetDpg),
+            (Some(Algo::SetDpg), Users::One(most)) => {
+                bail!("set-dpg trains one policy for every number of users up to a largest one: --users 1-{most}")
+            }
+            (Some(algo), Users::UpTo(_)) => {
+                bail!("{} trains a policy for one number of users; --algo set-dpg takes a range", algo.name())
+            }
+            (algo, Users::One(_)) => Ok(algo.unwrap_or_default()),
+        }
+    }
+
+    /// The run folder.
+    fn folder(&self, seed: u64) -> Result<PathBuf> {
+        if let Some(out) = &self.out {
+            return Ok(out.clone());
+        }
+        Ok(PathBuf::from(format!("runs/{}-k{}-seed{seed}", self.algo()?.name(), self.system.users)))
+    }
+
     /// Preset, file and flags, in this order.
     fn train_config(&self) -> Result<TrainConfig> {
-        let mut config = TrainConfig::preset(self.algo, self.preset, self.system.params()?);
+        let algo = self.algo()?;
+        let mut config = TrainConfig::preset(algo, self.preset, self.system.params()?);
         if let Some(path) = &self.config {
             let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
             config = config.changed_by(&text).with_context(|| format!("{}", path.display()))?;
             ensure!(
-                config.algo == self.algo,
+                config.algo == algo,
                 "{} is for --algo {}, but --algo is {}",
                 path.display(),
                 config.algo.name(),
-                self.algo.name()
+                algo.name()
             );
         }
         config.seed = self.seed.unwrap_or(config.seed);
@@ -117,22 +139,16 @@ impl Args {
     }
 }
 
-fn default_out(algo: Algo, users: usize, seed: u64) -> PathBuf {
-    PathBuf::from(format!("runs/{}-k{users}-seed{seed}", algo.name()))
-}
-
 /// Trains to the end or to Ctrl-C.
 ///
 /// # Errors
 /// When the folder cannot be used, or training breaks down.
 pub fn run(args: Args) -> Result<()> {
     let (mut run, config) = if args.resume {
-        let out = default_out(args.algo, args.system.users, args.seed.unwrap_or(1));
-        Run::resume(args.out.as_deref().unwrap_or(&out))?
+        Run::resume(&args.folder(args.seed.unwrap_or(1))?)?
     } else {
         let config = args.train_config()?;
-        let out = default_out(config.algo, config.mec.users, config.seed);
-        (Run::create(args.out.as_deref().unwrap_or(&out), &config)?, config)
+        (Run::create(&args.folder(config.seed)?, &config)?, config)
     };
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -160,7 +176,8 @@ pub fn run(args: Args) -> Result<()> {
         let (reward, ratio) = (last.eval_reward.unwrap_or_default(), last.eval_ratio.unwrap_or_default());
         println!("last evaluation: mean reward {reward:.4}, {:.2} % of the optimum", 100.0 * ratio);
     }
-    println!("judge it on fresh slots: tandem oracle --users {} --draws 10000 --policy …", config.mec.users);
+    let users = if config.algo == Algo::SetDpg { Users::UpTo(config.mec.users) } else { Users::One(config.mec.users) };
+    println!("judge it on fresh slots: tandem oracle --users {users} --draws 10000 --policy …");
     Ok(())
 }
 

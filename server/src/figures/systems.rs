@@ -51,7 +51,7 @@ fn scores(params: MecParams, judging: Judging, shipped: &Shipped) -> Result<Vec<
     let bench = Bench::new(params, judging.draws, judging.seed);
     let mut scores = vec![bench.score(Judged::Optimum)?];
     scores.push(bench.score(Judged::Static(StaticPolicy::ClosedForm(QosKnowledge::Mean)))?);
-    for (algo, policy) in shipped.0.iter().filter(|(_, policy)| policy.users() == params.users) {
+    for (algo, policy) in shipped.0.iter().filter(|(_, policy)| policy.users().contains(&params.users)) {
         scores.push(Score { name: algo.clone(), ..bench.score(Judged::Learned(policy))? });
     }
     for action in best_constants(params, nth_seed(judging.seed, u64::MAX))? {

@@ -9,6 +9,7 @@ use super::ddpg::DdpgConfig;
 use super::ppo::{Credit, PpoConfig};
 use super::ppo_lagrangian::LagrangianConfig;
 use super::sac::SacConfig;
+use super::set_dpg::SetDpgConfig;
 use super::td3::Td3Config;
 use super::wm_ppo::WmPpoConfig;
 
@@ -31,6 +32,8 @@ pub enum Algo {
     Ddpg,
     /// Soft actor-critic.
     Sac,
+    /// Deterministic policy gradient over sets: one policy for every number of users from 1 to that of the system.
+    SetDpg,
 }
 
 impl Algo {
@@ -44,6 +47,7 @@ impl Algo {
             Self::Td3 => "td3",
             Self::Ddpg => "ddpg",
             Self::Sac => "sac",
+            Self::SetDpg => "set-dpg",
         }
     }
 
@@ -52,6 +56,7 @@ impl Algo {
         match self {
             Self::PpoLagrangian => "ppo_lagrangian",
             Self::WmPpo | Self::WmPpoMended => "wm_ppo",
+            Self::SetDpg => "set_dpg",
             other => other.name(),
         }
     }
@@ -84,7 +89,7 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Environment steps (slots) in all.
     pub steps: u64,
-    /// Cells that are simulated side by side.
+    /// Cells that are simulated side by side; with [`Algo::SetDpg`] of each number of users.
     pub envs: usize,
     /// What the policy's second action means.
     pub action_map: ActionMap,
@@ -117,6 +122,9 @@ pub struct TrainConfig {
     /// Hyper-parameters of [`Algo::Sac`].
     #[serde(default)]
     pub sac: SacConfig,
+    /// Hyper-parameters of [`Algo::SetDpg`].
+    #[serde(default)]
+    pub set_dpg: SetDpgConfig,
 }
 
 impl TrainConfig {
@@ -127,7 +135,9 @@ impl TrainConfig {
 
     /// A preset for an algorithm and a system.
     pub fn preset(algo: Algo, preset: Preset, mec: MecParams) -> Self {
-        let tuned = preset == Preset::Tuned;
+        let is_set = algo == Algo::SetDpg;
+        // The paper has no policy for any number of users.
+        let tuned = preset == Preset::Tuned || is_set;
         let mut wm_ppo = if algo == Algo::WmPpoMended { WmPpoConfig::mended() } else { WmPpoConfig::default() };
         let mut ppo = if tuned { PpoConfig::tuned() } else { PpoConfig::default() };
         let mut ppo_lagrangian = if tuned { LagrangianConfig::tuned() } else { LagrangianConfig::default() };
@@ -144,8 +154,20 @@ impl TrainConfig {
         Self {
             algo,
             seed: 1,
-            steps: if one_cell { 30_000 } else { 100_000 },
-            envs: if one_cell { 1 } else { 32 },
+            steps: if is_set {
+                1_000_000
+            } else if one_cell {
+                30_000
+            } else {
+                100_000
+            },
+            envs: if is_set {
+                4
+            } else if one_cell {
+                1
+            } else {
+                32
+            },
             action_map: if tuned { ActionMap::EqualReceived } else { ActionMap::LinearWatts },
             eval_every: 10,
             eval_slots: 2000,
@@ -158,6 +180,7 @@ impl TrainConfig {
             td3: if tuned { Td3Config::tuned() } else { Td3Config::default() },
             ddpg: if tuned { DdpgConfig::tuned() } else { DdpgConfig::default() },
             sac: if tuned { SacConfig::tuned() } else { SacConfig::default() },
+            set_dpg: SetDpgConfig::default(),
         }
     }
 
@@ -167,7 +190,7 @@ impl TrainConfig {
             Algo::Ppo => Some(&mut self.ppo),
             Algo::PpoLagrangian => Some(&mut self.ppo_lagrangian.ppo),
             Algo::WmPpo | Algo::WmPpoMended => Some(&mut self.wm_ppo.ppo),
-            Algo::Td3 | Algo::Ddpg | Algo::Sac => None,
+            Algo::Td3 | Algo::Ddpg | Algo::Sac | Algo::SetDpg => None,
         }
     }
 
@@ -211,7 +234,8 @@ impl TrainConfig {
         self.wm_ppo.validate().map_err(in_table("wm_ppo"))?;
         self.td3.validate().map_err(in_table("td3"))?;
         self.ddpg.validate().map_err(in_table("ddpg"))?;
-        self.sac.validate().map_err(in_table("sac"))
+        self.sac.validate().map_err(in_table("sac"))?;
+        self.set_dpg.validate().map_err(in_table("set_dpg"))
     }
 }
 

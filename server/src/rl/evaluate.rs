@@ -212,14 +212,12 @@ fn decide(judged: Judged<'_>, slot: usize, worlds: &mut [World]) -> Result<Vec<V
         Judged::Learned(policy) => {
             let Some(first) = worlds.first() else { return Ok(Vec::new()) };
             let physics = *first.physics();
-            let (trained, present) = (policy.users(), physics.params.users);
-            if trained != present {
-                return Err(PolicyError::Users { trained, present });
-            }
+            let present = physics.params.users;
+            policy.header().shape.check_users(present)?;
             let seen: Vec<UserObservation> = worlds.iter().flat_map(World::observation).collect();
             let mut decisions = Vec::with_capacity(worlds.len());
             for batch in seen.chunks(1024 * present) {
-                let batch = futures::executor::block_on(policy.decide_many(&physics, batch))?;
+                let batch = futures::executor::block_on(policy.decide_many(&physics, present, batch))?;
                 decisions.extend(batch.chunks(present).map(<[UserDecision]>::to_vec));
             }
             Ok(decisions)

@@ -17,7 +17,7 @@ use super::nets::{host, matrix};
 const ADAM: (f32, f32, f32) = (0.9, 0.999, 1e-5);
 
 /// tanh to 2e-7, in a form that compilers turn into vector code: the library's is ten times as slow.
-fn tanh(x: f32) -> f32 {
+pub fn tanh(x: f32) -> f32 {
     // tanh x = 1 − 2/(e^{2x} + 1); beyond ±9 it is ±1 in f32. e^y = 2^k·e^r with |r| ≤ ln 2 / 2 and Taylor's series.
     let y = 2.0 * x.clamp(-9.0, 9.0);
     // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
@@ -39,6 +39,32 @@ fn activate(values: &mut [f32], bias: &[f32], activation: Option<Activation>) {
             None => row.iter_mut().zip(bias).for_each(|(y, b)| *y += b),
             Some(Activation::Tanh) => row.iter_mut().zip(bias).for_each(|(y, b)| *y = tanh(*y + b)),
             Some(Activation::Relu) => row.iter_mut().zip(bias).for_each(|(y, b)| *y = (*y + b).max(0.0)),
+        }
+    }
+}
+
+/// Activations of slices, and their derivatives.
+pub trait Elementwise {
+    /// Applies it in place.
+    fn apply(self, values: &mut [f32]);
+
+    /// Turns a loss's derivatives by the activation's outputs into those by its inputs.
+    fn backward(self, derivatives: &mut [f32], outputs: &[f32]);
+}
+
+impl Elementwise for Activation {
+    fn apply(self, values: &mut [f32]) {
+        match self {
+            Self::Tanh => values.iter_mut().for_each(|y| *y = tanh(*y)),
+            Self::Relu => values.iter_mut().for_each(|y| *y = y.max(0.0)),
+        }
+    }
+
+    fn backward(self, derivatives: &mut [f32], outputs: &[f32]) {
+        let pairs = derivatives.iter_mut().zip(outputs);
+        match self {
+            Self::Tanh => pairs.for_each(|(d, y)| *d *= 1.0 - y * y),
+            Self::Relu => pairs.for_each(|(d, y)| *d = if *y > 0.0 { *d } else { 0.0 }),
         }
     }
 }
@@ -129,6 +155,12 @@ impl Gradients {
         let square = |values: &[f32]| values.iter().map(|g| g * g).sum::<f32>();
         self.0.iter().map(|(weight, bias)| square(weight) + square(bias)).sum::<f32>().sqrt()
     }
+
+    /// Sum of all parameters' absolute values.
+    #[cfg(test)]
+    pub fn absolute_sum(&self) -> f64 {
+        self.0.iter().flat_map(|(weight, bias)| weight.iter().chain(bias)).map(|g| f64::from(g.abs())).sum()
+    }
 }
 
 impl Mlp {
@@ -178,6 +210,26 @@ impl Mlp {
 
     /// The gradient of a loss whose derivative by the outputs is `by_output`, `[batch, outputs]` row after row.
     pub fn backward(&self, tape: Tape, by_output: Vec<f32>) -> Gradients {
+        self.walk_back(tape, by_output, true, false).0
+    }
+
+    /// [`Mlp::backward`], and the loss's derivative by the inputs, `[batch, inputs]` row after row.
+    pub fn backward_through(&self, tape: Tape, by_output: Vec<f32>) -> (Gradients, Vec<f32>) {
+        self.walk_back(tape, by_output, true, true)
+    }
+
+    /// A loss's derivative by the inputs alone, `[batch, inputs]` row after row, from the one by the outputs.
+    pub fn by_input(&self, tape: Tape, by_output: Vec<f32>) -> Vec<f32> {
+        self.walk_back(tape, by_output, false, true).1
+    }
+
+    fn walk_back(
+        &self,
+        tape: Tape,
+        by_output: Vec<f32>,
+        wants_weights: bool,
+        wants_input: bool,
+    ) -> (Gradients, Vec<f32>) {
         let Tape(mut inputs) = tape;
         let mut gradients = Vec::with_capacity(self.layers.len());
         let mut by_output = by_output;
@@ -185,26 +237,27 @@ impl Mlp {
             let Some(input) = inputs.pop() else { break };
             let outputs = layer.bias.len();
             let mut by_bias = vec![0.0; outputs];
-            for row in by_output.chunks_exact(outputs) {
-                by_bias.iter_mut().zip(row).for_each(|(sum, d)| *sum += d);
+            if wants_weights {
+                for row in by_output.chunks_exact(outputs) {
+                    by_bias.iter_mut().zip(row).for_each(|(sum, d)| *sum += d);
+                }
             }
             let d = matrix(by_output, outputs, &self.device); // [batch, outputs]
-            let by_weight = host(input.clone().transpose().matmul(d.clone())); // [inputs, outputs]
-            gradients.push((by_weight, by_bias));
+            if wants_weights {
+                let by_weight = host(input.clone().transpose().matmul(d.clone())); // [inputs, outputs]
+                gradients.push((by_weight, by_bias));
+            }
             by_output = Vec::new();
-            if i > 0 {
+            if i > 0 || wants_input {
                 by_output = host(d.matmul(layer.weight.clone().transpose())); // [batch, inputs]
+            }
+            if i > 0 {
                 // The input is the output of the layer before; the derivative of its activation follows from its value.
-                let values = host(input);
-                let pairs = by_output.iter_mut().zip(&values);
-                match self.activation {
-                    Activation::Tanh => pairs.for_each(|(d, y)| *d *= 1.0 - y * y),
-                    Activation::Relu => pairs.for_each(|(d, y)| *d = if *y > 0.0 { *d } else { 0.0 }),
-                }
+                self.activation.backward(&mut by_output, &host(input));
             }
         }
         gradients.reverse();
-        Gradients(gradients)
+        (Gradients(gradients), by_output)
     }
 
     /// One step of Adam against the gradient, which is scaled down to a norm of at most `max_norm`. Returns whether the
@@ -231,8 +284,12 @@ impl Mlp {
 
     /// The network as the policy that page and server run.
     pub fn actor(&self, config: &ActorConfig) -> Actor {
-        let values = self.layers.iter().map(|layer| (host(layer.weight.clone()), layer.bias.clone()));
-        Actor::from_values(config, values.collect(), &self.device)
+        Actor::from_values(config, self.values(), &self.device)
+    }
+
+    /// `(weight, bias)` of each layer, the weight in row-major order `[inputs, outputs]`.
+    pub fn values(&self) -> Vec<(Vec<f32>, Vec<f32>)> {
+        self.layers.iter().map(|layer| (host(layer.weight.clone()), layer.bias.clone())).collect()
     }
 
     /// A copy for a checkpoint.

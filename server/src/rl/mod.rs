@@ -7,6 +7,8 @@
 //! | [`ppo_lagrangian`] | the same, holding every user's limits by Lagrange multipliers |
 //! | [`td3`], [`ddpg`], [`sac`] | the off-policy algorithms, one file each from top to bottom |
 //! | [`off_policy`] | the loop that those three share: explore, remember, learn, report |
+//! | [`set_dpg`] | one policy for any number of users, trained on cells of every size |
+//! | [`set_net`] | its networks, with their gradients written out |
 //! | [`replay`] | what they learn from: the transitions of the past |
 //! | [`wm_ppo`] | world-model PPO, the paper's and a mended form |
 //! | [`world_model`] | the recurrent state-space model that it imagines with |
@@ -42,6 +44,8 @@ pub mod rollout;
 pub mod run;
 pub mod sac;
 pub mod session;
+pub mod set_dpg;
+pub mod set_net;
 pub mod ship;
 pub mod td3;
 pub mod tensorboard;
@@ -74,6 +78,7 @@ pub fn train(config: &config::TrainConfig, run: &mut run::Run, stop: &AtomicBool
         config::Algo::Td3 => td3::train(config, run, stop),
         config::Algo::Ddpg => ddpg::train(config, run, stop),
         config::Algo::Sac => sac::train(config, run, stop),
+        config::Algo::SetDpg => set_dpg::train(config, run, stop),
         config::Algo::WmPpo | config::Algo::WmPpoMended => wm_ppo::train(config, run, stop),
     }
 }

@@ -72,7 +72,8 @@ impl Means {
         self.0.values().all(|(sum, _)| sum.is_finite())
     }
 
-    fn named(&self) -> BTreeMap<String, f64> {
+    /// The means under their names in the log.
+    pub fn named(&self) -> BTreeMap<String, f64> {
         self.0.iter().map(|(name, (sum, count))| (format!("losses/{name}"), sum / *count as f64)).collect()
     }
 }
@@ -187,7 +188,7 @@ pub fn train<A: Algorithm>(
     }
 
     let update_steps = (config.envs * replay.report_steps) as u64;
-    let mut session = Session::open(config, run, stop, actor_config, update_steps)?;
+    let mut session = Session::open(config, run, stop, actor_config.into(), update_steps)?;
     while session.progress.update < session.updates {
         let mut means = Means::default();
         let (mut reward, mut taken) = (0.0, 0);
@@ -226,7 +227,7 @@ pub fn train<A: Algorithm>(
             }
         }
         let next = session.finish_update(Update {
-            actor: &algorithm.actor(),
+            network: &algorithm.actor().into(),
             steps: taken,
             mean_reward: reward / replay.report_steps as f64,
             learning_rate: algorithm.learning_rate(),

@@ -101,7 +101,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
     let mut multipliers =
         if run.progress.update == 0 { Multipliers::default() } else { read_state(&run.checkpoint_file(STATE_FILE))? };
     let batch = (config.envs * ppo.rollout_steps) as u64;
-    let mut session = Session::open(config, run, stop, learner.agent.shape.clone(), batch)?;
+    let mut session = Session::open(config, run, stop, learner.agent.shape.clone().into(), batch)?;
     session.allowed = Some(f64::from(lagrangian.allowed));
     while session.progress.update < session.updates {
         let update = session.progress.update;
@@ -137,7 +137,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
             losses.insert(format!("losses/broken_{limit}"), f64::from(share));
         }
         let next = session.finish_update(Update {
-            actor: &learner.agent.actor.actor(&learner.agent.shape),
+            network: &learner.agent.actor.actor(&learner.agent.shape).into(),
             steps: batch,
             mean_reward: experience.mean_reward(),
             learning_rate: rate,

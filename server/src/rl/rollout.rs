@@ -1,7 +1,8 @@
 //! Stepping many simulated cells and remembering what happened.
 
-use client_core::mec::{MecParams, SnapshotError, UserDecision, UserObservation, VecEnv, WorldSnapshot};
+use client_core::mec::{MecParams, Physics, SnapshotError, UserDecision, UserObservation, VecEnv, WorldSnapshot};
 use client_core::policy::ActionMap;
+use client_core::policy::set::{self, SET_FEATURES_PER_USER};
 use client_core::policy::spaces::{self, ACTIONS_PER_USER, FEATURES_PER_USER};
 
 /// A stretch of experience, step after step, within a step environment after environment.
@@ -28,10 +29,24 @@ impl Experience {
     }
 }
 
+/// What networks see of a slot.
+#[derive(Clone, Copy)]
+struct Encoding {
+    features_per_user: usize,
+    /// Writes the features of one slot.
+    write: fn(&Physics, &[UserObservation], &mut [f32]),
+}
+
+/// For networks of one number of users.
+const FIXED: Encoding = Encoding { features_per_user: FEATURES_PER_USER, write: spaces::features };
+/// For networks of any number of users.
+const SET: Encoding = Encoding { features_per_user: SET_FEATURES_PER_USER, write: set::features };
+
 /// The environments and the buffers around them.
 pub struct Collector {
     envs: VecEnv,
     action_map: ActionMap,
+    encoding: Encoding,
     seen: Vec<UserObservation>,
     features: Vec<f32>,
     decisions: Vec<UserDecision>,
@@ -40,7 +55,12 @@ pub struct Collector {
 impl Collector {
     /// `envs` cells from a seed.
     pub fn new(params: MecParams, envs: usize, seed: u64, action_map: ActionMap) -> Self {
-        Self::of(VecEnv::new(params, envs, seed), action_map)
+        Self::of(VecEnv::new(params, envs, seed), action_map, FIXED)
+    }
+
+    /// [`Collector::new`] for networks of any number of users.
+    pub fn new_for_sets(params: MecParams, envs: usize, seed: u64, action_map: ActionMap) -> Self {
+        Self::of(VecEnv::new(params, envs, seed), action_map, SET)
     }
 
     /// Goes on from a [`Collector::snapshot`] that was taken with the same parameters and action map.
@@ -52,7 +72,19 @@ impl Collector {
         snapshot: Vec<WorldSnapshot>,
         action_map: ActionMap,
     ) -> Result<Self, SnapshotError> {
-        Ok(Self::of(VecEnv::restore(params, snapshot)?, action_map))
+        Ok(Self::of(VecEnv::restore(params, snapshot)?, action_map, FIXED))
+    }
+
+    /// [`Collector::restore`] for networks of any number of users.
+    ///
+    /// # Errors
+    /// When a cell has another number of users than the parameters.
+    pub fn restore_for_sets(
+        params: MecParams,
+        snapshot: Vec<WorldSnapshot>,
+        action_map: ActionMap,
+    ) -> Result<Self, SnapshotError> {
+        Ok(Self::of(VecEnv::restore(params, snapshot)?, action_map, SET))
     }
 
     /// The cells' whole state, for a checkpoint.
@@ -60,13 +92,14 @@ impl Collector {
         self.envs.snapshot()
     }
 
-    fn of(envs: VecEnv, action_map: ActionMap) -> Self {
+    fn of(envs: VecEnv, action_map: ActionMap, encoding: Encoding) -> Self {
         let rows = envs.len() * envs.users();
         let mut collector = Self {
             envs,
             action_map,
+            encoding,
             seen: vec![UserObservation::default(); rows],
-            features: vec![0.0; rows * FEATURES_PER_USER],
+            features: vec![0.0; rows * encoding.features_per_user],
             decisions: vec![UserDecision::default(); rows],
         };
         collector.look();
@@ -75,7 +108,7 @@ impl Collector {
 
     /// Numbers in a row of features.
     pub fn inputs(&self) -> usize {
-        self.envs.users() * FEATURES_PER_USER
+        self.envs.users() * self.encoding.features_per_user
     }
 
     /// Numbers in a row of actions.
@@ -92,7 +125,11 @@ impl Collector {
         self.envs.observe(&mut self.seen);
         // All worlds have the same parameters, so one set of physics normalises all.
         if let Some(world) = self.envs.worlds().first() {
-            spaces::features(world.physics(), &self.seen, &mut self.features);
+            let users = self.envs.users();
+            let width = users * self.encoding.features_per_user;
+            for (seen, out) in self.seen.chunks(users).zip(self.features.chunks_mut(width)) {
+                (self.encoding.write)(world.physics(), seen, out);
+            }
         }
     }
 

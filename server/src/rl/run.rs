@@ -180,6 +180,8 @@ pub struct Run {
     history: Vec<Metrics>,
     /// Rewards to compare with in the picture: name and value.
     pub references: Vec<(&'static str, f64)>,
+    /// What the rewards in the picture are measured in.
+    pub reward_unit: &'static str,
     /// Where the run stood when it was opened; all zero for a new one.
     pub progress: Progress,
     /// Called after every update, to show progress.
@@ -276,7 +278,7 @@ impl Run {
             events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(at(&path))?;
         }
         let (dir, on_update) = (dir.to_owned(), Box::new(|_: &Metrics| {}));
-        Ok(Self { dir, metrics, events, history, references: Vec::new(), progress, on_update })
+        Ok(Self { dir, metrics, events, history, references: Vec::new(), reward_unit: "1/s", progress, on_update })
     }
 
     /// The folder.
@@ -331,7 +333,7 @@ impl Run {
         let chart = LineChart {
             title: "Mean reward over environment steps".to_owned(),
             x_title: "environment steps (slots)".to_owned(),
-            y_title: "mean reward of a slot (1/s)".to_owned(),
+            y_title: format!("mean reward of a slot ({})", self.reward_unit),
             lines: vec![
                 Line { name: "while exploring".to_owned(), points: train.collect() },
                 Line { name: "mean action".to_owned(), points: eval.collect() },

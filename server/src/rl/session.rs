@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use client_core::mec::world::nth_seed;
-use client_core::mec::{QosKnowledge, StaticPolicy};
-use client_core::policy::{Actor, ActorConfig, Policy, PolicyHeader, file};
+use client_core::mec::{MecParams, QosKnowledge, StaticPolicy};
+use client_core::policy::{Network, Policy, PolicyHeader, Shape, file};
 
 use super::config::TrainConfig;
 use super::evaluate::{Bench, Judged, Score};
@@ -17,10 +17,10 @@ use super::run::{Metrics, Progress, Run, TrainError};
 /// What an update gave.
 pub struct Update<'a> {
     /// Its policy, without gradients.
-    pub actor: &'a Actor,
+    pub network: &'a Network,
     /// Environment steps that it took.
     pub steps: u64,
-    /// Mean reward of them, exploration included.
+    /// Mean reward of them, exploration included; in a run for several numbers of users its [`Session::share`].
     pub mean_reward: f64,
     /// Learning rate.
     pub learning_rate: f64,
@@ -37,7 +37,16 @@ pub struct Next {
     pub stopped: bool,
 }
 
-/// A training run under way.
+/// Evaluation slots of one number of users, and what there is to get on them.
+struct Trial {
+    users: usize,
+    bench: Bench,
+    optimum: f64,
+    closed_form: f64,
+}
+
+/// A training run under way. Where it is for several numbers of users, whose rewards differ twentyfold, it logs them as
+/// shares of what the optimum gets with as many users.
 pub struct Session<'a> {
     config: &'a TrainConfig,
     /// The run folder.
@@ -49,9 +58,8 @@ pub struct Session<'a> {
     /// Share of users and slots that may break a limit; a policy that stays within it is better than any that does not.
     pub allowed: Option<f64>,
     stop: &'a AtomicBool,
-    actor_config: ActorConfig,
-    bench: Bench,
-    optimum: f64,
+    shape: Shape,
+    trials: Vec<Trial>,
     begun: Instant,
     begun_at: u64,
 }
@@ -65,21 +73,35 @@ impl<'a> Session<'a> {
         config: &'a TrainConfig,
         run: &'a mut Run,
         stop: &'a AtomicBool,
-        actor_config: ActorConfig,
+        shape: Shape,
         batch: u64,
     ) -> Result<Self, TrainError> {
-        // The same evaluation slots however often the run was resumed.
-        let bench = Bench::new(config.mec, config.eval_slots, nth_seed(config.seed, u64::MAX - 1));
-        let optimum = bench.score(Judged::Optimum)?.reward;
-        let closed_form = bench.score(Judged::Static(StaticPolicy::ClosedForm(QosKnowledge::Mean)))?.reward;
-        run.references = vec![("optimum", optimum), ("closed form", closed_form)];
+        let counts = shape.users();
+        let slots = config.eval_slots.div_ceil(counts.clone().count());
+        let mut trials = Vec::new();
+        for users in counts {
+            // The same evaluation slots however often the run was resumed.
+            let params = MecParams { users, ..config.mec };
+            let bench = Bench::new(params, slots, nth_seed(config.seed, u64::MAX - 1));
+            let optimum = bench.score(Judged::Optimum)?.reward;
+            let closed_form = bench.score(Judged::Static(StaticPolicy::ClosedForm(QosKnowledge::Mean)))?.reward;
+            trials.push(Trial { users, bench, optimum, closed_form });
+        }
+        run.references = match trials.as_slice() {
+            [only] => vec![("optimum", only.optimum), ("closed form", only.closed_form)],
+            several => {
+                run.reward_unit = "share of the optimum's";
+                let closed_form = several.iter().map(|trial| trial.closed_form / trial.optimum).sum::<f64>();
+                vec![("optimum", 1.0), ("closed form", closed_form / several.len().max(1) as f64)]
+            }
+        };
         let progress = run.progress.clone();
         let (begun, begun_at) = (Instant::now(), progress.steps);
         let mut updates = config.steps.div_ceil(batch.max(1));
         if config.patience > 0 && progress.stale_evaluations >= config.patience {
             updates = progress.update;
         }
-        Ok(Self { config, run, progress, updates, allowed: None, stop, actor_config, bench, optimum, begun, begun_at })
+        Ok(Self { config, run, progress, updates, allowed: None, stop, shape, trials, begun, begun_at })
     }
 
     /// Counts and logs an update; evaluates its policy if that is due, and keeps it if it is the best so far.
@@ -106,41 +128,66 @@ impl<'a> Session<'a> {
             losses: update.losses,
         };
         if due(self.config.eval_every, self.updates) {
-            let score = self.evaluate(update.actor)?;
-            (metrics.eval_reward, metrics.eval_ratio) = (Some(score.reward), Some(score.reward / self.optimum));
+            let scores = self.evaluate(update.network)?;
+            let shares = self.trials.iter().zip(&scores).map(|(trial, score)| score.reward / trial.optimum);
+            let shares: Vec<f64> = shares.collect();
+            let count = scores.len().max(1) as f64;
+            let mean = |value: fn(&Score) -> f64| scores.iter().map(value).sum::<f64>() / count;
+            let ratio = shares.iter().sum::<f64>() / count;
+            let reward = if scores.len() > 1 { ratio } else { mean(|score| score.reward) };
+            let below = mean(|score| score.users_below_accuracy);
+            let over = mean(|score| score.users_over_hallucination);
+            let spent = mean(|score| score.users_over_energy);
+            self.keep_if_best(update.network, reward, below.max(over).max(spent))?;
+            (metrics.eval_reward, metrics.eval_ratio) = (Some(reward), Some(ratio));
             metrics.best_reward = self.progress.best_reward;
             let measured = [
-                ("eval/latency_s", score.latency_mean_s),
-                ("eval/accuracy", score.accuracy_mean),
-                ("eval/hallucination", score.hallucination_mean),
-                ("eval/energy_j", score.energy_j),
-                ("eval/users_below_accuracy", score.users_below_accuracy),
-                ("eval/users_over_hallucination", score.users_over_hallucination),
-                ("eval/users_over_energy", score.users_over_energy),
+                ("eval/latency_s", mean(|score| score.latency_mean_s)),
+                ("eval/accuracy", mean(|score| score.accuracy_mean)),
+                ("eval/hallucination", mean(|score| score.hallucination_mean)),
+                ("eval/energy_j", mean(|score| score.energy_j)),
+                ("eval/users_below_accuracy", below),
+                ("eval/users_over_hallucination", over),
+                ("eval/users_over_energy", spent),
             ];
             metrics.losses.extend(measured.map(|(name, value)| (name.to_owned(), value)));
+            if scores.len() > 1 {
+                let named = self.trials.iter().zip(shares);
+                metrics.losses.extend(named.map(|(trial, share)| (format!("eval/ratio_k{}", trial.users), share)));
+            }
         }
         self.run.log(metrics)?;
         Ok(Next { checkpoint: due(self.config.checkpoint_every, self.updates), stopped })
     }
 
-    fn evaluate(&mut self, actor: &Actor) -> Result<Score, TrainError> {
-        let header = PolicyHeader {
-            config: self.actor_config.clone(),
+    /// A mean reward with so many users as a share of the optimum's.
+    pub fn share(&self, users: usize, reward: f64) -> f64 {
+        let trial = self.trials.iter().find(|trial| trial.users == users);
+        trial.map_or(f64::NAN, |trial| reward / trial.optimum)
+    }
+
+    fn header(&self) -> PolicyHeader {
+        PolicyHeader {
+            shape: self.shape.clone(),
             action_map: self.config.action_map,
             algo: self.config.algo.name().to_owned(),
             seed: self.config.seed,
             steps: self.progress.steps,
-        };
-        let bytes = file::to_bytes(&header, actor)?;
-        let policy = Policy::new(header, actor.clone(), &Device::flex());
-        let score = self.bench.score(Judged::Learned(&policy))?;
-        let reward = score.reward;
+        }
+    }
+
+    fn evaluate(&self, network: &Network) -> Result<Vec<Score>, TrainError> {
+        let policy = Policy::new(self.header(), network.clone(), &Device::flex());
+        let scores = self.trials.iter().map(|trial| trial.bench.score(Judged::Learned(&policy)));
+        Ok(scores.collect::<Result<_, _>>()?)
+    }
+
+    fn keep_if_best(&mut self, network: &Network, reward: f64, broken: f64) -> Result<(), TrainError> {
+        let bytes = file::to_bytes(&self.header(), network)?;
         if !reward.is_finite() {
             return Err(TrainError::NotANumber { update: self.progress.update, what: "reward" });
         }
         // Rewards are never negative: below 0 lie the policies that break the limits, by how much they do.
-        let broken = score.users_below_accuracy.max(score.users_over_hallucination).max(score.users_over_energy);
         let merit = if self.allowed.is_some_and(|allowed| broken > allowed) { -broken } else { reward };
         if self.progress.best_merit.or(self.progress.best_reward).is_none_or(|best| merit > best) {
             (self.progress.best_merit, self.progress.best_reward) = (Some(merit), Some(reward));
@@ -152,6 +199,6 @@ impl<'a> Session<'a> {
                 self.updates = self.progress.update;
             }
         }
-        Ok(score)
+        Ok(())
     }
 }

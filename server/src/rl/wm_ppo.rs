@@ -261,7 +261,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
     let (inputs, actions) = (learner.agent.shape.inputs(), learner.agent.shape.actions());
     let mut dreamer = Dreamer::open(config, inputs, actions, run)?;
     let batch = (config.envs * ppo.rollout_steps) as u64;
-    let mut session = Session::open(config, run, stop, learner.agent.shape.clone(), batch)?;
+    let mut session = Session::open(config, run, stop, learner.agent.shape.clone().into(), batch)?;
     while session.progress.update < session.updates {
         let update = session.progress.update;
         let rate = ppo.rate(update, session.updates);
@@ -324,7 +324,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
             losses.insert("losses/model_kl".to_owned(), model.kl);
         }
         let next = session.finish_update(Update {
-            actor: &learner.agent.actor.actor(&learner.agent.shape),
+            network: &learner.agent.actor.actor(&learner.agent.shape).into(),
             steps: batch,
             mean_reward: experience.mean_reward(),
             learning_rate: rate,

@@ -123,9 +123,11 @@ impl Hub {
         let fetched = fetch::bytes(&self.server().url(path), MAX_FILE_BYTES).await;
         match fetched.and_then(|bytes| self.hold(name.clone(), bytes)) {
             Ok(held) => {
-                let users = held.flex.users();
-                self.policies.chosen.borrow_mut().insert(users, Rc::new(held));
-                self.emit(Event::Policy { users, name: Some(name) });
+                let held = Rc::new(held);
+                for users in held.flex.users() {
+                    self.policies.chosen.borrow_mut().insert(users, Rc::clone(&held));
+                    self.emit(Event::Policy { users, name: Some(name.clone()) });
+                }
                 self.show_world();
             }
             Err(problem) => self.emit(failed(problem)),

@@ -70,7 +70,7 @@ async fn a_run_from_its_request_to_its_policy() {
     let response = server.get(&format!("/api/runs/{id}/policy")).send().await.unwrap();
     assert!(response.headers()["content-disposition"].to_str().unwrap().contains("safetensors"));
     let policy = Policy::load(&response.bytes().await.unwrap(), &Device::flex()).unwrap();
-    assert_eq!(policy.users(), 1);
+    assert_eq!(policy.users(), 1..=1);
     let curves = server.get(&format!("/api/runs/{id}/curves.svg")).send().await.unwrap();
     assert_eq!(curves.headers()["content-type"], "image/svg+xml");
     assert!(curves.text().await.unwrap().starts_with("<svg"));
