@@ -122,7 +122,7 @@ impl RunCurve {
             config.remove(key);
         }
         let own = own_table(&algo, &config);
-        config.retain(|key, value| !value.is_table() || own.as_ref() == Some(key));
+        config.retain(|key, value| !value.is_table() || own.as_deref() == Some(key));
         let mut settings = BTreeMap::new();
         flatten("", &config, &mut settings);
         let credit = own.and_then(|own| settings.get(&format!("{own}.credit")).cloned());
