@@ -373,7 +373,7 @@ mod tests {
         let mut cell = Cell::open(WorldSettings { decider: Decider::Policy, ..settings() }, None);
         assert_eq!(view(&cell).decider, Decider::ClosedForm, "nobody else is there");
         let decisions = vec![UserDecision { alpha: 0.25, power_w: 1.0 }; 3];
-        let small_print = DecisionView { backend: PolicyBackend::Flex, millis: 0.1, policy: "td3-k3".to_owned() };
+        let small_print = DecisionView { backend: PolicyBackend::Flex, millis: 0.1, policy: "set".to_owned() };
         let policy = PolicyDecision { decisions, view: small_print.clone() };
         let seen = cell.view(Some(&policy), false);
         assert_eq!((seen.decider, seen.decision), (Decider::Policy, Some(small_print)));

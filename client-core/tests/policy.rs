@@ -227,7 +227,7 @@ fn shipped_policies_are_what_the_manifest_says_and_reproduce_the_golden_decision
     let manifest = PolicyManifest::parse(&text("manifest.json")).expect("manifest");
     let golden = GoldenDecisions::parse(&text("golden.json")).expect("golden");
     for users in 1..=5 {
-        let entry = manifest.for_users(users).expect("a policy for every K up to 5");
+        let entry = manifest.policies.iter().find(|entry| entry.users == users).expect("a policy for every K up to 5");
         let bytes = read(&entry.file);
         assert_eq!(bytes.len() as u64, entry.bytes);
         let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -243,6 +243,20 @@ fn shipped_policies_are_what_the_manifest_says_and_reproduce_the_golden_decision
             assert!(case.difference(&decision) < 1e-4, "{}: {decision:?}", entry.id);
         }
     }
+}
+
+#[test]
+fn the_best_policy_for_a_number_of_users_is_the_one_with_the_greatest_share_of_the_optimum() {
+    let text = std::fs::read_to_string(shipped().join("manifest.json")).expect("manifest.json");
+    let manifest = PolicyManifest::parse(&text).expect("manifest");
+    for users in 1..=10 {
+        let single = manifest.policies.iter().filter(|entry| entry.users == users).map(|entry| entry.ratio);
+        let sets = manifest.sets.iter().flat_map(|entry| &entry.evaluations);
+        let sets = sets.filter(|evaluation| evaluation.users == users).map(|evaluation| evaluation.ratio);
+        let best = manifest.best_for(users).expect("a policy for every K up to 10");
+        assert_eq!(best.ratio, single.chain(sets).fold(0.0, f64::max), "K = {users}");
+    }
+    assert_eq!(manifest.best_for(11), None);
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub struct Args {
 enum Group {
     /// Fig. 8: every algorithm with the hyper-parameters that the papers print, 150 episodes.
     Paper,
+    /// Fig. 9a: PPO and WM-PPO with the printed hyper-parameters for K = 3 to 5 (K = 2 is in `paper`).
+    Users,
     /// What works: tuned hyper-parameters, 100 episodes, K = 2 to 5.
     Tuned,
     /// The limits held per user: PPO with and without multipliers, K = 2 to 5.
@@ -44,7 +46,7 @@ enum Group {
     Delayed,
 }
 
-const GROUPS: [Group; 5] = [Group::Paper, Group::Tuned, Group::Limits, Group::Backlog, Group::Delayed];
+const GROUPS: [Group; 6] = [Group::Paper, Group::Users, Group::Tuned, Group::Limits, Group::Backlog, Group::Delayed];
 
 /// Name of a method and what `tandem train` takes for it.
 type Method = (String, Vec<String>);
@@ -58,6 +60,7 @@ impl Group {
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Paper => ("paper", "fig8"),
+            Self::Users => ("users", "fig8"),
             Self::Tuned => ("tuned", "fig8-tuned"),
             Self::Limits => ("limits", "limits"),
             Self::Backlog => ("backlog", "fig8"),
@@ -77,6 +80,12 @@ impl Group {
                 method("ddpg", "--algo ddpg"),
                 method("sac", "--algo sac"),
             ],
+            Self::Users => {
+                let of = |users: u32, algo: &str| {
+                    method(&format!("{algo}-k{users}"), &format!("--algo {algo} --users {users}"))
+                };
+                (3..=5).flat_map(|users| ["ppo", "wm-ppo"].map(|algo| of(users, algo))).collect()
+            }
             Self::Tuned => {
                 let of = |users: u32, algo: &str| {
                     let args = format!("--algo {algo} --preset tuned --users {users} --steps 20000");

@@ -109,6 +109,19 @@ pub struct SetEvaluation {
     pub mean_latency_s: f64,
 }
 
+/// A file of the manifest, as the one to decide for some number of users.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shipped<'a> {
+    /// Id of its entry.
+    pub id: &'a str,
+    /// File name relative to the manifest.
+    pub file: &'a str,
+    /// Lower-case hex SHA-256 of the file.
+    pub sha256: &'a str,
+    /// Its share of the optimum's mean reward for that number of users.
+    pub ratio: f64,
+}
+
 impl PolicyManifest {
     /// Reads a manifest.
     ///
@@ -120,9 +133,15 @@ impl PolicyManifest {
         Ok(manifest)
     }
 
-    /// The policy for that many users.
-    pub fn for_users(&self, users: usize) -> Option<&PolicyEntry> {
-        self.policies.iter().find(|entry| entry.users == users)
+    /// The policy that did best for that many users.
+    pub fn best_for(&self, users: usize) -> Option<Shipped<'_>> {
+        let single = self.policies.iter().filter(|entry| entry.users == users);
+        let single = single.map(|e| Shipped { id: &e.id, file: &e.file, sha256: &e.sha256, ratio: e.ratio });
+        let sets = self.sets.iter().filter_map(|e| {
+            let evaluation = e.evaluations.iter().find(|evaluation| evaluation.users == users)?;
+            Some(Shipped { id: &e.id, file: &e.file, sha256: &e.sha256, ratio: evaluation.ratio })
+        });
+        single.chain(sets).max_by(|a, b| a.ratio.total_cmp(&b.ratio))
     }
 
     /// Puts an entry in, in place of one with the same id.

@@ -26,6 +26,6 @@ pub mod spaces;
 pub use actor::{Activation, Actor, ActorConfig, Head};
 pub use decide::Policy;
 pub use file::{Network, PolicyError, PolicyHeader, Shape};
-pub use manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest, SetEntry};
+pub use manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest, SetEntry, Shipped};
 pub use set::{SetActor, SetConfig};
 pub use spaces::{ACTIONS_PER_USER, ActionMap, FEATURES_PER_USER, SPACES_VERSION};

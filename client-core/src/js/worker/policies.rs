@@ -20,7 +20,7 @@ use crate::js::policy_link::{Bytes, Reply, Request};
 use crate::mec::{UserDecision, World};
 use crate::offload::ports::Clock;
 use crate::offload::run::within;
-use crate::policy::{GoldenCase, Policy, PolicyEntry, PolicyManifest};
+use crate::policy::{GoldenCase, Policy, PolicyManifest};
 use crate::protocol::worker::Event;
 use crate::protocol::world::{DecisionView, PolicyBackend};
 
@@ -39,7 +39,8 @@ const MAX_DIFFERENCE: f64 = 1e-3;
 #[derive(Default)]
 pub(super) struct PolicyDesk {
     manifest: RefCell<PolicyManifest>,
-    files: RefCell<BTreeMap<usize, File>>,
+    /// By the id in the manifest.
+    files: RefCell<BTreeMap<String, File>>,
     /// Policies from elsewhere, which come before the shipped ones.
     chosen: RefCell<BTreeMap<usize, Rc<Held>>>,
     /// Files that were read, to tell them apart.
@@ -49,7 +50,7 @@ pub(super) struct PolicyDesk {
     switches: Cell<u32>,
 }
 
-/// The policy for a number of devices.
+/// A policy of the manifest.
 enum File {
     Fetching,
     /// Not to be had; said once.
@@ -97,7 +98,7 @@ impl Hub {
                     self.notice(format!("The policy “{}” cannot decide ({problem}); the shipped one does.", held.id));
                     self.emit(Event::Policy { users, name: None });
                 } else {
-                    self.policies.files.borrow_mut().insert(users, File::Missing);
+                    self.policies.files.borrow_mut().insert(held.id.clone(), File::Missing);
                     self.notice(format!("The policy cannot decide ({problem}); the closed form does."));
                 }
                 None
@@ -152,37 +153,41 @@ impl Hub {
         if let Some(chosen) = self.policies.chosen.borrow().get(&users) {
             return Some(Rc::clone(chosen));
         }
-        match self.policies.files.borrow().get(&users) {
+        let (id, file, sha256) = {
+            let manifest = self.policies.manifest.borrow();
+            let best = manifest.best_for(users)?;
+            (best.id.to_owned(), best.file.to_owned(), best.sha256.to_owned())
+        };
+        match self.policies.files.borrow().get(&id) {
             Some(File::Ready(held)) => return Some(Rc::clone(held)),
             Some(File::Fetching | File::Missing) => return None,
             None => {}
         }
-        let entry = self.policies.manifest.borrow().for_users(users).cloned()?;
-        self.policies.files.borrow_mut().insert(users, File::Fetching);
+        self.policies.files.borrow_mut().insert(id.clone(), File::Fetching);
         let hub = Rc::clone(self);
         spawn_local(async move {
-            let file = hub.fetch_policy(&entry).await;
+            let file = hub.fetch_policy(&id, &file, &sha256).await;
             if let Err(problem) = &file {
-                hub.notice(format!("The policy {} cannot be used ({problem}); the closed form decides.", entry.id));
+                hub.notice(format!("The policy {id} cannot be used ({problem}); the closed form decides."));
             }
             let file = file.map_or(File::Missing, |held| File::Ready(Rc::new(held)));
-            hub.policies.files.borrow_mut().insert(users, file);
+            hub.policies.files.borrow_mut().insert(id, file);
             hub.show_world();
         });
         None
     }
 
-    async fn fetch_policy(&self, entry: &PolicyEntry) -> Result<Held, String> {
-        if !is_plain_path(&entry.file) {
+    async fn fetch_policy(&self, id: &str, file: &str, expected_sha256: &str) -> Result<Held, String> {
+        if !is_plain_path(file) {
             return Err("its entry in the manifest is damaged".to_owned());
         }
-        let url = self.server().url(&format!("policies/{}", entry.file));
+        let url = self.server().url(&format!("policies/{file}"));
         let bytes = fetch::bytes(&url, MAX_FILE_BYTES).await?;
         let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        if sha256 != entry.sha256 {
+        if sha256 != expected_sha256 {
             return Err("the file is not the one that the manifest describes".to_owned());
         }
-        self.hold(entry.id.clone(), bytes)
+        self.hold(id.to_owned(), bytes)
     }
 
     /// Switches the backend and says which one decides from now on.
