@@ -14,7 +14,7 @@ use crate::url::{from_name, wire_name};
 use crate::{dom, sliders};
 
 /// Most devices that a policy ships for.
-const MAX_USERS: usize = 5;
+const MAX_USERS: usize = 10;
 
 /// The panel.
 #[component]
