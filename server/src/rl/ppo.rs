@@ -6,6 +6,7 @@
 //! Ours: Beta-distributed actions in the equal-received-power map, many environments, and γ = 0 by default, because in the
 //! paper's system no action moves the state: every slot is a problem of its own, and any longer credit only adds noise.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -193,6 +194,26 @@ struct Losses {
     kl: f64,
     clipped: f64,
     count: f64,
+}
+
+impl Losses {
+    /// Means, under cleanrl's keys: the critic's mean squared error, the clipped surrogate, the policy's entropy, the means
+    /// of −ln ρ and of ρ − 1 − ln ρ, the share of ratios outside the clip range; and
+    /// 1 − Var(target − value) / Var(target) from before the update.
+    fn named(&self, explained_variance: f64) -> BTreeMap<String, f64> {
+        let means = [
+            ("losses/value_loss", self.value),
+            ("losses/policy_loss", self.policy),
+            ("losses/entropy", self.entropy),
+            ("losses/old_approx_kl", self.old_kl),
+            ("losses/approx_kl", self.kl),
+            ("losses/clipfrac", self.clipped),
+        ];
+        let mut out: BTreeMap<_, _> =
+            means.into_iter().map(|(name, sum)| (name.to_owned(), sum / self.count)).collect();
+        out.insert("losses/explained_variance".to_owned(), explained_variance);
+        out
+    }
 }
 
 struct Learner<'a> {
@@ -387,13 +408,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
                 / experience.rewards.len() as f64,
             learning_rate: rate,
             steps_per_second: (progress.steps - begun_at) as f64 / begun.elapsed().as_secs_f64().max(1e-9),
-            value_loss: sums.value / sums.count,
-            policy_loss: sums.policy / sums.count,
-            entropy: sums.entropy / sums.count,
-            old_approx_kl: sums.old_kl / sums.count,
-            approx_kl: sums.kl / sums.count,
-            clipfrac: sums.clipped / sums.count,
-            explained_variance,
+            losses: sums.named(explained_variance),
             eval_reward: None,
             eval_ratio: None,
         };

@@ -9,6 +9,7 @@
 //! ```
 //! Files appear under their names only when complete: they are written beside and then renamed.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ pub struct Progress {
     pub best_reward: Option<f64>,
 }
 
-/// One line of `metrics.jsonl`, with cleanrl's keys.
+/// One line of `metrics.jsonl`, with cleanrl's keys: what every algorithm has, and its own scalars.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Environment steps so far.
@@ -84,33 +85,15 @@ pub struct Metrics {
     /// Environment steps a second since the start.
     #[serde(rename = "charts/SPS")]
     pub steps_per_second: f64,
-    /// Mean squared error of the critic.
-    #[serde(rename = "losses/value_loss")]
-    pub value_loss: f64,
-    /// Clipped surrogate.
-    #[serde(rename = "losses/policy_loss")]
-    pub policy_loss: f64,
-    /// Entropy of the policy.
-    #[serde(rename = "losses/entropy")]
-    pub entropy: f64,
-    /// Mean of −ln ρ.
-    #[serde(rename = "losses/old_approx_kl")]
-    pub old_approx_kl: f64,
-    /// Mean of ρ − 1 − ln ρ.
-    #[serde(rename = "losses/approx_kl")]
-    pub approx_kl: f64,
-    /// Share of ratios outside the clip range.
-    #[serde(rename = "losses/clipfrac")]
-    pub clipfrac: f64,
-    /// 1 − Var(target − value) / Var(target), before the update.
-    #[serde(rename = "losses/explained_variance")]
-    pub explained_variance: f64,
     /// Mean reward of the mean action on the evaluation slots, when evaluated.
     #[serde(rename = "eval/reward", default, skip_serializing_if = "Option::is_none")]
     pub eval_reward: Option<f64>,
     /// The same as a share of the optimum there.
     #[serde(rename = "eval/ratio", default, skip_serializing_if = "Option::is_none")]
     pub eval_ratio: Option<f64>,
+    /// What the algorithm reports of its learning, under `losses/…` keys; each algorithm's file names its own.
+    #[serde(flatten)]
+    pub losses: BTreeMap<String, f64>,
 }
 
 /// An open run folder.
