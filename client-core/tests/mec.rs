@@ -4,7 +4,7 @@ use client_core::mec::channel::{self, Position, Scatter};
 use client_core::mec::world::nth_seed;
 use client_core::mec::{
     MecParams, OracleEffort, QosKnowledge, Quality, ServerShare, StaticPolicy, UserDecision, UserOutcome, UserSlot,
-    Variant, World, evaluate, oracle, qos,
+    Variant, VecEnv, World, evaluate, oracle, qos,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -225,6 +225,32 @@ fn a_world_is_determined_by_its_seed_and_not_by_decisions() {
         }
         assert_ne!(a.slots(), World::new(params, 8).slots());
     }
+}
+
+#[test]
+fn worlds_go_on_from_a_snapshot_as_if_nothing_had_been() {
+    for variant in Variant::ALL {
+        let params = MecParams { horizon: 7, ..MecParams::with_users(3).with_variant(variant) };
+        let mut straight = VecEnv::new(params, 2, 11);
+        let live = |envs: &mut VecEnv, slots: std::ops::Range<u32>| {
+            let mut told = Vec::new();
+            for slot in slots {
+                let decision = UserDecision { alpha: f64::from(slot % 4) / 3.0, power_w: 0.1 + f64::from(slot % 3) };
+                let rewards: Vec<f64> = envs.step(&[decision; 6]).iter().map(|r| r.totals.reward).collect();
+                envs.reset_truncated();
+                let seen: Vec<_> = envs.worlds().iter().map(World::observation).collect();
+                told.push((rewards, seen));
+            }
+            told
+        };
+        // Past a time limit, and into the middle of an episode.
+        live(&mut straight, 0..10);
+        let mut resumed = VecEnv::restore(params, straight.snapshot()).expect("snapshot");
+        assert_eq!(live(&mut straight, 10..30), live(&mut resumed, 10..30), "{}", variant.name());
+    }
+    let snapshot = World::new(MecParams::with_users(3), 1).snapshot();
+    let error = World::restore(MecParams::with_users(2), snapshot).expect_err("another number of users");
+    assert_eq!((error.wanted, error.found), (2, 3));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use rand_distr::{Distribution, StandardNormal};
 use super::params::Physics;
 
 /// The scattered part h̄ of the fading, a circularly symmetric complex Gaussian of unit power.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Scatter {
     /// Real part, variance 1/2.
     pub re: f64,
@@ -31,7 +31,7 @@ impl Scatter {
 }
 
 /// A position on the plane with the server's antenna above the origin, in metres.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Position {
     /// East of the server.
     pub x_m: f64,

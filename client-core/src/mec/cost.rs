@@ -37,7 +37,7 @@ pub fn latency_s(local_s: f64, uplink_s: f64, server_s: f64) -> f64 {
 }
 
 /// The three terms of (48), each pooled over the users.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Violations {
     /// Missing accuracy, summed over users.
     pub accuracy: f64,

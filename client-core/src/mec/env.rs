@@ -2,7 +2,7 @@
 
 use super::params::MecParams;
 use super::slot::{SlotTotals, UserDecision};
-use super::world::{UserObservation, World, nth_seed};
+use super::world::{SnapshotError, UserObservation, World, WorldSnapshot, nth_seed};
 
 /// What one environment gave for a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -29,6 +29,22 @@ impl VecEnv {
     pub fn new(params: MecParams, count: usize, seed: u64) -> Self {
         let worlds = (0..count).map(|i| World::new(params, nth_seed(seed, i as u64))).collect();
         Self { worlds, results: vec![StepResult::default(); count], users: params.users }
+    }
+
+    /// What [`VecEnv::restore`] needs to go on from here.
+    pub fn snapshot(&self) -> Vec<WorldSnapshot> {
+        self.worlds.iter().map(World::snapshot).collect()
+    }
+
+    /// The worlds that a snapshot was taken of; `params` are the ones that they had then.
+    ///
+    /// # Errors
+    /// When a world has another number of users than the parameters.
+    pub fn restore(params: MecParams, snapshot: Vec<WorldSnapshot>) -> Result<Self, SnapshotError> {
+        let worlds = snapshot.into_iter().map(|world| World::restore(params, world));
+        let worlds = worlds.collect::<Result<Vec<_>, _>>()?;
+        let results = vec![StepResult::default(); worlds.len()];
+        Ok(Self { worlds, results, users: params.users })
     }
 
     /// Number of worlds.

@@ -42,4 +42,4 @@ pub use params::{MAX_USERS, MecParams, Physics, ServerShare, Variant};
 pub use qos::Quality;
 pub use settings::{Group, Scale, Setting, SettingError};
 pub use slot::{SlotTotals, UserDecision, UserOutcome, UserSlot, evaluate};
-pub use world::{UserObservation, UserView, World};
+pub use world::{SnapshotError, UserObservation, UserView, World, WorldSnapshot};

@@ -33,7 +33,7 @@ impl UserDecision {
 }
 
 /// What a user gets out of a slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct UserOutcome {
     /// Uplink rate r_k, (19).
     pub rate_bps: f64,
@@ -58,7 +58,7 @@ pub struct UserOutcome {
 }
 
 /// The sums over a slot's users.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SlotTotals {
     /// Σ L_k.
     pub latency_sum_s: f64,

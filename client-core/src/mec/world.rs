@@ -56,7 +56,7 @@ pub struct UserView {
     pub quality: Quality,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct UserState {
     position: Position,
     /// Where a walker is heading, in [`Variant::Mobile`].
@@ -85,6 +85,31 @@ pub struct World {
     slot_index: usize,
 }
 
+/// All that a [`World`] remembers, for a checkpoint: [`World::restore`] goes on exactly as the original would have. The
+/// parameters are not in it, they are written once beside many of these.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct WorldSnapshot {
+    rng: Xoshiro256PlusPlus,
+    policy_rng: Xoshiro256PlusPlus,
+    states: Vec<UserState>,
+    seen: Vec<(f64, f64)>,
+    decisions: Vec<UserDecision>,
+    outcomes: Vec<UserOutcome>,
+    totals: SlotTotals,
+    backlog_s: f64,
+    slot_index: usize,
+}
+
+/// A [`WorldSnapshot`] that does not belong to the parameters it should go on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot is not of a cell with {wanted} users, but of one with {found}")]
+pub struct SnapshotError {
+    /// Users of the parameters.
+    pub wanted: usize,
+    /// Users of the snapshot.
+    pub found: usize,
+}
+
 impl World {
     /// A world at the start of an episode. Equal parameters and seeds give equal worlds.
     ///
@@ -107,6 +132,51 @@ impl World {
         };
         world.reset();
         world
+    }
+
+    /// What [`World::restore`] needs to go on from here, random generators included.
+    pub fn snapshot(&self) -> WorldSnapshot {
+        WorldSnapshot {
+            rng: self.rng.clone(),
+            policy_rng: self.policy_rng.clone(),
+            states: self.states.clone(),
+            seen: self.seen.clone(),
+            decisions: self.decisions.clone(),
+            outcomes: self.outcomes.clone(),
+            totals: self.totals,
+            backlog_s: self.backlog_s,
+            slot_index: self.slot_index,
+        }
+    }
+
+    /// The world that a snapshot was taken of; `params` are the ones that it had then.
+    ///
+    /// # Errors
+    /// When the snapshot has another number of users than the parameters.
+    pub fn restore(params: MecParams, snapshot: WorldSnapshot) -> Result<Self, SnapshotError> {
+        let WorldSnapshot { rng, policy_rng, states, seen, decisions, outcomes, totals, backlog_s, slot_index } =
+            snapshot;
+        let wanted = params.users.min(MAX_USERS);
+        for found in [params.users, states.len(), seen.len(), decisions.len(), outcomes.len()] {
+            if found != wanted {
+                return Err(SnapshotError { wanted, found });
+            }
+        }
+        let mut world = Self {
+            physics: params.physics(),
+            rng,
+            policy_rng,
+            states,
+            slots: Vec::new(),
+            seen,
+            decisions,
+            outcomes,
+            totals,
+            backlog_s,
+            slot_index,
+        };
+        world.refresh();
+        Ok(world)
     }
 
     /// Starts the next episode: everything is drawn anew, except what was set by hand. Before its first slot one slot is

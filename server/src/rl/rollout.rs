@@ -1,7 +1,7 @@
 //! Stepping many simulated cells with a network and remembering what happened.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use client_core::mec::{MecParams, UserDecision, UserObservation, VecEnv};
+use client_core::mec::{MecParams, SnapshotError, UserDecision, UserObservation, VecEnv, WorldSnapshot};
 use client_core::policy::spaces::{self, ACTIONS_PER_USER, FEATURES_PER_USER};
 use client_core::policy::{ActionMap, Actor};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -35,7 +35,27 @@ pub struct Collector {
 impl Collector {
     /// `envs` cells from a seed.
     pub fn new(params: MecParams, envs: usize, seed: u64, action_map: ActionMap) -> Self {
-        let envs = VecEnv::new(params, envs, seed);
+        Self::of(VecEnv::new(params, envs, seed), action_map)
+    }
+
+    /// Goes on from a [`Collector::snapshot`] that was taken with the same parameters and action map.
+    ///
+    /// # Errors
+    /// When a cell has another number of users than the parameters.
+    pub fn restore(
+        params: MecParams,
+        snapshot: Vec<WorldSnapshot>,
+        action_map: ActionMap,
+    ) -> Result<Self, SnapshotError> {
+        Ok(Self::of(VecEnv::restore(params, snapshot)?, action_map))
+    }
+
+    /// The cells' whole state, for a checkpoint.
+    pub fn snapshot(&self) -> Vec<WorldSnapshot> {
+        self.envs.snapshot()
+    }
+
+    fn of(envs: VecEnv, action_map: ActionMap) -> Self {
         let rows = envs.len() * envs.users();
         let mut collector = Self {
             envs,
@@ -58,12 +78,37 @@ impl Collector {
         self.envs.users() * ACTIONS_PER_USER
     }
 
+    /// Network inputs of the present slots, a row an environment.
+    pub fn features(&self) -> &[f32] {
+        &self.features
+    }
+
     fn look(&mut self) {
         self.envs.observe(&mut self.seen);
         // All worlds have the same parameters, so one set of physics normalises all.
         if let Some(world) = self.envs.worlds().first() {
             spaces::features(world.physics(), &self.seen, &mut self.features);
         }
+    }
+
+    /// Steps every environment once with the given actions in [0, 1], a row an environment, and appends what happened to
+    /// `out`. Where a time limit was reached the next episode begins.
+    pub fn step(&mut self, actions: &[f32], out: &mut Experience) {
+        let (actions_per_row, users) = (self.actions(), self.envs.users());
+        let rows = self.envs.worlds().iter().zip(self.seen.chunks(users)).zip(actions.chunks(actions_per_row));
+        for (((world, seen), actions), out) in rows.zip(self.decisions.chunks_mut(users)) {
+            self.action_map.decisions(world.physics(), seen, actions, out);
+        }
+        out.features.extend_from_slice(&self.features);
+        out.actions.extend_from_slice(actions);
+        for result in self.envs.step(&self.decisions) {
+            out.rewards.push(result.totals.reward as f32);
+            out.truncated.push(result.truncated);
+        }
+        self.look();
+        out.next_features.extend_from_slice(&self.features);
+        self.envs.reset_truncated();
+        self.look();
     }
 
     /// Steps every environment `steps` times, sampling actions from the network. The network should be without gradients.
@@ -74,28 +119,14 @@ impl Collector {
         device: &Device,
         rng: &mut Xoshiro256PlusPlus,
     ) -> Experience {
-        let (inputs, actions_per_row, users) = (self.inputs(), self.actions(), self.envs.users());
         let mut out = Experience::default();
         for _ in 0..steps {
-            let input = TensorData::new(self.features.clone(), [self.envs.len(), inputs]);
+            let input = TensorData::new(self.features.clone(), [self.envs.len(), self.inputs()]);
             let parameters = actor.forward(Tensor::from_data(input, device)); // [envs, actions]
             let a: Vec<f32> = parameters.a.into_data().try_into_vec_as().unwrap_or_default();
             let b: Vec<f32> = parameters.b.into_data().try_into_vec_as().unwrap_or_default();
             let actions: Vec<f32> = a.iter().zip(&b).map(|(a, b)| beta::sample(*a, *b, rng)).collect();
-            let rows = self.envs.worlds().iter().zip(self.seen.chunks(users)).zip(actions.chunks(actions_per_row));
-            for (((world, seen), actions), out) in rows.zip(self.decisions.chunks_mut(users)) {
-                self.action_map.decisions(world.physics(), seen, actions, out);
-            }
-            out.features.extend_from_slice(&self.features);
-            out.actions.extend(actions);
-            for result in self.envs.step(&self.decisions) {
-                out.rewards.push(result.totals.reward as f32);
-                out.truncated.push(result.truncated);
-            }
-            self.look();
-            out.next_features.extend_from_slice(&self.features);
-            self.envs.reset_truncated();
-            self.look();
+            self.step(&actions, &mut out);
         }
         out
     }
