@@ -7,6 +7,7 @@
 //! paper's system no action moves the state: every slot is a problem of its own, and any longer credit only adds noise.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -291,15 +292,16 @@ impl Learner<'_> {
     }
 
     fn save(&self, run: &mut Run, progress: &Progress) -> Result<(), TrainError> {
-        let damaged = |path: &std::path::Path, e: &dyn std::fmt::Display| TrainError::Damaged {
-            path: path.to_owned(),
-            problem: e.to_string(),
-        };
-        let path = run.checkpoint_file("agent.bpk");
-        self.agent.clone().into_record().save(&path).map_err(|e| damaged(&path, &e))?;
-        let path = run.checkpoint_file("optimiser.bpk");
-        self.optimiser.save(&path).map_err(|e| damaged(&path, &e))?;
-        run.note_progress(progress)
+        run.checkpoint(progress, |folder| {
+            let damaged = |path: &Path, e: &dyn std::fmt::Display| TrainError::Damaged {
+                path: path.to_owned(),
+                problem: e.to_string(),
+            };
+            let path = folder.join("agent.bpk");
+            self.agent.clone().into_record().save(&path).map_err(|e| damaged(&path, &e))?;
+            let path = folder.join("optimiser.bpk");
+            self.optimiser.save(&path).map_err(|e| damaged(&path, &e))
+        })
     }
 }
 
@@ -339,7 +341,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
     };
     if progress.update > 0 {
         let path = run.checkpoint_file("agent.bpk");
-        let damaged = |path: &std::path::Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
+        let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
         learner.agent = learner.agent.clone().try_load_file(&path).map_err(|e| damaged(&path, e.to_string()))?;
         let path = run.checkpoint_file("optimiser.bpk");
         learner.optimiser = learner.optimiser.load(&path).map_err(|e| damaged(&path, e.to_string()))?;

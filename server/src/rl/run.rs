@@ -5,9 +5,10 @@
 //!     metrics.jsonl        one line an update
 //!     curves.svg           reward over steps, redrawn with every evaluation
 //!     policy.safetensors   the best policy so far, by its evaluation
-//!     checkpoint/          weights, optimiser and counters of the last good update
+//!     checkpoint/          weights, optimiser, worlds and counters of the last good update
 //! ```
-//! Files appear under their names only when complete: they are written beside and then renamed.
+//! Files appear under their names only when complete: they are written beside and then renamed. So does the checkpoint as a
+//! whole, so that its files always are of the same update.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +16,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use client_core::policy::PolicyError;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -96,6 +98,37 @@ pub struct Metrics {
     pub losses: BTreeMap<String, f64>,
 }
 
+/// Version of the checkpoints' files.
+pub const CHECKPOINT_VERSION: u32 = 1;
+
+/// Writes a part of a checkpoint, as CBOR: unlike JSON it gives every number back bit for bit.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_state<T: Serialize>(path: &Path, state: &T) -> Result<(), TrainError> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&(CHECKPOINT_VERSION, state), &mut bytes)
+        .map_err(|e| TrainError::Damaged { path: path.to_owned(), problem: e.to_string() })?;
+    fs::write(path, bytes).map_err(at(path))
+}
+
+/// Reads what [`write_state`] wrote.
+///
+/// # Errors
+/// When it cannot be read, or is of another version or another kind.
+pub fn read_state<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+    let damaged = |problem: String| TrainError::Damaged { path: path.to_owned(), problem };
+    let bytes = fs::read(path).map_err(at(path))?;
+    // The version first, so that another version is called that and not broken.
+    let (version, state): (u32, ciborium::Value) =
+        ciborium::from_reader(bytes.as_slice()).map_err(|e| damaged(e.to_string()))?;
+    if version != CHECKPOINT_VERSION {
+        let problem = format!("it is of checkpoint version {version}, this build reads {CHECKPOINT_VERSION}");
+        return Err(damaged(problem));
+    }
+    state.deserialized().map_err(|e| damaged(e.to_string()))
+}
+
 /// An open run folder.
 pub struct Run {
     dir: PathBuf,
@@ -132,8 +165,7 @@ impl Run {
         if dir.join("config.toml").exists() {
             return Err(TrainError::Exists(dir.to_owned()));
         }
-        let checkpoint = dir.join("checkpoint");
-        fs::create_dir_all(&checkpoint).map_err(at(&checkpoint))?;
+        fs::create_dir_all(dir).map_err(at(dir))?;
         let path = dir.join("config.toml");
         let damaged = |e: toml::ser::Error| TrainError::Damaged { path: path.clone(), problem: e.to_string() };
         let text = toml::to_string(config).map_err(damaged)?;
@@ -151,7 +183,12 @@ impl Run {
         let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
         let config: TrainConfig = toml::from_str(&text).map_err(|e| damaged(&path, e.to_string()))?;
         config.mec.validate().map_err(|e| damaged(&path, e.to_string()))?;
-        let path = dir.join("checkpoint/progress.json");
+        // Stopped between taking away the old checkpoint and renaming the new one, which is complete then.
+        let (checkpoint, beside) = (dir.join("checkpoint"), dir.join("checkpoint.part"));
+        if !checkpoint.exists() && beside.join("progress.json").exists() {
+            fs::rename(&beside, &checkpoint).map_err(at(&checkpoint))?;
+        }
+        let path = checkpoint.join("progress.json");
         let progress: Progress = match fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text).map_err(|e| damaged(&path, e.to_string()))?,
             // Stopped before the first checkpoint: begin again.
@@ -159,23 +196,22 @@ impl Run {
             Err(e) => return Err(at(&path)(e)),
         };
         let path = dir.join("metrics.jsonl");
-        let mut history = Vec::new();
+        let (mut history, mut kept) = (Vec::new(), String::new());
         if path.exists() {
             for line in BufReader::new(File::open(&path).map_err(at(&path))?).lines() {
                 let line = line.map_err(at(&path))?;
                 // A line cut short by a crash is dropped, and so is whatever came after the checkpoint.
                 match serde_json::from_str::<Metrics>(&line) {
-                    Ok(metrics) if metrics.global_step <= progress.steps => history.push(metrics),
+                    Ok(metrics) if metrics.global_step <= progress.steps => {
+                        history.push(metrics);
+                        kept += &line;
+                        kept.push('\n');
+                    }
                     _ => break,
                 }
             }
         }
-        let mut text = String::new();
-        for metrics in &history {
-            text += &serde_json::to_string(metrics).map_err(|e| damaged(&path, e.to_string()))?;
-            text.push('\n');
-        }
-        write_whole(&path, text.as_bytes())?;
+        write_whole(&path, kept.as_bytes())?;
         Ok((Self::open_metrics(dir, progress, history)?, config))
     }
 
@@ -244,16 +280,72 @@ impl Run {
         write_whole(&self.dir.join("policy.safetensors"), bytes)
     }
 
-    /// Notes where the checkpoint that was just written stands; the last thing that a checkpoint does.
+    /// Replaces the checkpoint by the files that `write` puts into the folder that it is given.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn note_progress(&mut self, progress: &Progress) -> Result<(), TrainError> {
-        let path = self.checkpoint_file("progress.json");
+    /// When they cannot be written; the old checkpoint stays then.
+    pub fn checkpoint(
+        &mut self,
+        progress: &Progress,
+        write: impl FnOnce(&Path) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        let (checkpoint, beside) = (self.dir.join("checkpoint"), self.dir.join("checkpoint.part"));
+        if beside.exists() {
+            fs::remove_dir_all(&beside).map_err(at(&beside))?;
+        }
+        fs::create_dir_all(&beside).map_err(at(&beside))?;
+        write(&beside)?;
+        // Last: with it the new folder is complete, see `resume`.
+        let path = beside.join("progress.json");
         let text = serde_json::to_string(progress)
             .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
         write_whole(&path, text.as_bytes())?;
+        if checkpoint.exists() {
+            fs::remove_dir_all(&checkpoint).map_err(at(&checkpoint))?;
+        }
+        fs::rename(&beside, &checkpoint).map_err(at(&checkpoint))?;
         self.progress = progress.clone();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_replaced_as_a_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("folder");
+        let config = TrainConfig::new(1);
+        let mut run = Run::create(dir.path(), &config).expect("run");
+        let progress = |update| Progress { update, steps: update, ..Progress::default() };
+        let save = |run: &mut Run, update: u64| {
+            run.checkpoint(&progress(update), |part| write_state(&part.join("numbers"), &(update, 0.1 + 0.2)))
+        };
+        save(&mut run, 1).expect("saved");
+        save(&mut run, 2).expect("saved");
+        let broken = run.checkpoint(&progress(3), |part| {
+            write_state(&part.join("numbers"), &3)?;
+            Err(TrainError::NotANumber { update: 3, what: "loss" })
+        });
+        assert!(broken.is_err());
+        let read = |run: &Run| read_state::<(u64, f64)>(&run.checkpoint_file("numbers"));
+        let (run, same) = Run::resume(dir.path()).expect("resumed");
+        assert_eq!((run.progress.update, same), (2, config));
+        assert_eq!(read(&run).expect("state"), (2, 0.1 + 0.2));
+
+        // Stopped just before the last rename.
+        fs::remove_dir_all(dir.path().join("checkpoint.part")).expect("removed");
+        fs::rename(dir.path().join("checkpoint"), dir.path().join("checkpoint.part")).expect("renamed");
+        let (run, _) = Run::resume(dir.path()).expect("resumed");
+        assert_eq!((run.progress.update, read(&run).expect("state").0), (2, 2));
+
+        let mut foreign = Vec::new();
+        ciborium::into_writer(&(CHECKPOINT_VERSION + 1, 0), &mut foreign).expect("bytes");
+        for (bytes, said) in [(foreign.as_slice(), "version 2"), (&[0x82, 0x01], "damaged"), (&[], "damaged")] {
+            fs::write(run.checkpoint_file("numbers"), bytes).expect("written");
+            let error = read(&run).expect_err("refused").to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 }
