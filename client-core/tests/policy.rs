@@ -3,7 +3,7 @@
 
 use burn::tensor::Device;
 use client_core::mec::{MecParams, World};
-use client_core::policy::actor::ActorConfig;
+use client_core::policy::actor::{Actor, ActorConfig, Head};
 use client_core::policy::file::{self, PolicyError, PolicyHeader};
 use client_core::policy::{ActionMap, GoldenDecisions, Policy, PolicyManifest};
 use sha2::{Digest, Sha256};
@@ -56,11 +56,12 @@ fn damaged_or_foreign_files_are_refused_with_a_reason() {
     assert!(load(b"not a policy").contains("cannot be read"));
     assert!(load(&[]).contains("cannot be read"));
     // Each case changes a few header bytes to others of the same length.
-    let cases: [(&[u8], &[u8], &str); 5] = [
+    let cases: [(&[u8], &[u8], &str); 6] = [
         (b"version\\\":1,", b"version\\\":9,", "file version 9"),
         (b"spaces\\\":1,", b"spaces\\\":0,", "spaces version 0"),
         (b"users\\\":2,", b"users\\\":3,", "layers.0.weight should be F32 [21, 16]"),
         (b"hidden\\\":[16,", b"hidden\\\":[-6,", "invalid value"),
+        (b"head\\\":\\\"beta", b"head\\\":\\\"bets", "unknown variant `bets`"),
         (b"received-10db", b"received-99db", "received-99db"),
     ];
     for (from, to, reason) in cases {
@@ -74,6 +75,32 @@ fn damaged_or_foreign_files_are_refused_with_a_reason() {
     let last = bad.len() - 4;
     bad[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     assert!(load(&bad).contains("not a finite number"));
+}
+
+#[test]
+fn each_head_deploys_its_mean_action() {
+    // Weights 0: the biases alone decide, the same in every state.
+    let (alpha, level) = (0.3f32, 0.5f32);
+    let unsquash = |action: f32| (2.0 * action - 1.0).atanh();
+    // Of a Beta distribution: 1 + softplus is 7 for `a` and 3 for `b`, and 3/(3 + 7) the wanted mean.
+    let (a, b) = (6f32.exp_m1().ln(), 2f32.exp_m1().ln());
+    let heads = [
+        (Head::Beta, vec![b, a, a, a], 0.3),
+        (Head::Deterministic, vec![unsquash(alpha), unsquash(level)], 0.3),
+        (Head::SquashedGaussian, vec![unsquash(alpha), unsquash(level), 1.5, -3.0], 0.3),
+    ];
+    for (head, bias, want) in heads {
+        let config = ActorConfig { hidden: Vec::new(), head, ..ActorConfig::new(1) };
+        let actor = Actor::from_values(&config, vec![(vec![0.0; 7 * bias.len()], bias)], &Device::flex());
+        let (action_map, algo) = (ActionMap::LinearWatts, "test".to_owned());
+        let header = PolicyHeader { config, action_map, algo, seed: 1, steps: 0 };
+        let policy = Policy::load(&file::to_bytes(&header, &actor).expect("bytes"), &Device::flex()).expect("policy");
+        assert_eq!(policy.header(), &header);
+        let world = World::new(MecParams::with_users(1), 1);
+        let decision = pollster::block_on(policy.decide(world.physics(), &world.observation())).expect("decision")[0];
+        let power_w = world.physics().p_max_w / 2.0;
+        assert!((decision.alpha - want).abs() < 1e-6 && (decision.power_w - power_w).abs() < 1e-6, "{decision:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! The network: two hidden layers and, for each action of each user, the two parameters of a Beta distribution.
+//! The network: hidden layers and a head that gives, for each action of each user, what its [`Head`] needs.
 //!
-//! A Beta distribution lives on [0, 1] like the actions do, so exploring never piles up probability at the edges as a
-//! clipped Gaussian does. The deployed action is its mean.
+//! Policy-gradient learners take Beta distributions: these live on [0, 1] like the actions do, so exploring never piles up
+//! probability at the edges as a clipped Gaussian does. TD3 and DDPG learn the action itself, SAC a squashed Gaussian. All
+//! three deploy without sampling, through [`Actor::action`].
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
@@ -22,22 +23,34 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Tanh, Self::Relu];
-
-    /// The name used in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tanh => "tanh",
-            Self::Relu => "relu",
-        }
-    }
-
     /// Applies it, element by element.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Tanh => tanh(x),
             Self::Relu => relu(x),
+        }
+    }
+}
+
+/// What the outputs of the last layer mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Head {
+    /// Both parameters of a Beta distribution, 1 + softplus each; the deployed action is its mean.
+    #[default]
+    Beta,
+    /// The action x itself, squashed to (1 + tanh x)/2.
+    Deterministic,
+    /// Mean μ and ln σ of a Gaussian whose draws x become (1 + tanh x)/2; the deployed action is the one of μ.
+    SquashedGaussian,
+}
+
+impl Head {
+    /// Outputs an action.
+    pub fn outputs(self) -> usize {
+        match self {
+            Self::Deterministic => 1,
+            Self::Beta | Self::SquashedGaussian => 2,
         }
     }
 }
@@ -51,12 +64,14 @@ pub struct ActorConfig {
     pub hidden: Vec<usize>,
     /// Nonlinearity.
     pub activation: Activation,
+    /// Meaning of the outputs.
+    pub head: Head,
 }
 
 impl ActorConfig {
-    /// The paper's 2×256 for K users.
+    /// The paper's 2×256 for K users, with Beta distributions.
     pub fn new(users: usize) -> Self {
-        Self { users, hidden: vec![256, 256], activation: Activation::Tanh }
+        Self { users, hidden: vec![256, 256], activation: Activation::Tanh, head: Head::Beta }
     }
 
     /// Network inputs.
@@ -64,7 +79,7 @@ impl ActorConfig {
         self.users * FEATURES_PER_USER
     }
 
-    /// Actions, half of the network's outputs.
+    /// Actions; the network has [`Head::outputs`] outputs for each.
     pub fn actions(&self) -> usize {
         self.users * ACTIONS_PER_USER
     }
@@ -73,8 +88,12 @@ impl ActorConfig {
     pub fn layers(&self) -> Vec<[usize; 2]> {
         let mut sizes = vec![self.inputs()];
         sizes.extend(&self.hidden);
-        sizes.push(2 * self.actions());
+        sizes.push(self.head.outputs() * self.actions());
         sizes.windows(2).map(|pair| [pair[0], pair[1]]).collect()
+    }
+
+    fn actor(&self, layers: Vec<Linear>) -> Actor {
+        Actor { layers, activation: self.activation, head: self.head }
     }
 
     /// A fresh network: orthogonal weights (gain √2, the head 0.01, so that the first policy is the same everywhere),
@@ -89,7 +108,7 @@ impl ActorConfig {
             linear.bias = Some(Param::from_tensor(Tensor::zeros([*outputs], device)));
             linear
         };
-        Actor { layers: shapes.iter().enumerate().map(layer).collect(), activation: self.activation.name().to_owned() }
+        self.actor(shapes.iter().enumerate().map(layer).collect())
     }
 }
 
@@ -99,7 +118,9 @@ pub struct Actor {
     /// Hidden layers and the head.
     pub layers: Vec<Linear>,
     #[module(skip)]
-    activation: String,
+    activation: Activation,
+    #[module(skip)]
+    head: Head,
 }
 
 /// Parameters of the actions' Beta distributions, both over 1 (unimodal) and of shape `[batch, actions]`.
@@ -119,6 +140,17 @@ impl BetaParameters {
     }
 }
 
+/// Unbounded numbers into [0, 1].
+pub fn squash(x: Tensor<2>) -> Tensor<2> {
+    tanh(x).add_scalar(1.0).mul_scalar(0.5)
+}
+
+fn halves(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let [batch, outputs] = x.dims();
+    let half = outputs / 2;
+    (x.clone().slice([0..batch, 0..half]), x.slice([0..batch, half..outputs]))
+}
+
 impl Actor {
     /// Builds the network from `(weight, bias)` of each layer, weights in row-major order `[inputs, outputs]`.
     pub fn from_values(config: &ActorConfig, values: Vec<(Vec<f32>, Vec<f32>)>, device: &Device) -> Self {
@@ -126,23 +158,39 @@ impl Actor {
             weight: Param::from_data(TensorData::new(weight, [inputs, outputs]), device),
             bias: Some(Param::from_data(TensorData::new(bias, [outputs]), device)),
         });
-        Self { layers: layers.collect(), activation: config.activation.name().to_owned() }
+        config.actor(layers.collect())
     }
 
-    /// `[batch, inputs]` → the actions' distributions.
-    pub fn forward(&self, features: Tensor<2>) -> BetaParameters {
-        let activation = Activation::ALL.into_iter().find(|a| a.name() == self.activation).unwrap_or_default();
+    /// `[batch, inputs]` → `[batch, outputs]`, what the last layer gives.
+    pub fn outputs(&self, features: Tensor<2>) -> Tensor<2> {
         let last = self.layers.len().saturating_sub(1);
         let mut x = features;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x); // [batch, units]
             if i < last {
-                x = activation.forward(x);
+                x = self.activation.forward(x);
             }
         }
-        let [batch, outputs] = x.dims();
-        let actions = outputs / 2;
-        let shape = softplus(x, 1.0).add_scalar(1.0);
-        BetaParameters { a: shape.clone().slice([0..batch, 0..actions]), b: shape.slice([0..batch, actions..outputs]) }
+        x
+    }
+
+    /// `[batch, inputs]` → the actions' distributions, for a [`Head::Beta`].
+    pub fn forward(&self, features: Tensor<2>) -> BetaParameters {
+        let (a, b) = halves(softplus(self.outputs(features), 1.0).add_scalar(1.0));
+        BetaParameters { a, b }
+    }
+
+    /// `[batch, inputs]` → mean and ln σ of the Gaussians before squashing, for a [`Head::SquashedGaussian`].
+    pub fn gaussian(&self, features: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        halves(self.outputs(features))
+    }
+
+    /// `[batch, inputs]` → the action that a deployed policy takes, `[batch, actions]` in [0, 1], whatever the head.
+    pub fn action(&self, features: Tensor<2>) -> Tensor<2> {
+        match self.head {
+            Head::Beta => self.forward(features).mean(),
+            Head::Deterministic => squash(self.outputs(features)),
+            Head::SquashedGaussian => squash(self.gaussian(features).0),
+        }
     }
 }

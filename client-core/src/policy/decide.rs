@@ -68,7 +68,7 @@ impl Policy {
         let mut features = vec![0.0; seen.len() * FEATURES_PER_USER];
         spaces::features(physics, seen, &mut features);
         let input = TensorData::new(features, [batch, users * FEATURES_PER_USER]);
-        let actions = self.actor.forward(Tensor::from_data(input, &self.device)).mean(); // [batch, actions]
+        let actions = self.actor.action(Tensor::from_data(input, &self.device)); // [batch, actions]
         let failed = |e: String| PolicyError::Device(e);
         let actions = actions.into_data_async().await.map_err(|e| failed(e.to_string()))?;
         let actions = actions.try_into_vec_as::<f32>().map_err(|e| failed(format!("{e:?}")))?;

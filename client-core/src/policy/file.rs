@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use thiserror::Error;
 
-use super::actor::{Activation, Actor, ActorConfig};
+use super::actor::{Activation, Actor, ActorConfig, Head};
 use super::spaces::{ActionMap, SPACES_VERSION};
 use crate::mec::params::MAX_USERS;
 
@@ -93,7 +93,7 @@ struct HeaderWire {
     users: usize,
     hidden: Vec<usize>,
     activation: Activation,
-    head: String,
+    head: Head,
     action_map: ActionMap,
     algo: String,
     seed: u64,
@@ -108,7 +108,6 @@ struct Versions {
 }
 
 const METADATA_KEY: &str = "tandem_policy";
-const HEAD: &str = "beta";
 
 impl PolicyHeader {
     fn to_metadata(&self) -> Result<HashMap<String, String>, PolicyError> {
@@ -118,7 +117,7 @@ impl PolicyHeader {
             users: self.config.users,
             hidden: self.config.hidden.clone(),
             activation: self.config.activation,
-            head: HEAD.to_owned(),
+            head: self.config.head,
             action_map: self.action_map,
             algo: self.algo.clone(),
             seed: self.seed,
@@ -142,16 +141,13 @@ impl PolicyHeader {
         }
         let HeaderWire { users, hidden, activation, head, action_map, algo, seed, steps, .. } =
             serde_json::from_str(json).map_err(broken)?;
-        if head != HEAD {
-            return Err(refuse("head", format!("is `{head}` instead of `{HEAD}`")));
-        }
         if users == 0 || users > MAX_USERS {
             return Err(refuse("users", format!("{users} is not in 1..={MAX_USERS}")));
         }
         if hidden.len() > MAX_LAYERS || hidden.iter().any(|units| *units == 0 || *units > MAX_UNITS) {
             return Err(refuse("hidden", format!("{hidden:?} is out of range")));
         }
-        Ok(Self { config: ActorConfig { users, hidden, activation }, action_map, algo, seed, steps })
+        Ok(Self { config: ActorConfig { users, hidden, activation, head }, action_map, algo, seed, steps })
     }
 }
 

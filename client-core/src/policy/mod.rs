@@ -21,7 +21,7 @@ pub mod file;
 pub mod manifest;
 pub mod spaces;
 
-pub use actor::{Activation, Actor, ActorConfig};
+pub use actor::{Activation, Actor, ActorConfig, Head};
 pub use decide::Policy;
 pub use file::{PolicyError, PolicyHeader};
 pub use manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest};
