@@ -5,9 +5,11 @@
 //! | [`config`] | what a training run is: algorithm, system, budget; written beside its results |
 //! | [`ppo`] | proximal policy optimisation, one file from top to bottom |
 //! | [`beta`] | the Beta distribution of the actions: sampling, log-probability, entropy |
+//! | [`nets`] | value networks, their first weights, Polyak averaging |
 //! | [`rollout`] | stepping many simulated cells with a network and remembering what happened |
 //! | [`evaluate`] | any policy, learned or not, on fresh slots: reward, latency, energy, broken limits |
 //! | [`run`] | the run folder: configuration, metrics, curves, checkpoints, the best policy so far |
+//! | [`session`] | what every algorithm does around its updates: evaluate, log, keep the best policy |
 //! | [`curves`] | a small SVG of the learning curve |
 //! | [`ship`] | putting a policy and its evaluation into the folder that the page downloads from |
 //!
@@ -21,9 +23,11 @@ pub mod beta;
 pub mod config;
 pub mod curves;
 pub mod evaluate;
+pub mod nets;
 pub mod ppo;
 pub mod rollout;
 pub mod run;
+pub mod session;
 pub mod ship;
 
 use std::sync::atomic::AtomicBool;

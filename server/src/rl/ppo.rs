@@ -7,19 +7,14 @@
 //! paper's system no action moves the state: every slot is a problem of its own, and any longer credit only adds noise.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
 use burn::grad_clipping::GradientClippingConfig;
-use burn::module::{Module, Param};
-use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use client_core::mec::world::nth_seed;
-use client_core::mec::{QosKnowledge, StaticPolicy};
-use client_core::policy::actor::{Activation, Actor, ActorConfig};
-use client_core::policy::{Policy, PolicyHeader, file};
+use client_core::policy::{Activation, Actor, ActorConfig};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -28,9 +23,10 @@ use serde::{Deserialize, Serialize};
 use super::Ending;
 use super::beta;
 use super::config::TrainConfig;
-use super::evaluate::{Bench, Judged};
+use super::nets::{self, Critic, column, host, rows};
 use super::rollout::{Collector, Experience};
-use super::run::{Metrics, Progress, Run, TrainError};
+use super::run::{Progress, Run, TrainError};
+use super::session::{Session, Update};
 
 /// How advantages are estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -100,58 +96,10 @@ impl Default for PpoConfig {
     }
 }
 
-/// The value network V_φ.
-#[derive(Module, Debug)]
-struct Critic {
-    layers: Vec<Linear>,
-}
-
-impl Critic {
-    fn new(inputs: usize, hidden: &[usize], device: &Device) -> Self {
-        let mut sizes = vec![inputs];
-        sizes.extend(hidden);
-        sizes.push(1);
-        let last = sizes.len() - 2;
-        let layer = |(i, pair): (usize, &[usize])| {
-            let gain = if i == last { 1.0 } else { std::f64::consts::SQRT_2 };
-            let config = LinearConfig::new(pair[0], pair[1]).with_initializer(Initializer::Orthogonal { gain });
-            let mut linear = config.init(device);
-            linear.bias = Some(Param::from_tensor(Tensor::zeros([pair[1]], device)));
-            linear
-        };
-        Self { layers: sizes.windows(2).enumerate().map(layer).collect() }
-    }
-
-    /// `[batch, inputs]` → `[batch]`
-    fn forward(&self, features: Tensor<2>, activation: Activation) -> Tensor<1> {
-        let last = self.layers.len() - 1;
-        let mut x = features;
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x);
-            if i < last {
-                x = activation.forward(x);
-            }
-        }
-        x.squeeze_dim(1)
-    }
-}
-
 #[derive(Module, Debug)]
 struct Agent {
     actor: Actor,
     critic: Critic,
-}
-
-fn rows(values: &[f32], width: usize, device: &Device) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [values.len() / width, width]), device)
-}
-
-fn column(values: &[f32], device: &Device) -> Tensor<1> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
-}
-
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_into_vec_as().unwrap_or_default()
 }
 
 /// Advantages and the critic's targets, one of each a row. Rows are step after step, within a step environment after
@@ -293,14 +241,8 @@ impl Learner<'_> {
 
     fn save(&self, run: &mut Run, progress: &Progress) -> Result<(), TrainError> {
         run.checkpoint(progress, |folder| {
-            let damaged = |path: &Path, e: &dyn std::fmt::Display| TrainError::Damaged {
-                path: path.to_owned(),
-                problem: e.to_string(),
-            };
-            let path = folder.join("agent.bpk");
-            self.agent.clone().into_record().save(&path).map_err(|e| damaged(&path, &e))?;
-            let path = folder.join("optimiser.bpk");
-            self.optimiser.save(&path).map_err(|e| damaged(&path, &e))
+            nets::save_module(&self.agent, &folder.join("agent.bpk"))?;
+            nets::save_optimiser(&self.optimiser, &folder.join("optimiser.bpk"))
         })
     }
 }
@@ -315,16 +257,17 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
     let ppo = &config.ppo;
     let plain = Device::flex();
     let device = Device::flex().autodiff();
-    let mut progress = run.progress.clone();
     // Streams of their own for weights, worlds, exploration and evaluation; a resumed run must not live through the same
     // worlds again.
-    let stream = |n: u64| nth_seed(config.seed, n + 16 * progress.update);
+    let stream = |n: u64| nth_seed(config.seed, n + 16 * run.progress.update);
     device.seed(stream(0));
     plain.seed(stream(0));
     let actor_config =
         ActorConfig { hidden: ppo.hidden.clone(), activation: ppo.activation, ..ActorConfig::new(config.mec.users) };
-    let agent =
-        Agent { actor: actor_config.init(&device), critic: Critic::new(actor_config.inputs(), &ppo.hidden, &device) };
+    let agent = Agent {
+        actor: actor_config.init(&device),
+        critic: Critic::orthogonal(actor_config.inputs(), &ppo.hidden, &device),
+    };
     let optimiser = AdamConfig::new()
         .with_epsilon(1e-5)
         .with_grad_clipping(Some(GradientClippingConfig::Norm(ppo.max_grad_norm)))
@@ -339,26 +282,17 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
         inputs: actor_config.inputs(),
         actions: actor_config.actions(),
     };
-    if progress.update > 0 {
-        let path = run.checkpoint_file("agent.bpk");
-        let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
-        learner.agent = learner.agent.clone().try_load_file(&path).map_err(|e| damaged(&path, e.to_string()))?;
-        let path = run.checkpoint_file("optimiser.bpk");
-        learner.optimiser = learner.optimiser.load(&path).map_err(|e| damaged(&path, e.to_string()))?;
+    if run.progress.update > 0 {
+        learner.agent = nets::load_module(learner.agent, &run.checkpoint_file("agent.bpk"))?;
+        learner.optimiser = nets::load_optimiser(learner.optimiser, &run.checkpoint_file("optimiser.bpk"))?;
     }
     let mut collector = Collector::new(config.mec, config.envs, stream(2), config.action_map);
 
-    // The same evaluation slots however often the run was resumed.
-    let bench = Bench::new(config.mec, config.eval_slots, nth_seed(config.seed, u64::MAX - 1));
-    let optimum = bench.score(Judged::Optimum)?.reward;
-    let closed_form = bench.score(Judged::Static(StaticPolicy::ClosedForm(QosKnowledge::Mean)))?.reward;
-    run.references = vec![("optimum", optimum), ("closed form", closed_form)];
-
     let batch = (config.envs * ppo.rollout_steps) as u64;
-    let updates = config.steps.div_ceil(batch.max(1));
-    let (begun, begun_at) = (Instant::now(), progress.steps);
-    while progress.update < updates {
-        let left = 1.0 - progress.update as f64 / updates as f64;
+    let mut session = Session::open(config, run, stop, actor_config, batch)?;
+    while session.progress.update < session.updates {
+        let progress = &mut session.progress;
+        let left = 1.0 - progress.update as f64 / session.updates as f64;
         let rate = if ppo.anneal { ppo.learning_rate * left } else { ppo.learning_rate };
 
         // Experience.
@@ -398,47 +332,19 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
                 }
             }
         }
-        progress.update += 1;
-        progress.steps += batch;
 
-        // Evaluation, logging, checkpoint.
-        let stopped = stop.load(Ordering::Relaxed);
-        let last = progress.update == updates || stopped;
-        let mut metrics = Metrics {
-            global_step: progress.steps,
-            mean_reward: experience.rewards.iter().map(|r| f64::from(*r)).sum::<f64>()
-                / experience.rewards.len() as f64,
+        let actor = learner.agent.actor.valid();
+        let next = session.finish_update(Update {
+            actor: &actor,
+            steps: batch,
+            mean_reward: experience.mean_reward(),
             learning_rate: rate,
-            steps_per_second: (progress.steps - begun_at) as f64 / begun.elapsed().as_secs_f64().max(1e-9),
             losses: sums.named(explained_variance),
-            eval_reward: None,
-            eval_ratio: None,
-        };
-        if last || progress.update.is_multiple_of(config.eval_every.max(1)) {
-            let header = PolicyHeader {
-                config: actor_config.clone(),
-                action_map: config.action_map,
-                algo: config.algo.name().to_owned(),
-                seed: config.seed,
-                steps: progress.steps,
-            };
-            let actor = learner.agent.actor.valid();
-            let bytes = file::to_bytes(&header, &actor)?;
-            let reward = bench.score(Judged::Learned(&Policy::new(header, actor, &plain)))?.reward;
-            if !reward.is_finite() {
-                return Err(TrainError::NotANumber { update: progress.update, what: "reward" });
-            }
-            if progress.best_reward.is_none_or(|best| reward > best) {
-                progress.best_reward = Some(reward);
-                run.keep_policy(&bytes)?;
-            }
-            (metrics.eval_reward, metrics.eval_ratio) = (Some(reward), Some(reward / optimum));
+        })?;
+        if next.checkpoint {
+            learner.save(session.run, &session.progress)?;
         }
-        run.log(metrics)?;
-        if last || progress.update.is_multiple_of(config.checkpoint_every.max(1)) {
-            learner.save(run, &progress)?;
-        }
-        if stopped {
+        if next.stopped {
             return Ok(Ending::Stopped);
         }
     }

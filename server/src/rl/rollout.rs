@@ -23,6 +23,13 @@ pub struct Experience {
     pub truncated: Vec<bool>,
 }
 
+impl Experience {
+    /// Mean of the rewards.
+    pub fn mean_reward(&self) -> f64 {
+        self.rewards.iter().map(|r| f64::from(*r)).sum::<f64>() / self.rewards.len().max(1) as f64
+    }
+}
+
 /// The environments and the buffers around them.
 pub struct Collector {
     envs: VecEnv,
