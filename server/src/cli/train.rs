@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::system::SystemArgs;
-use crate::rl::config::{Algo, TrainConfig};
+use crate::rl::config::{Algo, Preset, TrainConfig};
 use crate::rl::ppo::Credit;
 use crate::rl::run::Run;
 use crate::rl::{Ending, train};
@@ -19,6 +19,13 @@ pub struct Args {
     /// Algorithm.
     #[arg(long, value_enum, default_value_t = Algo::Ppo)]
     algo: Algo,
+    /// Hyper-parameters to begin from.
+    #[arg(long, value_enum, default_value_t = Preset::Paper)]
+    preset: Preset,
+    /// TOML file with any fields of a run's config.toml; what it leaves out comes from the preset, and flags win over it
+    /// (but not the system's flags over its [mec]).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     system: SystemArgs,
     /// Run folder; runs/ALGO-kK-seedS if left out.
@@ -27,15 +34,18 @@ pub struct Args {
     /// Go on with the run in the folder, with the configuration that it has; other flags are ignored.
     #[arg(long)]
     resume: bool,
-    /// Seed of weights, worlds, exploration and minibatches.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Environment steps (slots) in all.
-    #[arg(long, default_value_t = 100_000)]
-    steps: u64,
-    /// Cells simulated side by side.
-    #[arg(long, default_value_t = 32)]
-    envs: usize,
+    /// Seed of weights, worlds, exploration and minibatches [default: 1]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Environment steps (slots) in all [default: the preset's].
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Cells simulated side by side [default: the preset's].
+    #[arg(long)]
+    envs: Option<usize>,
+    /// End after this many evaluations in a row without a better one; 0 is never [default: 0].
+    #[arg(long, value_name = "N")]
+    patience: Option<u64>,
     /// Learning rate at the start.
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -48,6 +58,9 @@ pub struct Args {
     /// Steps of every environment in a rollout.
     #[arg(long)]
     rollout_steps: Option<usize>,
+    /// Passes over a rollout.
+    #[arg(long)]
+    epochs: Option<usize>,
     /// Rows of a gradient step.
     #[arg(long)]
     minibatch: Option<usize>,
@@ -56,32 +69,56 @@ pub struct Args {
     linear_watts: bool,
 }
 
+impl Args {
+    /// Preset, file and flags, in this order.
+    fn train_config(&self) -> Result<TrainConfig> {
+        let mut config = TrainConfig::preset(self.algo, self.preset, self.system.params()?);
+        if let Some(path) = &self.config {
+            let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+            config = config.changed_by(&text).with_context(|| format!("{}", path.display()))?;
+            ensure!(
+                config.algo == self.algo,
+                "{} is for --algo {}, but --algo is {}",
+                path.display(),
+                config.algo.name(),
+                self.algo.name()
+            );
+        }
+        config.seed = self.seed.unwrap_or(config.seed);
+        config.steps = self.steps.unwrap_or(config.steps);
+        config.envs = self.envs.unwrap_or(config.envs);
+        config.patience = self.patience.unwrap_or(config.patience);
+        if self.linear_watts {
+            config.action_map = client_core::policy::ActionMap::LinearWatts;
+        }
+        let ppo = config.ppo_mut();
+        ppo.learning_rate = self.learning_rate.unwrap_or(ppo.learning_rate);
+        ppo.credit = self.credit.unwrap_or(ppo.credit);
+        ppo.entropy = self.entropy.unwrap_or(ppo.entropy);
+        ppo.rollout_steps = self.rollout_steps.unwrap_or(ppo.rollout_steps);
+        ppo.epochs = self.epochs.unwrap_or(ppo.epochs);
+        ppo.minibatch = self.minibatch.unwrap_or(ppo.minibatch);
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn default_out(algo: Algo, users: usize, seed: u64) -> PathBuf {
+    PathBuf::from(format!("runs/{}-k{users}-seed{seed}", algo.name()))
+}
+
 /// Trains to the end or to Ctrl-C.
 ///
 /// # Errors
 /// When the folder cannot be used, or training breaks down.
 pub fn run(args: Args) -> Result<()> {
-    let params = args.system.params()?;
-    ensure!(args.envs > 0 && args.steps > 0, "--envs and --steps must be at least 1");
-    let default_out = || PathBuf::from(format!("runs/{}-k{}-seed{}", args.algo.name(), params.users, args.seed));
-    let out = args.out.clone().unwrap_or_else(default_out);
     let (mut run, config) = if args.resume {
-        Run::resume(&out)?
+        let out = default_out(args.algo, args.system.users, args.seed.unwrap_or(1));
+        Run::resume(args.out.as_deref().unwrap_or(&out))?
     } else {
-        let mut config = TrainConfig::new(params.users);
-        (config.algo, config.seed, config.steps, config.envs) = (args.algo, args.seed, args.steps, args.envs);
-        config.mec = params;
-        if args.linear_watts {
-            config.action_map = client_core::policy::ActionMap::LinearWatts;
-        }
-        let ppo = &mut config.ppo;
-        ppo.learning_rate = args.learning_rate.unwrap_or(ppo.learning_rate);
-        ppo.credit = args.credit.unwrap_or(ppo.credit);
-        ppo.entropy = args.entropy.unwrap_or(ppo.entropy);
-        ppo.rollout_steps = args.rollout_steps.unwrap_or(ppo.rollout_steps);
-        ppo.minibatch = args.minibatch.unwrap_or(ppo.minibatch);
-        ensure!(ppo.rollout_steps > 0 && ppo.minibatch > 0, "--rollout-steps and --minibatch must be at least 1");
-        (Run::create(&out, &config)?, config)
+        let config = args.train_config()?;
+        let out = default_out(config.algo, config.mec.users, config.seed);
+        (Run::create(args.out.as_deref().unwrap_or(&out), &config)?, config)
     };
 
     let stop = Arc::new(AtomicBool::new(false));

@@ -4,12 +4,16 @@
 //! | --- | --- |
 //! | [`config`] | what a training run is: algorithm, system, budget; written beside its results |
 //! | [`ppo`] | proximal policy optimisation, one file from top to bottom |
-//! | [`beta`] | the Beta distribution of the actions: sampling, log-probability, entropy |
+//! | [`wm_ppo`] | world-model PPO, the paper's and a mended form |
+//! | [`world_model`] | the recurrent state-space model that it imagines with |
+//! | [`mlp`] | actor and critic of both, with their gradients written out |
+//! | [`beta`] | the Beta distribution of the actions: sampling, log-probability, entropy, derivatives |
 //! | [`nets`] | value networks, their first weights, Polyak averaging |
 //! | [`rollout`] | stepping many simulated cells with a network and remembering what happened |
 //! | [`evaluate`] | any policy, learned or not, on fresh slots: reward, latency, energy, broken limits |
 //! | [`run`] | the run folder: configuration, metrics, curves, checkpoints, the best policy so far |
 //! | [`session`] | what every algorithm does around its updates: evaluate, log, keep the best policy |
+//! | [`tensorboard`] | its metrics as TensorBoard reads them |
 //! | [`curves`] | a small SVG of the learning curve |
 //! | [`ship`] | putting a policy and its evaluation into the folder that the page downloads from |
 //!
@@ -23,12 +27,16 @@ pub mod beta;
 pub mod config;
 pub mod curves;
 pub mod evaluate;
+pub mod mlp;
 pub mod nets;
 pub mod ppo;
 pub mod rollout;
 pub mod run;
 pub mod session;
 pub mod ship;
+pub mod tensorboard;
+pub mod wm_ppo;
+pub mod world_model;
 
 use std::sync::atomic::AtomicBool;
 
@@ -51,5 +59,121 @@ pub enum Ending {
 pub fn train(config: &config::TrainConfig, run: &mut run::Run, stop: &AtomicBool) -> Result<Ending, run::TrainError> {
     match config.algo {
         config::Algo::Ppo => ppo::train(config, run, stop),
+        config::Algo::WmPpo | config::Algo::WmPpoMended => wm_ppo::train(config, run, stop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use client_core::mec::world::nth_seed;
+    use client_core::mec::{MecParams, UserDecision, Variant, VecEnv};
+
+    use super::config::{Algo, Preset, TrainConfig};
+    use super::run::{Metrics, Run, TrainError};
+    use super::*;
+
+    /// A run of seconds: small networks, short episodes that rollouts cut in two.
+    fn small(algo: Algo) -> TrainConfig {
+        let mec = MecParams { horizon: 9, ..MecParams::with_users(1).with_variant(Variant::Backlog) };
+        let mut config = TrainConfig::preset(algo, Preset::Tuned, mec);
+        (config.envs, config.steps, config.eval_every, config.eval_slots, config.checkpoint_every) = (2, 96, 3, 8, 2);
+        let ppo = config.ppo_mut();
+        (ppo.hidden, ppo.rollout_steps, ppo.epochs, ppo.minibatch) = (vec![8, 8], 6, 2, 5);
+        let model = &mut config.wm_ppo.model;
+        (model.deterministic, model.stochastic, model.hidden) = (8, 3, 8);
+        (model.sequences, model.length, model.updates, model.memory) = (3, 4, 2, 60);
+        config.wm_ppo.starts = 4;
+        config
+    }
+
+    /// What a run logged, without the one thing that a clock decides.
+    fn told(run: &Run) -> Vec<Metrics> {
+        run.history().iter().map(|m| Metrics { steps_per_second: 0.0, ..m.clone() }).collect()
+    }
+
+    #[test]
+    fn a_resumed_run_gives_the_curve_of_one_that_never_stopped() {
+        for algo in [Algo::Ppo, Algo::WmPpo, Algo::WmPpoMended] {
+            let config = small(algo);
+            let dir = tempfile::tempdir().expect("folder");
+            let mut straight = Run::create(&dir.path().join("straight"), &config).expect("run");
+            assert_eq!(train(&config, &mut straight, &AtomicBool::new(false)).expect("trained"), Ending::Finished);
+            assert_eq!(straight.history().len(), 8);
+
+            // Stopped in the fourth update; its fifth is torn off, as by a crash, and done again.
+            let path = dir.path().join("resumed");
+            let mut run = Run::create(&path, &config).expect("run");
+            let stop = Arc::new(AtomicBool::new(false));
+            let raise = Arc::clone(&stop);
+            run.on_update = Box::new(move |m| raise.store(m.global_step >= 36, Ordering::Relaxed));
+            assert_eq!(train(&config, &mut run, &stop).expect("trained"), Ending::Stopped);
+            assert_eq!(run.progress.update, 4);
+            drop(run);
+            let lines = std::fs::read_to_string(path.join("metrics.jsonl")).expect("metrics");
+            std::fs::write(path.join("metrics.jsonl"), format!("{lines}{{\"global_step\": 60, \"cha"))
+                .expect("written");
+            let (mut run, same) = Run::resume(&path).expect("resumed");
+            assert_eq!(same, config);
+            assert_eq!(train(&config, &mut run, &AtomicBool::new(false)).expect("trained"), Ending::Finished);
+
+            let mut resumed = told(&run);
+            // Stopping evaluates, which the straight run did not do there.
+            assert!(resumed[3].eval_reward.is_some());
+            (resumed[3].eval_reward, resumed[3].eval_ratio) = (None, None);
+            assert_eq!(resumed, told(&straight), "{}", algo.name());
+        }
+    }
+
+    #[test]
+    fn patience_ends_a_run_that_gets_no_better() {
+        let mut config = TrainConfig { patience: 2, eval_every: 1, steps: 100_000, ..small(Algo::Ppo) };
+        config.ppo.learning_rate = 1e-30;
+        let dir = tempfile::tempdir().expect("folder");
+        let mut run = Run::create(dir.path(), &config).expect("run");
+        assert_eq!(train(&config, &mut run, &AtomicBool::new(false)).expect("trained"), Ending::Finished);
+        assert_eq!(run.history().len(), 3);
+        let (mut run, _) = Run::resume(dir.path()).expect("resumed");
+        assert_eq!(train(&config, &mut run, &AtomicBool::new(false)).expect("trained"), Ending::Finished);
+        assert_eq!(run.history().len(), 3);
+    }
+
+    #[test]
+    fn a_run_that_meets_nan_says_where_and_keeps_its_last_checkpoint() {
+        for algo in [Algo::Ppo, Algo::WmPpo] {
+            let mut config = TrainConfig { steps: 36, ..small(algo) };
+            let dir = tempfile::tempdir().expect("folder");
+            let mut run = Run::create(dir.path(), &config).expect("run");
+            train(&config, &mut run, &AtomicBool::new(false)).expect("trained");
+            assert_eq!(run.progress.update, 3);
+            config.steps = 1200;
+            let ppo = config.ppo_mut();
+            (ppo.learning_rate, ppo.anneal) = (1e38, false);
+            let error = train(&config, &mut run, &AtomicBool::new(false)).expect_err("diverged");
+            assert!(matches!(error, TrainError::NotANumber { update, .. } if update >= 3), "{error}");
+            assert_eq!(Run::resume(dir.path()).expect("still there").0.progress.update, 3);
+        }
+    }
+
+    #[test]
+    fn tuned_ppo_beats_the_best_constant_action() {
+        let mec = MecParams::with_users(2);
+        let mut config = TrainConfig::preset(Algo::Ppo, Preset::Tuned, mec);
+        (config.envs, config.steps, config.eval_every, config.eval_slots) = (16, 16 * 16 * 60, 60, 400);
+        config.ppo.hidden = vec![64, 64];
+        let dir = tempfile::tempdir().expect("folder");
+        let mut run = Run::create(dir.path(), &config).expect("run");
+        train(&config, &mut run, &AtomicBool::new(false)).expect("trained");
+        let learned = run.history().last().and_then(|m| m.eval_reward).expect("evaluated");
+        // Both users alike: one of 21 ratios, at full power.
+        let best = (0..=20).map(|i| {
+            let decision = UserDecision { alpha: f64::from(i) / 20.0, power_w: mec.physics().p_max_w };
+            let mut envs = VecEnv::new(mec, 400, nth_seed(5, 1));
+            envs.step(&[decision; 800]).iter().map(|r| r.totals.reward).sum::<f64>() / 400.0
+        });
+        let best = best.fold(0.0, f64::max);
+        assert!(learned > 1.05 * best, "learned {learned}, constant {best}");
     }
 }

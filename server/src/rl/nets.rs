@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::nn::Linear;
 use burn::optim::ModuleOptimizer;
 use burn::store::RecordError;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -15,7 +15,13 @@ use super::run::TrainError;
 
 /// Host values as `[rows, width]`.
 pub fn rows(values: &[f32], width: usize, device: &Device) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [values.len() / width, width]), device)
+    matrix(values.to_vec(), width, device)
+}
+
+/// [`rows`] without a copy.
+pub fn matrix(values: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
+    let count = values.len() / width.max(1);
+    Tensor::from_data(TensorData::new(values, [count, width]), device)
 }
 
 /// Host values as `[rows]`.
@@ -35,20 +41,6 @@ pub struct Critic {
 }
 
 impl Critic {
-    /// Orthogonal weights (gain √2, the last layer 1) and zero biases, drawn from the device's generator.
-    pub fn orthogonal(inputs: usize, hidden: &[usize], device: &Device) -> Self {
-        let shapes = shapes(inputs, hidden, 1);
-        let last = shapes.len() - 1;
-        let layer = |(i, [inputs, outputs]): (usize, &[usize; 2])| {
-            let gain = if i == last { 1.0 } else { std::f64::consts::SQRT_2 };
-            let config = LinearConfig::new(*inputs, *outputs).with_initializer(Initializer::Orthogonal { gain });
-            let mut linear = config.init(device);
-            linear.bias = Some(Param::from_tensor(Tensor::zeros([*outputs], device)));
-            linear
-        };
-        Self { layers: shapes.iter().enumerate().map(layer).collect() }
-    }
-
     /// Weights by [`fan_in`].
     pub fn fan_in(inputs: usize, hidden: &[usize], device: &Device, rng: &mut Xoshiro256PlusPlus) -> Self {
         let shapes = shapes(inputs, hidden, 1);

@@ -1,12 +1,8 @@
-//! Stepping many simulated cells with a network and remembering what happened.
+//! Stepping many simulated cells and remembering what happened.
 
-use burn::tensor::{Device, Tensor, TensorData};
 use client_core::mec::{MecParams, SnapshotError, UserDecision, UserObservation, VecEnv, WorldSnapshot};
+use client_core::policy::ActionMap;
 use client_core::policy::spaces::{self, ACTIONS_PER_USER, FEATURES_PER_USER};
-use client_core::policy::{ActionMap, Actor};
-use rand_xoshiro::Xoshiro256PlusPlus;
-
-use super::beta;
 
 /// A stretch of experience, step after step, within a step environment after environment.
 #[derive(Clone, Debug, Default)]
@@ -116,25 +112,5 @@ impl Collector {
         out.next_features.extend_from_slice(&self.features);
         self.envs.reset_truncated();
         self.look();
-    }
-
-    /// Steps every environment `steps` times, sampling actions from the network. The network should be without gradients.
-    pub fn collect(
-        &mut self,
-        actor: &Actor,
-        steps: usize,
-        device: &Device,
-        rng: &mut Xoshiro256PlusPlus,
-    ) -> Experience {
-        let mut out = Experience::default();
-        for _ in 0..steps {
-            let input = TensorData::new(self.features.clone(), [self.envs.len(), self.inputs()]);
-            let parameters = actor.forward(Tensor::from_data(input, device)); // [envs, actions]
-            let a: Vec<f32> = parameters.a.into_data().try_into_vec_as().unwrap_or_default();
-            let b: Vec<f32> = parameters.b.into_data().try_into_vec_as().unwrap_or_default();
-            let actions: Vec<f32> = a.iter().zip(&b).map(|(a, b)| beta::sample(*a, *b, rng)).collect();
-            self.step(&actions, &mut out);
-        }
-        out
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/config.toml          what was trained, read back by --resume
 //!     metrics.jsonl        one line an update
+//!     events.out.tfevents.tandem   the same for TensorBoard
 //!     curves.svg           reward over steps, redrawn with every evaluation
 //!     policy.safetensors   the best policy so far, by its evaluation
 //!     checkpoint/          weights, optimiser, worlds and counters of the last good update
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use client_core::policy::PolicyError;
 use serde::de::DeserializeOwned;
@@ -22,6 +24,7 @@ use thiserror::Error;
 
 use super::config::TrainConfig;
 use super::curves::{self, Series};
+use super::tensorboard::EventFile;
 
 /// Why a training run ended early or did not begin.
 #[derive(Debug, Error)]
@@ -71,6 +74,9 @@ pub struct Progress {
     pub reward_scale: f32,
     /// Best evaluation so far.
     pub best_reward: Option<f64>,
+    /// Evaluations since then.
+    #[serde(default)]
+    pub stale_evaluations: u64,
 }
 
 /// One line of `metrics.jsonl`, with cleanrl's keys: what every algorithm has, and its own scalars.
@@ -96,6 +102,21 @@ pub struct Metrics {
     /// What the algorithm reports of its learning, under `losses/…` keys; each algorithm's file names its own.
     #[serde(flatten)]
     pub losses: BTreeMap<String, f64>,
+}
+
+impl Metrics {
+    /// Name and value of all scalars but the step, as in the file.
+    pub fn scalars(&self) -> impl Iterator<Item = (&str, f64)> {
+        let usual = [
+            ("charts/mean_reward", Some(self.mean_reward)),
+            ("charts/learning_rate", Some(self.learning_rate)),
+            ("charts/SPS", Some(self.steps_per_second)),
+            ("eval/reward", self.eval_reward),
+            ("eval/ratio", self.eval_ratio),
+        ];
+        let usual = usual.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        usual.chain(self.losses.iter().map(|(name, value)| (name.as_str(), *value)))
+    }
 }
 
 /// Version of the checkpoints' files.
@@ -133,6 +154,7 @@ pub fn read_state<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
 pub struct Run {
     dir: PathBuf,
     metrics: File,
+    events: EventFile,
     history: Vec<Metrics>,
     /// Rewards to compare with in the picture: name and value.
     pub references: Vec<(&'static str, f64)>,
@@ -140,6 +162,13 @@ pub struct Run {
     pub progress: Progress,
     /// Called after every update, to show progress.
     pub on_update: Box<dyn FnMut(&Metrics) + Send>,
+}
+
+const EVENTS: &str = "events.out.tfevents.tandem";
+
+/// Seconds since 1970, by which TensorBoard can lay out a curve.
+fn now_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 fn at(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError + '_ {
@@ -182,7 +211,7 @@ impl Run {
         let text = fs::read_to_string(&path).map_err(at(&path))?;
         let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
         let config: TrainConfig = toml::from_str(&text).map_err(|e| damaged(&path, e.to_string()))?;
-        config.mec.validate().map_err(|e| damaged(&path, e.to_string()))?;
+        config.validate().map_err(|e| damaged(&path, e.to_string()))?;
         // Stopped between taking away the old checkpoint and renaming the new one, which is complete then.
         let (checkpoint, beside) = (dir.join("checkpoint"), dir.join("checkpoint.part"));
         if !checkpoint.exists() && beside.join("progress.json").exists() {
@@ -218,8 +247,14 @@ impl Run {
     fn open_metrics(dir: &Path, progress: Progress, history: Vec<Metrics>) -> Result<Self, TrainError> {
         let path = dir.join("metrics.jsonl");
         let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?;
+        let path = dir.join(EVENTS);
+        // Written anew, so that it ends where the checkpoint does.
+        let mut events = EventFile::create(&path, now_s()).map_err(at(&path))?;
+        for metrics in &history {
+            events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(at(&path))?;
+        }
         let (dir, on_update) = (dir.to_owned(), Box::new(|_: &Metrics| {}));
-        Ok(Self { dir, metrics, history, references: Vec::new(), progress, on_update })
+        Ok(Self { dir, metrics, events, history, references: Vec::new(), progress, on_update })
     }
 
     /// The folder.
@@ -247,6 +282,8 @@ impl Run {
             .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
         line.push('\n');
         self.metrics.write_all(line.as_bytes()).map_err(at(&path))?;
+        let path = self.dir.join(EVENTS);
+        self.events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(at(&path))?;
         (self.on_update)(&metrics);
         let evaluated = metrics.eval_reward.is_some();
         self.history.push(metrics);

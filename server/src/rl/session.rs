@@ -44,7 +44,7 @@ pub struct Session<'a> {
     pub run: &'a mut Run,
     /// Where the run stands.
     pub progress: Progress,
-    /// Updates in all.
+    /// Updates in all; patience can end the run earlier.
     pub updates: u64,
     stop: &'a AtomicBool,
     actor_config: ActorConfig,
@@ -73,7 +73,10 @@ impl<'a> Session<'a> {
         run.references = vec![("optimum", optimum), ("closed form", closed_form)];
         let progress = run.progress.clone();
         let (begun, begun_at) = (Instant::now(), progress.steps);
-        let updates = config.steps.div_ceil(batch.max(1));
+        let mut updates = config.steps.div_ceil(batch.max(1));
+        if config.patience > 0 && progress.stale_evaluations >= config.patience {
+            updates = progress.update;
+        }
         Ok(Self { config, run, progress, updates, stop, actor_config, bench, optimum, begun, begun_at })
     }
 
@@ -85,9 +88,10 @@ impl<'a> Session<'a> {
         self.progress.update += 1;
         self.progress.steps += update.steps;
         let stopped = self.stop.load(Ordering::Relaxed);
-        let last = self.progress.update >= self.updates || stopped;
-        let due = |every: u64| last || self.progress.update.is_multiple_of(every.max(1));
-        let (evaluate, checkpoint) = (due(self.config.eval_every), due(self.config.checkpoint_every));
+        let update_number = self.progress.update;
+        let due = |every: u64, updates: u64| {
+            stopped || update_number >= updates || update_number.is_multiple_of(every.max(1))
+        };
         let taken = (self.progress.steps - self.begun_at) as f64;
         let mut metrics = Metrics {
             global_step: self.progress.steps,
@@ -98,12 +102,12 @@ impl<'a> Session<'a> {
             eval_ratio: None,
             losses: update.losses,
         };
-        if evaluate {
+        if due(self.config.eval_every, self.updates) {
             let reward = self.evaluate(update.actor)?;
             (metrics.eval_reward, metrics.eval_ratio) = (Some(reward), Some(reward / self.optimum));
         }
         self.run.log(metrics)?;
-        Ok(Next { checkpoint, stopped })
+        Ok(Next { checkpoint: due(self.config.checkpoint_every, self.updates), stopped })
     }
 
     fn evaluate(&mut self, actor: &Actor) -> Result<f64, TrainError> {
@@ -121,8 +125,13 @@ impl<'a> Session<'a> {
             return Err(TrainError::NotANumber { update: self.progress.update, what: "reward" });
         }
         if self.progress.best_reward.is_none_or(|best| reward > best) {
-            self.progress.best_reward = Some(reward);
+            (self.progress.best_reward, self.progress.stale_evaluations) = (Some(reward), 0);
             self.run.keep_policy(&bytes)?;
+        } else {
+            self.progress.stale_evaluations += 1;
+            if self.progress.stale_evaluations == self.config.patience {
+                self.updates = self.progress.update;
+            }
         }
         Ok(reward)
     }
