@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: measurements. They print rates and ratios and judge nothing.
 
-use anyhow::Result;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 
 use crate::browser::Playwright;
 use crate::shell::{self, command, step};
@@ -20,6 +23,8 @@ pub struct Args {
 enum What {
     /// Slots a second of the MEC simulator (criterion).
     Mec,
+    /// Environment steps a second of the on-policy learners on one thread.
+    Rl,
     /// Prefill and decode of both engine tiers in headless Chromium, TTFT, wasm sizes.
     Engine,
 }
@@ -31,10 +36,58 @@ pub fn run(args: &Args) -> Result<()> {
             step("Simulator");
             shell::run(command("cargo", &["bench", "-p", "client-core", "--bench", "mec"]))
         }
+        What::Rl => rl(),
         What::Engine => {
             let playwright = Playwright::prepare(args.keep_page)?;
             step("Engine, in headless Chromium");
             playwright.run(&["--config".to_owned(), "bench.config.mjs".to_owned()])
         }
     }
+}
+
+/// Trainings to time: name, and what `tandem train` takes.
+const TRAININGS: [(&str, &[&str]); 3] = [
+    ("PPO, 1 environment, 10 epochs, minibatch 64, 2×256", &["--algo", "ppo", "--steps", "20000"]),
+    (
+        "PPO, 64 environments, 4 epochs, minibatch 512, 2×256",
+        &[
+            "--algo",
+            "ppo",
+            "--envs",
+            "64",
+            "--epochs",
+            "4",
+            "--minibatch",
+            "512",
+            "--rollout-steps",
+            "32",
+            "--steps",
+            "102400",
+        ],
+    ),
+    ("WM-PPO as printed, 1 environment", &["--algo", "wm-ppo", "--steps", "10000"]),
+];
+
+fn rl() -> Result<()> {
+    step("Training, steps a second by the wall clock on one thread");
+    shell::run(command("cargo", &["build", "--release", "--package", "tandem-server", "--bin", "tandem"]))?;
+    let dir = Path::new("target/bench-rl");
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
+    }
+    fs::create_dir_all(dir)?;
+    // Evaluating is no part of a step.
+    let config = dir.join("bench.toml");
+    fs::write(&config, "eval_every = 1000000\neval_slots = 1\ncheckpoint_every = 1000000\n")?;
+    for (i, (name, args)) in TRAININGS.iter().enumerate() {
+        let out = dir.join(i.to_string());
+        let mut train = command("target/release/tandem", &["train", "--preset", "paper"]);
+        train.arg("--config").arg(&config).arg("--out").arg(&out).args(*args).env("RAYON_NUM_THREADS", "1");
+        shell::run(train)?;
+        let lines = fs::read_to_string(out.join("metrics.jsonl"))?;
+        let last: serde_json::Value = serde_json::from_str(lines.lines().last().context("no metrics")?)?;
+        let rate = last["charts/SPS"].as_f64().context("no charts/SPS in the metrics")?;
+        println!("{name}: {rate:.0} steps/s");
+    }
+    Ok(())
 }

