@@ -103,7 +103,7 @@ impl WmPpoConfig {
         }
     }
 
-    /// The same form with what works.
+    /// The same form with tuned PPO's learning rate, annealing and clip range; its world model is not tuned.
     pub fn tuned(self) -> Self {
         let ppo = PpoConfig { learning_rate: 1e-3, clip: 0.2, anneal: true, ..self.ppo };
         Self { ppo, ..self }
