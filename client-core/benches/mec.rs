@@ -1,7 +1,8 @@
 //! Slots a second on one core: `cargo bench -p client-core --bench mec`.
 
 use client_core::mec::{
-    MecParams, OracleEffort, QosKnowledge, StaticPolicy, UserDecision, UserOutcome, World, evaluate,
+    BatchSlots, BatchTotals, MecParams, OracleEffort, QosKnowledge, StaticPolicy, UserDecision, UserOutcome, World,
+    evaluate,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::SeedableRng;
@@ -28,6 +29,22 @@ fn slots(c: &mut Criterion) {
             b.iter(|| policy.decide(world.physics(), black_box(world.slots()), &mut rng, &mut buffer));
         });
         group.bench_function(format!("oracle/k{users}"), |b| b.iter(|| world.optimum(OracleEffort::Usual)));
+    }
+    // Many slots at once.
+    let count = 4096;
+    group.throughput(Throughput::Elements(count));
+    for users in [2, 5, 10] {
+        let params = MecParams::with_users(users);
+        let mut worlds: Vec<World> = (0..count).map(|i| World::new(params, i)).collect();
+        let slots = BatchSlots::new(worlds.iter().map(World::slots));
+        let (mut decisions, mut totals) = (slots.decisions(), BatchTotals::default());
+        for (i, world) in worlds.iter_mut().enumerate() {
+            decisions.set(i, &world.decide(StaticPolicy::Random));
+        }
+        let physics = params.physics();
+        group.bench_function(format!("evaluate-batch/k{users}"), |b| {
+            b.iter(|| slots.evaluate(&physics, black_box(&decisions), &mut totals));
+        });
     }
     group.finish();
 }

@@ -3,8 +3,8 @@
 use client_core::mec::channel::{self, Position, Scatter};
 use client_core::mec::world::nth_seed;
 use client_core::mec::{
-    MecParams, OracleEffort, QosKnowledge, Quality, ServerShare, StaticPolicy, UserDecision, UserOutcome, UserSlot,
-    Variant, VecEnv, World, evaluate, oracle, qos,
+    Clairvoyant, MecParams, OracleEffort, Physics, QosKnowledge, Quality, ServerShare, StaticPolicy, UserDecision,
+    UserOutcome, UserSlot, Variant, VecEnv, World, evaluate, oracle, qos,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -139,34 +139,49 @@ fn means_over_many_draws_match_the_table_of_facts() {
     assert!(near(optimum.0, 3.7355, 0.002) && near(optimum.1, 0.1339, 0.002), "optimum: {optimum:?}");
 }
 
-/// A zooming grid over everything: both ratios, and the ratio of the received powers.
-fn brute_force(world: &World) -> f64 {
-    let physics = world.physics();
-    let gains = || world.slots().iter().map(|u| u.gain);
-    let reward = |offset: f64, a0: f64, a1: f64| {
-        let mut power = [0.0; 2];
-        oracle::powers_from_offsets(physics, gains(), &[offset, 0.0], &mut power);
+/// The best reward of two users by brute force, sharing nothing with the search but the slot's own equations. One of the
+/// two sends at P_max (where energy does not bind, both louder is no worse), the other at every level down to −60 dB in
+/// steps of half a dB, both ratios on a grid of 1/24; around the best levels ever finer grids over all three.
+fn brute_force(physics: &Physics, users: &[UserSlot], backlog_s: f64) -> f64 {
+    let mut out = [UserOutcome::default(); 2];
+    let mut reward = |loud: usize, [below_db, a0, a1]: [f64; 3]| {
+        let quiet_w = physics.p_max_w * 10f64.powf(-below_db / 10.0);
+        let power = if loud == 0 { [physics.p_max_w, quiet_w] } else { [quiet_w, physics.p_max_w] };
         let d = [UserDecision { alpha: a0, power_w: power[0] }, UserDecision { alpha: a1, power_w: power[1] }];
-        world.evaluate(&d).0.reward
+        evaluate(physics, users, backlog_s, &d, &mut out).reward
     };
-    let mut best = f64::NEG_INFINITY;
-    // The offset is gone through finely, for each the ratios (a convex problem) by zooming in.
-    for step in -160..=160 {
-        let offset = f64::from(step) * 0.25;
-        let (mut at, mut width, mut found) = ((0.5, 0.5), 0.5, f64::NEG_INFINITY);
-        while width > 1e-5 {
-            let centre = at;
-            for i in -6..=6 {
-                for j in -6..=6 {
-                    let a0 = (centre.0 + width * f64::from(i) / 6.0_f64).clamp(0.0, 1.0);
-                    let a1 = (centre.1 + width * f64::from(j) / 6.0_f64).clamp(0.0, 1.0);
-                    let r = reward(offset, a0, a1);
-                    if r > found {
-                        (found, at) = (r, (a0, a1));
-                    }
+    let mut levels = Vec::new();
+    for loud in 0..2 {
+        for step in 0..=120 {
+            let mut best = (f64::NEG_INFINITY, loud, [0.0; 3]);
+            for i in 0..25 * 25 {
+                let at = [0.5 * f64::from(step), f64::from(i % 25) / 24.0, f64::from(i / 25) / 24.0];
+                let found = reward(loud, at);
+                if found > best.0 {
+                    best = (found, loud, at);
                 }
             }
-            width *= 0.5;
+            levels.push(best);
+        }
+    }
+    levels.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let mut best = f64::NEG_INFINITY;
+    for &(mut found, loud, mut at) in levels.iter().take(12) {
+        let mut width = 1.0;
+        while width > 1e-5 {
+            let centre = at;
+            for cell in 0..7 * 7 * 7 {
+                let by = [cell % 7, cell / 7 % 7, cell / 49].map(|i| width * (f64::from(i) - 3.0) / 3.0);
+                let near = |i: usize, top: f64, unit: f64| (centre[i] + unit * by[i]).clamp(0.0, top);
+                let next = [near(0, 60.0, 0.5), near(1, 1.0, 1.0 / 24.0), near(2, 1.0, 1.0 / 24.0)];
+                let value = reward(loud, next);
+                if value > found {
+                    (found, at) = (value, next);
+                }
+            }
+            if at == centre {
+                width *= 0.5;
+            }
         }
         best = best.max(found);
     }
@@ -174,29 +189,72 @@ fn brute_force(world: &World) -> f64 {
 }
 
 #[test]
-fn oracle_is_no_worse_than_brute_force_and_valid() {
+fn oracle_is_within_a_ten_thousandth_of_brute_force() {
     for mode in ServerShare::ALL {
         let params = MecParams { server_share: mode, ..MecParams::with_users(2) };
-        for i in 0..12 {
+        for i in 0..10 {
             let world = World::new(params, nth_seed(99, i));
-            let found = world.optimum(OracleEffort::Usual);
-            let brute = brute_force(&world);
-            // A server shared by load is searched without exact ratios, and less finely.
-            let tolerance = if mode == ServerShare::Load { 1e-3 } else { 1e-4 };
-            assert!(
-                found.totals.reward >= brute * (1.0 - tolerance),
-                "{mode:?} {i}: {} < {brute}",
-                found.totals.reward
-            );
-            let (again, _) = world.evaluate(&found.decisions);
+            // Also with a queue: a short one, and one longer than the smallest tasks take on a device.
+            let backlog_s = [0.0, 0.0, 0.1, 0.0, 0.7][i as usize % 5];
+            let found = oracle::optimum(world.physics(), world.slots(), backlog_s, OracleEffort::Usual);
+            let brute = brute_force(world.physics(), world.slots(), backlog_s);
+            let reward = found.totals.reward;
+            assert!(reward >= brute * (1.0 - 1e-4), "{mode:?} {i}, backlog {backlog_s}: {reward} < {brute}");
+            let mut out = [UserOutcome::default(); 2];
+            let again = evaluate(world.physics(), world.slots(), backlog_s, &found.decisions, &mut out);
             assert_eq!(again, found.totals, "the optimum is a decision that gives what it says");
         }
     }
 }
 
+/// One user, three slots: every triple of ratios on a grid.
+#[test]
+fn a_clairvoyant_plan_is_no_worse_than_every_plan_on_a_grid() {
+    for seed in 0..6 {
+        let params = MecParams { slot_s: 0.05, ..MecParams::with_users(1).with_variant(Variant::Backlog) };
+        let world = World::new(params, seed);
+        let total = |ratios: [f64; 3]| {
+            let mut world = world.clone();
+            let power_w = world.physics().p_max_w;
+            ratios.map(|alpha| world.step(&[UserDecision { alpha, power_w }]).reward).iter().sum::<f64>()
+        };
+        let mut brute: f64 = 0.0;
+        for i in 0..33 * 33 * 33 {
+            let ratio = |i: i32| f64::from(i % 33) / 32.0;
+            brute = brute.max(total([ratio(i), ratio(i / 33), ratio(i / 33 / 33)]));
+        }
+        let planner = Clairvoyant::new(&world, 3);
+        let mut walked = world.clone();
+        let planned: f64 = (0..3)
+            .map(|slot| {
+                let decision = planner.decide(slot, walked.backlog_s(), 3).expect("known");
+                walked.step(&decision).reward
+            })
+            .sum();
+        assert!(planned >= 0.995 * brute, "seed {seed}: {planned} against {brute}");
+        assert!(planner.decide(3, 0.0, 3).is_none(), "nothing is known of a fourth slot");
+    }
+}
+
+#[test]
+fn a_late_view_costs_the_closed_form_but_not_the_one_that_knows_all() {
+    let paper = World::new(MecParams::with_users(2), 3);
+    let mut late = World::new(MecParams::with_users(2).with_variant(Variant::Delayed), 3);
+    assert_eq!(paper.slots(), late.slots());
+    let seen: Vec<f64> = late.observation().iter().map(|user| user.gain).collect();
+    let decision = late.decide(StaticPolicy::ClosedForm(QosKnowledge::Mean));
+    let received = |gain: f64, k: usize| decision[k].power_w * gain;
+    assert!((received(seen[0], 0) / received(seen[1], 1) - 1.0).abs() < 1e-9, "equal by what is seen");
+    let exact = late.decide(StaticPolicy::ClosedForm(QosKnowledge::Exact));
+    let gains: Vec<f64> = late.slots().iter().map(|user| user.gain).collect();
+    let ratio = exact[0].power_w * gains[0] / (exact[1].power_w * gains[1]);
+    assert!((ratio - 1.0).abs() < 1e-9 && gains != seen);
+}
+
 #[test]
 fn oracle_beats_every_static_policy_for_every_k() {
     for users in 1..=10 {
+        let mut sums = (0.0, 0.0);
         for i in 0..20 {
             let mut world = World::new(MecParams::with_users(users), nth_seed(users as u64, i));
             let usual = world.optimum(OracleEffort::Usual).totals.reward;
@@ -205,11 +263,13 @@ fn oracle_beats_every_static_policy_for_every_k() {
                 let reward = world.evaluate(&decision).0.reward;
                 assert!(usual >= reward - 1e-12, "K {users}, {}: {usual} < {reward}", policy.name());
             }
-            if users <= 4 {
+            if i < 6 {
                 let thorough = world.optimum(OracleEffort::Thorough).totals.reward;
-                assert!(usual >= 0.995 * thorough, "K {users}: {usual} against {thorough}");
+                assert!(usual >= 0.99 * thorough, "K {users}: {usual} against {thorough}");
+                sums = (sums.0 + usual, sums.1 + thorough);
             }
         }
+        assert!(sums.0 >= 0.998 * sums.1, "K {users}, means of six: {sums:?}");
     }
 }
 
@@ -377,5 +437,21 @@ fn sizes_visit_the_levels_as_often_as_the_first_draw_does() {
     for (level, share) in [1.0, 2.0, 2.0, 1.0].map(|w| w / 6.0).into_iter().enumerate() {
         let seen = f64::from(visits[level]) / f64::from(slots);
         assert!((seen - share).abs() < 0.03, "level {level}: {seen} instead of {share}");
+    }
+}
+
+#[test]
+fn the_optimum_of_many_users_is_the_one_of_the_table_of_facts() {
+    // Tasks of 1 Mbit, 2,000 draws there, 500 here: mean reward and mean latency.
+    for (users, reward, latency_s) in [(3, 2.011, 0.166), (5, 0.934, 0.214), (10, 0.349, 0.287)] {
+        let params = MecParams::with_users(users).with_fixed_size(1.0);
+        let (mut found, mut latency, draws) = (0.0, 0.0, 500);
+        for i in 0..draws {
+            let totals = World::new(params, nth_seed(21, i)).optimum(OracleEffort::Usual).totals;
+            found += totals.reward / draws as f64;
+            latency += totals.latency_sum_s / (users as f64 * draws as f64);
+        }
+        let near = |got: f64, want: f64| (got / want - 1.0).abs() < 0.015;
+        assert!(near(found, reward) && near(latency, latency_s), "K {users}: {found}, {latency} s");
     }
 }

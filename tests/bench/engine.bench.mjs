@@ -2,7 +2,15 @@
 // the CPU: its rates say nothing about a GPU.
 import { ask, done, loadModel, open, test } from "../e2e/harness.mjs";
 
-const prompt = "Tell me about Kenya.";
+// Answers of many tokens, so that there is something to time.
+const prompt = [
+  "Which languages are spoken in Switzerland?",
+  "Which countries does France border?",
+  "What is the currency of the home country of Jorge Luis Borges?",
+  "What is the capital of the home country of Nikola Tesla?",
+  "What are the famous works of William Shakespeare?",
+  "Which languages are spoken in the country whose capital is Nairobi?",
+].join("\n");
 const rounds = 5;
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];

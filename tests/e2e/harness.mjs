@@ -1,6 +1,8 @@
 // What every spec needs: the real binary on a port of its own, a proxy that can misbehave in front of it, and the page.
 import { spawn } from "node:child_process";
+import fs from "node:fs";
 import http from "node:http";
+import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { test as base, expect } from "@playwright/test";
@@ -24,10 +26,14 @@ export function chromiumArgs({ webgpu = true } = {}) {
 /** Starts `tandem serve` on a free port and waits for its ready line. */
 export async function startTandem(args = []) {
   const program = process.env.TANDEM ?? path.join(root, "target/debug/tandem");
+  // Runs of its own: never those of whoever starts the tests.
+  const runs = args.includes("--runs") ? undefined : fs.mkdtempSync(path.join(os.tmpdir(), "tandem-runs-"));
+  if (runs) args = [...args, "--runs", runs];
   const child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--page", path.join(root, "dist"), "--public", path.join(root, "public"), ...args], {
     cwd: root,
     stdio: ["ignore", "pipe", "pipe"],
   });
+  if (runs) child.on("exit", () => fs.rmSync(runs, { recursive: true, force: true }));
   let log = "";
   const url = await new Promise((resolve, reject) => {
     const read = (chunk) => {

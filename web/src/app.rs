@@ -8,9 +8,9 @@ use wasm_bindgen::{JsCast, JsValue};
 use crate::ctx::Ctx;
 use crate::panels::{
     answers::Answers, cell::Cell, controls::Controls, decision::Decision, header::Header, latency::Latency, log::Log,
-    model::ModelPanel, notices::Notices, prompt::Prompt, quality::Quality, tour::Tour,
+    model::ModelPanel, notices::Notices, prompt::Prompt, quality::Quality, tour::Tour, train::Train,
 };
-use crate::settings::{Settings, Theme};
+use crate::settings::{Settings, Theme, View};
 use crate::{dom, player, url};
 
 /// Where the theme is remembered; `theme.js` reads it before the first paint.
@@ -49,10 +49,16 @@ fn App() -> impl IntoView {
     ctx.engine.get_value().start(ctx);
     player::start(ctx);
     follow_idleness(ctx);
+    let view_of = Memo::new(move |_| ctx.settings.with(|s| s.view));
 
     view! {
         <Header />
-        <div class="page" class:bare=move || ctx.settings.with(|s| s.hide_controls)>
+        <div
+            class="page"
+            class:bare=move || ctx.settings.with(|s| s.hide_controls)
+            // Hidden, not taken away: an answer goes on, and the map stays where it was.
+            hidden=move || view_of.get() != View::Playground
+        >
             <div class="column">
                 <Prompt />
                 <ModelPanel />
@@ -69,6 +75,9 @@ fn App() -> impl IntoView {
                 <Log />
             </div>
         </div>
+        <Show when=move || view_of.get() == View::Train>
+            <Train />
+        </Show>
         <footer class="footer">
             <p>
                 "Everything here is real except the radio: the models run, the policy was trained, the channel is simulated. "

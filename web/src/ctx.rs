@@ -1,13 +1,14 @@
 //! What every panel shares: the signals, and the few things that can be done.
 
 use client_core::protocol::worker::{AskOptions, Command, Event};
-use client_core::protocol::world::{PolicyBackend, WorldSettings};
+use client_core::protocol::world::{Decider, PolicyBackend, WorldSettings};
 use leptos::prelude::*;
 
 use crate::engine::Engine;
 use crate::run::{Run, Status};
 use crate::settings::Settings;
 use crate::state::{COMPACT, Effect, Kind, Route, State};
+use crate::training::Training;
 use crate::{burst, dom, server_only};
 
 /// Handle to everything; copied into closures.
@@ -19,6 +20,8 @@ pub struct Ctx {
     pub settings: RwSignal<Settings>,
     /// The recorded run as far as it is played.
     pub recorded: RwSignal<Option<Run>>,
+    /// What is known of the training runs.
+    pub training: RwSignal<Training>,
     /// Step of the tour, when it is on.
     pub tour: RwSignal<Option<usize>>,
     /// The worker.
@@ -37,6 +40,7 @@ impl Ctx {
             world_sent: StoredValue::new(Some(settings.world.clone())),
             settings: RwSignal::new(settings),
             recorded: RwSignal::new(None),
+            training: RwSignal::new(Training::default()),
             tour: RwSignal::new(None),
             engine: StoredValue::new_local(Engine::default()),
             abort: StoredValue::new_local(None),
@@ -86,6 +90,10 @@ impl Ctx {
             match effect {
                 Effect::Send(command) => self.send(command),
                 Effect::Reload => self.reload_once(),
+                Effect::Decide(users) => self.set(|s| {
+                    s.world.users = users;
+                    s.world.decider = Decider::Policy;
+                }),
             }
         }
     }

@@ -68,6 +68,38 @@ pub fn download(name: &str, mime: &str, text: &str) -> Result<(), JsValue> {
     Ok(())
 }
 
+/// The present value of a design token, such as `--ink`.
+pub fn token(name: &str) -> String {
+    let root = document().document_element();
+    let style = root.and_then(|root| window().get_computed_style(&root).ok().flatten());
+    style.and_then(|style| style.get_property_value(name).ok()).unwrap_or_default().trim().to_owned()
+}
+
+/// Hands a drawing to the person as a PNG, at twice its size so that it is sharp on paper.
+pub async fn download_png(name: &str, svg: &str, width: f64, height: f64) -> Result<(), JsValue> {
+    const SCALE: f64 = 2.0;
+    let image = web_sys::HtmlImageElement::new()?;
+    image.set_src(&format!("data:image/svg+xml;charset=utf-8,{}", String::from(js_sys::encode_uri_component(svg))));
+    wasm_bindgen_futures::JsFuture::from(image.decode()).await?;
+    let canvas: web_sys::HtmlCanvasElement = document().create_element("canvas")?.unchecked_into();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes of charts")]
+    let (wide, high) = ((width * SCALE) as u32, (height * SCALE) as u32);
+    canvas.set_width(wide);
+    canvas.set_height(high);
+    let context = canvas.get_context("2d")?.ok_or_else(|| JsValue::from_str("this browser draws no pictures"))?;
+    let draw: js_sys::Function = js_sys::Reflect::get(&context, &JsValue::from_str("drawImage"))?.dyn_into()?;
+    let arguments = js_sys::Array::new();
+    for argument in [image.into(), JsValue::from(0), JsValue::from(0), JsValue::from(wide), JsValue::from(high)] {
+        arguments.push(&argument);
+    }
+    draw.apply(&context, &arguments)?;
+    let anchor: web_sys::HtmlAnchorElement = document().create_element("a")?.unchecked_into();
+    anchor.set_href(&canvas.to_data_url()?);
+    anchor.set_download(name);
+    anchor.click();
+    Ok(())
+}
+
 /// A random seed that reads well and survives JavaScript's numbers.
 pub fn random_seed() -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 999,999")]

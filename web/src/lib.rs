@@ -7,10 +7,11 @@
 //! | `settings`, `url` | everything a person can set, and the same as a link |
 //! | `sliders`, `format`, `chart` | numbers as positions, as text and as drawings |
 //! | `burst`, `csv`, `recorded` | questions, the exported log, the recorded run |
+//! | `training`, `plot` | training runs on the server, and their curves |
 //! | `panels` (browser only) | one file a panel |
-//! | `app`, `ctx`, `engine`, `player`, `server_only`, `dom` (browser only) | the frame around them and what drives them |
+//! | `app`, `ctx`, `engine`, `player`, `server_only`, `training_link`, `api`, `dom` (browser only) | the frame around them and what drives them |
 //!
-//! All modules of the first four rows are pure: they know no browser and are tested natively.
+//! All modules of the first six rows are pure: they know no browser and are tested natively.
 //!
 //! Deliberately absent: models and the maths of the simulator (they run in the engine worker of `client-core`; this page
 //! only talks to it through `client_core::protocol::worker`), and any numbers of its own making: what is not measured or
@@ -20,13 +21,17 @@ pub mod burst;
 pub mod chart;
 pub mod csv;
 pub mod format;
+pub mod plot;
 pub mod recorded;
 pub mod run;
 pub mod settings;
 pub mod sliders;
 pub mod state;
+pub mod training;
 pub mod url;
 
+#[cfg(target_arch = "wasm32")]
+mod api;
 #[cfg(target_arch = "wasm32")]
 mod app;
 #[cfg(target_arch = "wasm32")]
@@ -41,6 +46,8 @@ mod panels;
 mod player;
 #[cfg(target_arch = "wasm32")]
 mod server_only;
+#[cfg(target_arch = "wasm32")]
+mod training_link;
 
 /// Puts the page into the document's `<main id="app">`.
 #[cfg(target_arch = "wasm32")]

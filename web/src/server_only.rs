@@ -4,15 +4,14 @@
 
 use std::time::Duration;
 
-use client_core::offload::openai::{ChatDecoder, ChatPiece, ChatRequest, ChatTurn, StreamOptions, error_message};
+use client_core::offload::openai::{ChatDecoder, ChatPiece, ChatRequest, ChatTurn, StreamOptions};
 use client_core::protocol::health::{Health, HealthStatus};
 use client_core::protocol::worker::{AskOptions, Event, Origin, ServerHealth};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
-use web_sys::{AbortController, AbortSignal, Headers, ReadableStreamDefaultReader, RequestInit, Response};
+use web_sys::{AbortController, AbortSignal, Response};
 
+use crate::api::{self, Ask};
 use crate::ctx::Ctx;
 use crate::dom;
 use crate::run::Status;
@@ -61,7 +60,8 @@ async fn all(
             stream_options: StreamOptions { include_usage: true },
         };
         let body = serde_json::to_string(&request).map_err(|e| e.to_string())?;
-        let response = fetch("v1/chat/completions", Some(&body), Some(signal)).await?;
+        let sent = Ask { path: "v1/chat/completions", json: Some(&body), signal: Some(signal), ..Ask::default() };
+        let response = api::send(sent).await?;
         read_stream(response, |piece| match piece {
             ChatPiece::Text(text) => ctx.receive(Event::Token { ask, prompt, origin: Origin::Server, text }),
             ChatPiece::Decoded(decoded) => ctx.state.update(|s| {
@@ -78,61 +78,22 @@ async fn all(
 }
 
 async fn read_stream(response: Response, mut take: impl FnMut(ChatPiece)) -> Result<(), String> {
-    let body = response.body().ok_or("its answer is empty")?;
-    let stream: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
     let mut decoder = ChatDecoder::default();
-    while !decoder.is_closed() {
-        let chunk = JsFuture::from(stream.read()).await.map_err(|e| dom::error_text(&e))?;
-        let field = |name: &str| js_sys::Reflect::get(&chunk, &JsValue::from_str(name)).unwrap_or(JsValue::UNDEFINED);
-        if field("done").is_truthy() {
-            return if decoder.is_finished() { Ok(()) } else { Err("the connection was cut".into()) };
-        }
-        let bytes: js_sys::Uint8Array = field("value").unchecked_into();
-        decoder.push(&bytes.to_vec()).map_err(|e| e.to_string())?.into_iter().for_each(&mut take);
-    }
-    Ok(())
-}
-
-async fn fetch(path: &str, post: Option<&str>, signal: Option<&AbortSignal>) -> Result<Response, String> {
-    let init = RequestInit::new();
-    init.set_signal(signal);
-    if let Some(body) = post {
-        let headers = Headers::new().map_err(|e| dom::error_text(&e))?;
-        headers.set("content-type", "application/json").map_err(|e| dom::error_text(&e))?;
-        init.set_method("POST");
-        init.set_headers_headers(&headers);
-        init.set_body(&JsValue::from_str(body));
-    }
-    let url = format!("{}{path}", dom::base_url());
-    let response =
-        JsFuture::from(window().fetch_with_str_and_init(&url, &init)).await.map_err(|e| dom::error_text(&e))?;
-    let response: Response = response.unchecked_into();
-    if response.ok() {
-        return Ok(response);
-    }
-    let told = error_message(&text(&response).await.unwrap_or_default());
-    let status = response.status();
-    Err(if told.is_empty() {
-        format!("it refused with status {status}")
-    } else {
-        format!("it refused ({status}): {told}")
+    api::read(response, |bytes| {
+        decoder.push(bytes).map_err(|e| e.to_string())?.into_iter().for_each(&mut take);
+        Ok(!decoder.is_closed())
     })
-}
-
-async fn text(response: &Response) -> Result<String, String> {
-    let promise = response.text().map_err(|e| dom::error_text(&e))?;
-    let value = JsFuture::from(promise).await.map_err(|e| dom::error_text(&e))?;
-    Ok(value.as_string().unwrap_or_default())
+    .await?;
+    if decoder.is_closed() || decoder.is_finished() { Ok(()) } else { Err("the connection was cut".into()) }
 }
 
 /// A file of the server as text; `None` where it is missing.
 pub async fn file(path: &str) -> Option<String> {
-    text(&fetch(path, None, None).await.ok()?).await.ok()
+    api::text(&api::send(Ask { path, ..Ask::default() }).await.ok()?).await.ok()
 }
 
 async fn health() -> Result<Health, String> {
-    let response = fetch("health", None, None).await?;
-    serde_json::from_str(&text(&response).await?).map_err(|e| format!("its health report is unreadable ({e})"))
+    api::json(Ask { path: "health", ..Ask::default() }).await
 }
 
 /// Asks the server how it is, now and again, as long as no worker does that.

@@ -2,6 +2,7 @@
 
 use client_core::protocol::worker::{AskOptions, TierChoice};
 use client_core::protocol::world::WorldSettings;
+use serde::{Deserialize, Serialize};
 
 /// Colours of the page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,17 @@ impl Theme {
     }
 }
 
+/// What of the page is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum View {
+    /// Questions, answers, the simulated cell.
+    #[default]
+    Playground,
+    /// Training policies on the server.
+    Train,
+}
+
 /// The page's settings; what a link holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -58,6 +70,8 @@ pub struct Settings {
     pub theme: Theme,
     /// Only prompt, answers and map.
     pub hide_controls: bool,
+    /// What is shown.
+    pub view: View,
 }
 
 impl Default for Settings {
@@ -76,6 +90,7 @@ impl Default for Settings {
             prompt: String::new(),
             theme: Theme::default(),
             hide_controls: false,
+            view: View::default(),
         }
     }
 }

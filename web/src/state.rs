@@ -68,6 +68,8 @@ pub enum Effect {
     Send(Command),
     /// The worker is of another version than the page: one of them is stale.
     Reload,
+    /// A policy for this number of devices was put in place: let it decide.
+    Decide(usize),
 }
 
 /// Who answers a burst.
@@ -102,6 +104,8 @@ pub struct State {
     pub backend_note: Option<String>,
     /// How often the worker said which one decides; a switch that was refused is set back with the next word.
     pub backend_told: u32,
+    /// Policies that a person put in place of the shipped ones, by the number of devices that they decide for.
+    pub policies: BTreeMap<usize, String>,
     /// The latest burst.
     pub run: Option<Run>,
     /// Finished ones, oldest first.
@@ -206,6 +210,7 @@ impl State {
         self.model_states.clear();
         self.backend = None;
         self.backend_note = None;
+        self.policies.clear();
         if let Some(run) = self.run.as_mut().filter(|run| run.active()) {
             run.status = Status::Failed("The engine stopped in the middle of this answer. Ask again.".into());
         }
@@ -262,6 +267,14 @@ impl State {
                 self.backend = Some(backend);
                 self.backend_note = note;
                 self.backend_told = self.backend_told.wrapping_add(1);
+            }
+            Event::Policy { users, name: Some(name) } => {
+                self.notify(Kind::Info, format!("“{name}” decides in the playground, for K = {users}."));
+                self.policies.insert(users, name);
+                return vec![Effect::Decide(users)];
+            }
+            Event::Policy { users, name: None } => {
+                self.policies.remove(&users);
             }
             Event::Notice { message, .. } => self.notify(Kind::Info, message),
             // The failure of the run on the screen is shown there.
@@ -377,6 +390,19 @@ mod tests {
         assert_eq!(state.log.len(), 1);
         assert_eq!(state.log[0].record.slot, 4);
         assert_eq!(state.log[0].compared, Some(Compared { accuracy: 1.0, hallucination: 0.0 }));
+    }
+
+    #[test]
+    fn a_policy_from_elsewhere_decides_until_it_is_dropped_or_the_worker_is_lost() {
+        let mut state = State::default();
+        let chosen = |name: Option<&str>| Event::Policy { users: 3, name: name.map(str::to_owned) };
+        assert_eq!(state.apply(chosen(Some("run 7")), 0.0), [Effect::Decide(3)]);
+        assert_eq!(state.policies.get(&3).map(String::as_str), Some("run 7"));
+        assert_eq!(state.apply(chosen(None), 0.0), []);
+        assert!(state.policies.is_empty());
+        state.apply(chosen(Some("run 7")), 0.0);
+        state.worker_lost(true, "test");
+        assert!(state.policies.is_empty(), "a new worker does not have it");
     }
 
     #[test]

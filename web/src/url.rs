@@ -13,12 +13,12 @@ use client_core::protocol::world::{Decider, QosSource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::settings::{Settings, Theme};
+use crate::settings::{Settings, Theme, View};
 
 /// Names of the page's own parameters; the simulator's are in [`SETTINGS`].
-pub const OWN: [&str; 21] = [
-    "users", "seed", "size", "decider", "alpha", "power", "qos", "pos", "mode", "tokens", "temp", "topk", "topp",
-    "sample", "pacing", "compare", "tier", "q", "theme", "hide", "record",
+pub const OWN: [&str; 22] = [
+    "view", "users", "seed", "size", "decider", "alpha", "power", "qos", "pos", "mode", "tokens", "temp", "topk",
+    "topp", "sample", "pacing", "compare", "tier", "q", "theme", "hide", "record",
 ];
 
 /// Most characters of a text that go into a link.
@@ -34,6 +34,7 @@ pub fn encode(settings: &Settings) -> String {
     let plain = Settings::default();
     let (world, options) = (&settings.world, &settings.options);
     let mut link = Link::default();
+    link.name("view", settings.view);
     link.text("q", &settings.prompt, "");
     link.number("users", world.users, plain.world.users);
     link.number("seed", world.seed, plain.world.seed);
@@ -72,6 +73,10 @@ pub fn encode(settings: &Settings) -> String {
 /// Reads settings from `name=value&…`, with or without a leading `#` or `?`, on top of others.
 pub fn decode_onto(settings: &mut Settings, link: &str) {
     for pair in link.trim_start_matches(['#', '?']).split('&') {
+        // The short way to the training view: /#train.
+        if pair == "train" {
+            settings.view = View::Train;
+        }
         let Some((name, value)) = pair.split_once('=') else { continue };
         if let Some(value) = decode_text(value) {
             // A value that cannot be used changes nothing.
@@ -83,6 +88,7 @@ pub fn decode_onto(settings: &mut Settings, link: &str) {
 fn set(settings: &mut Settings, name: &str, value: &str) -> Option<()> {
     let (world, options) = (&mut settings.world, &mut settings.options);
     match name {
+        "view" => settings.view = from_name::<View>(value)?,
         "q" => settings.prompt = value.chars().take(MAX_TEXT).collect(),
         "users" | "k" => {
             let users = SETTINGS.iter().find(|s| s.key == "users")?;
@@ -242,6 +248,7 @@ mod tests {
         s.tier = TierChoice::Cpu;
         s.theme = Theme::Dark;
         s.hide_controls = true;
+        s.view = View::Train;
         s
     }
 
@@ -268,6 +275,14 @@ mod tests {
             settings.tier = tier;
             assert_eq!(decode(&encode(&settings)), settings);
         }
+    }
+
+    #[test]
+    fn the_training_view_has_a_short_link() {
+        for link in ["#train", "#train&users=3", "#view=train", "?seed=2&train"] {
+            assert_eq!(decode(link).view, View::Train, "{link}");
+        }
+        assert_eq!(encode(&decode("#train")), "view=train");
     }
 
     #[test]

@@ -21,8 +21,8 @@ impl Playwright {
         tools::require_node()?;
         if !keep_page {
             build::page()?;
-            build::engine_check()?;
         }
+        build::engine_check()?;
         step("The server for the browser tests");
         let mut server = vec!["test", "--no-run", "--quiet"];
         server.extend_from_slice(NATIVE);

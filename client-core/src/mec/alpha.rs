@@ -4,30 +4,47 @@
 //! pools the users' quality, so the denominator of (47) is a convex, piecewise linear function of the ratios. It is
 //! minimised through the prices of the two quality limits, each between 0 and ω: for given prices a user's best ratio is
 //! one of 0, `a/(a+c)` and 1, and lowering a price sheds quality in the order of its cost, as in a fractional knapsack.
-//! Energy and a server shared by load ([`ServerShare::Load`](super::ServerShare)) are not in this function: see the
-//! search in [`super::oracle`].
+//! A backlog `b` delays whoever offloads, `max(a(1−α), cα + b)`, and a price on the server's time makes `c` dearer: the
+//! problem keeps its form. Energy, a server shared by load ([`ServerShare::Load`](super::ServerShare)) and that nobody
+//! waits who offloads nothing (which matters once `b > a`) are not in this function: see the search in
+//! [`super::oracle`].
 
 use super::params::{MAX_USERS, Physics};
 use super::slot::UserSlot;
+
+/// What offloading meets at the server beside its speed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ServerLoad {
+    /// Time before the server begins with this slot's work: the backlog.
+    pub wait_s: f64,
+    /// Seconds of latency that a second of the server's whole time F is worth, because later slots will wait for it; 0
+    /// where the actions do not move the state.
+    pub price: f64,
+}
 
 /// What a user brings to the choice of the ratios.
 #[derive(Clone, Copy, Debug, Default)]
 struct Terms {
     /// Latency if all is local, φX/f.
     local_s: f64,
-    /// Latency if all is offloaded, X/r + φX/F.
+    /// Latency if all is offloaded and nobody has to wait, X/r + φX/F.
     remote_s: f64,
+    /// Where local and remote latency meet.
+    balanced: f64,
+    /// Price of the server's time for all of the task.
+    work_price_s: f64,
     /// Gain of accuracy and of (less) hallucination from offloading all.
     gain: [f64; 2],
 }
 
 impl Terms {
-    /// The minimiser of `max(a(1−α), cα) − s·α`.
+    /// The minimiser of `max(a(1−α), cα + b) + (w − s)·α`, w being the price of the work.
     fn best(&self, subsidy: f64) -> f64 {
+        let subsidy = subsidy - self.work_price_s;
         if subsidy < -self.local_s {
             0.0
         } else if subsidy <= self.remote_s {
-            self.local_s / (self.local_s + self.remote_s)
+            self.balanced
         } else {
             1.0
         }
@@ -38,7 +55,7 @@ impl Terms {
 ///
 /// # Panics
 /// If the slices differ in length or hold more than [`MAX_USERS`] users.
-pub fn best_alphas(physics: &Physics, users: &[UserSlot], rates_bps: &[f64], alpha: &mut [f64]) {
+pub fn best_alphas(physics: &Physics, users: &[UserSlot], rates_bps: &[f64], load: ServerLoad, alpha: &mut [f64]) {
     let count = users.len();
     assert!(count <= MAX_USERS && rates_bps.len() == count && alpha.len() == count, "one entry a user in each slice");
     let params = &physics.params;
@@ -48,9 +65,13 @@ pub fn best_alphas(physics: &Physics, users: &[UserSlot], rates_bps: &[f64], alp
     for ((term, user), rate) in terms.iter_mut().zip(users).zip(rates_bps) {
         let quality = &user.quality;
         let cycles = params.cycles_per_bit * user.size_bits;
+        let local_s = cycles / params.device_hz;
+        let remote_s = user.size_bits / rate + cycles / physics.server_hz_each;
         *term = Terms {
-            local_s: cycles / params.device_hz,
-            remote_s: user.size_bits / rate + cycles / physics.server_hz_each,
+            local_s,
+            remote_s,
+            balanced: ((local_s - load.wait_s) / (local_s + remote_s)).max(0.0),
+            work_price_s: load.price * cycles / params.server_hz,
             gain: [
                 quality.accuracy_server - quality.accuracy_local,
                 quality.hallucination_local - quality.hallucination_server,
@@ -115,8 +136,8 @@ fn buy(terms: &[Terms], limit: usize, need: f64, other_price: f64, omega: f64, a
         if gain == 0.0 {
             continue;
         }
-        let given = other_price * term.gain[1 - limit];
-        let balanced = term.local_s / (term.local_s + term.remote_s);
+        let given = other_price * term.gain[1 - limit] - term.work_price_s;
+        let balanced = term.balanced;
         // Rising subsidies move the ratio 0 → balanced → 1; a negative gain makes the subsidy fall with the price.
         let steps = if gain > 0.0 {
             [(-term.local_s, balanced), (term.remote_s, 1.0)]

@@ -2,7 +2,7 @@
 
 use rand::{Rng, RngExt};
 
-use super::alpha::best_alphas;
+use super::alpha::{ServerLoad, best_alphas};
 use super::cost;
 use super::oracle::powers_from_offsets;
 use super::params::{MAX_USERS, Physics, ServerShare};
@@ -95,7 +95,7 @@ pub fn closed_form(physics: &Physics, users: &[UserSlot], knowledge: QosKnowledg
         shared.server_hz_each /= count.max(1) as f64;
     }
     let mut alpha = [0.0; MAX_USERS];
-    best_alphas(&shared, seen, &rates[..count], &mut alpha[..count]);
+    best_alphas(&shared, seen, &rates[..count], ServerLoad::default(), &mut alpha[..count]);
     for (k, decision) in out.iter_mut().enumerate() {
         *decision = UserDecision { alpha: alpha[k], power_w: power[k] };
     }

@@ -448,10 +448,24 @@ impl World {
         oracle::optimum(&self.physics, &self.slots, self.backlog_s, effort)
     }
 
-    /// What a policy without learning decides in the present slot.
+    /// The present slot as those see it who decide in it: in [`Variant::Delayed`] with size and gain of the last one.
+    pub fn seen_slots(&self) -> Vec<UserSlot> {
+        let mut seen = self.slots.clone();
+        if self.physics.params.variant == Variant::Delayed {
+            for (slot, (size_bits, gain)) in seen.iter_mut().zip(&self.seen) {
+                (slot.size_bits, slot.gain) = (*size_bits, *gain);
+            }
+        }
+        seen
+    }
+
+    /// What a policy without learning decides in the present slot, by [`World::seen_slots`] (only the closed form with
+    /// exact knowledge sees more).
     pub fn decide(&mut self, policy: StaticPolicy) -> Vec<UserDecision> {
         let mut out = vec![UserDecision::default(); self.states.len()];
-        policy.decide(&self.physics, &self.slots, &mut self.policy_rng, &mut out);
+        let exact = policy == StaticPolicy::ClosedForm(QosKnowledge::Exact);
+        let slots = if exact { self.slots.clone() } else { self.seen_slots() };
+        policy.decide(&self.physics, &slots, &mut self.policy_rng, &mut out);
         out
     }
 }

@@ -2,18 +2,21 @@
 //!
 //! Follows the event stream format of the HTML standard: lines end with CR, LF or CRLF, a leading byte order mark is
 //! skipped, `data` lines of one event are joined by line feeds, comments and unknown fields are ignored, an event that
-//! the stream's end cuts off is dropped. `id` and `retry` are read over: a chat completion is never resumed that way.
+//! the stream's end cuts off is dropped. An `id` holds for its own event only (who resumes keeps the last one), and `retry`
+//! is read over.
 
 /// Longest event that is put together before the stream counts as broken; a chat completion's are far below 1 KiB.
 const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// One event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SseEvent {
     /// The `event` field; empty for a plain message.
     pub event: String,
     /// The `data` lines.
     pub data: String,
+    /// The `id` field; empty without one.
+    pub id: String,
 }
 
 /// An event grew over the limit.
@@ -27,6 +30,7 @@ pub struct SseParser {
     line: Vec<u8>,
     event: String,
     data: String,
+    id: String,
     has_data: bool,
     after_cr: bool,
     past_start: bool,
@@ -63,8 +67,8 @@ impl SseParser {
             line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
         }
         if line.is_empty() {
-            let (event, data) = (std::mem::take(&mut self.event), std::mem::take(&mut self.data));
-            return std::mem::take(&mut self.has_data).then_some(SseEvent { event, data });
+            let [event, data, id] = [&mut self.event, &mut self.data, &mut self.id].map(std::mem::take);
+            return std::mem::take(&mut self.has_data).then_some(SseEvent { event, data, id });
         }
         let line = String::from_utf8_lossy(line);
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));
@@ -77,6 +81,7 @@ impl SseParser {
                 self.data.push_str(value);
             }
             "event" => value.clone_into(&mut self.event),
+            "id" => value.clone_into(&mut self.id),
             _ => {}
         }
         None
@@ -110,6 +115,13 @@ mod tests {
             let expect: Vec<_> = expect.iter().map(|(e, d)| ((*e).to_owned(), (*d).to_owned())).collect();
             assert_eq!(parse(stream.as_bytes()), expect, "{stream:?}");
         }
+    }
+
+    #[test]
+    fn an_id_belongs_to_its_event() {
+        let events = SseParser::default().push(b"id: 0.7\ndata: a\n\ndata: b\n\n").expect("short events");
+        let ids: Vec<_> = events.iter().map(|event| event.id.as_str()).collect();
+        assert_eq!(ids, ["0.7", ""]);
     }
 
     #[test]

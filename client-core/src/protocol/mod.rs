@@ -4,15 +4,17 @@
 //! - [`world`]: what both of them say about the simulated cell
 //! - [`manifest`]: the manifest under `/models`
 //! - [`health`]: the state of the server, under `/health`
+//! - [`runs`]: training runs, under `/api/runs`
 //! - [`similarity`]: the server's own endpoint for eq. 26–27
 //!
 //! The OpenAI-compatible API keeps that API's own names and is typed where the server implements it.
 
 pub mod health;
 pub mod manifest;
+pub mod runs;
 pub mod similarity;
 pub mod worker;
 pub mod world;
 
 /// Version of the page ↔ worker messages; a page refuses a worker of another version (a stale cache) and reloads it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

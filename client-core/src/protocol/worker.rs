@@ -49,6 +49,19 @@ pub enum Command {
         /// Which one.
         backend: PolicyBackend,
     },
+    /// Decide with a policy from elsewhere for the number of devices that it was trained for, in place of the shipped
+    /// one. Answered by [`Event::Policy`].
+    UsePolicy {
+        /// Path on the server, without a slash at the beginning.
+        path: String,
+        /// What the policy is called from now on.
+        name: String,
+    },
+    /// Decide with the shipped policy again. Answered by [`Event::Policy`].
+    DropPolicy {
+        /// For this number of devices.
+        users: usize,
+    },
     /// Answer a burst of prompts in the present slot.
     Ask {
         /// Chosen by the page; every event of this ask carries it.
@@ -182,6 +195,13 @@ pub enum Event {
         backend: PolicyBackend,
         /// Why the other one is not, in plain words.
         note: Option<String>,
+    },
+    /// Another policy decides from now on.
+    Policy {
+        /// For this number of devices.
+        users: usize,
+        /// Its name; `None` for the shipped one.
+        name: Option<String>,
     },
     /// An ask was split; nothing is written yet.
     Plan {

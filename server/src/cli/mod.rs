@@ -9,12 +9,15 @@
 use clap::{Parser, Subcommand};
 
 pub mod corpus;
+pub mod decide;
 pub mod distil;
 pub mod eval;
 pub mod export_lm;
+pub mod figures;
 pub mod mec_slot;
 pub mod oracle;
 pub mod serve;
+mod slot_line;
 mod system;
 pub mod train;
 pub mod train_lm;
@@ -42,6 +45,10 @@ enum Command {
     MecSlot(mec_slot::Args),
     /// Compare the per-slot optimum, the static policies and a trained one on fresh slots.
     Oracle(oracle::Args),
+    /// Decide slots given as JSON lines: a trained policy, the optimum, or the closed form.
+    Decide(decide::Args),
+    /// Draw the paper's control figures (8-10) with the data behind them.
+    Figures(figures::Args),
     /// Train an offloading policy by reinforcement learning.
     Train(train::Args),
     /// Distil a compact student from a trained teacher.
@@ -64,6 +71,8 @@ impl Cli {
             Command::TrainLm(args) => train_lm::run(args),
             Command::MecSlot(args) => mec_slot::run(args),
             Command::Oracle(args) => oracle::run(args),
+            Command::Decide(args) => decide::run(args),
+            Command::Figures(args) => figures::run(args),
             Command::Train(args) => train::run(args),
             Command::Distil(args) => distil::run(args),
             Command::ExportLm(args) => export_lm::run(args),

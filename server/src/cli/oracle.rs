@@ -4,19 +4,29 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
-use client_core::mec::{QosKnowledge, StaticPolicy};
+use client_core::mec::world::nth_seed;
+use client_core::mec::{ConstantPower, QosKnowledge, StaticPolicy, Variant};
 use client_core::policy::Policy;
 
 use super::system::{SystemArgs, print_settings};
 use crate::rl::evaluate::{Bench, Judged, Score};
+use crate::rl::references;
 use crate::rl::ship::{self, Scores};
 
 /// What `tandem oracle` takes.
+///
+/// Judges, on the same fresh slots: the per-slot optimum (full knowledge), the closed form (equal received power and the
+/// exact ratios for it; knowing the mean quality, or the slot's own), always local, always offload, random, and the best
+/// constant actions (one ratio and one power for all users and slots, in watts or as equal received power; searched on
+/// 2,000 other slots). With `--variant backlog` whole episodes count, the per-slot optimum is only myopic, and two plans
+/// come in: `clairvoyant-hN` knows the slots to come (an upper bound up to the search's precision), `lookahead` only
+/// their distribution (a strong reference, no bound); both know the present slot fully. The horizon of a plan is doubled
+/// until that brings less than 0.1 % of the mean reward.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     system: SystemArgs,
-    /// Slots to judge on, each from a world of its own.
+    /// Slots to judge on, each from a world of its own; with a backlog as many whole episodes as it takes.
     #[arg(long, default_value_t = 2000)]
     draws: usize,
     /// Seed of the slots.
@@ -74,7 +84,7 @@ pub fn run(args: Args) -> Result<()> {
             // The manifest speaks of the defaults: a page has no other numbers to hold its policy against.
             if params != client_core::mec::MecParams::with_users(params.users) {
                 bail!(
-                    "--write-manifest judges at the default settings; leave out --size, --set, --f-mode and --variant"
+                    "--write-manifest judges at the default settings; leave out --size-mbit, --set, --f-mode and --variant"
                 );
             }
             let [optimum, closed_form, _, always_local, always_offload, random, policy_score] = scores.as_slice()
@@ -94,13 +104,40 @@ pub fn run(args: Args) -> Result<()> {
             eprintln!("wrote {} into {}: {:.2} % of the optimum", entry.file, dir.display(), 100.0 * entry.ratio);
         }
     }
+    let constants = references::best_constants(params, nth_seed(args.seed, u64::MAX))?;
+    for action in constants {
+        scores.push(bench.score(Judged::Constant(action))?);
+    }
+    let mut horizons = serde_json::Map::new();
+    if params.variant == Variant::Backlog {
+        let seed = nth_seed(args.seed, u64::MAX - 1);
+        let plans = [
+            ("clairvoyant", references::clairvoyant(&bench, &params)?),
+            ("lookahead", references::lookahead(&bench, &params, seed)?),
+        ];
+        // Best first: the table's shares are of its first line.
+        for (name, planned) in plans.into_iter().rev() {
+            horizons.insert(name.to_owned(), serde_json::to_value(&planned.horizons)?);
+            scores.insert(0, planned.score);
+        }
+    }
     if args.json {
         let report = serde_json::json!({
             "users": params.users, "draws": args.draws, "seed": args.seed, "params": params, "scores": scores,
+            "constants": constants, "horizons": horizons,
         });
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print_table(&args, &scores);
+        for action in constants {
+            match action.power {
+                ConstantPower::Watts(watts) => println!("best-constant-watts: α = {:.4}, {watts:.4} W", action.alpha),
+                ConstantPower::EqualReceived => println!("best-constant-received: α = {:.4}", action.alpha),
+            }
+        }
+        for (plan, tried) in &horizons {
+            println!("{plan}, mean reward by horizon: {tried}");
+        }
     }
     Ok(())
 }

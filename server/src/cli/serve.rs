@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use client_core::protocol::runs::RunLimits;
 use fast_qr::qr::QRBuilder;
 
 use crate::host::encoder::BertEncoder;
@@ -17,6 +18,7 @@ use crate::host::{Embedder, Host};
 use crate::http::files::Files;
 use crate::http::files::source::Source;
 use crate::http::{App, Limits, Parts, serve};
+use crate::runs::{Runs, RunsConfig};
 use crate::tls::{self, Identity};
 
 /// Where the page lies when `--page` is not given.
@@ -91,13 +93,82 @@ pub struct Args {
     #[arg(long, env = "TANDEM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
 
-    /// Folder for what the server keeps: its certificate. [default: tandem in the user's data folder]
+    /// Folder for what the server keeps: its certificate, and the training runs. [default: tandem in the user's data folder]
     #[arg(long, env = "TANDEM_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+
+    /// Training runs over HTTP.
+    #[command(flatten)]
+    pub training: TrainingArgs,
 
     /// Longest time that answers get to end after Ctrl-C, in seconds.
     #[arg(long, env = "TANDEM_DRAIN", default_value_t = 10, value_name = "SECONDS")]
     pub drain: u64,
+}
+
+/// Training runs over HTTP.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Training")]
+pub struct TrainingArgs {
+    /// Take no training runs; those that are there are still shown.
+    #[arg(long, env = "TANDEM_NO_TRAINING", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_training: bool,
+
+    /// Folder of the training runs and of their list. [default: runs in the data folder, see --data]
+    #[arg(long, env = "TANDEM_RUNS", value_name = "DIR")]
+    pub runs: Option<PathBuf>,
+
+    /// Training runs that learn at the same time; others wait.
+    #[arg(long, env = "TANDEM_TRAIN_CONCURRENT", value_name = "RUNS", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub train_concurrent: u16,
+
+    /// Threads of a training run. One is the fastest for the small networks here, and gives the same curve every time.
+    #[arg(long, env = "TANDEM_TRAIN_THREADS", value_name = "THREADS", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub train_threads: u16,
+
+    /// Training runs that may wait before the server answers 503.
+    #[arg(long, env = "TANDEM_TRAIN_QUEUE", value_name = "RUNS", default_value_t = 16)]
+    pub train_queue: u16,
+
+    /// Training runs that are kept; a new one is refused until one is deleted.
+    #[arg(long, env = "TANDEM_TRAIN_KEPT", value_name = "RUNS", default_value_t = 200)]
+    pub train_kept: u16,
+
+    /// Most environment steps of a run.
+    #[arg(long, env = "TANDEM_TRAIN_MAX_STEPS", value_name = "STEPS", default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub train_max_steps: u64,
+
+    /// Most cells that a run simulates side by side.
+    #[arg(long, env = "TANDEM_TRAIN_MAX_ENVS", value_name = "CELLS", default_value_t = 256,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub train_max_envs: u16,
+
+    /// Most users K of a run.
+    #[arg(long, env = "TANDEM_TRAIN_MAX_USERS", value_name = "K", default_value_t = 10,
+        value_parser = clap::value_parser!(u16).range(1..=10))]
+    pub train_max_users: u16,
+
+    /// Longest time that a run learns before it is stopped; it can be resumed.
+    #[arg(long, env = "TANDEM_TRAIN_MAX_MINUTES", value_name = "MINUTES", default_value_t = 120,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub train_max_minutes: u32,
+}
+
+impl TrainingArgs {
+    fn limits(&self) -> RunLimits {
+        RunLimits {
+            users: self.train_max_users.into(),
+            steps: self.train_max_steps,
+            envs: self.train_max_envs.into(),
+            minutes: self.train_max_minutes.into(),
+            concurrent: self.train_concurrent.into(),
+            queue: self.train_queue.into(),
+            kept: self.train_kept.into(),
+        }
+    }
 }
 
 /// Serves until Ctrl-C.
@@ -122,9 +193,16 @@ async fn serve_on(listener: TcpListener, args: Args) -> anyhow::Result<()> {
     let app = App::new(parts(&args).await?);
     let files = app.files().clone();
     tokio::spawn(async move { files.warm().await });
+    let runs = app.runs().clone();
+    let ending = runs.clone();
+    let stopped = async move {
+        stopped().await;
+        ending.begin_shutdown();
+    };
     // What happens between the line below and the first accepted connection waits in the socket's backlog.
     announce(address, identity.as_ref());
-    serve::run(listener, identity, app, drain, stopped()).await.context("the server stopped")?;
+    serve::run(listener, identity, app, drain, stopped).await.context("the server stopped")?;
+    tokio::task::spawn_blocking(move || runs.finish_shutdown(drain)).await.context("the training runs")?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -215,7 +293,27 @@ async fn parts(args: &Args) -> anyhow::Result<Parts> {
         }
     };
     let limits = Limits { max_body_bytes: args.max_body, ..Limits::default() };
-    Ok(Parts { host, embedder: encoder.or(own), files, limits, cors_origins: args.cors_origin.clone() })
+    let runs = training_runs(args)?;
+    Ok(Parts { host, embedder: encoder.or(own), files, runs, limits, cors_origins: args.cors_origin.clone() })
+}
+
+/// The training runs. A folder that was asked for has to work; without the usual one the server does all but train.
+fn training_runs(args: &Args) -> anyhow::Result<Runs> {
+    let training = &args.training;
+    let usual = || args.data.clone().or_else(data_folder).map(|data| data.join("runs"));
+    let Some(dir) = training.runs.clone().or_else(usual) else {
+        return Ok(Runs::none("no data folder is known; name one with --runs."));
+    };
+    let off = training.no_training.then(|| "it was started with --no-training.".to_owned());
+    let config = RunsConfig { dir, limits: training.limits(), threads: training.train_threads.into(), off };
+    match Runs::open(config) {
+        Ok(runs) => Ok(runs),
+        Err(error) if training.runs.is_some() => Err(anyhow::Error::new(error).context("--runs")),
+        Err(error) => {
+            tracing::warn!(%error, "no training runs; --runs DIR names another folder");
+            Ok(Runs::none(format!("{error}.")))
+        }
+    }
 }
 
 fn local_host(model: Option<&Path>, public: &Source, slots: u16, queue: u16) -> anyhow::Result<Arc<LocalHost>> {

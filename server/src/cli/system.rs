@@ -1,9 +1,32 @@
 //! The simulated system as several commands take it from the command line.
 
+use std::str::FromStr;
+
 use anyhow::{Context, Result, ensure};
 use client_core::mec::params::MAX_USERS;
 use client_core::mec::settings::{SETTINGS, Scale};
 use client_core::mec::{MecParams, ServerShare, Variant};
+
+/// Sizes of the tasks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sizes {
+    /// The chain over all sizes.
+    Mixed,
+    /// One size for all, in Mbit.
+    Fixed(f64),
+}
+
+impl FromStr for Sizes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse()) {
+            ("mixed", _) => Ok(Self::Mixed),
+            (_, Ok(mbit)) => Ok(Self::Fixed(mbit)),
+            _ => Err("a size in Mbit, such as 1.5, or `mixed` is wanted".to_owned()),
+        }
+    }
+}
 
 /// Which system to simulate.
 #[derive(Clone, Debug, clap::Args)]
@@ -11,9 +34,9 @@ pub struct SystemArgs {
     /// Number of users K.
     #[arg(long, default_value_t = 2)]
     pub users: usize,
-    /// All tasks of this size in Mbit instead of the mixed sizes.
-    #[arg(long)]
-    pub size: Option<f64>,
+    /// Sizes of the tasks: `mixed`, or one size in Mbit for all (1.0, 1.5, 2.0 and 2.5 are the paper's).
+    #[arg(long, alias = "size", value_name = "MBIT|mixed", default_value = "mixed")]
+    pub size_mbit: Sizes,
     /// How the server is shared: full, equal or load.
     #[arg(long, default_value = "full")]
     pub f_mode: ServerShare,
@@ -35,7 +58,7 @@ impl SystemArgs {
         ensure!((1..=MAX_USERS).contains(&users), "--users must be 1 to {MAX_USERS}, but is {users}");
         let mut params = MecParams { server_share: self.f_mode, ..MecParams::with_users(users) };
         params = params.with_variant(self.variant);
-        if let Some(size) = self.size {
+        if let Sizes::Fixed(size) = self.size_mbit {
             params = params.with_fixed_size(size);
         }
         for pair in &self.set {
@@ -46,7 +69,7 @@ impl SystemArgs {
         }
         for setting in SETTINGS.iter().filter(|setting| setting.key != "users") {
             let value = params.get(setting.key)?;
-            // Through the same door as a value that was typed, so that `--size` is checked too.
+            // Through the same door as a value that was typed, so that `--size-mbit` is checked too.
             params.set(setting.key, value)?;
         }
         Ok(params)
@@ -59,5 +82,48 @@ pub fn print_settings() {
         let scale = if s.scale == Scale::Log { ", logarithmic slider" } else { "" };
         println!("{} = {} {}  ({} to {}{scale}; URL: {})", s.key, s.default, s.unit, s.min, s.max, s.url);
         println!("    {} {}", s.help, s.reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        system: SystemArgs,
+    }
+
+    fn params(line: &str) -> Result<MecParams> {
+        Line::try_parse_from(std::iter::once("tandem").chain(line.split_whitespace()))?.system.params()
+    }
+
+    #[test]
+    fn every_system_can_be_asked_for() {
+        for users in 1..=10 {
+            for variant in Variant::ALL {
+                for share in ServerShare::ALL {
+                    let line = format!("--users {users} --variant {} --f-mode {}", variant.name(), share.name());
+                    let params = params(&line).expect("a system");
+                    assert_eq!((params.users, params.variant, params.server_share), (users, variant, share));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_mixed_or_fixed_and_checked() {
+        assert_eq!(params("").expect("defaults"), MecParams::DEFAULT);
+        assert_eq!(params("--size-mbit mixed").expect("mixed"), MecParams::DEFAULT);
+        let fixed = MecParams::DEFAULT.with_fixed_size(1.5);
+        assert_eq!(params("--size-mbit 1.5").expect("fixed"), fixed);
+        assert_eq!(params("--size 1.5").expect("the short name"), fixed);
+        for (line, reason) in [("--size-mbit big", "mixed"), ("--size-mbit=-1", "Mbit"), ("--size-mbit 1000", "Mbit")] {
+            let error = format!("{:#}", params(line).expect_err("refused"));
+            assert!(error.contains(reason), "{line}: {error}");
+        }
     }
 }

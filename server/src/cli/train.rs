@@ -46,7 +46,11 @@ pub struct Args {
     /// End after this many evaluations in a row without a better one; 0 is never [default: 0].
     #[arg(long, value_name = "N")]
     patience: Option<u64>,
-    /// Learning rate at the start.
+    /// A hyper-parameter of the algorithm as KEY=VALUE, `replay.batch=128` for example; may be repeated. The run folder's
+    /// config.toml has them all.
+    #[arg(long = "hyper", value_name = "KEY=VALUE")]
+    hyper: Vec<String>,
+    /// Learning rate at the start; this flag and the next five are for ppo and what is built on it.
     #[arg(long)]
     learning_rate: Option<f64>,
     /// Estimator of the advantage.
@@ -91,7 +95,17 @@ impl Args {
         if self.linear_watts {
             config.action_map = client_core::policy::ActionMap::LinearWatts;
         }
-        let ppo = config.ppo_mut();
+        for pair in &self.hyper {
+            let (key, value) = pair.split_once('=').with_context(|| format!("--hyper {pair}: KEY=VALUE is wanted"))?;
+            config.set_hyper(key, value).with_context(|| format!("--hyper {pair}"))?;
+        }
+        let Some(ppo) = config.ppo_mut() else {
+            let of_ppo = self.learning_rate.is_some() || self.credit.is_some() || self.entropy.is_some();
+            let of_ppo = of_ppo || self.rollout_steps.is_some() || self.epochs.is_some() || self.minibatch.is_some();
+            ensure!(!of_ppo, "{} takes its hyper-parameters by --hyper KEY=VALUE", config.algo.name());
+            config.validate()?;
+            return Ok(config);
+        };
         ppo.learning_rate = self.learning_rate.unwrap_or(ppo.learning_rate);
         ppo.credit = self.credit.unwrap_or(ppo.credit);
         ppo.entropy = self.entropy.unwrap_or(ppo.entropy);

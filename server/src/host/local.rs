@@ -243,6 +243,8 @@ mod tests {
         let host = LocalHost::start(engine(40), card(), 1, 0).unwrap();
         let (_, pieces, last) = collect(&host, ask("hello", None)).await;
         assert!(matches!(last, GenerationEvent::Done(summary) if summary.completion_tokens == pieces), "{last:?}");
+        // Nobody may wait here, and the slot is freed a moment after the last event.
+        until("the slot is free", || host.load().active == 0).await;
         let (_, _, last) = collect(&host, ask(&"x".repeat(50), None)).await;
         let expect = HostError::PromptTooLong { tokens: 51, context: 40 };
         assert!(matches!(&last, GenerationEvent::Failed(error) if *error == expect), "{last:?}");

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::host::HostError;
+use crate::runs::RunsError;
 
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +115,31 @@ impl From<HostError> for ApiError {
             HostError::Upstream(_) => server(StatusCode::BAD_GATEWAY, "upstream_error"),
             HostError::TimedOut(_) => server(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
             HostError::Engine(_) => server(StatusCode::INTERNAL_SERVER_ERROR, "engine_error"),
+        }
+    }
+}
+
+impl From<RunsError> for ApiError {
+    fn from(error: RunsError) -> Self {
+        let message = error.to_string();
+        let client = |status, code| Self::new(status, "invalid_request_error", Some(code), message.clone());
+        let server = |status, code| Self::new(status, "server_error", Some(code), message.clone());
+        match error {
+            RunsError::Field { param, code, message } => Self::field(param, code, message),
+            RunsError::Off(_) => client(StatusCode::FORBIDDEN, "training_off"),
+            RunsError::Unknown(_) => client(StatusCode::NOT_FOUND, "run_not_found"),
+            RunsError::NotYet { .. } => client(StatusCode::NOT_FOUND, "not_there_yet"),
+            RunsError::State { .. } => client(StatusCode::CONFLICT, "wrong_state"),
+            RunsError::TooMany(_) => client(StatusCode::CONFLICT, "too_many_runs"),
+            RunsError::QueueFull(_) => {
+                Self { retry_after_s: Some(60), ..server(StatusCode::SERVICE_UNAVAILABLE, "queue_full") }
+            }
+            RunsError::Closing => {
+                Self { retry_after_s: Some(5), ..server(StatusCode::SERVICE_UNAVAILABLE, "shutting_down") }
+            }
+            RunsError::Store(_) | RunsError::Train(_) | RunsError::File { .. } => {
+                server(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed")
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | [`router`](mod@router) | which address is answered by what; headers and counts for every answer |
 //! | [`files`] | everything that is a file: ranges, compression, caching, content security policy |
 //! | [`openai`] | `/v1/…` |
+//! | [`runs`] | `/api/runs`: training runs |
 //! | [`similarity`] | `/api/similarity`, eq. 26–27 |
 //! | [`health`], [`metrics`] | `/health`, `/metrics` |
 //! | [`json`], [`error`] | reading a JSON body; every error in OpenAI's shape |
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::host::{Embedder, Host, HostError};
+use crate::runs::Runs;
 
 pub mod error;
 pub mod files;
@@ -26,6 +28,7 @@ pub mod json;
 pub mod metrics;
 pub mod openai;
 pub mod router;
+pub mod runs;
 pub mod serve;
 pub mod similarity;
 
@@ -56,6 +59,8 @@ pub struct Parts {
     pub embedder: Option<Arc<dyn Embedder>>,
     /// The page and the public files.
     pub files: files::Files,
+    /// Training runs.
+    pub runs: Runs,
     /// What is refused.
     pub limits: Limits,
     /// Origins of pages on other servers that may use the API; `*` for all.
@@ -109,6 +114,12 @@ impl App {
     #[must_use]
     pub fn files(&self) -> &files::Files {
         &self.0.parts.files
+    }
+
+    /// Training runs.
+    #[must_use]
+    pub fn runs(&self) -> &Runs {
+        &self.0.parts.runs
     }
 
     /// What is refused.

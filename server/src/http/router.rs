@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::error::ApiError;
-use super::{App, files, health, metrics, openai, similarity};
+use super::{App, files, health, metrics, openai, runs, similarity};
 
 /// The server as a service.
 pub fn router(app: App) -> Router {
@@ -23,6 +23,13 @@ pub fn router(app: App) -> Router {
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/api/similarity", post(similarity::compare))
+        .route("/api/runs", get(runs::list).post(runs::create))
+        .route("/api/runs/{id}", get(runs::one).delete(runs::delete))
+        .route("/api/runs/{id}/metrics", get(runs::metrics))
+        .route("/api/runs/{id}/policy", get(runs::policy))
+        .route("/api/runs/{id}/curves.svg", get(runs::curves))
+        .route("/api/runs/{id}/stop", post(runs::stop))
+        .route("/api/runs/{id}/resume", post(runs::resume))
         .route("/health", get(health::get))
         .route("/metrics", get(metrics::get))
         .method_not_allowed_fallback(wrong_method)
@@ -88,13 +95,14 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     };
     let layer = CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
         .allow_headers([
             header::CONTENT_TYPE,
             header::AUTHORIZATION,
             header::RANGE,
             header::IF_RANGE,
             header::IF_NONE_MATCH,
+            HeaderName::from_static("last-event-id"),
         ])
         .expose_headers([header::ETAG, header::CONTENT_RANGE, header::CONTENT_LENGTH, header::RETRY_AFTER]);
     Some(layer)

@@ -37,8 +37,7 @@
 //! # Training
 //! `tandem train-lm --out RUN` trains the full model, `tandem distil --teacher RUN --out RUN2` the compact one
 //! (L = (1-a)·CE + a·τ²·KL(teacher‖student)), `tandem export-lm` writes GGUF, `tandem eval` measures it. Loss is taken on
-//! answers and articles, never on questions. A debug build checks every pointer in the matrix kernels: build with
-//! `--release` to train (two to three times as fast).
+//! answers and articles, never on questions.
 //!
 //! Deliberately absent: pruning, calibration and the other variants of the ECLD pipeline; any inference for users (that
 //! is `client_core::llm`).

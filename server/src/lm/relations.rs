@@ -1,7 +1,8 @@
 //! How each relation is put into words.
 //!
 //! Every (table, column) gets two noun phrases with `{e}` for the entity; question wordings and article sentences are
-//! made of them by the frames of [`super::corpus`]. A column that is not listed here gets phrases from its name.
+//! made of them by the frames of [`super::corpus`]. A column that is not listed here, as in tables of a user's own, gets
+//! phrases from its name.
 
 /// Words for one relation.
 #[derive(Debug, Clone)]
@@ -502,7 +503,7 @@ pub fn phrases(table: &str, column: &str, list: bool) -> Phrases {
         .iter()
         .find(|l| l.0 == table && l.1 == column)
         .or_else(|| LINES.iter().find(|l| l.0 == "*" && l.1 == column));
-    let noun = column.replace('_', " ");
+    let (noun, unit) = split_unit(column);
     let (kind, _) = kind(table);
     let own = |s: &str| s.to_owned();
     let inverse_default =
@@ -522,7 +523,26 @@ pub fn phrases(table: &str, column: &str, list: bool) -> Phrases {
             direct: [format!("{{e}}, {noun}?"), format!("Which {noun} does {{e}} have?")],
             says: Vec::new(),
             inverse: Some(inverse_default),
-            unit: "",
+            unit,
         },
     }
+}
+
+/// `height_m` → (`height`, ` metres`).
+fn split_unit(column: &str) -> (String, &'static str) {
+    for (suffix, unit) in [
+        ("_km2", " square kilometres"),
+        ("_km", " kilometres"),
+        ("_kg", " kilograms"),
+        ("_days", " days"),
+        ("_m", " metres"),
+        ("_c", " degrees Celsius"),
+        ("_hours", " hours"),
+        ("_years", " years"),
+    ] {
+        if let Some(stem) = column.strip_suffix(suffix) {
+            return (stem.replace('_', " "), unit);
+        }
+    }
+    (column.replace('_', " "), "")
 }

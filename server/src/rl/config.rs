@@ -5,7 +5,10 @@ use client_core::policy::ActionMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::ddpg::DdpgConfig;
 use super::ppo::{Credit, PpoConfig};
+use super::sac::SacConfig;
+use super::td3::Td3Config;
 use super::wm_ppo::WmPpoConfig;
 
 /// The algorithms.
@@ -19,6 +22,12 @@ pub enum Algo {
     WmPpo,
     /// World-model PPO with its oddities mended.
     WmPpoMended,
+    /// Twin delayed deep deterministic policy gradient.
+    Td3,
+    /// Deep deterministic policy gradient.
+    Ddpg,
+    /// Soft actor-critic.
+    Sac,
 }
 
 impl Algo {
@@ -28,6 +37,17 @@ impl Algo {
             Self::Ppo => "ppo",
             Self::WmPpo => "wm-ppo",
             Self::WmPpoMended => "wm-ppo-mended",
+            Self::Td3 => "td3",
+            Self::Ddpg => "ddpg",
+            Self::Sac => "sac",
+        }
+    }
+
+    /// The table of its hyper-parameters in `config.toml`.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::WmPpo | Self::WmPpoMended => "wm_ppo",
+            other => other.name(),
         }
     }
 }
@@ -80,6 +100,15 @@ pub struct TrainConfig {
     /// Hyper-parameters of [`Algo::WmPpo`] and [`Algo::WmPpoMended`].
     #[serde(default)]
     pub wm_ppo: WmPpoConfig,
+    /// Hyper-parameters of [`Algo::Td3`].
+    #[serde(default)]
+    pub td3: Td3Config,
+    /// Hyper-parameters of [`Algo::Ddpg`].
+    #[serde(default)]
+    pub ddpg: DdpgConfig,
+    /// Hyper-parameters of [`Algo::Sac`].
+    #[serde(default)]
+    pub sac: SacConfig,
 }
 
 impl TrainConfig {
@@ -116,14 +145,18 @@ impl TrainConfig {
             mec,
             ppo,
             wm_ppo,
+            td3: if tuned { Td3Config::tuned() } else { Td3Config::default() },
+            ddpg: if tuned { DdpgConfig::tuned() } else { DdpgConfig::default() },
+            sac: if tuned { SacConfig::tuned() } else { SacConfig::default() },
         }
     }
 
-    /// The hyper-parameters of the PPO that the algorithm is or is built on.
-    pub fn ppo_mut(&mut self) -> &mut PpoConfig {
+    /// The hyper-parameters of the PPO that the algorithm is or is built on; `None` for the off-policy ones.
+    pub fn ppo_mut(&mut self) -> Option<&mut PpoConfig> {
         match self.algo {
-            Algo::Ppo => &mut self.ppo,
-            Algo::WmPpo | Algo::WmPpoMended => &mut self.wm_ppo.ppo,
+            Algo::Ppo => Some(&mut self.ppo),
+            Algo::WmPpo | Algo::WmPpoMended => Some(&mut self.wm_ppo.ppo),
+            Algo::Td3 | Algo::Ddpg | Algo::Sac => None,
         }
     }
 
@@ -136,6 +169,17 @@ impl TrainConfig {
         let mut table = toml::Table::try_from(self).map_err(|e| ConfigError(e.to_string()))?;
         merge(&mut table, changes);
         table.try_into().map_err(|e: toml::de::Error| ConfigError(e.to_string()))
+    }
+
+    /// Sets a hyper-parameter of the algorithm from text, `replay.batch` and `128` for example; the keys are the fields of
+    /// the algorithm's struct, the values are written as in TOML, words also without their quotes.
+    ///
+    /// # Errors
+    /// When there is no such key, or the value is not of its kind.
+    pub fn set_hyper(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        let changed = |value: &str| self.changed_by(&format!("[{}]\n{key} = {value}", self.algo.table()));
+        *self = changed(value).or_else(|error| changed(&format!("\"{value}\"")).map_err(|_| error))?;
+        Ok(())
     }
 
     /// Checks what the types cannot.
@@ -152,7 +196,10 @@ impl TrainConfig {
         }
         self.mec.validate().map_err(|e| ConfigError(e.to_string()))?;
         self.ppo.validate().map_err(in_table("ppo"))?;
-        self.wm_ppo.validate().map_err(in_table("wm_ppo"))
+        self.wm_ppo.validate().map_err(in_table("wm_ppo"))?;
+        self.td3.validate().map_err(in_table("td3"))?;
+        self.ddpg.validate().map_err(in_table("ddpg"))?;
+        self.sac.validate().map_err(in_table("sac"))
     }
 }
 
@@ -205,5 +252,46 @@ mod tests {
             let error = preset.changed_by(text).expect("config").validate().expect_err("refused").to_string();
             assert!(error.contains(said), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn hyper_parameters_are_set_by_name_and_nonsense_is_refused() {
+        let mut config = TrainConfig::preset(Algo::Td3, Preset::Paper, MecParams::with_users(2));
+        for (key, value) in [("gamma", "0"), ("replay.batch", "32"), ("hidden", "[8, 4]"), ("activation", "tanh")] {
+            config.set_hyper(key, value).expect(key);
+        }
+        let td3 = &config.td3;
+        assert_eq!((td3.gamma, td3.replay.batch, td3.hidden.as_slice()), (0.0, 32, [8, 4].as_slice()));
+        assert_eq!(config.ddpg, DdpgConfig::default());
+        let cases = [
+            ("gama", "0", "gama"),
+            ("replay.batch.more", "1", "map"),
+            ("gamma", "much", "much"),
+            ("replay.batch", "-1", "-1"),
+        ];
+        for (key, value, said) in cases {
+            let before = config.clone();
+            let error = config.set_hyper(key, value).expect_err("refused").to_string();
+            assert!(error.contains(said) && config == before, "{error}");
+        }
+        let cases = [
+            ("gamma", "1", "gamma"),
+            ("gamma", "nan", "gamma"),
+            ("tau", "0", "tau"),
+            ("actor_rate", "-1e-3", "learning rates"),
+            ("hidden", "[0]", "hidden"),
+            ("exploration", "-0.1", "exploration"),
+            ("policy_delay", "0", "policy_delay"),
+            ("replay.batch", "0", "replay.batch"),
+            ("replay.capacity", "10", "replay.capacity"),
+            ("replay.updates_per_step", "0", "updates_per_step"),
+        ];
+        for (key, value, said) in cases {
+            let mut config = config.clone();
+            config.set_hyper(key, value).expect(key);
+            let error = config.validate().expect_err("out of range").to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        config.validate().expect("fine");
     }
 }

@@ -4,6 +4,9 @@
 //! | --- | --- |
 //! | [`config`] | what a training run is: algorithm, system, budget; written beside its results |
 //! | [`ppo`] | proximal policy optimisation, one file from top to bottom |
+//! | [`td3`], [`ddpg`], [`sac`] | the off-policy algorithms, one file each from top to bottom |
+//! | [`off_policy`] | the loop that those three share: explore, remember, learn, report |
+//! | [`replay`] | what they learn from: the transitions of the past |
 //! | [`wm_ppo`] | world-model PPO, the paper's and a mended form |
 //! | [`world_model`] | the recurrent state-space model that it imagines with |
 //! | [`mlp`] | actor and critic of both, with their gradients written out |
@@ -11,10 +14,10 @@
 //! | [`nets`] | value networks, their first weights, Polyak averaging |
 //! | [`rollout`] | stepping many simulated cells with a network and remembering what happened |
 //! | [`evaluate`] | any policy, learned or not, on fresh slots: reward, latency, energy, broken limits |
+//! | [`references`] | what policies are held against: the best constant action, plans |
 //! | [`run`] | the run folder: configuration, metrics, curves, checkpoints, the best policy so far |
 //! | [`session`] | what every algorithm does around its updates: evaluate, log, keep the best policy |
 //! | [`tensorboard`] | its metrics as TensorBoard reads them |
-//! | [`curves`] | a small SVG of the learning curve |
 //! | [`ship`] | putting a policy and its evaluation into the folder that the page downloads from |
 //!
 //! A further algorithm is a variant of [`config::Algo`] and a file with a `train` function like [`ppo::train`]: rollout,
@@ -25,15 +28,20 @@
 
 pub mod beta;
 pub mod config;
-pub mod curves;
+pub mod ddpg;
 pub mod evaluate;
 pub mod mlp;
 pub mod nets;
+pub mod off_policy;
 pub mod ppo;
+pub mod references;
+pub mod replay;
 pub mod rollout;
 pub mod run;
+pub mod sac;
 pub mod session;
 pub mod ship;
+pub mod td3;
 pub mod tensorboard;
 pub mod wm_ppo;
 pub mod world_model;
@@ -54,11 +62,15 @@ pub enum Ending {
 /// Raising `stop` ends the run after the present update with everything kept.
 ///
 /// # Errors
-/// When the folder cannot be written, a checkpoint cannot be read, or a loss stops being a number (the last good
-/// checkpoint is kept).
+/// When a hyper-parameter is out of its range, the folder cannot be written, a checkpoint cannot be read, or a loss
+/// stops being a number (the last good checkpoint is kept).
 pub fn train(config: &config::TrainConfig, run: &mut run::Run, stop: &AtomicBool) -> Result<Ending, run::TrainError> {
+    config.validate()?;
     match config.algo {
         config::Algo::Ppo => ppo::train(config, run, stop),
+        config::Algo::Td3 => td3::train(config, run, stop),
+        config::Algo::Ddpg => ddpg::train(config, run, stop),
+        config::Algo::Sac => sac::train(config, run, stop),
         config::Algo::WmPpo | config::Algo::WmPpoMended => wm_ppo::train(config, run, stop),
     }
 }
@@ -80,7 +92,7 @@ mod tests {
         let mec = MecParams { horizon: 9, ..MecParams::with_users(1).with_variant(Variant::Backlog) };
         let mut config = TrainConfig::preset(algo, Preset::Tuned, mec);
         (config.envs, config.steps, config.eval_every, config.eval_slots, config.checkpoint_every) = (2, 96, 3, 8, 2);
-        let ppo = config.ppo_mut();
+        let ppo = config.ppo_mut().expect("built on ppo");
         (ppo.hidden, ppo.rollout_steps, ppo.epochs, ppo.minibatch) = (vec![8, 8], 6, 2, 5);
         let model = &mut config.wm_ppo.model;
         (model.deterministic, model.stochastic, model.hidden) = (8, 3, 8);
@@ -147,7 +159,7 @@ mod tests {
             train(&config, &mut run, &AtomicBool::new(false)).expect("trained");
             assert_eq!(run.progress.update, 3);
             config.steps = 1200;
-            let ppo = config.ppo_mut();
+            let ppo = config.ppo_mut().expect("built on ppo");
             (ppo.learning_rate, ppo.anneal) = (1e38, false);
             let error = train(&config, &mut run, &AtomicBool::new(false)).expect_err("diverged");
             assert!(matches!(error, TrainError::NotANumber { update, .. } if update >= 3), "{error}");

@@ -73,6 +73,45 @@ impl Critic {
     }
 }
 
+/// Two critics of the same task: the lower of their values is no overestimate that noise has picked (Fujimoto et al. 2018,
+/// section 4.2).
+#[derive(Module, Debug)]
+pub struct TwinCritic {
+    first: Critic,
+    second: Critic,
+}
+
+impl TwinCritic {
+    /// Both by [`Critic::fan_in`].
+    pub fn fan_in(inputs: usize, hidden: &[usize], device: &Device, rng: &mut Xoshiro256PlusPlus) -> Self {
+        let mut critic = || Critic::fan_in(inputs, hidden, device, rng);
+        Self { first: critic(), second: critic() }
+    }
+
+    /// Both Q(s, a), `[batch]` each.
+    pub fn both(&self, features: Tensor<2>, actions: Tensor<2>, activation: Activation) -> (Tensor<1>, Tensor<1>) {
+        let first = self.first.of_action(features.clone(), actions.clone(), activation);
+        (first, self.second.of_action(features, actions, activation))
+    }
+
+    /// The lower Q(s, a), `[batch]`.
+    pub fn lower(&self, features: Tensor<2>, actions: Tensor<2>, activation: Activation) -> Tensor<1> {
+        let (first, second) = self.both(features, actions, activation);
+        first.min_pair(second)
+    }
+
+    /// The first critic alone, its parameters fixed: what TD3's actor climbs.
+    pub fn first_fixed(&self) -> Critic {
+        self.first.clone().no_grad()
+    }
+}
+
+/// Mean squared error.
+pub fn mse(value: Tensor<1>, target: Tensor<1>) -> Tensor<1> {
+    let error = value - target;
+    (error.clone() * error).mean()
+}
+
 fn shapes(inputs: usize, hidden: &[usize], outputs: usize) -> Vec<[usize; 2]> {
     let mut sizes = vec![inputs];
     sizes.extend(hidden);

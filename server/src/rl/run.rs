@@ -4,6 +4,7 @@
 //! DIR/config.toml          what was trained, read back by --resume
 //!     metrics.jsonl        one line an update
 //!     events.out.tfevents.tandem   the same for TensorBoard
+//!     references.json      mean rewards to compare with, by name
 //!     curves.svg           reward over steps, redrawn with every evaluation
 //!     policy.safetensors   the best policy so far, by its evaluation
 //!     checkpoint/          weights, optimiser, worlds and counters of the last good update
@@ -22,9 +23,20 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::config::TrainConfig;
-use super::curves::{self, Series};
+use super::config::{ConfigError, TrainConfig};
 use super::tensorboard::EventFile;
+use crate::chart::{Level, Line, LineChart, Point};
+
+/// The configuration in a run folder.
+pub const CONFIG_FILE: &str = "config.toml";
+/// The metrics in a run folder.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+/// The rewards to compare with in a run folder, there from the first update on.
+pub const REFERENCES_FILE: &str = "references.json";
+/// The picture in a run folder, there from the first evaluation on.
+pub const CURVES_FILE: &str = "curves.svg";
+/// The best policy in a run folder, there from the first evaluation on.
+pub const POLICY_FILE: &str = "policy.safetensors";
 
 /// Why a training run ended early or did not begin.
 #[derive(Debug, Error)]
@@ -48,6 +60,9 @@ pub enum TrainError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A hyper-parameter is out of its range.
+    #[error("the run's configuration cannot be used: {0}")]
+    Config(#[from] ConfigError),
     /// A loss or a gradient stopped being a number.
     #[error(
         "update {update} gave a {what} that is not a number; the last good checkpoint is kept, go on from it by --resume with a lower learning rate"
@@ -99,7 +114,8 @@ pub struct Metrics {
     /// The same as a share of the optimum there.
     #[serde(rename = "eval/ratio", default, skip_serializing_if = "Option::is_none")]
     pub eval_ratio: Option<f64>,
-    /// What the algorithm reports of its learning, under `losses/…` keys; each algorithm's file names its own.
+    /// What the algorithm reports of its learning, under `losses/…` keys; each algorithm's file names its own. An
+    /// evaluation adds what else it measured, under `eval/…` keys.
     #[serde(flatten)]
     pub losses: BTreeMap<String, f64>,
 }
@@ -191,11 +207,11 @@ impl Run {
     /// # Errors
     /// When there is a run already, or the folder cannot be written.
     pub fn create(dir: &Path, config: &TrainConfig) -> Result<Self, TrainError> {
-        if dir.join("config.toml").exists() {
+        if dir.join(CONFIG_FILE).exists() {
             return Err(TrainError::Exists(dir.to_owned()));
         }
         fs::create_dir_all(dir).map_err(at(dir))?;
-        let path = dir.join("config.toml");
+        let path = dir.join(CONFIG_FILE);
         let damaged = |e: toml::ser::Error| TrainError::Damaged { path: path.clone(), problem: e.to_string() };
         let text = toml::to_string(config).map_err(damaged)?;
         write_whole(&path, text.as_bytes())?;
@@ -207,7 +223,7 @@ impl Run {
     /// # Errors
     /// When there is no run, or it is damaged.
     pub fn resume(dir: &Path) -> Result<(Self, TrainConfig), TrainError> {
-        let path = dir.join("config.toml");
+        let path = dir.join(CONFIG_FILE);
         let text = fs::read_to_string(&path).map_err(at(&path))?;
         let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
         let config: TrainConfig = toml::from_str(&text).map_err(|e| damaged(&path, e.to_string()))?;
@@ -224,7 +240,7 @@ impl Run {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Progress::default(),
             Err(e) => return Err(at(&path)(e)),
         };
-        let path = dir.join("metrics.jsonl");
+        let path = dir.join(METRICS_FILE);
         let (mut history, mut kept) = (Vec::new(), String::new());
         if path.exists() {
             for line in BufReader::new(File::open(&path).map_err(at(&path))?).lines() {
@@ -245,7 +261,7 @@ impl Run {
     }
 
     fn open_metrics(dir: &Path, progress: Progress, history: Vec<Metrics>) -> Result<Self, TrainError> {
-        let path = dir.join("metrics.jsonl");
+        let path = dir.join(METRICS_FILE);
         let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?;
         let path = dir.join(EVENTS);
         // Written anew, so that it ends where the checkpoint does.
@@ -277,7 +293,10 @@ impl Run {
     /// # Errors
     /// When the folder cannot be written.
     pub fn log(&mut self, metrics: Metrics) -> Result<(), TrainError> {
-        let path = self.dir.join("metrics.jsonl");
+        if self.history.is_empty() {
+            self.keep_references()?;
+        }
+        let path = self.dir.join(METRICS_FILE);
         let mut line = serde_json::to_string(&metrics)
             .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
         line.push('\n');
@@ -290,23 +309,30 @@ impl Run {
         if evaluated { self.draw() } else { Ok(()) }
     }
 
+    fn keep_references(&self) -> Result<(), TrainError> {
+        let path = self.dir.join(REFERENCES_FILE);
+        let by_name: BTreeMap<_, _> = self.references.iter().copied().collect();
+        let text = serde_json::to_string(&by_name)
+            .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
+        write_whole(&path, text.as_bytes())
+    }
+
     fn draw(&self) -> Result<(), TrainError> {
-        let train: Vec<_> = self.history.iter().map(|m| (m.global_step as f64, m.mean_reward)).collect();
-        let eval = self.history.iter().filter_map(|m| Some((m.global_step as f64, m.eval_reward?)));
-        let eval: Vec<_> = eval.collect();
-        let references: Vec<_> = self.references.iter().map(|(name, value)| (*name, [(0.0, *value)])).collect();
-        let mut series = vec![
-            Series { name: "while exploring", colour: "#9bc2e6", points: &train },
-            Series { name: "mean action", colour: "#1f5fa8", points: &eval },
-        ];
-        let colours = ["#2e7d32", "#ef6c00", "#8e24aa", "#616161"];
-        for ((name, points), colour) in references.iter().zip(colours) {
-            series.push(Series { name, colour, points });
-        }
-        write_whole(
-            &self.dir.join("curves.svg"),
-            curves::draw("Mean reward of a slot over environment steps", &series).as_bytes(),
-        )
+        let point = |step: u64, reward: f64| Point { x: step as f64, y: reward, half_width: 0.0 };
+        let train = self.history.iter().map(|m| point(m.global_step, m.mean_reward));
+        let eval = self.history.iter().filter_map(|m| Some(point(m.global_step, m.eval_reward?)));
+        let level = |(name, value): &(&'static str, f64)| Level { name: (*name).to_owned(), value: *value };
+        let chart = LineChart {
+            title: "Mean reward over environment steps".to_owned(),
+            x_title: "environment steps (slots)".to_owned(),
+            y_title: "mean reward of a slot (1/s)".to_owned(),
+            lines: vec![
+                Line { name: "while exploring".to_owned(), points: train.collect() },
+                Line { name: "mean action".to_owned(), points: eval.collect() },
+            ],
+            levels: self.references.iter().map(level).collect(),
+        };
+        write_whole(&self.dir.join(CURVES_FILE), chart.svg().as_bytes())
     }
 
     /// Keeps a policy file as the best so far.
@@ -314,7 +340,7 @@ impl Run {
     /// # Errors
     /// When it cannot be written.
     pub fn keep_policy(&self, bytes: &[u8]) -> Result<(), TrainError> {
-        write_whole(&self.dir.join("policy.safetensors"), bytes)
+        write_whole(&self.dir.join(POLICY_FILE), bytes)
     }
 
     /// Replaces the checkpoint by the files that `write` puts into the folder that it is given.

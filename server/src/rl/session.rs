@@ -11,7 +11,7 @@ use client_core::mec::{QosKnowledge, StaticPolicy};
 use client_core::policy::{Actor, ActorConfig, Policy, PolicyHeader, file};
 
 use super::config::TrainConfig;
-use super::evaluate::{Bench, Judged};
+use super::evaluate::{Bench, Judged, Score};
 use super::run::{Metrics, Progress, Run, TrainError};
 
 /// What an update gave.
@@ -103,14 +103,21 @@ impl<'a> Session<'a> {
             losses: update.losses,
         };
         if due(self.config.eval_every, self.updates) {
-            let reward = self.evaluate(update.actor)?;
-            (metrics.eval_reward, metrics.eval_ratio) = (Some(reward), Some(reward / self.optimum));
+            let score = self.evaluate(update.actor)?;
+            (metrics.eval_reward, metrics.eval_ratio) = (Some(score.reward), Some(score.reward / self.optimum));
+            let measured = [
+                ("eval/latency_s", score.latency_mean_s),
+                ("eval/accuracy", score.accuracy_mean),
+                ("eval/hallucination", score.hallucination_mean),
+                ("eval/energy_j", score.energy_j),
+            ];
+            metrics.losses.extend(measured.map(|(name, value)| (name.to_owned(), value)));
         }
         self.run.log(metrics)?;
         Ok(Next { checkpoint: due(self.config.checkpoint_every, self.updates), stopped })
     }
 
-    fn evaluate(&mut self, actor: &Actor) -> Result<f64, TrainError> {
+    fn evaluate(&mut self, actor: &Actor) -> Result<Score, TrainError> {
         let header = PolicyHeader {
             config: self.actor_config.clone(),
             action_map: self.config.action_map,
@@ -120,7 +127,8 @@ impl<'a> Session<'a> {
         };
         let bytes = file::to_bytes(&header, actor)?;
         let policy = Policy::new(header, actor.clone(), &Device::flex());
-        let reward = self.bench.score(Judged::Learned(&policy))?.reward;
+        let score = self.bench.score(Judged::Learned(&policy))?;
+        let reward = score.reward;
         if !reward.is_finite() {
             return Err(TrainError::NotANumber { update: self.progress.update, what: "reward" });
         }
@@ -133,6 +141,6 @@ impl<'a> Session<'a> {
                 self.updates = self.progress.update;
             }
         }
-        Ok(reward)
+        Ok(score)
     }
 }

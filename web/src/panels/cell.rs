@@ -202,7 +202,8 @@ fn Device(device: usize, map: Memo<CellMap>, svg: NodeRef<leptos::svg::Svg>) -> 
             <circle class="touch" r="15" />
             <circle class="halo" r="8.5" />
             <rect x="-2.7" y="-4.4" width="5.4" height="8.8" rx="1.1" />
-            <text class="device-label" x="0" y="17">{if device == 0 { "you".to_owned() } else { device.to_string() }}</text>
+            // On the side away from the mast, where fewer things are in the way.
+            <text class="device-label" x="0" y=move || if at.get().1 < 0.0 { "-11" } else { "17" }>{if device == 0 { "you".to_owned() } else { device.to_string() }}</text>
         </g>
     }
 }

@@ -49,8 +49,13 @@ pub fn Controls() -> impl IntoView {
 fn WorldRow() -> impl IntoView {
     let ctx = ctx();
     let users = move || ctx.settings.with(|s| s.world.users);
+    // A policy from a training run may be for more.
+    let most = Memo::new(move |_| {
+        let trained = ctx.state.with(|s| s.policies.keys().last().copied());
+        MAX_USERS.max(trained.unwrap_or(0)).max(users())
+    });
     let step = move |by: isize| {
-        ctx.set(|s| s.world.users = s.world.users.saturating_add_signed(by).clamp(1, MAX_USERS));
+        ctx.set(|s| s.world.users = s.world.users.saturating_add_signed(by).clamp(1, most.get_untracked()));
     };
     let set_seed = move |text: String| match text.trim().parse::<u64>() {
         Ok(seed) => ctx.set(|s| s.world.seed = seed),
@@ -91,11 +96,11 @@ fn WorldRow() -> impl IntoView {
                             }
                         }
                     >
-                        {(1..=MAX_USERS)
+                        {move || (1..=most.get())
                             .map(|k| view! { <option value=k.to_string() prop:selected=move || users() == k>{k}</option> })
                             .collect_view()}
                     </select>
-                    <button aria-label="One device more" disabled=move || { users() >= MAX_USERS } on:click=move |_| step(1)>"+"</button>
+                    <button aria-label="One device more" disabled=move || { users() >= most.get() } on:click=move |_| step(1)>"+"</button>
                 </div>
             </div>
             <div class="field">

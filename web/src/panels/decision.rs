@@ -82,7 +82,7 @@ fn Comparisons() -> impl IntoView {
     let decider = Memo::new(move |_| ctx.state.with(|s| s.view.as_ref().map(|v| v.decider)));
     let row = move |who: Decider| move || rows.with(|r| r.iter().find(|c| c.decider == who).cloned());
     view! {
-        <div class="scroll">
+        <div class="scroll" tabindex="0" role="region" aria-label="Ways to decide on the present slot">
             <table class="compare">
                 <caption class="sr-only">"Ways to decide on the present slot, side by side"</caption>
                 <thead>
@@ -169,6 +169,11 @@ fn Backend() -> impl IntoView {
             Some((decider, None)) => format!("{} decided this slot.", name(decider)),
         })
     };
+    // A policy from a training run, where one stands in for the shipped one.
+    let chosen = Memo::new(move |_| {
+        let users = ctx.settings.with(|s| s.world.users);
+        ctx.state.with(|s| s.policies.get(&users).map(|name| (users, name.clone())))
+    });
     // The switch follows the finger at once, and the worker's word when it comes.
     let wanted = RwSignal::new(false);
     let told = Memo::new(move |_| ctx.state.with(|s| (s.backend, s.backend_told)));
@@ -177,6 +182,19 @@ fn Backend() -> impl IntoView {
     view! {
         <div class="backend">
             <p class="hint" data-testid="policy-backend" data-backend=move || backend.get().map(wire_name)>{text}</p>
+            <p class="hint" data-testid="policy-chosen" hidden=move || chosen.with(Option::is_none)>
+                {move || chosen.get().map(|(users, name)| format!("“{name}” stands in for the shipped policy at K = {users}. "))}
+                <button
+                    class="textual"
+                    on:click=move |_| {
+                        if let Some((users, _)) = chosen.get_untracked() {
+                            ctx.send(client_core::protocol::worker::Command::DropPolicy { users });
+                        }
+                    }
+                >
+                    "Shipped policy again"
+                </button>
+            </p>
             <label class="switch">
                 <input
                     type="checkbox"

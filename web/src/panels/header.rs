@@ -6,7 +6,7 @@ use leptos::prelude::*;
 use crate::ctx::ctx;
 use crate::format;
 use crate::panels::share::Share;
-use crate::settings::Theme;
+use crate::settings::{Theme, View};
 use crate::state::Phase;
 use crate::url::wire_name;
 
@@ -17,7 +17,7 @@ pub fn Header() -> impl IntoView {
     let theme = move || ctx.settings.with(|s| s.theme);
     view! {
         <header class="header">
-            <a class="brand" href="./" aria-label="Tandem, start page">
+            <a class="brand" href="./">
                 <svg class="mark" viewBox="0 0 32 32" aria-hidden="true">
                     <circle class="mark-device" cx="12" cy="16" r="8.5" />
                     <circle class="mark-server" cx="20" cy="16" r="8.5" />
@@ -29,6 +29,20 @@ pub fn Header() -> impl IntoView {
                 <ServerHealth />
                 <TierBadge />
             </div>
+            <nav class="views" aria-label="Views">
+                {[(View::Playground, "Playground"), (View::Train, "Training")]
+                    .map(|(view, name)| view! {
+                        <button
+                            class="quiet"
+                            data-testid=format!("view-{}", wire_name(view))
+                            aria-current=move || (ctx.settings.with(|s| s.view) == view).then_some("page")
+                            on:click=move |_| ctx.set(|s| s.view = view)
+                        >
+                            {name}
+                        </button>
+                    })
+                    .collect_view()}
+            </nav>
             <div class="tools">
                 <button class="quiet" on:click=move |_| ctx.tour.set(Some(0))>"Tour"</button>
                 <Share />

@@ -1,7 +1,7 @@
 //! The panels, one file each. A panel reads signals and sends commands; it keeps no state that matters beyond a click.
 //!
 //! Left: [`prompt`], [`model`], [`answers`]. Right: [`cell`], [`decision`], [`latency`], [`quality`]. Below: [`controls`]
-//! and [`log`]. Around them: [`header`] (with [`share`]), [`notices`], [`tour`].
+//! and [`log`]. In place of them: [`train`]. Around them: [`header`] (with [`share`]), [`notices`], [`tour`].
 
 pub mod answers;
 pub mod cell;
@@ -16,3 +16,4 @@ pub mod prompt;
 pub mod quality;
 pub mod share;
 pub mod tour;
+pub mod train;

@@ -124,6 +124,8 @@ impl Hub {
             Command::UsePolicyBackend { backend } => {
                 spawn_local(async move { hub.use_policy_backend(backend).await });
             }
+            Command::UsePolicy { path, name } => spawn_local(async move { hub.use_policy(&path, name).await }),
+            Command::DropPolicy { users } => self.drop_policy(users),
             Command::Ask { ask, prompts, options } => self.ask(ask, prompts, options),
             Command::Stop { ask } => {
                 if let Some(stop) = self.asks.borrow().get(&ask) {

@@ -40,6 +40,10 @@ const MAX_DIFFERENCE: f64 = 1e-3;
 pub(super) struct PolicyDesk {
     manifest: RefCell<PolicyManifest>,
     files: RefCell<BTreeMap<usize, File>>,
+    /// Policies from elsewhere, which come before the shipped ones.
+    chosen: RefCell<BTreeMap<usize, Rc<Held>>>,
+    /// Files that were read, to tell them apart.
+    held: Cell<u32>,
     gpu: RefCell<Option<Rc<GpuLink>>>,
     /// Raised with every switch, so that a slow start that nobody wants any more is noticed.
     switches: Cell<u32>,
@@ -55,6 +59,8 @@ enum File {
 
 struct Held {
     id: String,
+    /// Different for every file that was read: another one may bear the same name.
+    number: u32,
     bytes: Vec<u8>,
     flex: Policy,
 }
@@ -86,8 +92,14 @@ impl Hub {
         match self.decide_flex(&held, world).await {
             Ok((decisions, millis)) => Some(decision(&held, PolicyBackend::Flex, decisions, millis)),
             Err(problem) => {
-                self.policies.files.borrow_mut().insert(world.slots().len(), File::Missing);
-                self.notice(format!("The policy cannot decide ({problem}); the closed form does."));
+                let users = world.slots().len();
+                if self.policies.chosen.borrow_mut().remove(&users).is_some() {
+                    self.notice(format!("The policy “{}” cannot decide ({problem}); the shipped one does.", held.id));
+                    self.emit(Event::Policy { users, name: None });
+                } else {
+                    self.policies.files.borrow_mut().insert(users, File::Missing);
+                    self.notice(format!("The policy cannot decide ({problem}); the closed form does."));
+                }
                 None
             }
         }
@@ -99,7 +111,45 @@ impl Hub {
         Ok((decisions.map_err(|error| error.to_string())?, (self.clock.now_s() - begun_s) * 1e3))
     }
 
+    /// Fetches a policy from elsewhere on the server and decides with it from now on.
+    pub(super) async fn use_policy(self: &Rc<Self>, path: &str, name: String) {
+        let failed = |problem: String| Event::Failed {
+            ask: None,
+            message: format!("The policy “{name}” cannot be used: {problem}. The one before still decides."),
+        };
+        if !is_plain_path(path) {
+            return self.emit(failed("its address is damaged".to_owned()));
+        }
+        let fetched = fetch::bytes(&self.server().url(path), MAX_FILE_BYTES).await;
+        match fetched.and_then(|bytes| self.hold(name.clone(), bytes)) {
+            Ok(held) => {
+                let users = held.flex.users();
+                self.policies.chosen.borrow_mut().insert(users, Rc::new(held));
+                self.emit(Event::Policy { users, name: Some(name) });
+                self.show_world();
+            }
+            Err(problem) => self.emit(failed(problem)),
+        }
+    }
+
+    /// Decides with the shipped policy again.
+    pub(super) fn drop_policy(self: &Rc<Self>, users: usize) {
+        self.policies.chosen.borrow_mut().remove(&users);
+        self.emit(Event::Policy { users, name: None });
+        self.show_world();
+    }
+
+    fn hold(&self, id: String, bytes: Vec<u8>) -> Result<Held, String> {
+        let flex = Policy::load(&bytes, &Device::flex()).map_err(|error| error.to_string())?;
+        let number = self.policies.held.get() + 1;
+        self.policies.held.set(number);
+        Ok(Held { id, number, bytes, flex })
+    }
+
     fn held(self: &Rc<Self>, users: usize) -> Option<Rc<Held>> {
+        if let Some(chosen) = self.policies.chosen.borrow().get(&users) {
+            return Some(Rc::clone(chosen));
+        }
         match self.policies.files.borrow().get(&users) {
             Some(File::Ready(held)) => return Some(Rc::clone(held)),
             Some(File::Fetching | File::Missing) => return None,
@@ -121,7 +171,7 @@ impl Hub {
     }
 
     async fn fetch_policy(&self, entry: &PolicyEntry) -> Result<Held, String> {
-        if entry.file.contains("..") || entry.file.contains(':') || entry.file.starts_with('/') {
+        if !is_plain_path(&entry.file) {
             return Err("its entry in the manifest is damaged".to_owned());
         }
         let url = self.server().url(&format!("policies/{}", entry.file));
@@ -130,8 +180,7 @@ impl Hub {
         if sha256 != entry.sha256 {
             return Err("the file is not the one that the manifest describes".to_owned());
         }
-        let flex = Policy::load(&bytes, &Device::flex()).map_err(|error| error.to_string())?;
-        Ok(Held { id: entry.id.clone(), bytes, flex })
+        self.hold(entry.id.clone(), bytes)
     }
 
     /// Switches the backend and says which one decides from now on.
@@ -178,6 +227,11 @@ impl Hub {
     }
 }
 
+/// Whether a path leads to somewhere below the server's address.
+fn is_plain_path(path: &str) -> bool {
+    !path.contains("..") && !path.contains(':') && !path.starts_with('/')
+}
+
 fn decision(held: &Held, backend: PolicyBackend, decisions: Vec<UserDecision>, millis: f64) -> PolicyDecision {
     PolicyDecision { decisions, view: DecisionView { backend, millis, policy: held.id.clone() } }
 }
@@ -194,8 +248,8 @@ struct GpuLink {
     waiting: Waiting,
     up: RefCell<Option<oneshot::Receiver<Answer>>>,
     calls: Cell<u32>,
-    /// Id of the policy that the worker has; locked while it is used.
-    loaded: futures::lock::Mutex<Option<String>>,
+    /// Number of the policy that the worker has; locked while it is used.
+    loaded: futures::lock::Mutex<Option<u32>>,
     // Dropped together with the worker that calls them.
     _on_message: Closure<dyn FnMut(MessageEvent)>,
     _on_error: Closure<dyn FnMut(web_sys::Event)>,
@@ -263,11 +317,11 @@ impl GpuLink {
 
     async fn decide(&self, hub: &Hub, held: &Held, world: &World) -> Result<(Vec<UserDecision>, f64), String> {
         let mut loaded = self.loaded.lock().await;
-        if loaded.as_deref() != Some(&held.id) {
+        if *loaded != Some(held.number) {
             *loaded = None;
             let bytes = Bytes(held.bytes.clone());
             self.request(hub, |call| Request::Load { call, bytes }).await?;
-            *loaded = Some(held.id.clone());
+            *loaded = Some(held.number);
         }
         let (params, seen) = (Box::new(*world.params()), world.observation());
         let answer = self.request(hub, |call| Request::Decide { call, params, seen }).await?;

@@ -211,8 +211,8 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// The engine failed, for good or for this one prompt: the server gets what was not begun. A begun answer cannot be gone on with elsewhere
-    /// (the chat API has no way to say "go on from here") and stays as it is.
+    /// The engine failed, for good or for this one prompt: the server gets what was not begun. A begun answer stays as it
+    /// is: not every engine behind the server can go on with words that are not its own.
     pub(super) fn device_failed(&self, prompt: usize, error: &LocalError, now_s: f64) {
         let (prompts, server_up) = {
             let mut state = self.state.borrow_mut();

@@ -6,17 +6,20 @@ mod errors;
 mod fake;
 mod files;
 mod lifetime;
+mod runs;
 mod upstream;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use client_core::protocol::runs::RunLimits;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::files::Files;
 use super::{App, Limits, Parts, serve};
+use crate::runs::{Runs, RunsConfig};
 use crate::tls::Identity;
 use fake::{FakeEmbedder, FakeHost};
 
@@ -36,11 +39,19 @@ struct Setup {
     cors_origins: Vec<String>,
     drain: Duration,
     has_embedder: bool,
+    /// Trains within these limits.
+    training: Option<RunLimits>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { identity: None, cors_origins: Vec::new(), drain: Duration::from_secs(5), has_embedder: true }
+        Self {
+            identity: None,
+            cors_origins: Vec::new(),
+            drain: Duration::from_secs(5),
+            has_embedder: true,
+            training: None,
+        }
     }
 }
 
@@ -57,10 +68,19 @@ impl Server {
         }
         let files = Files::new(Some(folder.path().join("page")), Some(folder.path().join("public")));
         let host = Arc::new(FakeHost::default());
+        let runs = match setup.training {
+            Some(limits) => {
+                let dir = folder.path().join("runs");
+                Runs::open(RunsConfig { dir, limits, threads: 1, off: None }).unwrap()
+            }
+            None => Runs::none("it is not asked to."),
+        };
+        let ending = runs.clone();
         let app = App::new(Parts {
             host: Arc::<FakeHost>::clone(&host),
             embedder: setup.has_embedder.then(|| Arc::new(FakeEmbedder) as _),
             files,
+            runs,
             limits: Limits { max_body_bytes: 4096, max_inputs: 3 },
             cors_origins: setup.cors_origins,
         });
@@ -68,8 +88,9 @@ impl Server {
         let scheme = if setup.identity.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (shutdown, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(serve::run(listener, setup.identity, app, setup.drain, async {
+        let task = tokio::spawn(serve::run(listener, setup.identity, app, setup.drain, async move {
             let _ = stopped.await;
+            ending.begin_shutdown();
         }));
         let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
         Self { url, host, client, shutdown: Some(shutdown), task, folder }

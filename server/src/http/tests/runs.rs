@@ -1,0 +1,180 @@
+//! Training runs over HTTP.
+
+use burn::tensor::Device;
+use client_core::offload::sse::{SseEvent, SseParser};
+use client_core::policy::Policy;
+use client_core::protocol::runs::{MetricsLine, RunLimits, RunState, RunView};
+use serde_json::{Value, json};
+
+use super::{Server, Setup, until};
+use crate::runs::tests::tiny;
+
+fn server() -> Server {
+    Server::with(Setup { training: Some(RunLimits { queue: 1, ..RunLimits::default() }), ..Setup::default() })
+}
+
+async fn start(server: &Server, steps: u64) -> i64 {
+    let (status, run) = server.answer("/api/runs", &json!(tiny(steps))).await;
+    assert_eq!(status, 201, "{run}");
+    run["id"].as_i64().unwrap()
+}
+
+async fn view(server: &Server, id: i64) -> RunView {
+    server.get(&format!("/api/runs/{id}")).send().await.unwrap().json().await.unwrap()
+}
+
+async fn until_state(server: &Server, id: i64, state: RunState) {
+    until(state.name(), async || view(server, id).await.state == state).await;
+}
+
+/// The events of a stream of metrics to its end.
+async fn stream(server: &Server, id: i64, after: Option<&str>) -> Vec<SseEvent> {
+    let mut request = server.get(&format!("/api/runs/{id}/metrics"));
+    if let Some(after) = after {
+        request = request.header("last-event-id", after);
+    }
+    let response = request.send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    SseParser::default().push(&response.bytes().await.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_from_its_request_to_its_policy() {
+    let server = server();
+    let id = start(&server, 80).await;
+    // Asked for while it learns, or before, or after: the same stream.
+    let events = stream(&server, id, None).await;
+    let (last, lines) = events.split_last().unwrap();
+    let ids: Vec<&str> = lines.iter().map(|event| event.id.as_str()).collect();
+    assert_eq!(ids, (1..=10).map(|n| format!("0.{n}")).collect::<Vec<_>>());
+    for (n, event) in lines.iter().enumerate() {
+        let line: MetricsLine = serde_json::from_str(&event.data).unwrap();
+        assert_eq!(line["global_step"], 8.0 * (n as f64 + 1.0));
+        for key in ["charts/mean_reward", "eval/reward", "eval/latency_s", "eval/accuracy", "eval/hallucination"] {
+            assert!(line[key] > 0.0, "{key}: {line:?}");
+        }
+        assert!(line.keys().any(|key| key.starts_with("losses/")));
+    }
+    assert_eq!(last.event, "end");
+    let ended: RunView = serde_json::from_str(&last.data).unwrap();
+    assert_eq!((ended.id, ended.state, ended.steps), (id, RunState::Finished, 80));
+
+    // Again from a place, from the end, and from a place before a resume.
+    let again = stream(&server, id, Some("0.7")).await;
+    assert_eq!(again[..], events[7..]);
+    assert_eq!(stream(&server, id, Some("0.10")).await.len(), 1);
+    let other = stream(&server, id, Some("3.2")).await;
+    assert_eq!((other[0].event.as_str(), &other[1..]), ("reset", &events[..]));
+    assert_eq!(stream(&server, id, Some("nonsense")).await, events);
+
+    let response = server.get(&format!("/api/runs/{id}/policy")).send().await.unwrap();
+    assert!(response.headers()["content-disposition"].to_str().unwrap().contains("safetensors"));
+    let policy = Policy::load(&response.bytes().await.unwrap(), &Device::flex()).unwrap();
+    assert_eq!(policy.users(), 1);
+    let curves = server.get(&format!("/api/runs/{id}/curves.svg")).send().await.unwrap();
+    assert_eq!(curves.headers()["content-type"], "image/svg+xml");
+    assert!(curves.text().await.unwrap().starts_with("<svg"));
+
+    let list: Value = server.get("/api/runs").send().await.unwrap().json().await.unwrap();
+    assert_eq!(list["training"]["off"], Value::Null);
+    assert_eq!(list["training"]["algorithms"][0]["name"], "ppo");
+    assert_eq!(list["runs"][0]["id"], id);
+    let url = format!("{}/api/runs/{id}", server.url);
+    assert_eq!(server.client.delete(&url).send().await.unwrap().status(), 204);
+    assert_eq!(server.client.delete(&url).send().await.unwrap().status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_stream_grows_and_ends_when_the_run_is_stopped() {
+    let server = server();
+    let id = start(&server, 1_000_000).await;
+    let mut response = server.get(&format!("/api/runs/{id}/metrics")).send().await.unwrap();
+    let mut parser = SseParser::default();
+    let mut lines = 0;
+    while lines < 5 {
+        lines += parser.push(&response.chunk().await.unwrap().unwrap()).unwrap().len();
+    }
+    assert_eq!(view(&server, id).await.state, RunState::Running);
+    let (status, _) = server.answer(&format!("/api/runs/{id}/stop"), &json!({})).await;
+    assert_eq!(status, 200);
+    let mut last = SseEvent::default();
+    while let Some(bytes) = response.chunk().await.unwrap() {
+        if let Some(event) = parser.push(&bytes).unwrap().pop() {
+            last = event;
+        }
+    }
+    assert_eq!((last.event.as_str(), view(&server, id).await.state), ("end", RunState::Stopped));
+    let before = view(&server, id).await;
+    let (status, _) = server.answer(&format!("/api/runs/{id}/resume"), &json!({})).await;
+    assert_eq!(status, 200);
+    until("it goes on", async || view(&server, id).await.steps > before.steps).await;
+    server.answer(&format!("/api/runs/{id}/stop"), &json!({})).await;
+    until_state(&server, id, RunState::Stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn going_down_ends_runs_and_streams() {
+    let mut server = server();
+    let id = start(&server, 1_000_000).await;
+    let mut response = server.get(&format!("/api/runs/{id}/metrics")).send().await.unwrap();
+    response.chunk().await.unwrap().unwrap();
+    server.stop();
+    while response.chunk().await.unwrap().is_some() {}
+    (&mut server.task).await.unwrap().unwrap();
+    let checkpoint = server.folder.path().join(format!("runs/{id}/checkpoint"));
+    until("there is a checkpoint", async || checkpoint.exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_is_explained() {
+    let server = server();
+    let finished = start(&server, 8).await;
+    until_state(&server, finished, RunState::Finished).await;
+    let running = start(&server, 1_000_000).await;
+    let queued = start(&server, 1_000_000).await;
+    let (at, running_at) = (format!("/api/runs/{finished}"), format!("/api/runs/{running}"));
+    for (method, path, body, status, code) in [
+        ("POST", "/api/runs", json!({"algo": "magic"}), 400, json!("unknown_algorithm")),
+        ("POST", "/api/runs", json!({"users": 0}), 400, json!("out_of_range")),
+        ("POST", "/api/runs", json!({}), 503, json!("queue_full")),
+        ("POST", "/api/runs", json!({"variant": "magic"}), 400, json!("invalid_type")),
+        ("GET", "/api/runs/99", Value::Null, 404, json!("run_not_found")),
+        ("GET", "/api/runs/99/metrics", Value::Null, 404, json!("run_not_found")),
+        ("GET", "/api/runs/one", Value::Null, 404, json!("unknown_url")),
+        ("GET", "/api/runs/1/magic", Value::Null, 404, json!("unknown_url")),
+        ("POST", at.as_str(), json!({}), 405, json!("method_not_supported")),
+        ("POST", &format!("{at}/stop"), json!({}), 409, json!("wrong_state")),
+        ("POST", &format!("{at}/resume"), json!({}), 409, json!("wrong_state")),
+        ("DELETE", running_at.as_str(), Value::Null, 409, json!("wrong_state")),
+        ("GET", &format!("/api/runs/{queued}/policy"), Value::Null, 404, json!("not_there_yet")),
+        ("GET", &format!("/api/runs/{queued}/curves.svg"), Value::Null, 404, json!("not_there_yet")),
+    ] {
+        let request = server.client.request(method.parse().unwrap(), format!("{}{path}", server.url));
+        let request = if body.is_null() { request } else { request.json(&body) };
+        let response = request.send().await.unwrap();
+        let (got, retry) = (response.status(), response.headers().get("retry-after").cloned());
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!((got.as_u16(), &answer["error"]["code"]), (status, &code), "{method} {path} {body}: {answer}");
+        assert!(!answer["error"]["message"].as_str().unwrap().is_empty());
+        assert_eq!(retry.is_some(), got == 503, "{method} {path}");
+    }
+    let (status, answer) = server.answer("/api/runs", &json!({"stpes": 0})).await;
+    assert!(status == 400 && answer["error"]["message"].as_str().unwrap().contains("stpes"), "{answer}");
+    // What another site's page can make a browser send without asking.
+    let stop = server.client.post(format!("{}{running_at}/stop", server.url)).header("sec-fetch-site", "cross-site");
+    assert_eq!(stop.send().await.unwrap().status(), 415);
+    for id in [queued, running] {
+        let stop = server.client.post(format!("{}/api/runs/{id}/stop", server.url));
+        assert_eq!(stop.send().await.unwrap().status(), 200);
+    }
+    until_state(&server, running, RunState::Stopped).await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_train_says_so() {
+    let server = Server::start();
+    let list: Value = server.get("/api/runs").send().await.unwrap().json().await.unwrap();
+    assert_eq!((&list["training"]["off"], &list["runs"]), (&json!("it is not asked to."), &json!([])));
+    let (status, answer) = server.answer("/api/runs", &json!({})).await;
+    assert_eq!((status, &answer["error"]["code"]), (403, &json!("training_off")));
+}

@@ -1,0 +1,551 @@
+//! Training as a service: runs that are asked for over HTTP, wait for their turn, learn on threads of their own, and are
+//! there again after a restart.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`request`] | what is asked for → a training configuration, within the server's limits |
+//! | [`store`] | the list of runs in SQLite |
+//! | [`follow`] | a run's metrics, those so far and then live |
+//!
+//! This file holds [`Runs`]: the queue, and the threads that train. A run's results live in a run folder
+//! ([`crate::rl::run`]) named by its number, beside the database:
+//!
+//! ```text
+//! DIR/runs.sqlite     one row a run: configuration, state, times, progress
+//!     1/ 2/ …         run folders
+//! ```
+//! At most [`RunLimits::concurrent`] runs learn at the same time, at most [`RunLimits::queue`] wait; further ones are
+//! refused. Each learns in a thread pool of its own, so that neither the async runtime nor the language model's threads
+//! ever wait for it.
+//!
+//! Deliberately absent: learning itself ([`crate::rl`]) and HTTP ([`crate::http::runs`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use client_core::protocol::runs::{RunLimits, RunList, RunRequest, RunState, RunView, Training};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::rl::config::TrainConfig;
+use crate::rl::run::{CONFIG_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCES_FILE, Run, TrainError};
+use crate::rl::{Ending, train};
+
+pub mod follow;
+pub mod request;
+pub mod store;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use store::{Store, StoreError};
+
+/// Progress is written to the database at most so often; what is shown comes from memory.
+const NOTE_EVERY: Duration = Duration::from_millis(500);
+
+/// Why something about runs could not be done.
+#[derive(Debug, Error)]
+pub enum RunsError {
+    /// This server does not train.
+    #[error("This server takes no training runs: {0}")]
+    Off(String),
+    /// A field of the request.
+    #[error("{message}")]
+    Field {
+        /// Which one.
+        param: String,
+        /// Machine-readable reason.
+        code: &'static str,
+        /// What is wrong with it and what would be right.
+        message: String,
+    },
+    /// No such run.
+    #[error("There is no run {0}; GET /api/runs lists them.")]
+    Unknown(i64),
+    /// The queue is full.
+    #[error("{0} runs wait already; come back later, or stop one of them.")]
+    QueueFull(usize),
+    /// Too many runs are kept.
+    #[error("{0} runs are kept, which is the limit; delete one first.")]
+    TooMany(usize),
+    /// The run is in a state in which this makes no sense.
+    #[error("Run {id} is {}; {advice}", state.name())]
+    State {
+        /// Which run.
+        id: i64,
+        /// How it stands.
+        state: RunState,
+        /// What can be done instead.
+        advice: &'static str,
+    },
+    /// The file is not there yet.
+    #[error("Run {id} has no {what} yet; it appears with the first evaluation.")]
+    NotYet {
+        /// Which run.
+        id: i64,
+        /// Which file.
+        what: &'static str,
+    },
+    /// The server is going down.
+    #[error("The server is going down; try again when it is back.")]
+    Closing,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A training could not begin or broke off.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A run's folder could not be used.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What a server does with runs.
+#[derive(Clone, Debug)]
+pub struct RunsConfig {
+    /// Folder of the database and of the run folders.
+    pub dir: PathBuf,
+    /// What is refused.
+    pub limits: RunLimits,
+    /// Threads of a run.
+    pub threads: usize,
+    /// Why no runs are taken, when none are; those that are there are still shown.
+    pub off: Option<String>,
+}
+
+/// What those who follow a run are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Its folder is in order and it learns.
+    pub begun: bool,
+    /// Updates that were logged since.
+    pub updates: u64,
+    /// It is over.
+    pub over: bool,
+}
+
+/// A run that waits or learns.
+struct Live {
+    stop: Arc<AtomicBool>,
+    /// Why it was told to stop; `None` when it was not, or when the server goes down.
+    stopped: Option<Why>,
+    pulse: watch::Sender<Pulse>,
+    steps: u64,
+    best_reward: Option<f64>,
+    references: BTreeMap<String, f64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Person,
+    Time,
+}
+
+#[derive(Default)]
+struct Desk {
+    queue: VecDeque<i64>,
+    live: BTreeMap<i64, Live>,
+    running: usize,
+    closing: bool,
+}
+
+struct Inner {
+    config: RunsConfig,
+    /// `None` before it could be opened and after the server has closed it. Locked after the desk, never before.
+    store: Mutex<Option<Store>>,
+    desk: Mutex<Desk>,
+    /// Told whenever a run ends.
+    ended: Condvar,
+}
+
+/// All runs of a server.
+#[derive(Clone)]
+pub struct Runs(Arc<Inner>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded stays consistent between any two statements, also after a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+impl Runs {
+    /// Opens the folder. Runs that the last server left running become interrupted; those that waited go on waiting.
+    ///
+    /// # Errors
+    /// The folder cannot be written, another server uses it, or its database is damaged or of another version.
+    pub fn open(config: RunsConfig) -> Result<Self, RunsError> {
+        let store = Store::open(&config.dir)?;
+        store.interrupt_running(now_ms())?;
+        let waiting = store.queued()?;
+        let takes_runs = config.off.is_none();
+        let runs = Self::with(config, Some(store));
+        if takes_runs {
+            let mut desk = lock(&runs.0.desk);
+            for id in waiting {
+                desk.enqueue(id);
+            }
+            runs.start_next(&mut desk);
+        }
+        Ok(runs)
+    }
+
+    /// No runs at all, and why.
+    #[must_use]
+    pub fn none(why: impl Into<String>) -> Self {
+        let off = Some(why.into());
+        Self::with(RunsConfig { dir: PathBuf::new(), limits: RunLimits::default(), threads: 1, off }, None)
+    }
+
+    fn with(config: RunsConfig, store: Option<Store>) -> Self {
+        let (desk, ended) = (Mutex::default(), Condvar::new());
+        Self(Arc::new(Inner { config, store: Mutex::new(store), desk, ended }))
+    }
+
+    fn with_store<T>(&self, read: impl FnOnce(&Store) -> Result<T, StoreError>) -> Result<T, RunsError> {
+        match &*lock(&self.0.store) {
+            Some(store) => Ok(read(store)?),
+            None => Err(self.0.config.off.clone().map_or(RunsError::Closing, RunsError::Off)),
+        }
+    }
+
+    /// Folder of a run.
+    fn folder(&self, id: i64) -> PathBuf {
+        self.0.config.dir.join(id.to_string())
+    }
+
+    /// What can be trained here, and all runs.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn list(&self) -> Result<RunList, RunsError> {
+        let RunsConfig { off, limits, .. } = &self.0.config;
+        let training = Training { off: off.clone(), algorithms: request::algorithms(), limits: *limits };
+        let runs = match self.with_store(Store::list) {
+            Ok(runs) => runs,
+            Err(RunsError::Off(_)) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(RunList { training, runs: runs.into_iter().map(|run| self.complete(run)).collect() })
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// There is none of that number.
+    pub fn get(&self, id: i64) -> Result<RunView, RunsError> {
+        let found = self.with_store(|store| store.get(id))?;
+        found.map(|run| self.complete(run)).ok_or(RunsError::Unknown(id))
+    }
+
+    /// Adds what the database does not know.
+    fn complete(&self, mut view: RunView) -> RunView {
+        view.has_policy = self.folder(view.id).join(POLICY_FILE).is_file();
+        if let Some(live) = lock(&self.0.desk).live.get(&view.id)
+            && view.state == RunState::Running
+        {
+            (view.steps, view.best_reward) = (live.steps, live.best_reward);
+            view.references.clone_from(&live.references);
+            view.stopping = live.stop.load(Ordering::Relaxed);
+        }
+        view
+    }
+
+    fn check_open(&self, desk: &Desk) -> Result<(), RunsError> {
+        if let Some(why) = &self.0.config.off {
+            return Err(RunsError::Off(why.clone()));
+        }
+        if desk.closing { Err(RunsError::Closing) } else { Ok(()) }
+    }
+
+    fn check_room(&self, desk: &Desk) -> Result<(), RunsError> {
+        let limits = &self.0.config.limits;
+        // A run that can begin at once does not wait.
+        if desk.running >= limits.concurrent && desk.queue.len() >= limits.queue {
+            return Err(RunsError::QueueFull(desk.queue.len()));
+        }
+        Ok(())
+    }
+
+    /// Takes a new run.
+    ///
+    /// # Errors
+    /// The server takes none, the request is wrong or over a limit, or the queue is full.
+    pub fn create(&self, request: &RunRequest) -> Result<RunView, RunsError> {
+        let id = {
+            let mut desk = lock(&self.0.desk);
+            self.check_open(&desk)?;
+            let limits = &self.0.config.limits;
+            let config = request::config(request, limits)?;
+            self.check_room(&desk)?;
+            let id = self.with_store(|store| {
+                Ok(if store.count()? < limits.kept { Some(store.insert(&config, now_ms())?) } else { None })
+            })?;
+            let id = id.ok_or(RunsError::TooMany(limits.kept))?;
+            desk.enqueue(id);
+            self.start_next(&mut desk);
+            id
+        };
+        self.get(id)
+    }
+
+    /// Ends a run after its present update, with a checkpoint; takes a waiting one out of the queue.
+    ///
+    /// # Errors
+    /// It neither runs nor waits.
+    pub fn stop(&self, id: i64) -> Result<RunView, RunsError> {
+        {
+            let state = self.get(id)?.state;
+            let mut desk = lock(&self.0.desk);
+            if desk.queue.contains(&id) {
+                self.with_store(|store| store.end(id, RunState::Stopped, None, now_ms()))?;
+                desk.forget(id);
+            } else if let Some(live) = desk.live.get_mut(&id) {
+                live.stopped.get_or_insert(Why::Person);
+                live.stop.store(true, Ordering::Relaxed);
+            } else {
+                return Err(RunsError::State { id, state, advice: "only a run that learns or waits can be stopped." });
+            }
+        }
+        self.get(id)
+    }
+
+    /// Puts a run that ended early into the queue again; it goes on from its last checkpoint.
+    ///
+    /// # Errors
+    /// The server takes no runs, it did not end early, or the queue is full.
+    pub fn resume(&self, id: i64) -> Result<RunView, RunsError> {
+        {
+            let mut desk = lock(&self.0.desk);
+            self.check_open(&desk)?;
+            let state = self.with_store(|store| store.get(id))?.ok_or(RunsError::Unknown(id))?.state;
+            if !state.can_resume() || desk.live.contains_key(&id) {
+                return Err(RunsError::State { id, state, advice: "only a run that ended early can be resumed." });
+            }
+            self.check_room(&desk)?;
+            self.with_store(|store| store.requeue(id))?;
+            desk.enqueue(id);
+            self.start_next(&mut desk);
+        }
+        self.get(id)
+    }
+
+    /// Removes a run and its files.
+    ///
+    /// # Errors
+    /// It learns at present, or its folder cannot be removed.
+    pub fn delete(&self, id: i64) -> Result<(), RunsError> {
+        let state = self.get(id)?.state;
+        let mut desk = lock(&self.0.desk);
+        if desk.live.contains_key(&id) && !desk.queue.contains(&id) {
+            return Err(RunsError::State { id, state, advice: "stop it first." });
+        }
+        desk.forget(id);
+        let folder = self.folder(id);
+        match std::fs::remove_dir_all(&folder) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(RunsError::File { path: folder, source });
+            }
+            _ => {}
+        }
+        self.with_store(|store| store.delete(id))
+    }
+
+    /// The policy file of a run.
+    ///
+    /// # Errors
+    /// There is no such run, or it was not evaluated yet.
+    pub fn policy(&self, id: i64) -> Result<Vec<u8>, RunsError> {
+        self.file(id, POLICY_FILE, "policy")
+    }
+
+    /// The picture of a run.
+    ///
+    /// # Errors
+    /// There is no such run, or it was not evaluated yet.
+    pub fn curves(&self, id: i64) -> Result<Vec<u8>, RunsError> {
+        self.file(id, CURVES_FILE, "curves")
+    }
+
+    fn file(&self, id: i64, name: &str, what: &'static str) -> Result<Vec<u8>, RunsError> {
+        self.get(id)?;
+        let path = self.folder(id).join(name);
+        std::fs::read(&path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => RunsError::NotYet { id, what },
+            _ => RunsError::File { path, source },
+        })
+    }
+
+    /// Takes no more runs, and ends those that learn after their present update, with a checkpoint. They count as
+    /// interrupted.
+    pub fn begin_shutdown(&self) {
+        let mut desk = lock(&self.0.desk);
+        desk.closing = true;
+        for live in desk.live.values() {
+            live.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until the runs that learn have ended, at most so long, and closes the database. What could not end in time
+    /// is found interrupted by the next server.
+    pub fn finish_shutdown(&self, longest: Duration) {
+        self.begin_shutdown();
+        let desk = lock(&self.0.desk);
+        let waited = self.0.ended.wait_timeout_while(desk, longest, |desk| desk.running > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        lock(&self.0.store).take();
+    }
+
+    /// Starts what may start.
+    fn start_next(&self, desk: &mut Desk) {
+        while !desk.closing && desk.running < self.0.config.limits.concurrent {
+            let Some(id) = desk.queue.pop_front() else { return };
+            desk.running += 1;
+            let runs = self.clone();
+            let thread = std::thread::Builder::new().name(format!("run-{id}"));
+            let begun = self
+                .with_store(|store| store.begin(id, now_ms()))
+                .map_err(|error| error.to_string())
+                .and_then(|()| thread.spawn(move || runs.learn(id)).map_err(|error| error.to_string()));
+            if let Err(error) = begun {
+                self.over(desk, id, RunState::Failed, Some(error));
+            }
+        }
+    }
+
+    /// A run from its beginning to its end, on its own thread.
+    fn learn(&self, id: i64) {
+        let ending = catch_unwind(AssertUnwindSafe(|| self.train(id)));
+        let mut desk = lock(&self.0.desk);
+        let stopped = desk.live.get(&id).and_then(|live| live.stopped);
+        let minutes = self.0.config.limits.minutes;
+        let (state, error) = match ending {
+            Ok(Ok(Ending::Stopped)) => match stopped {
+                Some(Why::Person) => (RunState::Stopped, None),
+                Some(Why::Time) => {
+                    let why = format!("It learned for {minutes} minutes, the limit of this server; it can be resumed.");
+                    (RunState::Stopped, Some(why))
+                }
+                None => (RunState::Interrupted, None),
+            },
+            Ok(Ok(_)) => (RunState::Finished, None),
+            Ok(Err(error)) => (RunState::Failed, Some(error.to_string())),
+            Err(_) => (RunState::Failed, Some("The training broke down; the server's log says where.".to_owned())),
+        };
+        self.over(&mut desk, id, state, error);
+        self.start_next(&mut desk);
+    }
+
+    fn over(&self, desk: &mut Desk, id: i64, state: RunState, error: Option<String>) {
+        if let Some(error) = &error {
+            tracing::warn!(run = id, error, "a training run ended early");
+        }
+        let noted = self.with_store(|store| {
+            if let Some(live) = desk.live.get(&id) {
+                store.note(id, live.steps, live.best_reward, &live.references)?;
+            }
+            store.end(id, state, error.as_deref(), now_ms())
+        });
+        if let Err(error) = noted {
+            tracing::error!(run = id, %error, "the end of a run could not be noted");
+        }
+        desk.running -= 1;
+        desk.forget(id);
+        self.0.ended.notify_all();
+    }
+
+    fn train(&self, id: i64) -> Result<Ending, RunsError> {
+        let dir = self.folder(id);
+        let (mut run, config) = if dir.join(CONFIG_FILE).is_file() {
+            Run::resume(&dir)?
+        } else {
+            let config = self.get(id)?.config;
+            let config: TrainConfig =
+                serde_json::from_value(config).map_err(|error| StoreError::Damaged(error.to_string()))?;
+            (Run::create(&dir, &config)?, config)
+        };
+        let stop = {
+            let mut desk = lock(&self.0.desk);
+            let Some(live) = desk.live.get_mut(&id) else { return Ok(Ending::Stopped) };
+            (live.steps, live.best_reward) = (run.progress.steps, run.progress.best_reward);
+            live.pulse.send_modify(|pulse| pulse.begun = true);
+            Arc::clone(&live.stop)
+        };
+        let (runs, begun, mut noted) = (self.clone(), Instant::now(), Instant::now());
+        let longest = Duration::from_secs(60 * self.0.config.limits.minutes);
+        run.on_update = Box::new(move |metrics| {
+            let mut desk = lock(&runs.0.desk);
+            let Some(live) = desk.live.get_mut(&id) else { return };
+            live.steps = metrics.global_step;
+            if let Some(reward) = metrics.eval_reward {
+                live.best_reward = Some(live.best_reward.map_or(reward, |best| best.max(reward)));
+            }
+            if live.references.is_empty() {
+                live.references = references(&runs.folder(id));
+            }
+            if begun.elapsed() > longest {
+                live.stopped.get_or_insert(Why::Time);
+                live.stop.store(true, Ordering::Relaxed);
+            }
+            live.pulse.send_modify(|pulse| pulse.updates += 1);
+            if noted.elapsed() >= NOTE_EVERY {
+                noted = Instant::now();
+                let (steps, best) = (live.steps, live.best_reward);
+                // What fails here fails again at the end, and is told then.
+                let _ = runs.with_store(|store| store.note(id, steps, best, &live.references));
+            }
+        });
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.0.config.threads)
+            .thread_name(move |index| format!("run-{id}-{index}"))
+            .build()
+            .map_err(|error| RunsError::File { path: dir.clone(), source: std::io::Error::other(error) })?;
+        Ok(pool.install(|| train(&config, &mut run, &stop))?)
+    }
+
+    /// The file that a run's metrics are written to, what its followers are told, and how often it was resumed.
+    fn metrics(&self, id: i64) -> Result<(PathBuf, Option<watch::Receiver<Pulse>>), RunsError> {
+        self.get(id)?;
+        let pulse = lock(&self.0.desk).live.get(&id).map(|live| live.pulse.subscribe());
+        Ok((self.folder(id).join(METRICS_FILE), pulse))
+    }
+}
+
+impl Desk {
+    fn enqueue(&mut self, id: i64) {
+        let live = Live {
+            stop: Arc::default(),
+            stopped: None,
+            pulse: watch::Sender::new(Pulse::default()),
+            steps: 0,
+            best_reward: None,
+            references: BTreeMap::new(),
+        };
+        self.live.insert(id, live);
+        self.queue.push_back(id);
+    }
+
+    /// It neither waits nor learns any more.
+    fn forget(&mut self, id: i64) {
+        self.queue.retain(|waiting| *waiting != id);
+        if let Some(live) = self.live.remove(&id) {
+            live.pulse.send_modify(|pulse| pulse.over = true);
+        }
+    }
+}
+
+fn references(dir: &Path) -> BTreeMap<String, f64> {
+    let text = std::fs::read_to_string(dir.join(REFERENCES_FILE)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}

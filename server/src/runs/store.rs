@@ -1,0 +1,320 @@
+//! The list of runs in SQLite (embedded, write-ahead log).
+//!
+//! One server uses a folder at a time: the lock is exclusive, so that a second one does not take the first one's runs for
+//! interrupted.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use client_core::protocol::runs::{RunState, RunView};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
+use thiserror::Error;
+
+use crate::rl::config::TrainConfig;
+
+/// Version of the table, kept in the file's `user_version`.
+const VERSION: i64 = 1;
+const FILE: &str = "runs.sqlite";
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS runs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, -- numbers of deleted runs are not used again
+        config TEXT NOT NULL,                 -- as in config.toml: TOML gives every number back as it was
+        state TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        started_ms INTEGER,
+        ended_ms INTEGER,
+        steps INTEGER NOT NULL DEFAULT 0,
+        total_steps INTEGER NOT NULL,
+        best_reward REAL,
+        refs TEXT NOT NULL DEFAULT '{}',      -- rewards to compare with, by name
+        error TEXT,
+        resumes INTEGER NOT NULL DEFAULT 0
+    ) STRICT";
+
+const COLUMNS: &str = "id, config, state, created_ms, started_ms, ended_ms, steps, total_steps, best_reward, refs, error, \
+                       resumes";
+
+/// Why the list of runs cannot be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The folder cannot be made.
+    #[error("{path}: {source}")]
+    Folder {
+        /// Which folder.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Somebody else has it open.
+    #[error("{0} is in use by another tandem; stop that one, or name another folder with --runs")]
+    InUse(String),
+    /// Made by another version of this program.
+    #[error(
+        "{path} is of version {found}, but this program reads version {VERSION}; name another folder with --runs, or take \
+         the program that made it"
+    )]
+    Version {
+        /// Which file.
+        path: String,
+        /// Its version.
+        found: i64,
+    },
+    /// A row cannot be understood.
+    #[error("the list of runs is damaged: {0}")]
+    Damaged(String),
+    /// SQLite failed.
+    #[error("the list of runs cannot be used: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// The open list.
+pub struct Store {
+    db: Connection,
+}
+
+impl Store {
+    /// Opens or makes the list in a folder.
+    ///
+    /// # Errors
+    /// The folder cannot be written, the list is in use, damaged or of another version.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let shown = |path: &Path| path.display().to_string();
+        std::fs::create_dir_all(dir).map_err(|source| StoreError::Folder { path: shown(dir), source })?;
+        let path = dir.join(FILE);
+        let in_use = |error: rusqlite::Error| match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::InUse(shown(&path)),
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                StoreError::Damaged(format!("{}: {error}", path.display()))
+            }
+            _ => StoreError::Sqlite(error),
+        };
+        let db = Connection::open(&path).map_err(in_use)?;
+        let prepare = || -> rusqlite::Result<i64> {
+            // Nobody gives an exclusive lock back: waiting for it makes no sense.
+            db.busy_timeout(std::time::Duration::ZERO)?;
+            db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            db.pragma_update(None, "journal_mode", "WAL")?;
+            db.pragma_update(None, "synchronous", "NORMAL")?;
+            // An exclusive lock is taken by the first write.
+            db.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
+            db.pragma_query_value(None, "user_version", |row| row.get(0))
+        };
+        match prepare().map_err(in_use)? {
+            0 => {
+                db.execute_batch(SCHEMA)?;
+                db.pragma_update(None, "user_version", VERSION)?;
+            }
+            VERSION => {}
+            found => return Err(StoreError::Version { path: shown(&path), found }),
+        }
+        Ok(Self { db })
+    }
+
+    /// How many runs there are.
+    ///
+    /// # Errors
+    /// The database fails; so for all that follow.
+    pub fn count(&self) -> Result<usize, StoreError> {
+        let count: i64 = self.db.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    /// All runs, newest first.
+    ///
+    /// # Errors
+    /// The database fails, or a row is damaged.
+    pub fn list(&self) -> Result<Vec<RunView>, StoreError> {
+        let mut query = self.db.prepare(&format!("SELECT {COLUMNS} FROM runs ORDER BY id DESC"))?;
+        let rows = query.query_map([], |row| Ok(view(row)))?;
+        rows.map(|row| row?).collect()
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// The database fails, or the row is damaged.
+    pub fn get(&self, id: i64) -> Result<Option<RunView>, StoreError> {
+        let mut query = self.db.prepare(&format!("SELECT {COLUMNS} FROM runs WHERE id = ?1"))?;
+        query.query_row([id], |row| Ok(view(row))).optional()?.transpose()
+    }
+
+    /// The runs that wait, oldest first.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn queued(&self) -> Result<Vec<i64>, StoreError> {
+        let mut query = self.db.prepare("SELECT id FROM runs WHERE state = ?1 ORDER BY id")?;
+        let ids = query.query_map([RunState::Queued.name()], |row| row.get(0))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    /// A new run, which waits.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn insert(&self, config: &TrainConfig, now_ms: u64) -> Result<i64, StoreError> {
+        let text = toml::to_string(config).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        self.db.execute(
+            "INSERT INTO runs (config, state, created_ms, total_steps) VALUES (?1, ?2, ?3, ?4)",
+            params![text, RunState::Queued.name(), integer(now_ms), integer(config.steps)],
+        )?;
+        Ok(self.db.last_insert_rowid())
+    }
+
+    /// A run begins to learn.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn begin(&self, id: i64, now_ms: u64) -> Result<(), StoreError> {
+        let change = "UPDATE runs SET state = ?2, started_ms = ?3, ended_ms = NULL, error = NULL WHERE id = ?1";
+        self.db.execute(change, params![id, RunState::Running.name(), integer(now_ms)])?;
+        Ok(())
+    }
+
+    /// How far a run has come.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn note(
+        &self,
+        id: i64,
+        steps: u64,
+        best_reward: Option<f64>,
+        references: &BTreeMap<String, f64>,
+    ) -> Result<(), StoreError> {
+        let refs = serde_json::to_string(references).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let mut change = self.db.prepare(
+            "UPDATE runs SET steps = ?2, best_reward = ?3, refs = CASE WHEN ?4 = '{}' THEN refs ELSE ?4 END WHERE id = ?1",
+        )?;
+        change.execute(params![id, integer(steps), best_reward, refs])?;
+        Ok(())
+    }
+
+    /// A run is over.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn end(&self, id: i64, state: RunState, error: Option<&str>, now_ms: u64) -> Result<(), StoreError> {
+        let change = "UPDATE runs SET state = ?2, error = ?3, ended_ms = ?4 WHERE id = ?1";
+        self.db.execute(change, params![id, state.name(), error, integer(now_ms)])?;
+        Ok(())
+    }
+
+    /// A run waits again.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn requeue(&self, id: i64) -> Result<(), StoreError> {
+        let change = "UPDATE runs SET state = ?2, error = NULL, ended_ms = NULL, resumes = resumes + 1 WHERE id = ?1";
+        self.db.execute(change, params![id, RunState::Queued.name()])?;
+        Ok(())
+    }
+
+    /// What ran when the last server ended was interrupted.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn interrupt_running(&self, now_ms: u64) -> Result<usize, StoreError> {
+        let change = "UPDATE runs SET state = ?1, ended_ms = ?2 WHERE state = ?3";
+        let running = RunState::Running.name();
+        Ok(self.db.execute(change, params![RunState::Interrupted.name(), integer(now_ms), running])?)
+    }
+
+    /// Removes a run.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn delete(&self, id: i64) -> Result<(), StoreError> {
+        self.db.execute("DELETE FROM runs WHERE id = ?1", [id])?;
+        Ok(())
+    }
+}
+
+/// SQLite's integers are signed.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn view(row: &Row<'_>) -> Result<RunView, StoreError> {
+    let unsigned =
+        |index: usize| -> rusqlite::Result<u64> { Ok(u64::try_from(row.get::<_, i64>(index)?).unwrap_or(0)) };
+    let moment = |index: usize| -> rusqlite::Result<Option<u64>> {
+        Ok(row.get::<_, Option<i64>>(index)?.and_then(|ms| u64::try_from(ms).ok()))
+    };
+    let damaged = |what: &str, found: &str| StoreError::Damaged(format!("{what} `{found}`"));
+    let (config, state, refs): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(9)?);
+    Ok(RunView {
+        id: row.get(0)?,
+        state: RunState::ALL.into_iter().find(|s| s.name() == state).ok_or_else(|| damaged("state", &state))?,
+        stopping: false,
+        config: toml::from_str(&config).map_err(|_| damaged("configuration", &config))?,
+        created_ms: unsigned(3)?,
+        started_ms: moment(4)?,
+        ended_ms: moment(5)?,
+        steps: unsigned(6)?,
+        total_steps: unsigned(7)?,
+        best_reward: row.get(8)?,
+        references: serde_json::from_str(&refs).map_err(|_| damaged("references", &refs))?,
+        error: row.get(10)?,
+        has_policy: false,
+        resumes: u32::try_from(unsigned(11)?).unwrap_or(u32::MAX),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_through_all_its_states_and_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = TrainConfig { seed: i64::MAX as u64, ..TrainConfig::new(3) };
+        let (first, second) = {
+            let store = Store::open(folder.path()).unwrap();
+            let (first, second) = (store.insert(&config, 5).unwrap(), store.insert(&config, 6).unwrap());
+            assert_eq!(store.queued().unwrap(), [first, second]);
+            store.begin(first, 7).unwrap();
+            store.note(first, 640, Some(1.5), &[("optimum".to_owned(), 2.0)].into()).unwrap();
+            // What is not known yet does not wipe out what was known.
+            store.note(first, 641, Some(1.5), &BTreeMap::new()).unwrap();
+            (first, second)
+        };
+        let store = Store::open(folder.path()).unwrap();
+        let run = store.get(first).unwrap().unwrap();
+        assert_eq!((run.state, run.started_ms, run.steps), (RunState::Running, Some(7), 641));
+        assert_eq!((run.references["optimum"], run.users(), run.algo()), (2.0, Some(3), "ppo"));
+        assert_eq!(serde_json::from_value::<TrainConfig>(run.config).unwrap(), config);
+        assert_eq!(store.interrupt_running(9).unwrap(), 1);
+        store.end(second, RunState::Failed, Some("why"), 10).unwrap();
+        let states: Vec<_> = store.list().unwrap().into_iter().map(|r| (r.id, r.state, r.ended_ms, r.error)).collect();
+        let failed = (second, RunState::Failed, Some(10), Some("why".to_owned()));
+        assert_eq!(states, [failed, (first, RunState::Interrupted, Some(9), None)]);
+        store.requeue(second).unwrap();
+        let again = store.get(second).unwrap().unwrap();
+        assert_eq!((again.state, again.resumes, again.error, again.ended_ms), (RunState::Queued, 1, None, None));
+        store.delete(second).unwrap();
+        assert_eq!((store.count().unwrap(), store.get(second).unwrap()), (1, None));
+        assert!(store.insert(&config, 11).unwrap() > second, "numbers are not used again");
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_used_is_explained() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let says = |wanted: &str| {
+            let error = Store::open(folder.path()).err().unwrap().to_string();
+            assert!(error.contains(wanted), "{error}");
+        };
+        says("in use by another tandem");
+        store.db.pragma_update(None, "user_version", 99).unwrap();
+        drop(store);
+        says("version 99");
+        std::fs::write(folder.path().join(FILE), "this is no database, but it is long enough to be one ".repeat(100))
+            .unwrap();
+        says("damaged");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(matches!(Store::open(&file), Err(StoreError::Folder { .. })));
+    }
+}
