@@ -121,14 +121,17 @@ impl TrainConfig {
     /// A preset for an algorithm and a system.
     pub fn preset(algo: Algo, preset: Preset, mec: MecParams) -> Self {
         let tuned = preset == Preset::Tuned;
-        let mut wm_ppo = if algo == Algo::WmPpoMended { WmPpoConfig::mended() } else { WmPpoConfig::default() };
+        // Only with a backlog does a decision cost later slots anything.
+        let foresight = mec.variant == Variant::Backlog;
+        let wm_ppo = match (algo, preset) {
+            (Algo::WmPpoMended, Preset::Paper) => WmPpoConfig::mended(),
+            (Algo::WmPpoMended, Preset::Tuned) => WmPpoConfig::tuned(foresight),
+            (_, Preset::Paper) => WmPpoConfig::default(),
+            (_, Preset::Tuned) => WmPpoConfig::default().with_tuned_ppo(),
+        };
         let mut ppo = if tuned { PpoConfig::tuned() } else { PpoConfig::default() };
-        if tuned {
-            wm_ppo = wm_ppo.tuned();
-            if mec.variant == Variant::Backlog {
-                // Only here does a decision cost later slots anything.
-                (ppo.credit, ppo.gamma) = (Credit::Gae, 0.9);
-            }
+        if tuned && foresight {
+            (ppo.credit, ppo.gamma) = (Credit::Gae, 0.9);
         }
         // World-model PPO works on whole episodes of one cell, tuned or not: it is about experience being dear.
         let one_cell = !tuned || algo != Algo::Ppo;
@@ -246,6 +249,10 @@ mod tests {
             ("[ppo]\nhidden = []", "hidden"),
             ("[wm_ppo]\ntarget_weight = 2.0", "target_weight"),
             ("[wm_ppo]\nhorizon = 0", "horizon"),
+            ("[wm_ppo]\nrounds = 0", "rounds"),
+            ("[wm_ppo.ensemble]\nmembers = 0", "ensemble.members"),
+            ("[wm_ppo.ensemble]\nhidden = [8, 0]", "ensemble.hidden"),
+            ("[wm_ppo.ensemble]\nlearning_rate = -1.0", "ensemble.learning_rate"),
             ("[wm_ppo.model]\nkl_weight = -1.0", "weights"),
             ("[mec]\nusers = 0", "users"),
         ] {
