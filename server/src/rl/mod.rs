@@ -102,7 +102,7 @@ mod tests {
         (model.sequences, model.length, model.updates, model.memory) = (3, 4, 2, 60);
         let ensemble = &mut config.wm_ppo.ensemble;
         (ensemble.hidden, ensemble.updates, ensemble.batch, ensemble.memory) = (vec![8], 3, 5, 60);
-        config.wm_ppo.starts = 4;
+        (config.wm_ppo.starts, config.wm_ppo.horizon) = (4, 3);
         config
     }
 

@@ -340,6 +340,10 @@ impl Dreamer {
                 for member in 0..ensemble.members() {
                     let count = config.starts.div_ceil(ensemble.members());
                     let mut places = self.memory.places(count, config.horizon, rng);
+                    if places.is_empty() {
+                        // Nothing that long is remembered yet.
+                        continue;
+                    }
                     let mut windows = ensemble.windows(&self.memory, &places);
                     let mut stretches = Stretches::default();
                     for _ in 0..config.horizon {
