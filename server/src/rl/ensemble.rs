@@ -271,23 +271,23 @@ mod tests {
     use crate::rl::world_model::r_squared;
     use rand::{RngExt, SeedableRng};
 
-    /// A made-up world of one environment and episodes of 20 slots: a hidden tank is filled by the action and drained, the
-    /// first feature shows its level a slot late, the second is noise that no action moves. The reward is action − level.
+    /// A made-up world of one environment and episodes of 20 slots: the first feature is the last action, the second is
+    /// noise that no action moves, and a slot's reward is its action less those of the two slots before.
     fn live(slots: usize, rng: &mut Xoshiro256PlusPlus) -> Experience {
         let mut out = Experience::default();
-        let (mut level, mut shown, mut noise) = (0.0f32, 0.0f32, 0.0f32);
+        let (mut last, mut before, mut noise) = (0.0f32, 0.0f32, 0.0f32);
         for slot in 1..=slots {
             let action: f32 = rng.random();
-            out.features.extend([shown, noise]);
+            out.features.extend([last, noise]);
             out.actions.push(action);
-            out.rewards.push(action - level);
-            (shown, level) = (level, (level + action - 0.5).clamp(0.0, 2.0));
+            out.rewards.push(action - last - before);
+            (before, last) = (last, action);
             noise = 0.5 * noise + rng.random::<f32>() - 0.5;
-            out.next_features.extend([shown, noise]);
+            out.next_features.extend([last, noise]);
             let ended = slot % 20 == 0;
             out.truncated.push(ended);
             if ended {
-                (level, shown, noise) = (0.0, 0.0, 0.0);
+                (last, before, noise) = (0.0, 0.0, 0.0);
             }
         }
         out
@@ -311,7 +311,7 @@ mod tests {
         let (ensemble, _) = trained(&mut rng);
         let fresh = live(200, &mut rng);
         let told = ensemble.observe(&fresh, 1);
-        assert!(r_squared(&fresh.rewards, &told.reward, 1) > 0.7, "{}", r_squared(&fresh.rewards, &told.reward, 1));
+        assert!(r_squared(&fresh.rewards, &told.reward, 1) > 0.8, "{}", r_squared(&fresh.rewards, &told.reward, 1));
     }
 
     #[test]
@@ -326,15 +326,14 @@ mod tests {
             let full = ensemble.relive(0, &memory, &places, &mut other, &vec![1.0; lived.len()]);
             places.iter_mut().for_each(|place| *place = place.later(1));
             let truth = ensemble.windows(&memory, &places);
-            let close = |a: &[f32], b: &[f32], slack: f32| a.iter().zip(b).all(|(a, b)| (a - b).abs() < slack);
-            assert!(close(&same, &truth, 1e-5));
-            // No action moves the noise; a tank that is only filled costs reward.
+            let apart =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32;
+            assert!(apart(&same, &truth) < 1e-5);
+            // No action moves the noise; who did all there is two slots ago pays for it.
             let noise = |windows: &[f32]| windows.chunks(2).map(|row| row[1]).collect::<Vec<_>>();
-            assert!(close(&noise(&other), &noise(&truth), 0.3));
-            if slot == 4 {
-                let mean = full.iter().sum::<f32>() / full.len() as f32;
-                assert!(mean < 0.0, "{mean}");
-            }
+            assert!(apart(&noise(&other), &noise(&truth)) < 0.2);
+            let mean = full.iter().sum::<f32>() / full.len() as f32;
+            assert!(slot < 2 || (mean + 1.0).abs() < 0.4, "{mean}");
         }
     }
 
@@ -350,7 +349,7 @@ mod tests {
             let windows = ensemble.windows(&memory, &[place]);
             let said = |member| ensemble.predict(member, &windows, memory.action(place)).reward[0];
             let mean = 0.5 * (said(0) + said(1));
-            assert!(told.reward.iter().any(|reward| (reward - mean).abs() < 1e-6));
+            assert!(told.reward.iter().any(|reward| (reward - mean).abs() < 1e-4));
         }
     }
 
