@@ -30,7 +30,7 @@ impl Default for PolicyManifest {
 /// One policy file and how it did on slots that it was not trained on. Rewards are means of (47).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicyEntry {
-    /// Stable id, `td3-k2`.
+    /// Stable id, `ppo-k2`.
     pub id: String,
     /// Users K that it decides for.
     pub users: usize,

@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_policy_sees_the_last_slot_or_its_documented_default() {
-        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/td3-k2.safetensors");
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/ppo-k2.safetensors");
         let usual = decide(policy, "").expect("the shipped policy");
         let told = decide(policy, r#","last":{"alpha":[0.5,0.5]},"u":[3,3]"#).expect("told the default");
         assert_eq!(usual, told);
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_decided_is_refused_with_the_reason() {
-        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/td3-k3.safetensors");
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/ppo-k3.safetensors");
         let cases = [
             ("oracle", r#","u":[0]"#, "u has 1 entries for 2 users"),
             ("oracle", r#","last":{"power":[1,1]}"#, "unknown field `power`"),
@@ -231,7 +231,7 @@ mod tests {
             let error = format!("{:#}", decide(name, rest).expect_err(reason));
             assert!(error.contains(reason), "{error}");
         }
-        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/td3-k2.safetensors");
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/ppo-k2.safetensors");
         let error = format!("{:#}", decide(own, r#","last":{"p":[9,1]}"#).expect_err("too loud"));
         assert!(error.contains("last.p[0] is 9 W"), "{error}");
     }

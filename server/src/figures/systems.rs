@@ -41,7 +41,9 @@ impl Shipped {
         };
         let manifest = PolicyManifest::parse(&String::from_utf8_lossy(&read("manifest.json")?))?;
         let load = |file: &str| -> Result<Policy, TrainError> { Ok(Policy::load(&read(file)?, &Device::flex())?) };
-        let policies = manifest.policies.iter().map(|entry| Ok((entry.algo.clone(), load(&entry.file)?)));
+        let single = manifest.policies.iter().map(|entry| (&entry.algo, &entry.file));
+        let sets = manifest.sets.iter().map(|entry| (&entry.algo, &entry.file));
+        let policies = single.chain(sets).map(|(algo, file)| Ok((algo.clone(), load(file)?)));
         Ok(Self(policies.collect::<Result<_, TrainError>>()?))
     }
 }

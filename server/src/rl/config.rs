@@ -138,16 +138,19 @@ impl TrainConfig {
         let is_set = algo == Algo::SetDpg;
         // The paper has no policy for any number of users.
         let tuned = preset == Preset::Tuned || is_set;
-        let mut wm_ppo = if algo == Algo::WmPpoMended { WmPpoConfig::mended() } else { WmPpoConfig::default() };
+        // Only with a backlog does a decision cost later slots anything.
+        let foresight = mec.variant == Variant::Backlog;
+        let wm_ppo = match (algo, preset) {
+            (Algo::WmPpoMended, Preset::Paper) => WmPpoConfig::mended(),
+            (Algo::WmPpoMended, Preset::Tuned) => WmPpoConfig::tuned(foresight),
+            (_, Preset::Paper) => WmPpoConfig::default(),
+            (_, Preset::Tuned) => WmPpoConfig::default().with_tuned_ppo(),
+        };
         let mut ppo = if tuned { PpoConfig::tuned() } else { PpoConfig::default() };
         let mut ppo_lagrangian = if tuned { LagrangianConfig::tuned() } else { LagrangianConfig::default() };
-        if tuned {
-            wm_ppo = wm_ppo.tuned();
-            if mec.variant == Variant::Backlog {
-                // Only here does a decision cost later slots anything.
-                (ppo.credit, ppo.gamma) = (Credit::Gae, 0.9);
-                ppo_lagrangian.ppo = ppo.clone();
-            }
+        if tuned && foresight {
+            (ppo.credit, ppo.gamma) = (Credit::Gae, 0.9);
+            ppo_lagrangian.ppo = ppo.clone();
         }
         // World-model PPO works on whole episodes of one cell, tuned or not: it is about experience being dear.
         let one_cell = !tuned || !matches!(algo, Algo::Ppo | Algo::PpoLagrangian);
@@ -284,6 +287,10 @@ mod tests {
             ("[ppo_lagrangian]\nrate = -1.0", "rate"),
             ("[wm_ppo]\ntarget_weight = 2.0", "target_weight"),
             ("[wm_ppo]\nhorizon = 0", "horizon"),
+            ("[wm_ppo]\nrounds = 0", "rounds"),
+            ("[wm_ppo.ensemble]\nmembers = 0", "ensemble.members"),
+            ("[wm_ppo.ensemble]\nhidden = [8, 0]", "ensemble.hidden"),
+            ("[wm_ppo.ensemble]\nlearning_rate = -1.0", "ensemble.learning_rate"),
             ("[wm_ppo.model]\nkl_weight = -1.0", "weights"),
             ("[mec]\nusers = 0", "users"),
         ] {

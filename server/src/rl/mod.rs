@@ -12,6 +12,7 @@
 //! | [`replay`] | what they learn from: the transitions of the past |
 //! | [`wm_ppo`] | world-model PPO, the paper's and a mended form |
 //! | [`world_model`] | the recurrent state-space model that it imagines with |
+//! | [`ensemble`] | the cheaper model of the tuned form: an ensemble of perceptrons |
 //! | [`mlp`] | actor and critic of both, with their gradients written out |
 //! | [`beta`] | the Beta distribution of the actions: sampling, log-probability, entropy, derivatives |
 //! | [`nets`] | value networks, their first weights, Polyak averaging |
@@ -32,6 +33,7 @@
 pub mod beta;
 pub mod config;
 pub mod ddpg;
+pub mod ensemble;
 pub mod evaluate;
 pub mod mlp;
 pub mod nets;
@@ -93,6 +95,7 @@ mod tests {
 
     use super::config::{Algo, Preset, TrainConfig};
     use super::run::{Metrics, Run, TrainError};
+    use super::wm_ppo::Imaginer;
     use super::*;
 
     /// A run of seconds: small networks, short episodes that rollouts cut in two.
@@ -105,7 +108,9 @@ mod tests {
         let model = &mut config.wm_ppo.model;
         (model.deterministic, model.stochastic, model.hidden) = (8, 3, 8);
         (model.sequences, model.length, model.updates, model.memory) = (3, 4, 2, 60);
-        config.wm_ppo.starts = 4;
+        let ensemble = &mut config.wm_ppo.ensemble;
+        (ensemble.hidden, ensemble.updates, ensemble.batch, ensemble.memory) = (vec![8], 3, 5, 60);
+        (config.wm_ppo.starts, config.wm_ppo.horizon) = (4, 3);
         config
     }
 
@@ -116,8 +121,15 @@ mod tests {
 
     #[test]
     fn a_resumed_run_gives_the_curve_of_one_that_never_stopped() {
-        for algo in [Algo::Ppo, Algo::PpoLagrangian, Algo::WmPpo, Algo::WmPpoMended] {
-            let config = small(algo);
+        let mended = |imaginer| {
+            let mut config = small(Algo::WmPpoMended);
+            config.wm_ppo.imaginer = imaginer;
+            config
+        };
+        let plain = [Algo::Ppo, Algo::PpoLagrangian, Algo::WmPpo].map(small);
+        let configs = plain.into_iter().chain([Imaginer::Recurrent, Imaginer::Ensemble].map(mended));
+        for config in configs {
+            let algo = config.algo;
             let dir = tempfile::tempdir().expect("folder");
             let mut straight = Run::create(&dir.path().join("straight"), &config).expect("run");
             assert_eq!(train(&config, &mut straight, &AtomicBool::new(false)).expect("trained"), Ending::Finished);

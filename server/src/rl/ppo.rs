@@ -168,6 +168,15 @@ impl Batch {
         self.target.is_empty()
     }
 
+    /// Appends rows.
+    pub fn extend(&mut self, more: Self) {
+        self.features.extend(more.features);
+        self.actions.extend(more.actions);
+        self.old_log_prob.extend(more.old_log_prob);
+        self.advantage.extend(more.advantage);
+        self.target.extend(more.target);
+    }
+
     /// Some of the rows.
     pub fn select(&self, chosen: &[usize]) -> Self {
         let pick = |values: &[f32]| -> Vec<f32> {

@@ -15,6 +15,10 @@
 //! | only the posterior, which has seen the slot, is trained to decode it (35); imagination is made of the prior | the prior's guess is decoded and trained too | `model.prior_weight` |
 //! | β = 1 presses all information out of z | β = 0.1 | `model.kl_weight` |
 //!
+//! [`WmPpoConfig::tuned`] is the mended form with the recurrent model replaced by an [ensemble](super::ensemble) that is
+//! cheap enough to be trained on everything remembered, and imagines several times the slots that were lived through, from
+//! all of the past: a rollout shows one cell, the memory shows them all. Imagined rows then enter like real ones.
+//!
 //! (44) adds λ_wm·L_WM to the critic's loss; as the two share no parameters and Adam divides by the gradient's size, that
 //! factor would change nothing, and the model is trained on (35) itself.
 
@@ -29,6 +33,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Ending;
 use super::config::TrainConfig;
+use super::ensemble::{Ensemble, EnsembleConfig, Predicted};
+use super::mlp::MlpState;
 use super::ppo::{
     ActorCritic, Batch, Credit, Imagined, Learner, Losses, PpoConfig, advantages, explained_variance, minibatches,
     normalise, scaled_rewards,
@@ -36,10 +42,20 @@ use super::ppo::{
 use super::rollout::Experience;
 use super::run::{Run, TrainError, read_state, write_state};
 use super::session::{Session, Update};
-use super::world_model::{Latent, Memory, Observed, WorldModel, WorldModelConfig, r_squared};
+use super::world_model::{Latent, Memory, ModelLosses, Observed, WorldModel, WorldModelConfig, r_squared};
 
 /// Features stay within this in the simulator, so they do in imagination.
 const FEATURE_LIMIT: f32 = 5.0;
+
+/// What imagines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Imaginer {
+    /// The paper's recurrent state-space model, from slots of the present rollout.
+    Recurrent,
+    /// An [ensemble](super::ensemble) of perceptrons, from slots of all that is remembered.
+    Ensemble,
+}
 
 /// Hyper-parameters of world-model PPO. The defaults are the paper's where it prints any; what it leaves open is marked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +67,11 @@ pub struct WmPpoConfig {
     pub horizon: usize,
     /// η of (41): the weight of what was imagined; 0 switches imagination off.
     pub imagination: f32,
-    /// Share of a rollout's slots that imagination may begin in: those that the model predicts best (open).
+    /// What imagines (the ensemble, in the tuned form).
+    pub imaginer: Imaginer,
+    /// How often an update passes over rollout and imagination, `ppo.epochs` times each, with stretches imagined anew.
+    pub rounds: usize,
+    /// Share of a rollout's slots that imagination may begin in: those that the recurrent model predicts best (open).
     pub reliable_share: f32,
     /// Stretches that are imagined at a time (open).
     pub starts: usize,
@@ -68,8 +88,10 @@ pub struct WmPpoConfig {
     pub critic: bool,
     /// The PPO underneath. Its `credit` is the real part of (36): one step.
     pub ppo: PpoConfig,
-    /// The world model.
+    /// The recurrent world model.
     pub model: WorldModelConfig,
+    /// The ensemble.
+    pub ensemble: EnsembleConfig,
 }
 
 impl Default for WmPpoConfig {
@@ -78,6 +100,8 @@ impl Default for WmPpoConfig {
             target_weight: 0.5,
             horizon: 3,
             imagination: 0.3,
+            imaginer: Imaginer::Recurrent,
+            rounds: 1,
             reliable_share: 0.5,
             starts: 32,
             per_slot_returns: false,
@@ -87,6 +111,7 @@ impl Default for WmPpoConfig {
             critic: false,
             ppo: PpoConfig { credit: Credit::Td0, ..PpoConfig::default() },
             model: WorldModelConfig::default(),
+            ensemble: EnsembleConfig::default(),
         }
     }
 }
@@ -103,10 +128,31 @@ impl WmPpoConfig {
         }
     }
 
-    /// The same form with tuned PPO's learning rate, annealing and clip range; its world model is not tuned.
-    pub fn tuned(self) -> Self {
+    /// The same form with tuned PPO's learning rate, annealing and clip range.
+    pub fn with_tuned_ppo(self) -> Self {
         let ppo = PpoConfig { learning_rate: 1e-3, clip: 0.2, anneal: true, ..self.ppo };
         Self { ppo, ..self }
+    }
+
+    /// What works: the mended form, imagining by the ensemble, from all that is remembered, many more slots than it lives
+    /// through. With `foresight` (where actions move the state) stretches are long and so is the discount; without, a
+    /// slot is a problem of its own, and imagination tries other actions in it.
+    pub fn tuned(foresight: bool) -> Self {
+        let mended = Self::mended().with_tuned_ppo();
+        let (credit, gamma) = if foresight { (Credit::Gae, 0.97) } else { (Credit::Bandit, mended.ppo.gamma) };
+        Self {
+            target_weight: 0.0,
+            horizon: if foresight { 8 } else { 1 },
+            imagination: 3.0,
+            imaginer: Imaginer::Ensemble,
+            rounds: 4,
+            starts: if foresight { 256 } else { 1024 },
+            lambda: 0.95,
+            clipped: true,
+            critic: true,
+            ppo: PpoConfig { credit, gamma, epochs: 3, minibatch: 256, ..mended.ppo },
+            ..mended
+        }
     }
 
     /// What makes training impossible, in words.
@@ -116,6 +162,7 @@ impl WmPpoConfig {
     pub fn validate(&self) -> Result<(), String> {
         self.ppo.validate()?;
         self.model.validate()?;
+        self.ensemble.validate()?;
         for (name, share) in
             [("target_weight", self.target_weight), ("reliable_share", self.reliable_share), ("lambda", self.lambda)]
         {
@@ -126,20 +173,89 @@ impl WmPpoConfig {
         if !(self.imagination >= 0.0 && self.imagination.is_finite()) {
             return Err(format!("imagination must not be negative, but is {}", self.imagination));
         }
-        if self.horizon == 0 || self.starts == 0 {
-            return Err("horizon and starts must be at least 1; imagination = 0 switches imagination off".to_owned());
+        if self.horizon == 0 || self.starts == 0 || self.rounds == 0 {
+            let said = "horizon, starts and rounds must be at least 1; imagination = 0 switches imagination off";
+            return Err(said.to_owned());
         }
         Ok(())
     }
 }
 
+/// The world model.
+enum Model {
+    Recurrent {
+        model: Box<WorldModel>,
+        /// h of every environment at the end of the last rollout.
+        carry: Vec<f32>,
+    },
+    Ensemble(Ensemble),
+}
+
+/// What the model says of a rollout, a row a slot.
+struct Told {
+    /// ô of the slot after, one step ahead.
+    observation: Vec<f32>,
+    /// r̂
+    reward: Vec<f32>,
+    /// The recurrent model's state in which each decision was made.
+    latent: Option<Latent>,
+}
+
+/// Stretches that are being imagined, a row of everything a stretch, an entry of `rewards` and `goes_on` a slot and one
+/// more of `values`.
+#[derive(Default)]
+struct Stretches {
+    batch: Batch,
+    rewards: Vec<Vec<f32>>,
+    goes_on: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+}
+
+impl Stretches {
+    /// Decides the next slot: remembers what was seen and done, and returns the actions.
+    fn decide(
+        &mut self,
+        clipped: bool,
+        agent: &ActorCritic,
+        features: Vec<f32>,
+        rng: &mut Xoshiro256PlusPlus,
+    ) -> Vec<f32> {
+        let actions = agent.act(features.clone(), rng);
+        if clipped {
+            self.batch.old_log_prob.extend(agent.log_probs(&features, &actions));
+        }
+        self.batch.features.extend(features);
+        self.batch.actions.extend_from_slice(&actions);
+        actions
+    }
+
+    /// The rows to learn from, the first slot of all stretches first.
+    fn finish(mut self, config: &WmPpoConfig) -> Batch {
+        let returns = imagined_returns(config, &self.rewards, &self.goes_on, &self.values);
+        let pairs = returns.iter().flatten().zip(self.values.iter().flatten());
+        self.batch.advantage = pairs.map(|(g, v)| g - v).collect();
+        self.batch.target = returns.concat();
+        if !config.clipped {
+            self.batch.old_log_prob = vec![0.0; self.batch.target.len()];
+        }
+        self.batch
+    }
+}
+
 /// What the model adds to [`Learner`].
 struct Dreamer {
-    model: WorldModel,
+    model: Model,
     memory: Memory,
     rng: Xoshiro256PlusPlus,
-    /// h of every environment at the end of the last rollout.
+}
+
+/// [`Dreamer`] in a checkpoint, without the recurrent model, which writes files of its own.
+#[derive(Serialize, Deserialize)]
+struct DreamerState {
+    memory: Memory,
+    rng: Xoshiro256PlusPlus,
     carry: Vec<f32>,
+    ensemble: Vec<MlpState>,
 }
 
 const STATE_FILE: &str = "dreamer.cbor";
@@ -148,55 +264,121 @@ impl Dreamer {
     fn open(config: &TrainConfig, inputs: usize, actions: usize, run: &Run) -> Result<Self, TrainError> {
         let wm = &config.wm_ppo;
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(nth_seed(config.seed, 3));
-        let model = WorldModel::new(&wm.model, inputs, actions, &mut rng);
+        let (mut model, capacity) = match wm.imaginer {
+            Imaginer::Recurrent => {
+                let model = Box::new(WorldModel::new(&wm.model, inputs, actions, &mut rng));
+                (Model::Recurrent { model, carry: Vec::new() }, wm.model.memory)
+            }
+            Imaginer::Ensemble => {
+                (Model::Ensemble(Ensemble::new(&wm.ensemble, inputs, actions, &mut rng)), wm.ensemble.memory)
+            }
+        };
         if run.progress.update == 0 {
-            return Ok(Self { model, memory: Memory::new(config.envs, wm.model.memory), rng, carry: Vec::new() });
+            return Ok(Self { model, memory: Memory::new(config.envs, capacity), rng });
         }
-        let (memory, rng, carry) = read_state(&run.checkpoint_file(STATE_FILE))?;
-        Ok(Self { model: model.restore(&run.checkpoint_file(""))?, memory, rng, carry })
+        let path = run.checkpoint_file(STATE_FILE);
+        let state: DreamerState = read_state(&path)?;
+        model = match model {
+            Model::Recurrent { model, .. } => {
+                Model::Recurrent { model: Box::new(model.restore(&run.checkpoint_file(""))?), carry: state.carry }
+            }
+            Model::Ensemble(mut ensemble) => {
+                ensemble.restore(state.ensemble).map_err(|problem| TrainError::Damaged { path, problem })?;
+                Model::Ensemble(ensemble)
+            }
+        };
+        Ok(Self { model, memory: state.memory, rng: state.rng })
     }
 
     fn save(&self, folder: &Path) -> Result<(), TrainError> {
-        self.model.save(folder)?;
-        write_state(&folder.join(STATE_FILE), &(&self.memory, &self.rng, &self.carry))
+        let (carry, ensemble) = match &self.model {
+            Model::Recurrent { model, carry } => {
+                model.save(folder)?;
+                (carry.clone(), Vec::new())
+            }
+            Model::Ensemble(ensemble) => (Vec::new(), ensemble.state()),
+        };
+        let state = DreamerState { memory: self.memory.clone(), rng: self.rng.clone(), carry, ensemble };
+        write_state(&folder.join(STATE_FILE), &state)
     }
 
-    /// Imagines stretches under the present policy, from some of the `reliable` slots of a rollout.
+    /// What the model says of a rollout, and the recurrent one's h after it.
+    fn observe(&self, experience: &Experience, envs: usize) -> (Told, Vec<f32>) {
+        match &self.model {
+            Model::Recurrent { model, carry } => {
+                let mut carry = carry.clone();
+                let Observed { latent, observation, reward } = model.observe(experience, envs, &mut carry);
+                (Told { observation, reward, latent: Some(latent) }, carry)
+            }
+            Model::Ensemble(ensemble) => {
+                let Predicted { observation, reward } = ensemble.observe(experience, envs);
+                (Told { observation, reward, latent: None }, Vec::new())
+            }
+        }
+    }
+
+    fn train(&mut self) -> Result<Option<ModelLosses>, &'static str> {
+        match &mut self.model {
+            Model::Recurrent { model, .. } => model.train(&self.memory, &mut self.rng),
+            Model::Ensemble(ensemble) => ensemble.train(&self.memory, &mut self.rng),
+        }
+    }
+
+    /// Imagines stretches under the present policy.
     fn imagine(
         &mut self,
         config: &WmPpoConfig,
         agent: &ActorCritic,
         experience: &Experience,
-        latent: &Latent,
+        told: &Told,
         reliable: &mut [usize],
     ) -> Imagined {
-        let inputs = agent.shape.inputs();
-        let (starts, _) = reliable.partial_shuffle(&mut self.rng, config.starts);
-        let mut latent = self.model.pick(latent, starts);
-        let mut features: Vec<f32> =
-            starts.iter().flat_map(|row| &experience.features[row * inputs..(row + 1) * inputs]).copied().collect();
+        let rng = &mut self.rng;
         let mut batch = Batch::default();
-        let (mut rewards, mut goes_on, mut values) = (Vec::new(), Vec::new(), vec![agent.values(&features)]);
-        for _ in 0..config.horizon {
-            let actions = agent.act(features.clone(), &mut self.rng);
-            let dreamt = self.model.dream(&latent, &actions, &mut self.rng);
-            if config.clipped {
-                batch.old_log_prob.extend(agent.log_probs(&features, &actions));
+        match (&self.model, &told.latent) {
+            (Model::Ensemble(ensemble), _) => {
+                for member in 0..ensemble.members() {
+                    let count = config.starts.div_ceil(ensemble.members());
+                    let mut places = self.memory.places(count, config.horizon, rng);
+                    if places.is_empty() {
+                        // Nothing that long is remembered yet.
+                        continue;
+                    }
+                    let mut windows = ensemble.windows(&self.memory, &places);
+                    let mut stretches = Stretches::default();
+                    for _ in 0..config.horizon {
+                        let features = ensemble.present(&windows);
+                        stretches.values.push(agent.values(&features));
+                        let actions = stretches.decide(config.clipped, agent, features, rng);
+                        let rewards = ensemble.relive(member, &self.memory, &places, &mut windows, &actions);
+                        stretches.goes_on.push(vec![1.0; rewards.len()]);
+                        stretches.rewards.push(rewards);
+                        places.iter_mut().for_each(|place| *place = place.later(1));
+                    }
+                    stretches.values.push(agent.values(&ensemble.present(&windows)));
+                    batch.extend(stretches.finish(config));
+                }
             }
-            batch.features.extend(features);
-            batch.actions.extend(actions);
-            features = dreamt.observation;
-            features.iter_mut().for_each(|f| *f = f.clamp(-FEATURE_LIMIT, FEATURE_LIMIT));
-            values.push(agent.values(&features));
-            rewards.push(dreamt.reward);
-            goes_on.push(dreamt.goes_on);
-            latent = dreamt.latent;
-        }
-        let returns = imagined_returns(config, &rewards, &goes_on, &values);
-        batch.advantage = returns.iter().flatten().zip(values.iter().flatten()).map(|(g, v)| g - v).collect();
-        batch.target = returns.concat();
-        if !config.clipped {
-            batch.old_log_prob = vec![0.0; batch.target.len()];
+            (Model::Recurrent { model, .. }, Some(latent)) => {
+                let inputs = agent.shape.inputs();
+                let (starts, _) = reliable.partial_shuffle(rng, config.starts);
+                let mut latent = model.pick(latent, starts);
+                let seen = starts.iter().flat_map(|row| &experience.features[row * inputs..(row + 1) * inputs]);
+                let mut features: Vec<f32> = seen.copied().collect();
+                let mut stretches = Stretches { values: vec![agent.values(&features)], ..Stretches::default() };
+                for _ in 0..config.horizon {
+                    let actions = stretches.decide(config.clipped, agent, features, rng);
+                    let dreamt = model.dream(&latent, &actions, rng);
+                    features = dreamt.observation;
+                    features.iter_mut().for_each(|f| *f = f.clamp(-FEATURE_LIMIT, FEATURE_LIMIT));
+                    stretches.values.push(agent.values(&features));
+                    stretches.rewards.push(dreamt.reward);
+                    stretches.goes_on.push(dreamt.goes_on);
+                    latent = dreamt.latent;
+                }
+                batch = stretches.finish(config);
+            }
+            (Model::Recurrent { .. }, None) => {}
         }
         if config.normalised {
             normalise(&mut batch.advantage);
@@ -235,7 +417,7 @@ fn imagined_returns(
 }
 
 /// The slots that the model predicted best, `share` of all.
-fn reliable_slots(experience: &Experience, rewards: &[f32], told: &Observed, share: f32) -> Vec<usize> {
+fn reliable_slots(experience: &Experience, rewards: &[f32], told: &Told, share: f32) -> Vec<usize> {
     let count = rewards.len();
     let inputs = experience.next_features.len() / count.max(1);
     let missed = |row: usize| -> f32 {
@@ -272,10 +454,13 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
         let rewards = scaled_rewards(&mut session.progress, &experience.rewards);
 
         // (2) World-model update; judged before on slots that it has not learned from.
-        let judged = dreamer.model.observe(&experience, config.envs, &mut dreamer.carry.clone());
+        let (judged, _) = dreamer.observe(&experience, config.envs);
         dreamer.memory.add(&experience, &rewards);
-        let model_losses = dreamer.model.train(&dreamer.memory, &mut dreamer.rng).map_err(not_a_number)?;
-        let told = dreamer.model.observe(&experience, config.envs, &mut dreamer.carry);
+        let model_losses = dreamer.train().map_err(not_a_number)?;
+        let (told, now) = dreamer.observe(&experience, config.envs);
+        if let Model::Recurrent { carry, .. } = &mut dreamer.model {
+            *carry = now;
+        }
 
         // (3) Targets, (36).
         let values = learner.agent.values(&experience.features);
@@ -293,16 +478,21 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
         let mut reliable = reliable_slots(&experience, &rewards, &told, wm.reliable_share);
         let mut imagined: Option<Imagined> = None;
         let mut sums = Losses::default();
-        for _ in 0..ppo.epochs {
-            if wm.imagination > 0.0 && !(wm.clipped && imagined.is_some()) {
-                imagined = Some(dreamer.imagine(wm, &learner.agent, &experience, &told.latent, &mut reliable));
+        for pass in 0..wm.rounds * ppo.epochs {
+            // What enters by the clipped surrogate may be passed over several times.
+            if wm.imagination > 0.0 && !(wm.clipped && pass % ppo.epochs > 0) {
+                imagined = Some(dreamer.imagine(wm, &learner.agent, &experience, &told, &mut reliable));
             }
-            let parts = minibatches(rollout.len(), ppo.minibatch, &mut learner.rng);
+            let dreamt = imagined.as_ref().map_or(0, |imagined| imagined.batch.len());
             // As many parts of what was imagined as of what was lived through.
-            let dreams = imagined.as_ref().map(|imagined| {
-                let rows = imagined.batch.len();
-                (imagined, minibatches(rows, rows.div_ceil(parts.len()), &mut learner.rng))
-            });
+            let most = match wm.imaginer {
+                Imaginer::Recurrent => ppo.minibatch,
+                Imaginer::Ensemble => rollout.len().div_ceil((rollout.len() + dreamt).div_ceil(ppo.minibatch)),
+            };
+            let parts = minibatches(rollout.len(), most, &mut learner.rng);
+            let dreams = imagined
+                .as_ref()
+                .map(|imagined| (imagined, minibatches(dreamt, dreamt.div_ceil(parts.len()), &mut learner.rng)));
             for (i, rows) in parts.iter().enumerate() {
                 let dream = dreams.as_ref().and_then(|(imagined, parts)| Some(imagined.select(parts.get(i)?)));
                 if !learner.agent.step(ppo, &rollout.select(rows), dream.as_ref(), rate, &mut sums) {

@@ -132,6 +132,20 @@ pub struct Memory {
     capacity: usize,
 }
 
+/// A slot in a [`Memory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    stretch: usize,
+    slot: usize,
+}
+
+impl Place {
+    /// So many slots later.
+    pub fn later(self, slots: usize) -> Self {
+        Self { slot: self.slot + slots, ..self }
+    }
+}
+
 /// Sequences of equal length, slot after slot, within a slot sequence after sequence.
 struct Sequences {
     /// `[(length + 1)·count, inputs]`
@@ -188,26 +202,58 @@ impl Memory {
         }
     }
 
-    /// Sequences drawn evenly from all places where one fits; none if there is no such place.
-    fn draw(&self, count: usize, length: usize, rng: &mut Xoshiro256PlusPlus) -> Option<Sequences> {
-        let places = |s: &Stretch| (s.rewards.len() + 1).saturating_sub(length);
-        let all: usize = self.stretches.iter().map(places).sum();
-        if all == 0 {
-            return None;
-        }
-        let drawn: Vec<(&Stretch, usize)> = (0..count)
+    /// Places drawn evenly from all those where so many slots follow; none if there is no such place.
+    pub fn places(&self, count: usize, length: usize, rng: &mut Xoshiro256PlusPlus) -> Vec<Place> {
+        let fitting = |s: &Stretch| (s.rewards.len() + 1).saturating_sub(length);
+        let all: usize = self.stretches.iter().map(fitting).sum();
+        let count = if all == 0 { 0 } else { count };
+        (0..count)
             .filter_map(|_| {
-                let mut place = rng.random_range(0..all);
-                self.stretches.iter().find_map(|stretch| {
-                    let here = places(stretch);
-                    if place < here {
-                        return Some((stretch, place));
+                let mut slot = rng.random_range(0..all);
+                self.stretches.iter().enumerate().find_map(|(stretch, lived)| {
+                    let here = fitting(lived);
+                    if slot < here {
+                        return Some(Place { stretch, slot });
                     }
-                    place -= here;
+                    slot -= here;
                     None
                 })
             })
-            .collect();
+            .collect()
+    }
+
+    /// What was seen when a slot began.
+    pub fn observation(&self, place: Place) -> &[f32] {
+        let stretch = &self.stretches[place.stretch];
+        let inputs = stretch.observations.len() / (stretch.rewards.len() + 1);
+        &stretch.observations[place.slot * inputs..(place.slot + 1) * inputs]
+    }
+
+    /// What was done in a slot.
+    pub fn action(&self, place: Place) -> &[f32] {
+        let stretch = &self.stretches[place.stretch];
+        let actions = stretch.actions.len() / stretch.rewards.len();
+        &stretch.actions[place.slot * actions..(place.slot + 1) * actions]
+    }
+
+    /// What a slot gave.
+    pub fn reward(&self, place: Place) -> f32 {
+        self.stretches[place.stretch].rewards[place.slot]
+    }
+
+    /// Appends the last `count` observations when a slot began, the oldest first; before the stretch stands its first one.
+    pub fn window(&self, place: Place, count: usize, out: &mut Vec<f32>) {
+        for back in (0..count).rev() {
+            out.extend_from_slice(self.observation(Place { slot: place.slot.saturating_sub(back), ..place }));
+        }
+    }
+
+    /// Sequences drawn evenly from all places where one fits; none if there is no such place.
+    fn draw(&self, count: usize, length: usize, rng: &mut Xoshiro256PlusPlus) -> Option<Sequences> {
+        let drawn = self.places(count, length, rng);
+        if drawn.is_empty() {
+            return None;
+        }
         let mut out = Sequences {
             observations: Vec::new(),
             actions: Vec::new(),
@@ -216,14 +262,12 @@ impl Memory {
             length,
         };
         for slot in 0..=length {
-            for (stretch, start) in &drawn {
-                let slots = stretch.rewards.len();
-                let (inputs, actions) = (stretch.observations.len() / (slots + 1), stretch.actions.len() / slots);
-                let at = start + slot;
-                out.observations.extend_from_slice(&stretch.observations[at * inputs..(at + 1) * inputs]);
+            for start in &drawn {
+                let place = start.later(slot);
+                out.observations.extend_from_slice(self.observation(place));
                 if slot < length {
-                    out.actions.extend_from_slice(&stretch.actions[at * actions..(at + 1) * actions]);
-                    out.rewards.push(stretch.rewards[at]);
+                    out.actions.extend_from_slice(self.action(place));
+                    out.rewards.push(self.reward(place));
                 }
             }
         }
