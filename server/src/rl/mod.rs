@@ -114,9 +114,9 @@ mod tests {
         config
     }
 
-    /// What a run logged, without the one thing that a clock decides.
+    /// What a run logged, without what a clock decides, and without the best so far: who stops evaluates once more.
     fn told(run: &Run) -> Vec<Metrics> {
-        run.history().iter().map(|m| Metrics { steps_per_second: 0.0, ..m.clone() }).collect()
+        run.history().iter().map(|m| Metrics { steps_per_second: 0.0, best_reward: None, ..m.clone() }).collect()
     }
 
     #[test]

@@ -20,12 +20,12 @@ const REPORT: &str = "reports/control.md";
 #[component]
 pub fn Figures() -> impl IntoView {
     let figures = FIGURES.map(|(name, what)| {
-        let picture = format!("reports/{name}.svg");
+        let picture = || format!("reports/{name}.svg");
         view! {
             <li>
                 <figure>
-                    <a href=picture.clone() target="_blank" rel="noopener">
-                        <img src=picture alt=what loading="lazy" width="760" height="400" />
+                    <a href=picture() target="_blank" rel="noopener">
+                        <img src=picture() alt=what loading="lazy" width="760" height="400" />
                     </a>
                     <figcaption>{what}" · "<a href=format!("reports/{name}.json") target="_blank" rel="noopener">"data"</a></figcaption>
                 </figure>
