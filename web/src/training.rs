@@ -10,6 +10,18 @@ use serde_json::Value;
 
 use crate::plot::{Line, Plot, Stroke, smooth};
 
+/// The figures among the reports: name of the files, and what is drawn.
+pub const FIGURES: [(&str, &str); 7] = [
+    ("fig8", "Fig. 8: reward over episodes, every algorithm as printed"),
+    ("fig8-tuned", "Reward over episodes, tuned"),
+    ("fig9a", "Fig. 9a: latency over the number of users"),
+    ("fig9b", "Fig. 9b: reward over the task size"),
+    ("fig10", "Fig. 10: accuracy and hallucination rate"),
+    ("fig8-backlog-k2", "Reward over episodes where the server’s queue carries over"),
+    ("fig8-delayed-k2", "Reward over episodes where the channel is seen a slot late"),
+];
+/// What they say of the paper's claims.
+pub const REPORT: &str = "reports/control.md";
 /// Runs whose curves are shown at the same time; as many as there are colours.
 pub const MOST_SHOWN: usize = 6;
 /// The hyper-parameter that has a slider of its own: the learning rate, the policy's where there are several.
@@ -507,6 +519,15 @@ mod tests {
         curve.push(line(20.0, &[(EVALUATED, 1.25), ("losses/value_loss", 2.0)]), "0.2");
         training.curves.entry(1).or_default().push(line(10.0, &[]), "0.1");
         training
+    }
+
+    #[test]
+    fn every_figure_is_in_the_reports() {
+        let public = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../public");
+        let pictures = FIGURES.iter().flat_map(|(name, _)| ["svg", "json"].map(|end| format!("reports/{name}.{end}")));
+        for file in pictures.chain([REPORT.to_owned()]) {
+            assert!(public.join(&file).is_file(), "{file}");
+        }
     }
 
     #[test]
