@@ -101,22 +101,34 @@ impl Group {
                 };
                 (2..=5).flat_map(|users| ["ppo", "ppo-lagrangian"].map(|algo| of(users, algo))).collect()
             }
-            Self::Backlog => with_memory("backlog"),
-            Self::Delayed => with_memory("delayed"),
+            Self::Backlog => with_memory(
+                "backlog",
+                &[
+                    ("ppo-gae", "--credit gae --hyper gamma=0.95 --hyper gae_lambda=0.8"),
+                    ("ppo-gae-slow", "--credit gae --hyper gamma=0.95 --learning-rate 3e-4"),
+                    ("ppo-td0", "--credit td0 --hyper gamma=0.9"),
+                    ("ppo-bandit", "--credit bandit"),
+                ],
+            ),
+            Self::Delayed => with_memory(
+                "delayed",
+                &[
+                    ("ppo-gae", "--credit gae --hyper gamma=0.9"),
+                    ("ppo-td0", "--credit td0 --hyper gamma=0.9"),
+                    ("ppo-bandit", "--credit bandit"),
+                ],
+            ),
         }
     }
 }
 
-/// Methods for a system in which it pays to remember or to look ahead; γ = 0.9, beyond which everything learns more slowly.
-fn with_memory(variant: &str) -> Vec<Method> {
-    let of = |name: &str, args: &str| method(name, &format!("{args} --variant {variant}"));
-    vec![
-        of("ppo-gae", "--algo ppo --hyper gamma=0.9"),
-        of("ppo-td0", "--algo ppo --credit td0 --hyper gamma=0.9"),
-        of("ppo-bandit", "--algo ppo --credit bandit"),
-        of("wm-ppo", "--algo wm-ppo --hyper ppo.gamma=0.9"),
-        of("wm-ppo-mended", "--algo wm-ppo-mended --hyper ppo.gamma=0.9"),
-    ]
+/// Methods for a system in which it pays to look ahead or to remember: tuned world-model PPO, and model-free PPO as it did
+/// best there, on the same slots of one cell.
+fn with_memory(variant: &str, model_free: &[(&str, &str)]) -> Vec<Method> {
+    let one_cell = "--steps 30000 --envs 1 --rollout-steps 200 --epochs 10 --minibatch 64";
+    let of = |name: &str, args: &str| method(name, &format!("{args} --preset tuned --variant {variant}"));
+    let model_free = model_free.iter().map(|(name, args)| of(name, &format!("--algo ppo {one_cell} {args}")));
+    std::iter::once(of("wm-ppo-mended", "--algo wm-ppo-mended")).chain(model_free).collect()
 }
 
 /// Trains and draws.

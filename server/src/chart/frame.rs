@@ -26,6 +26,25 @@ const COLOURS: [(&str, &str); 7] = [
 /// Dashes of the second and third round through the colours.
 const DASHES: [&str; 3] = ["", " stroke-dasharray=\"9 3\"", " stroke-dasharray=\"3 3\""];
 
+/// Height of a row of the legend, and letters that fit into one.
+const LEGEND_ROW: f64 = 18.0;
+const LEGEND_LETTERS: usize = 24;
+
+/// A text in rows of at most so many letters, longer words excepted.
+fn wrapped(text: &str, most: usize) -> Vec<String> {
+    let mut rows: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match rows.last_mut() {
+            Some(row) if row.chars().count() + 1 + word.chars().count() <= most => {
+                row.push(' ');
+                row.push_str(word);
+            }
+            _ => rows.push(word.to_owned()),
+        }
+    }
+    rows
+}
+
 /// A linear axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range {
@@ -176,11 +195,14 @@ impl Frame {
 
     /// A name in the legend beside a sample that is drawn around the given point.
     pub fn legend(&mut self, name: &str, sample: impl FnOnce(f64, f64) -> String) {
-        let y = TOP + 8.0 + 18.0 * self.legend_rows as f64;
-        self.legend_rows += 1;
+        let y = TOP + 8.0 + LEGEND_ROW * self.legend_rows as f64;
         let sample = sample(RIGHT + 26.0, y);
         self.put(&sample);
-        self.put(&format!("<text x=\"{:.1}\" y=\"{:.1}\">{}</text>", RIGHT + 46.0, y + 4.0, escape(name)));
+        for row in wrapped(name, LEGEND_LETTERS) {
+            let y = TOP + 12.0 + LEGEND_ROW * self.legend_rows as f64;
+            self.put(&format!("<text x=\"{:.1}\" y=\"{y:.1}\">{}</text>", RIGHT + 46.0, escape(&row)));
+            self.legend_rows += 1;
+        }
     }
 
     /// Lines across the whole chart, in the colours from `first` on.
@@ -218,6 +240,13 @@ mod tests {
             let (ticks, step) = Range { low, high }.ticks();
             assert_eq!(ticks.iter().map(|t| label(*t, step)).collect::<Vec<_>>(), want);
         }
+    }
+
+    #[test]
+    fn long_names_take_several_rows() {
+        assert_eq!(wrapped("ppo gae", 10), ["ppo gae"]);
+        assert_eq!(wrapped("ppo gae, gae_lambda 0.95", 10), ["ppo gae,", "gae_lambda", "0.95"]);
+        assert_eq!(wrapped("", 10), [""]);
     }
 
     #[test]

@@ -52,7 +52,10 @@ impl LineChart {
     pub fn svg(&self) -> String {
         let all = || self.lines.iter().flat_map(|line| &line.points);
         let x = Range::of(all().map(|p| p.x));
-        let ends = all().flat_map(|p| [p.y - p.half_width, p.y + p.half_width]);
+        // Whiskers are to be seen whole. A band may be cut off: one wide stretch would flatten every line.
+        let whole = |line: &&Line| line.points.len() <= MARKED_POINTS;
+        let whiskers = self.lines.iter().filter(whole).flat_map(|line| &line.points);
+        let ends = whiskers.flat_map(|p| [p.y - p.half_width, p.y + p.half_width]).chain(all().map(|p| p.y));
         let y = Range::of(ends.chain(self.levels.iter().map(|level| level.value))).with_air();
         let mut frame = Frame::new(&self.title, &self.x_title, &self.y_title, x, y);
         frame.x_ticks();
