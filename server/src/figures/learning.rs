@@ -489,9 +489,9 @@ mod tests {
         let values: Vec<f64> = (0..3).map(|i| points[i]["y"].as_f64().expect("y")).collect();
         assert_eq!((values, points.as_array().map(Vec::len)), (vec![2.0, 3.0, 4.0], Some(3)));
         assert_eq!(points[0]["half_width"].as_f64(), Some(0.0), "two seeds");
-        // Both differ by 2: standard error 1, t(1) = 12.706.
+        // They end at 4 and at 5: standard error 0.5, t(1) = 12.706.
         let width = figures[0].data["endings"][0]["exploring_reward"]["half_width"].as_f64().expect("width");
-        assert!((width - 12.706).abs() < 1e-9);
+        assert!((width - 6.353).abs() < 1e-9);
         let ending = &figures[0].data["endings"][0];
         assert_eq!(ending["last_evaluation"]["mean"].as_f64(), Some(5.0), "4 + 1 and 4 + 1");
         assert_eq!(ending["reaches"][1]["never"].as_u64(), Some(2), "nobody has five episodes");
