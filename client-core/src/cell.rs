@@ -21,7 +21,7 @@ use crate::protocol::world::{
 };
 
 /// The most devices that a page can put into the cell; there is a shipped policy for each number up to here.
-pub const MAX_DEVICES: usize = 5;
+pub const MAX_DEVICES: usize = 10;
 
 /// What the policy decided about the present slot.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,6 @@
 //! The world's controls: who decides, how many devices, the seed, the simulator's settings, and how answers are sampled.
 
+use client_core::cell::MAX_DEVICES;
 use client_core::mec::settings::{Group, SETTINGS, Setting};
 use client_core::protocol::worker::{AskOptions, Command};
 use client_core::protocol::world::{Decider, QosSource};
@@ -12,9 +13,6 @@ use crate::settings::Settings;
 use crate::state::Kind;
 use crate::url::{from_name, wire_name};
 use crate::{dom, sliders};
-
-/// Most devices that a policy ships for.
-const MAX_USERS: usize = 10;
 
 /// The panel.
 #[component]
@@ -52,7 +50,7 @@ fn WorldRow() -> impl IntoView {
     // A policy from a training run may be for more.
     let most = Memo::new(move |_| {
         let trained = ctx.state.with(|s| s.policies.keys().last().copied());
-        MAX_USERS.max(trained.unwrap_or(0)).max(users())
+        MAX_DEVICES.max(trained.unwrap_or(0)).max(users())
     });
     let step = move |by: isize| {
         ctx.set(|s| s.world.users = s.world.users.saturating_add_signed(by).clamp(1, most.get_untracked()));

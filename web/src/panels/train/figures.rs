@@ -22,8 +22,8 @@ pub fn Figures() -> impl IntoView {
         }
     });
     view! {
-        <Panel id="figures" title="The paper’s figures, reproduced" aside=move || view! {
-            <a class="quiet" href=REPORT target="_blank" rel="noopener">"Claim by claim"</a>
+        <Panel id="figures" title="The paper’s figures" aside=move || view! {
+            <a href=REPORT target="_blank" rel="noopener">"Claim by claim"</a>
         }>
             <ul class="figures">{figures.collect_view()}</ul>
         </Panel>
