@@ -13,7 +13,7 @@ use crate::shell::{self, command, step};
 
 /// Arguments of `cargo xtask control`.
 #[derive(clap::Args)]
-#[command(after_help = "All of it takes about two hours of one core. `tandem figures --help` says what is drawn.")]
+#[command(after_help = "All of it takes hours. `tandem figures --help` says what is drawn.")]
 pub struct Args {
     /// Train and draw these groups only.
     #[arg(long, value_enum)]

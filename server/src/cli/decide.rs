@@ -29,8 +29,9 @@ use super::slot_line::{Slot, answer_lines, check_alpha, check_column, check_powe
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Who decides: a policy file (one for any number of users takes lines of any `K` in its range), or `oracle` (the slot's optimum by full knowledge), `closed-form`,
-    /// `closed-form-exact-qos`, `always-local`, `always-offload`, `random`.
+    /// Who decides: a policy file (one for any number of users takes lines of any `K` in its range), or `oracle` (the
+    /// slot's optimum by full knowledge), `closed-form`, `closed-form-exact-qos`, `always-local`, `always-offload`,
+    /// `random`.
     #[arg(long, value_name = "FILE|NAME")]
     policy: String,
     /// Seed of `random`.
