@@ -17,7 +17,7 @@ pub const ACTIONS_PER_USER: usize = 2;
 
 /// Sliders can move the system far out of the training range; a feature stops here, so that the network is never asked
 /// about the wholly absurd.
-const FEATURE_LIMIT: f32 = 5.0;
+pub const FEATURE_LIMIT: f32 = 5.0;
 /// Centre and width of accuracy: A_min, and a bit under the gap between device and server.
 const ACCURACY: (f64, f64) = (0.6, 0.1);
 /// Centre and width of the hallucination rate: H_max, and a bit under the gap between device and server.

@@ -13,6 +13,7 @@
 
 use burn::tensor::Device;
 use client_core::policy::Activation;
+use client_core::policy::spaces::FEATURE_LIMIT;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +24,6 @@ use super::world_model::{Memory, ModelLosses, Place};
 
 /// Largest norm of a member's gradient.
 const MAX_GRAD_NORM: f32 = 10.0;
-/// Features stay within this in the simulator, so they do in imagination.
-const FEATURE_LIMIT: f32 = 5.0;
 
 /// Hyper-parameters of the ensemble.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

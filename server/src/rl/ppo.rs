@@ -535,6 +535,35 @@ impl Learner {
         experience
     }
 
+    /// An update of both networks from a rollout and its rewards as they are to be learned; what [`Losses::named`] tells of
+    /// it, or `None` if a loss or a gradient was no number.
+    pub fn improve(
+        &mut self,
+        ppo: &PpoConfig,
+        experience: &Experience,
+        rewards: &[f32],
+        rate: f64,
+    ) -> Option<BTreeMap<String, f64>> {
+        let values = self.agent.values(&experience.features);
+        let next_values = match ppo.credit {
+            Credit::Bandit => vec![0.0; rewards.len()],
+            Credit::Td0 | Credit::Gae => self.agent.values(&experience.next_features),
+        };
+        let envs = self.collector.envs();
+        let (advantage, target) = advantages(ppo, envs, rewards, &experience.truncated, &values, &next_values);
+        let explained = explained_variance(&target, &values);
+        let rollout = self.batch(experience, advantage, target);
+        let mut sums = Losses::default();
+        for _ in 0..ppo.epochs {
+            for rows in minibatches(rollout.len(), ppo.minibatch, &mut self.rng) {
+                if !self.agent.step(ppo, &rollout.select(&rows), None, rate, &mut sums) {
+                    return None;
+                }
+            }
+        }
+        Some(sums.named(explained))
+    }
+
     /// The rows of a rollout with its advantages, normalised, and targets.
     pub fn batch(&self, experience: &Experience, mut advantage: Vec<f32>, target: Vec<f32>) -> Batch {
         normalise(&mut advantage);
@@ -574,30 +603,14 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
         let experience = learner.collect(ppo.rollout_steps);
         let rewards = scaled_rewards(&mut session.progress, &experience.rewards);
 
-        let values = learner.agent.values(&experience.features);
-        let next_values = match ppo.credit {
-            Credit::Bandit => vec![0.0; rewards.len()],
-            Credit::Td0 | Credit::Gae => learner.agent.values(&experience.next_features),
-        };
-        let (advantage, target) = advantages(ppo, config.envs, &rewards, &experience.truncated, &values, &next_values);
-        let explained = explained_variance(&target, &values);
-        let rollout = learner.batch(&experience, advantage, target);
-
-        let mut sums = Losses::default();
-        for _ in 0..ppo.epochs {
-            for rows in minibatches(rollout.len(), ppo.minibatch, &mut learner.rng) {
-                if !learner.agent.step(ppo, &rollout.select(&rows), None, rate, &mut sums) {
-                    return Err(TrainError::NotANumber { update, what: "loss or gradient" });
-                }
-            }
-        }
-
+        let losses = learner.improve(ppo, &experience, &rewards, rate);
+        let losses = losses.ok_or(TrainError::NotANumber { update, what: "loss or gradient" })?;
         let next = session.finish_update(Update {
             network: &learner.agent.actor.actor(&learner.agent.shape).into(),
             steps: batch,
             mean_reward: experience.mean_reward(),
             learning_rate: rate,
-            losses: sums.named(explained),
+            losses,
         })?;
         if next.checkpoint {
             session.run.checkpoint(&session.progress, |folder| learner.save(folder))?;

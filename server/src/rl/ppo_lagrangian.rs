@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Ending;
 use super::config::TrainConfig;
-use super::ppo::{Credit, Learner, Losses, PpoConfig, advantages, explained_variance, minibatches, scaled_rewards};
+use super::ppo::{Learner, PpoConfig, scaled_rewards};
 use super::run::{Run, TrainError, read_state, write_state};
 use super::session::{Session, Update};
 
@@ -111,27 +111,11 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
         let rewards = scaled_rewards(&mut session.progress, &experience.rewards);
         let priced = multipliers.priced(&rewards, &experience.broken);
 
-        let values = learner.agent.values(&experience.features);
-        let next_values = match ppo.credit {
-            Credit::Bandit => vec![0.0; priced.len()],
-            Credit::Td0 | Credit::Gae => learner.agent.values(&experience.next_features),
-        };
-        let (advantage, target) = advantages(ppo, config.envs, &priced, &experience.truncated, &values, &next_values);
-        let explained = explained_variance(&target, &values);
-        let rollout = learner.batch(&experience, advantage, target);
-
-        let mut sums = Losses::default();
-        for _ in 0..ppo.epochs {
-            for rows in minibatches(rollout.len(), ppo.minibatch, &mut learner.rng) {
-                if !learner.agent.step(ppo, &rollout.select(&rows), None, rate, &mut sums) {
-                    return Err(TrainError::NotANumber { update, what: "loss or gradient" });
-                }
-            }
-        }
+        let losses = learner.improve(ppo, &experience, &priced, rate);
+        let mut losses = losses.ok_or(TrainError::NotANumber { update, what: "loss or gradient" })?;
         let shares = mean_shares(&experience.broken);
         multipliers.ascend(lagrangian, shares);
 
-        let mut losses = sums.named(explained);
         for ((limit, price), share) in LIMITS.iter().zip(multipliers.0).zip(shares) {
             losses.insert(format!("losses/multiplier_{limit}"), f64::from(price));
             losses.insert(format!("losses/broken_{limit}"), f64::from(share));

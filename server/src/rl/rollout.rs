@@ -106,6 +106,11 @@ impl Collector {
         collector
     }
 
+    /// Cells side by side.
+    pub fn envs(&self) -> usize {
+        self.envs.len()
+    }
+
     /// Numbers in a row of features.
     pub fn inputs(&self) -> usize {
         self.envs.users() * self.encoding.features_per_user

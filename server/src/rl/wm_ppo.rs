@@ -26,6 +26,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use client_core::mec::world::nth_seed;
+use client_core::policy::spaces::FEATURE_LIMIT;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -43,9 +44,6 @@ use super::rollout::Experience;
 use super::run::{Run, TrainError, read_state, write_state};
 use super::session::{Session, Update};
 use super::world_model::{Latent, Memory, ModelLosses, Observed, WorldModel, WorldModelConfig, r_squared};
-
-/// Features stay within this in the simulator, so they do in imagination.
-const FEATURE_LIMIT: f32 = 5.0;
 
 /// What imagines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
