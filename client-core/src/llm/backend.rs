@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::EngineError;
 
 /// `Send` natively, where engines move between threads; nothing in a browser, where WebGPU objects stay on theirs.
@@ -59,7 +59,7 @@ pub struct Counters {
 #[async_trait(?Send)]
 pub trait Backend: MaybeSend {
     /// The model's sizes.
-    fn config(&self) -> &LlamaConfig;
+    fn config(&self) -> &ModelConfig;
 
     /// Which backend this is, for people: `"cpu"`, `"webgpu"`.
     fn name(&self) -> &'static str;
@@ -99,7 +99,7 @@ pub trait Backend: MaybeSend {
 
 /// The checks that every backend makes before it computes.
 pub(super) fn check_input(
-    config: &LlamaConfig,
+    config: &ModelConfig,
     len: usize,
     capacity: usize,
     tokens: &[u32],

@@ -1,4 +1,4 @@
-//! The sizes of a Llama model, from GGUF metadata or from a Hugging Face `config.json`.
+//! The sizes of a decoder of the Llama kind, from GGUF metadata or from a Hugging Face `config.json`.
 
 use serde::Deserialize;
 
@@ -18,6 +18,8 @@ pub struct RopeConfig {
     pub dim: usize,
     /// Per-pair divisors of the frequency (`rope_freqs.weight` of Llama 3.1), `dim / 2` of them; empty for none.
     pub freq_divisors: Vec<f32>,
+    /// What cosines and sines are multiplied with: YaRN's attention factor, else 1.
+    pub magnitude: f32,
 }
 
 impl RopeConfig {
@@ -31,20 +33,20 @@ impl RopeConfig {
             .collect()
     }
 
-    /// Cosines and sines at one position, each `[dim / 2]`, appended pair by pair as (cos, sin) to `out`.
+    /// Cosines and sines at one position, times the magnitude, each `[dim / 2]`, appended pair by pair as (cos, sin) to `out`.
     pub fn rotation_at(&self, frequencies: &[f32], position: usize, out: &mut Vec<f32>) {
         for &frequency in frequencies {
             // The product is formed in single precision, as ggml does, so that long contexts agree with it.
             let angle = position as f32 * frequency;
             let (sin, cos) = f64::from(angle).sin_cos();
-            out.extend([cos as f32, sin as f32]);
+            out.extend([cos as f32 * self.magnitude, sin as f32 * self.magnitude]);
         }
     }
 }
 
-/// The shape of a Llama model. All sizes are at least 1.
+/// The shape of a decoder of the Llama kind (Llama, Mistral, Qwen, SmolLM). All sizes are at least 1.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LlamaConfig {
+pub struct ModelConfig {
     /// Name from the file, for people.
     pub name: String,
     /// Number of tokens V.
@@ -69,7 +71,7 @@ pub struct LlamaConfig {
     pub rope: RopeConfig,
 }
 
-impl LlamaConfig {
+impl ModelConfig {
     /// Width of all query heads together.
     pub fn q_dim(&self) -> usize {
         self.heads * self.head_dim
@@ -139,7 +141,12 @@ impl LlamaConfig {
             ffn: size("feed_forward_length", None, MAX_SIZE)?,
             context: size("context_length", None, MAX_SIZE)?,
             rms_eps: float("attention.layer_norm_rms_epsilon", 1e-5) as f32,
-            rope: RopeConfig { base: float("rope.freq_base", 10_000.0) as f32, dim: rope_dim, freq_divisors },
+            rope: RopeConfig {
+                base: float("rope.freq_base", 10_000.0) as f32,
+                dim: rope_dim,
+                freq_divisors,
+                magnitude: 1.0,
+            },
         }
         .checked()
     }
@@ -179,7 +186,12 @@ impl LlamaConfig {
             ffn: size("intermediate_size", hf.intermediate_size)?,
             context: size("max_position_embeddings", hf.max_position_embeddings)?,
             rms_eps: hf.rms_norm_eps as f32,
-            rope: RopeConfig { base: base.unwrap_or(10_000.0) as f32, dim: head_dim, freq_divisors: Vec::new() },
+            rope: RopeConfig {
+                base: base.unwrap_or(10_000.0) as f32,
+                dim: head_dim,
+                freq_divisors: Vec::new(),
+                magnitude: 1.0,
+            },
         }
         .checked()
     }
@@ -245,7 +257,7 @@ mod tests {
 
     #[test]
     fn reads_a_hugging_face_config() {
-        let config = LlamaConfig::from_hf_json(HF.as_bytes()).unwrap();
+        let config = ModelConfig::from_hf_json(HF.as_bytes()).unwrap();
         assert_eq!((config.dim, config.head_dim, config.kv_dim(), config.ffn), (256, 32, 128, 704));
         assert_eq!(config.rope.frequencies().len(), 16);
     }
@@ -260,14 +272,14 @@ mod tests {
             ("\"num_hidden_layers\":6", "\"num_hidden_layers\":100000", "num_hidden_layers"),
             ("\"hidden_size\":256", "\"hidden_size\":-1", "config.json"),
         ] {
-            let error = LlamaConfig::from_hf_json(HF.replace(from, to).as_bytes()).unwrap_err().to_string();
+            let error = ModelConfig::from_hf_json(HF.replace(from, to).as_bytes()).unwrap_err().to_string();
             assert!(error.contains(expect), "{to}: {error}");
         }
     }
 
     #[test]
     fn rotation_is_a_rotation() {
-        let rope = RopeConfig { base: 10_000.0, dim: 8, freq_divisors: vec![1.0, 2.0, 4.0, 8.0] };
+        let rope = RopeConfig { base: 10_000.0, dim: 8, freq_divisors: vec![1.0, 2.0, 4.0, 8.0], magnitude: 1.0 };
         let frequencies = rope.frequencies();
         let mut out = Vec::new();
         rope.rotation_at(&frequencies, 0, &mut out);

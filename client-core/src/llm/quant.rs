@@ -46,6 +46,9 @@ pub fn dequantize(dtype: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
                 }
             }
         }
+        GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q6K => {
+            return false;
+        }
         GgmlType::Q8_0 => {
             for (ys, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(bytes.as_chunks::<34>().0) {
                 let [d0, d1, quants @ ..] = block;
@@ -77,6 +80,9 @@ pub fn quantize(dtype: GgmlType, values: &[f32]) -> Option<Vec<u8>> {
                 let (low, high) = block.split_at(BLOCK / 2);
                 out.extend(low.iter().zip(high).map(|(&lo, &hi)| code(lo) | (code(hi) << 4)));
             }
+        }
+        GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q6K => {
+            return None;
         }
         GgmlType::Q8_0 => {
             for block in values.as_chunks::<BLOCK>().0 {

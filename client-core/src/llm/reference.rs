@@ -1,15 +1,15 @@
-//! The Llama forward pass written down as simply as possible: single-precision values, sums in double precision, no
+//! The forward pass written down as simply as possible: single-precision values, sums in double precision, no
 //! cache, no blocks. It is the oracle that the backends are tested against, and the place to read what they compute.
 //!
 //! Deliberately absent: speed.
 
-use super::config::LlamaConfig;
-use super::weights::{Matrix, ModelWeights};
+use super::config::ModelConfig;
+use super::weights::{LayerTraits, Matrix, ModelWeights};
 
 /// A model with all weights dequantised to single precision.
 #[derive(Debug)]
 pub struct Reference {
-    config: LlamaConfig,
+    config: ModelConfig,
     embedding: Dense,
     layers: Vec<DenseLayer>,
     output_norm: Vec<f32>,
@@ -27,6 +27,7 @@ struct DenseLayer {
     gate: Dense,
     up: Dense,
     down: Dense,
+    traits: LayerTraits,
 }
 
 /// A matrix `[rows, cols]`, row by row.
@@ -67,6 +68,7 @@ impl Reference {
             gate: Dense::new(&l.gate),
             up: Dense::new(&l.up),
             down: Dense::new(&l.down),
+            traits: l.traits.clone(),
         });
         Self {
             config: weights.config.clone(),
@@ -91,10 +93,26 @@ impl Reference {
                 let mut rotation = Vec::new();
                 c.rope.rotation_at(&frequencies, position, &mut rotation);
                 let normed = rms_norm(x, &layer.attn_norm, c.rms_eps);
-                let q = rotate(layer.q.apply(&normed), c, &rotation);
-                keys.push(rotate(layer.k.apply(&normed), c, &rotation));
-                values.push(layer.v.apply(&normed));
-                let heads = attend(&q, &keys, &values, c);
+                let traits = &layer.traits;
+                let (mut q, mut k, mut v) = (layer.q.apply(&normed), layer.k.apply(&normed), layer.v.apply(&normed));
+                if let Some(bias) = &traits.qkv_bias {
+                    add(&mut q, &bias[..c.q_dim()]);
+                    add(&mut k, &bias[c.q_dim()..c.q_dim() + c.kv_dim()]);
+                    add(&mut v, &bias[c.q_dim() + c.kv_dim()..]);
+                }
+                if let Some(weight) = &traits.q_norm {
+                    q = q.chunks_exact(c.head_dim).flat_map(|head| rms_norm(head, weight, c.rms_eps)).collect();
+                }
+                if let Some(weight) = &traits.k_norm {
+                    k = k.chunks_exact(c.head_dim).flat_map(|head| rms_norm(head, weight, c.rms_eps)).collect();
+                }
+                if traits.rope {
+                    (q, k) = (rotate(q, c, &rotation), rotate(k, c, &rotation));
+                }
+                keys.push(k);
+                values.push(v);
+                let first = traits.first_seen(position);
+                let heads = attend(&q, &keys[first..], &values[first..], c);
                 add(x, &layer.o.apply(&heads));
 
                 let normed = rms_norm(x, &layer.ffn_norm, c.rms_eps);
@@ -127,7 +145,7 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     x.iter().zip(weight).map(|(x, w)| x * scale * w).collect()
 }
 
-fn rotate(mut x: Vec<f32>, c: &LlamaConfig, rotation: &[f32]) -> Vec<f32> {
+fn rotate(mut x: Vec<f32>, c: &ModelConfig, rotation: &[f32]) -> Vec<f32> {
     for head in x.chunks_exact_mut(c.head_dim) {
         for pair in 0..c.rope.dim / 2 {
             let (cos, sin) = (rotation[2 * pair], rotation[2 * pair + 1]);
@@ -140,7 +158,7 @@ fn rotate(mut x: Vec<f32>, c: &LlamaConfig, rotation: &[f32]) -> Vec<f32> {
 }
 
 /// softmax(q·kᵀ / √head_dim)·v for every query head; `keys` and `values` are `[positions][kv_dim]`.
-fn attend(q: &[f32], keys: &[Vec<f32>], values: &[Vec<f32>], c: &LlamaConfig) -> Vec<f32> {
+fn attend(q: &[f32], keys: &[Vec<f32>], values: &[Vec<f32>], c: &ModelConfig) -> Vec<f32> {
     let mut out = Vec::with_capacity(q.len());
     for (h, q) in q.chunks_exact(c.head_dim).enumerate() {
         let start = h / (c.heads / c.kv_heads) * c.head_dim;

@@ -5,11 +5,11 @@
 
 use ::safetensors::{Dtype, SafeTensors};
 
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::EngineError;
 use super::gguf::GgmlType;
 use super::quant;
-use super::weights::{LayerWeights, Matrix, ModelWeights, wrong_shape};
+use super::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights, wrong_shape};
 
 /// The files of a checkpoint.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ impl Checkpoint<'_> {
     /// # Errors
     /// A file is malformed, a tensor is missing, has another shape or a type other than F32, F16 and BF16.
     pub fn weights(&self) -> Result<ModelWeights<'static>, EngineError> {
-        let config = LlamaConfig::from_hf_json(self.config)?;
+        let config = ModelConfig::from_hf_json(self.config)?;
         let mut shards = Vec::with_capacity(self.shards.len());
         for bytes in &self.shards {
             let shard = SafeTensors::deserialize(bytes)
@@ -72,6 +72,7 @@ impl Checkpoint<'_> {
                 gate: matrix("mlp.gate_proj", config.ffn, config.dim)?,
                 up: matrix("mlp.up_proj", config.ffn, config.dim)?,
                 down: matrix("mlp.down_proj", config.dim, config.ffn)?,
+                traits: LayerTraits::default(),
             });
         }
         let output = match tensors.has("lm_head.weight") {
@@ -123,7 +124,7 @@ impl Tensors<'_> {
         name: &str,
         rows: usize,
         cols: usize,
-        heads: Option<&LlamaConfig>,
+        heads: Option<&ModelConfig>,
     ) -> Result<Matrix<'static>, EngineError> {
         let mut values = self.values(name, &[rows, cols])?;
         if let Some(config) = heads {

@@ -13,7 +13,7 @@ fn heads_are_interleaved() {
 #[test]
 fn both_conventions_give_the_same_scores() {
     let head_dim = 8;
-    let rope = crate::llm::config::RopeConfig { base: 100.0, dim: head_dim, freq_divisors: vec![] };
+    let rope = crate::llm::config::RopeConfig { base: 100.0, dim: head_dim, freq_divisors: vec![], magnitude: 1.0 };
     let (q, k): (Vec<f32>, Vec<f32>) = (0..8).map(|i| ((i as f32).sin(), (i as f32 * 1.7).cos())).unzip();
     let angles = |position| {
         let mut out = Vec::new();

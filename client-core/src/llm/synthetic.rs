@@ -3,10 +3,10 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use super::config::{LlamaConfig, RopeConfig};
+use super::config::{ModelConfig, RopeConfig};
 use super::error::EngineError;
 use super::gguf::GgmlType;
-use super::weights::{LayerWeights, Matrix, ModelWeights};
+use super::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
 
 /// Storage types of a synthetic model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +19,48 @@ pub struct Storage {
     pub untied: bool,
 }
 
+/// The family that a synthetic model is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Plain.
+    Llama,
+    /// Biases on queries, keys and values.
+    Qwen2,
+    /// Queries and keys are normalised.
+    Qwen3,
+    /// Every fourth block has no positions.
+    SmolLm3,
+    /// A token sees this many.
+    Mistral(usize),
+}
+
+impl Family {
+    fn traits(self, rng: &mut Xoshiro256PlusPlus, config: &ModelConfig, layer: usize) -> LayerTraits {
+        let mut traits = LayerTraits::default();
+        match self {
+            Self::Llama => {}
+            Self::Qwen2 => {
+                let width = config.q_dim() + 2 * config.kv_dim();
+                traits.qkv_bias = Some((0..width).map(|_| 0.5 * uniform(rng)).collect());
+            }
+            Self::Qwen3 => {
+                traits.q_norm = Some(random_norm(rng, config.head_dim));
+                traits.k_norm = Some(random_norm(rng, config.head_dim));
+            }
+            Self::SmolLm3 => traits.rope = !(layer + 1).is_multiple_of(4),
+            Self::Mistral(window) => traits.window = Some(window.max(1)),
+        }
+        traits
+    }
+}
+
 /// Sizes of a synthetic model: vocabulary, width, layers, query heads, key heads, inner width.
 pub type Shape = [usize; 6];
 
 /// A config of the given sizes; the head's size is `dim / heads`, the context 512.
-pub fn config([vocab, dim, layers, heads, kv_heads, ffn]: Shape) -> LlamaConfig {
+pub fn config([vocab, dim, layers, heads, kv_heads, ffn]: Shape) -> ModelConfig {
     let head_dim = dim / heads.max(1);
-    LlamaConfig {
+    ModelConfig {
         name: format!("synthetic d{dim} l{layers}"),
         vocab,
         dim,
@@ -36,19 +71,32 @@ pub fn config([vocab, dim, layers, heads, kv_heads, ffn]: Shape) -> LlamaConfig 
         ffn,
         context: 512,
         rms_eps: 1e-5,
-        rope: RopeConfig { base: 10_000.0, dim: head_dim & !1, freq_divisors: Vec::new() },
+        rope: RopeConfig { base: 10_000.0, dim: head_dim & !1, freq_divisors: Vec::new(), magnitude: 1.0 },
     }
 }
 
-/// Random weights, scaled so that activations keep their size through the blocks.
+/// Random weights of a plain model, scaled so that activations keep their size through the blocks.
 ///
 /// # Errors
 /// The config contradicts itself, or rows are not whole blocks of the storage type.
-pub fn weights(config: LlamaConfig, storage: Storage, seed: u64) -> Result<ModelWeights<'static>, EngineError> {
+pub fn weights(config: ModelConfig, storage: Storage, seed: u64) -> Result<ModelWeights<'static>, EngineError> {
+    weights_like(Family::Llama, config, storage, seed)
+}
+
+/// Random weights of a model like those of `family`.
+///
+/// # Errors
+/// As [`weights`].
+pub fn weights_like(
+    family: Family,
+    config: ModelConfig,
+    storage: Storage,
+    seed: u64,
+) -> Result<ModelWeights<'static>, EngineError> {
     let config = config.checked()?;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut layers = Vec::with_capacity(config.layers);
-    for _ in 0..config.layers {
+    for layer in 0..config.layers {
         let mut matrix = |rows, cols| random_matrix(&mut rng, storage.blocks, rows, cols);
         layers.push(LayerWeights {
             q: matrix(config.q_dim(), config.dim)?,
@@ -60,6 +108,7 @@ pub fn weights(config: LlamaConfig, storage: Storage, seed: u64) -> Result<Model
             down: matrix(config.dim, config.ffn)?,
             attn_norm: random_norm(&mut rng, config.dim),
             ffn_norm: random_norm(&mut rng, config.dim),
+            traits: family.traits(&mut rng, &config, layer),
         });
     }
     let output = match storage.untied {

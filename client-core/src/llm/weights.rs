@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::EngineError;
 use super::gguf::{GgmlType, Gguf};
 use super::quant;
@@ -77,13 +77,45 @@ pub struct LayerWeights<'a> {
     pub up: Matrix<'a>,
     /// SwiGLU's way back, `[dim, ffn]`.
     pub down: Matrix<'a>,
+    /// What families differ in.
+    pub traits: LayerTraits,
+}
+
+/// What the blocks of some families have beside those of Llama. Query and key parts are in the order of the matrices'
+/// rows: RoPE rotates neighbours.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerTraits {
+    /// Added to queries, keys and values, `[q_dim + 2·kv_dim]` (Qwen2).
+    pub qkv_bias: Option<Vec<f32>>,
+    /// RMSNorm of every query head before RoPE, `[head_dim]` (Qwen3).
+    pub q_norm: Option<Vec<f32>>,
+    /// RMSNorm of every key head before RoPE, `[head_dim]` (Qwen3).
+    pub k_norm: Option<Vec<f32>>,
+    /// Whether queries and keys are rotated; some of SmolLM3's blocks have no positions (NoPE).
+    pub rope: bool,
+    /// A token sees itself and the `window − 1` tokens before it; `None` for all of them. At least 1 (Mistral).
+    pub window: Option<usize>,
+}
+
+impl Default for LayerTraits {
+    /// Llama's: no biases, no norms inside attention, rotated, all tokens seen.
+    fn default() -> Self {
+        Self { qkv_bias: None, q_norm: None, k_norm: None, rope: true, window: None }
+    }
+}
+
+impl LayerTraits {
+    /// The first position that the token at `position` sees.
+    pub fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
 }
 
 /// All tensors of a model.
 #[derive(Debug, Clone)]
 pub struct ModelWeights<'a> {
     /// The sizes that all tensors have been checked against.
-    pub config: LlamaConfig,
+    pub config: ModelConfig,
     /// Token embedding, `[vocab, dim]`.
     pub embedding: Matrix<'a>,
     /// The blocks, first to last.
@@ -98,9 +130,9 @@ impl<'a> ModelWeights<'a> {
     /// Takes the tensors of a GGUF file of architecture `llama`. Matrices borrow from the file.
     ///
     /// # Errors
-    /// What [`LlamaConfig::from_gguf`] reports, a missing tensor, or one of another shape.
+    /// What [`ModelConfig::from_gguf`] reports, a missing tensor, or one of another shape.
     pub fn from_gguf(gguf: &Gguf<'a>) -> Result<Self, EngineError> {
-        let config = LlamaConfig::from_gguf(gguf)?;
+        let config = ModelConfig::from_gguf(gguf)?;
         // Layers × 9 tensors are in the file's list of at most 4096, so this cannot be made to allocate much.
         let mut layers = Vec::new();
         for layer in 0..config.layers {
@@ -123,6 +155,7 @@ impl<'a> ModelWeights<'a> {
                 gate: matrix("ffn_gate", config.ffn, config.dim)?,
                 up: matrix("ffn_up", config.ffn, config.dim)?,
                 down: matrix("ffn_down", config.dim, config.ffn)?,
+                traits: LayerTraits::default(),
             });
         }
         let output = if gguf.tensors().contains_key("output.weight") {
@@ -152,7 +185,15 @@ impl<'a> ModelWeights<'a> {
     /// Number of parameters; a tied embedding counts once.
     pub fn parameters(&self) -> u64 {
         let matrices: u64 = self.matrices().map(|m| m.rows as u64 * m.cols as u64).sum();
-        matrices + (2 * self.config.layers as u64 + 1) * self.config.dim as u64
+        let extra = |layer: &LayerWeights<'_>| {
+            let traits = &layer.traits;
+            [&traits.qkv_bias, &traits.q_norm, &traits.k_norm]
+                .map(|v| v.as_ref().map_or(0, Vec::len))
+                .iter()
+                .sum::<usize>()
+        };
+        let extras: usize = self.layers.iter().map(extra).sum();
+        matrices + extras as u64 + (2 * self.config.layers as u64 + 1) * self.config.dim as u64
     }
 
     /// Bytes of all matrices as stored.

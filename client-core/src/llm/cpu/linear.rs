@@ -130,7 +130,13 @@ fn singles(dtype: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Result<Ve
 fn quantised(dtype: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Result<QMatMul, EngineError> {
     let kind = match dtype {
         GgmlType::Q4_0 => GgmlDType::Q4_0,
+        GgmlType::Q4_1 => GgmlDType::Q4_1,
+        GgmlType::Q5_0 => GgmlDType::Q5_0,
+        GgmlType::Q5_1 => GgmlDType::Q5_1,
         GgmlType::Q8_0 => GgmlDType::Q8_0,
+        GgmlType::Q4K => GgmlDType::Q4K,
+        GgmlType::Q5K => GgmlDType::Q5K,
+        GgmlType::Q6K => GgmlDType::Q6K,
         GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => {
             let values = singles(dtype, rows, cols, bytes)?;
             return Tensor::from_vec(values, (rows, cols), &Device::Cpu).map(QMatMul::Tensor).map_err(cpu_error);

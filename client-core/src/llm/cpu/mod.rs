@@ -20,15 +20,15 @@ use async_trait::async_trait;
 pub use self::linear::Products;
 use self::linear::{Linear, SMALL_MODEL};
 use super::backend::{Backend, Output, Want, check_input};
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::EngineError;
 use super::sampler::argmax;
-use super::weights::ModelWeights;
+use super::weights::{LayerTraits, ModelWeights};
 
 /// The weights in the form in which they are multiplied; shared by all sequences.
 #[derive(Debug)]
 struct CpuModel {
-    config: LlamaConfig,
+    config: ModelConfig,
     frequencies: Vec<f32>,
     embedding: Linear,
     layers: Vec<CpuLayer>,
@@ -47,6 +47,7 @@ struct CpuLayer {
     /// Gate and up in one product, `[2·ffn, dim]`, when they are stored alike.
     gate_up: Vec<Linear>,
     down: Linear,
+    traits: LayerTraits,
 }
 
 /// Keys and values of one layer, each `[tokens][kv_dim]`. Grows with the sequence, so an idle sequence is small.
@@ -89,6 +90,7 @@ impl CpuBackend {
                 ffn_norm: layer.ffn_norm.clone(),
                 gate_up: Linear::stacked(&[&layer.gate, &layer.up], products)?,
                 down: Linear::new(&layer.down, products)?,
+                traits: layer.traits.clone(),
             });
         }
         let model = CpuModel {
@@ -121,19 +123,35 @@ impl CpuBackend {
         let mut normed = vec![0.0; m * config.dim];
         for (layer, cache) in model.layers.iter().zip(&mut self.cache) {
             ops::rms_norm(&x, &layer.attn_norm, config.rms_eps, &mut normed);
-            let (mut q, mut k, v) = match layer.qkv.as_slice() {
+            let (mut q, mut k, mut v) = match layer.qkv.as_slice() {
                 [one] => ops::split3(&one.apply(&normed, m)?, q_dim, kv_dim),
                 [q, k, v] => (q.apply(&normed, m)?, k.apply(&normed, m)?, v.apply(&normed, m)?),
                 _ => return Err(EngineError::Cpu("a block has no attention matrices".into())),
             };
-            ops::rope(&mut q, config.head_dim, q_dim, config.rope.dim, &rotation);
-            ops::rope(&mut k, config.head_dim, kv_dim, config.rope.dim, &rotation);
+            let traits = &layer.traits;
+            if let Some(bias) = &traits.qkv_bias {
+                let (q_bias, kv_bias) = bias.split_at(q_dim);
+                let (k_bias, v_bias) = kv_bias.split_at(kv_dim);
+                ops::add_rows(&mut q, q_bias);
+                ops::add_rows(&mut k, k_bias);
+                ops::add_rows(&mut v, v_bias);
+            }
+            for (heads, norm) in [(&mut q, &traits.q_norm), (&mut k, &traits.k_norm)] {
+                if let Some(weight) = norm {
+                    let raw = heads.clone();
+                    ops::rms_norm(&raw, weight, config.rms_eps, heads);
+                }
+            }
+            if traits.rope {
+                ops::rope(&mut q, config.head_dim, q_dim, config.rope.dim, &rotation);
+                ops::rope(&mut k, config.head_dim, kv_dim, config.rope.dim, &rotation);
+            }
             // Anything past `len` is left over from a call that failed.
             cache.k.truncate(self.len * kv_dim);
             cache.v.truncate(self.len * kv_dim);
             cache.k.extend_from_slice(&k);
             cache.v.extend_from_slice(&v);
-            let heads = ops::attention(&q, &cache.k, &cache.v, self.len, config); // [m, q_dim]
+            let heads = ops::attention(&q, &cache.k, &cache.v, self.len, config, traits); // [m, q_dim]
             ops::add(&mut x, &layer.o.apply(&heads, m)?);
 
             ops::rms_norm(&x, &layer.ffn_norm, config.rms_eps, &mut normed);
@@ -162,7 +180,7 @@ impl CpuBackend {
 
 #[async_trait(?Send)]
 impl Backend for CpuBackend {
-    fn config(&self) -> &LlamaConfig {
+    fn config(&self) -> &ModelConfig {
         &self.model.config
     }
 

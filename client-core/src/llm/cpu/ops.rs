@@ -1,6 +1,7 @@
 //! Everything of the forward pass that is not a product with weights. Sums run in eight lanes so that they vectorise.
 
-use crate::llm::config::LlamaConfig;
+use crate::llm::config::ModelConfig;
+use crate::llm::weights::LayerTraits;
 
 const LANES: usize = 8;
 
@@ -24,6 +25,13 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         for ((y, x), w) in out.iter_mut().zip(x).zip(weight) {
             *y = x * scale * w;
         }
+    }
+}
+
+/// Adds `bias` to every row of `x`, `[m, bias.len()]`.
+pub(super) fn add_rows(x: &mut [f32], bias: &[f32]) {
+    for row in x.chunks_exact_mut(bias.len()) {
+        add(row, bias);
     }
 }
 
@@ -86,20 +94,28 @@ pub(super) fn swiglu_stacked(rows: &[f32], ffn: usize) -> Vec<f32> {
 
 /// Causal attention with grouped heads. `q` is `[m, q_dim]` at positions `start ..`; `k` and `v` are
 /// `[start + m, kv_dim]`. Returns `[m, q_dim]`.
-pub(super) fn attention(q: &[f32], k: &[f32], v: &[f32], start: usize, config: &LlamaConfig) -> Vec<f32> {
+pub(super) fn attention(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    start: usize,
+    config: &ModelConfig,
+    traits: &LayerTraits,
+) -> Vec<f32> {
     let (q_dim, kv_dim, head_dim) = (config.q_dim(), config.kv_dim(), config.head_dim);
     let group = config.heads / config.kv_heads;
     let scale = 1.0 / (head_dim as f32).sqrt();
     let mut out = vec![0.0; q.len()];
     let mut scores = Vec::new();
     for (i, (q_row, out_row)) in q.chunks_exact(q_dim).zip(out.chunks_exact_mut(q_dim)).enumerate() {
-        let seen = start + i + 1;
+        let (first, seen) = (traits.first_seen(start + i), start + i + 1);
+        let (k, v) = (&k[first * kv_dim..seen * kv_dim], &v[first * kv_dim..seen * kv_dim]);
         for (h, (q_head, out_head)) in q_row.chunks_exact(head_dim).zip(out_row.chunks_exact_mut(head_dim)).enumerate()
         {
             let offset = (h / group) * head_dim;
             let head = offset..offset + head_dim;
             scores.clear();
-            scores.extend(k.chunks_exact(kv_dim).take(seen).map(|row| dot(q_head, &row[head.clone()]) * scale));
+            scores.extend(k.chunks_exact(kv_dim).map(|row| dot(q_head, &row[head.clone()]) * scale));
             let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let mut sum = 0.0;
             for score in &mut scores {

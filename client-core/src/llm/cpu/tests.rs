@@ -105,3 +105,23 @@ proptest! {
         prop_assert!(Deviation::between(&found, &whole).max < 1e-4);
     }
 }
+
+/// Biases, norms inside attention, blocks without positions, windows, and a scaled RoPE: each family's own, in two calls.
+#[test]
+fn families_agree_to_rounding() {
+    use crate::llm::synthetic::Family;
+    let families = [Family::Qwen2, Family::Qwen3, Family::SmolLm3, Family::Mistral(1), Family::Mistral(6)];
+    for family in families {
+        let mut config = synthetic::config([50, 24, 5, 3, 1, 40]);
+        config.rope.magnitude = 1.2;
+        let weights = synthetic::weights_like(family, config, storage(GgmlType::F32, GgmlType::F32, false), 3).unwrap();
+        let tokens = synthetic::tokens(50, 20, 9);
+        let expect = Reference::new(&weights).logits(&tokens);
+        for products in [Products::Single, Products::Candle] {
+            let mut backend = CpuBackend::with_products(&weights, products).unwrap();
+            logits(&mut backend, &tokens[..13]);
+            let deviation = Deviation::between(&logits(&mut backend, &tokens[13..]), &expect[19]);
+            assert!(deviation.max < 2e-4 && deviation.same_choice, "{family:?} {products:?}: {deviation:?}");
+        }
+    }
+}

@@ -32,8 +32,20 @@ pub enum GgmlType {
     F16 = 1,
     /// Blocks of 32 four-bit values with one half-precision scale: 18 bytes.
     Q4_0 = 2,
+    /// Blocks of 32 four-bit values with a scale and a minimum in half precision: 20 bytes.
+    Q4_1 = 3,
+    /// Blocks of 32 five-bit values with one half-precision scale: 22 bytes.
+    Q5_0 = 6,
+    /// Blocks of 32 five-bit values with a scale and a minimum in half precision: 24 bytes.
+    Q5_1 = 7,
     /// Blocks of 32 eight-bit values with one half-precision scale: 34 bytes.
     Q8_0 = 8,
+    /// Super-blocks of 256: eight blocks of 32 four-bit values with 6-bit scales and minima: 144 bytes.
+    Q4K = 12,
+    /// Super-blocks of 256: eight blocks of 32 five-bit values with 6-bit scales and minima: 176 bytes.
+    Q5K = 13,
+    /// Super-blocks of 256: sixteen blocks of 16 six-bit values with 8-bit scales: 210 bytes.
+    Q6K = 14,
     /// The upper half of a single.
     Bf16 = 30,
 }
@@ -45,7 +57,13 @@ impl GgmlType {
             0 => Self::F32,
             1 => Self::F16,
             2 => Self::Q4_0,
+            3 => Self::Q4_1,
+            6 => Self::Q5_0,
+            7 => Self::Q5_1,
             8 => Self::Q8_0,
+            12 => Self::Q4K,
+            13 => Self::Q5K,
+            14 => Self::Q6K,
             30 => Self::Bf16,
             _ => return None,
         })
@@ -60,7 +78,8 @@ impl GgmlType {
     pub const fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
-            Self::Q4_0 | Self::Q8_0 => 32,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
@@ -70,7 +89,13 @@ impl GgmlType {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
             Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
             Self::Q8_0 => 34,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
         }
     }
 
@@ -88,7 +113,13 @@ impl GgmlType {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
             Self::Q8_0 => "Q8_0",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
             Self::Bf16 => "BF16",
         }
     }
@@ -97,15 +128,9 @@ impl GgmlType {
 /// ggml's names of the types that a file may hold and this engine does not compute with, for the error message.
 pub(crate) fn foreign_type_name(id: u32) -> &'static str {
     match id {
-        3 => "Q4_1",
-        6 => "Q5_0",
-        7 => "Q5_1",
         9 => "Q8_1",
         10 => "Q2_K",
         11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
         15 => "Q8_K",
         16..=23 => "IQ",
         24..=27 => "integer",

@@ -36,7 +36,7 @@ pub use self::context::{AdapterFacts, GpuContext};
 use self::model::{GpuModel, Kernel, bind};
 use self::source::padded;
 use super::backend::{Backend, Counters, Output, Want, check_input};
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::EngineError;
 use super::weights::ModelWeights;
 
@@ -290,7 +290,7 @@ impl GpuBackend {
 
 #[async_trait(?Send)]
 impl Backend for GpuBackend {
-    fn config(&self) -> &LlamaConfig {
+    fn config(&self) -> &ModelConfig {
         &self.model.config
     }
 

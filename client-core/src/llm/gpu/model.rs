@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use super::context::GpuContext;
 use super::pack::{Packed, pack, pack_vector};
 use super::source::{self, Finish, Input, MANY, Product, UNITS_PER_GROUP, padded};
-use crate::llm::config::LlamaConfig;
+use crate::llm::config::ModelConfig;
 use crate::llm::error::EngineError;
-use crate::llm::weights::ModelWeights;
+use crate::llm::weights::{LayerTraits, ModelWeights};
 
 /// How a kernel uses a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,7 +59,7 @@ pub(super) struct GpuLayer {
 /// The model.
 #[derive(Debug)]
 pub(super) struct GpuModel {
-    pub config: LlamaConfig,
+    pub config: ModelConfig,
     pub frequencies: Vec<f32>,
     pub embed: Linear,
     pub layers: Vec<GpuLayer>,
@@ -76,6 +76,9 @@ impl GpuModel {
     /// A matrix larger than what the adapter lets a kernel see, or a shape that the kernels do not cover.
     pub(super) fn new(gpu: &GpuContext, weights: &ModelWeights<'_>) -> Result<Self, EngineError> {
         let config = weights.config.clone();
+        if weights.layers.iter().any(|layer| layer.traits != LayerTraits::default()) || config.rope.magnitude != 1.0 {
+            return Err(EngineError::Unsupported("a family other than Llama's, on the GPU".into()));
+        }
         if !config.head_dim.is_multiple_of(2) {
             return Err(EngineError::Unsupported("heads with an odd number of elements, on the GPU".into()));
         }
@@ -122,7 +125,7 @@ impl GpuModel {
 /// Makes buffers and pipelines; equal texts share a pipeline.
 struct Maker<'m> {
     gpu: &'m GpuContext,
-    config: &'m LlamaConfig,
+    config: &'m ModelConfig,
     layouts: HashMap<&'static [Use], wgpu::BindGroupLayout>,
     pipelines: HashMap<String, wgpu::ComputePipeline>,
 }

@@ -12,7 +12,7 @@ use crate::llm::weights::Matrix;
 /// A packed matrix, ready to be written into a storage buffer.
 #[derive(Debug)]
 pub(super) struct Packed {
-    /// How the codes are stored: never [`GgmlType::Bf16`], which becomes F32.
+    /// How the codes are stored: Q4_0, Q8_0 or F16; everything else becomes F32.
     pub dtype: GgmlType,
     /// Rows of all parts together.
     pub rows: usize,
@@ -37,7 +37,10 @@ pub(super) fn pack(parts: &[&Matrix<'_>]) -> Result<Packed, EngineError> {
         return Err(inconsistent());
     }
     let alike = parts.iter().all(|part| part.dtype == first.dtype);
-    let dtype = if alike && first.dtype != GgmlType::Bf16 { first.dtype } else { GgmlType::F32 };
+    let dtype = match first.dtype {
+        kept @ (GgmlType::Q4_0 | GgmlType::Q8_0 | GgmlType::F16) if alike => kept,
+        _ => GgmlType::F32,
+    };
     let rows = parts.iter().map(|part| part.rows).sum::<usize>();
     let blocks = first.cols.div_ceil(BLOCK);
     let mut bytes = Vec::new();
@@ -57,7 +60,7 @@ pub(super) fn pack(parts: &[&Matrix<'_>]) -> Result<Packed, EngineError> {
                     bytes.resize(bytes.len() + 2 * (blocks * BLOCK - part.cols), 0);
                 }
             }
-            GgmlType::F32 | GgmlType::Bf16 => {
+            _ => {
                 for row in part.to_f32().chunks_exact(part.cols) {
                     bytes.extend(row.iter().flat_map(|v| v.to_le_bytes()));
                     bytes.resize(bytes.len() + 4 * (blocks * BLOCK - part.cols), 0);

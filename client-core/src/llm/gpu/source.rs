@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::llm::config::LlamaConfig;
+use crate::llm::config::ModelConfig;
 use crate::llm::gguf::GgmlType;
 use crate::llm::quant::BLOCK;
 
@@ -48,7 +48,7 @@ impl Product {
     }
 
     /// The text for `columns` at once.
-    pub(super) fn source(&self, config: &LlamaConfig, columns: usize) -> String {
+    pub(super) fn source(&self, config: &ModelConfig, columns: usize) -> String {
         let mut text = constants(&[
             ("COLS", columns),
             ("BLOCKS", self.blocks),
@@ -95,7 +95,7 @@ pub(super) fn embed(dtype: GgmlType, blocks: usize, scales: usize) -> String {
 }
 
 /// The text of `attention.wgsl`.
-pub(super) fn attention(config: &LlamaConfig) -> String {
+pub(super) fn attention(config: &ModelConfig) -> String {
     let pairs = config.head_dim / 2;
     let mut text = constants(&[
         ("PAIRS", pairs),
@@ -133,7 +133,7 @@ fn loader(dtype: GgmlType) -> &'static str {
         GgmlType::Q4_0 => include_str!("kernels/load_q4_0.wgsl"),
         GgmlType::Q8_0 => include_str!("kernels/load_q8_0.wgsl"),
         GgmlType::F16 => include_str!("kernels/load_f16.wgsl"),
-        // BF16 is turned into F32 when it is packed.
-        GgmlType::F32 | GgmlType::Bf16 => include_str!("kernels/load_f32.wgsl"),
+        // Everything else is turned into F32 when it is packed.
+        _ => include_str!("kernels/load_f32.wgsl"),
     }
 }
