@@ -5,6 +5,7 @@
 //! | [`clock`] | performance.now and timers as a [`Clock`](crate::offload::ports::Clock) |
 //! | [`fetch`] | requests that are cancelled by dropping them |
 //! | [`message`] | posting and receiving serde values, errors in words |
+//! | [`file`] | a model file, read piece by piece wherever it lies |
 //! | [`shelf`] | model files in the origin private file system |
 //! | [`transport`] | the server's API over fetch |
 //! | `worker` | the engine worker: commands in, events out |
@@ -16,6 +17,8 @@
 
 pub mod clock;
 pub mod fetch;
+#[cfg(feature = "llm")]
+pub mod file;
 pub mod message;
 #[cfg(feature = "policy")]
 pub mod policy_link;
