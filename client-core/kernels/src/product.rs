@@ -4,7 +4,7 @@ use crate::blocks::BLOCK;
 use crate::math::dot;
 use crate::matrix::{EIGHT_BYTES, FOUR_BYTES, GROUP, Matrix, Planar, Store, halves};
 use crate::pool::{self, Job, Places};
-use crate::tile::{self, Column};
+use crate::tile::{self, Columns};
 
 /// Columns that are multiplied with one look at the weights.
 const TILE: usize = 4;
@@ -18,10 +18,12 @@ pub struct Activations {
     cols: usize,
     values: Vec<f32>,
     quantised: bool,
-    codes: Vec<i8>,
-    wide: Vec<i16>,
+    /// Four columns interleaved, for as many fours as there are; the rest one by one. So are the others.
+    wide: Vec<[i16; 4]>,
+    codes: Vec<[i8; 4]>,
     scales: Vec<f32>,
     sums: Vec<i32>,
+    starts: Vec<[i16; 2]>,
 }
 
 impl Activations {
@@ -42,39 +44,50 @@ impl Activations {
         if std::mem::replace(&mut self.quantised, true) {
             return;
         }
-        let (n, blocks) = (self.values.len(), self.values.len() / BLOCK);
-        self.wide.resize(n, 0);
-        if tile::NARROW {
-            self.codes.resize(n, 0);
-        }
-        self.scales.resize(blocks, 0.0);
-        self.sums.resize(blocks, 0);
-        let places = self.wide.as_chunks_mut::<BLOCK>().0.iter_mut().zip(self.scales.iter_mut().zip(&mut self.sums));
-        for (x, (wide, (scale, sum))) in self.values.as_chunks::<BLOCK>().0.iter().zip(places) {
-            // `f32::max` is a call on wasm32; this is an instruction.
-            let largest = x.iter().map(|x| x.abs()).fold(0f32, |largest, x| if x > largest { x } else { largest });
-            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            *scale = largest / 127.0;
-            for (code, x) in wide.iter_mut().zip(x) {
-                // Adding 1.5 · 2²³ rounds to the nearest whole number and leaves it in the low bits.
-                *code = (x * inverse + 12_582_912.0).to_bits() as i16;
-            }
-            *sum = wide.iter().map(|code| i32::from(*code)).sum();
-        }
-        if tile::NARROW {
-            for (code, wide) in self.codes.iter_mut().zip(&self.wide) {
-                *code = *wide as i8;
+        let (fours, blocks) = (self.values.len() / 4, self.cols / BLOCK);
+        self.wide.resize(fours, [0; 4]);
+        self.codes.resize(if tile::NARROW { fours } else { 0 }, [0; 4]);
+        self.scales.resize(self.m * blocks, 0.0);
+        self.sums.resize(self.m * blocks, 0);
+        self.starts.resize(self.m * blocks, [0; 2]);
+        for (i, x) in self.values.chunks_exact(self.cols).enumerate() {
+            let tile = if i < self.m / TILE * TILE { TILE } else { 1 };
+            let (first, c) = (i / tile * tile * blocks, i % tile);
+            for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
+                // `f32::max` is a call on wasm32; this is an instruction.
+                let larger = |a: f32, b: f32| if b > a { b } else { a };
+                let largest = x.iter().map(|x| x.abs()).fold(0f32, larger);
+                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+                let (mut even, mut odd) = (0, 0);
+                let at = first + block * tile + c;
+                for (k, x) in x.as_chunks::<4>().0.iter().enumerate() {
+                    // Adding 1.5 · 2²³ rounds to the nearest whole number and leaves it in the low bits.
+                    let code = x.map(|x| (x * inverse + 12_582_912.0).to_bits() as i16);
+                    even += code[0] + code[1];
+                    odd += code[2] + code[3];
+                    let place = (first + block * tile) * 8 + k * tile + c;
+                    self.wide[place] = code;
+                    if tile::NARROW {
+                        self.codes[place] = code.map(|code| code as i8);
+                    }
+                }
+                self.scales[at] = largest / 127.0;
+                self.sums[at] = i32::from(even + odd);
+                self.starts[at] = [-8 * even, -8 * odd];
             }
         }
     }
 
-    fn column(&self, i: usize) -> Column<'_> {
-        let (cols, blocks) = (self.cols, self.cols / BLOCK);
-        Column {
-            wide: self.wide[i * cols..][..cols].as_chunks().0,
-            codes: if tile::NARROW { self.codes[i * cols..][..cols].as_chunks().0 } else { &[] },
-            scales: &self.scales[i * blocks..][..blocks],
-            sums: &self.sums[i * blocks..][..blocks],
+    /// Columns i to i + C − 1, which were interleaved.
+    fn columns<const C: usize>(&self, i: usize) -> Columns<'_, C> {
+        let blocks = self.cols / BLOCK;
+        let (wide, places) = (i * blocks * 8..(i + C) * blocks * 8, i * blocks..(i + C) * blocks);
+        Columns {
+            wide: self.wide[wide.clone()].as_chunks::<C>().0.as_chunks().0,
+            codes: self.codes.get(wide).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
+            scales: self.scales[places.clone()].as_chunks().0,
+            sums: self.sums[places.clone()].as_chunks().0,
+            starts: self.starts[places].as_chunks().0,
         }
     }
 }
@@ -181,31 +194,23 @@ impl Product<'_> {
             };
             let mut i = 0;
             while i + TILE <= self.x.m {
-                let columns = std::array::from_fn(|c| self.x.column(i + c));
-                self.tile::<TILE>(planar, &weights, &columns, i, start + group * GROUP, rows);
+                self.tile::<TILE>(planar, &weights, i, start + group * GROUP, rows);
                 i += TILE;
             }
             while i < self.x.m {
-                self.tile::<1>(planar, &weights, &[self.x.column(i)], i, start + group * GROUP, rows);
+                self.tile::<1>(planar, &weights, i, start + group * GROUP, rows);
                 i += 1;
             }
         }
     }
 
     #[inline(always)]
-    fn tile<const C: usize>(
-        &self,
-        planar: &Planar,
-        weights: &tile::Weights<'_>,
-        columns: &[Column<'_>; C],
-        i: usize,
-        row: usize,
-        rows: usize,
-    ) {
+    fn tile<const C: usize>(&self, planar: &Planar, weights: &tile::Weights<'_>, i: usize, row: usize, rows: usize) {
+        let columns = self.x.columns::<C>(i);
         let sums = match (planar.four, planar.split) {
-            (true, _) => tile::four(weights, columns),
-            (false, false) => tile::eight(weights, columns),
-            (false, true) => tile::eight_split(weights, columns),
+            (true, _) => tile::four(weights, &columns),
+            (false, false) => tile::eight(weights, &columns),
+            (false, true) => tile::eight_split(weights, &columns),
         };
         for (c, sums) in sums.iter().enumerate() {
             self.out.write((i + c) * self.width + row, &sums[..rows]);
@@ -254,7 +259,15 @@ mod tests {
                 let mut out = Vec::new();
                 multiply(&[&matrix, &matrix], &mut x, &mut out);
                 let rounded: Vec<f64> = match format.is_quantised() {
-                    true => (0..m * cols).map(|i| f64::from(x.wide[i]) * f64::from(x.scales[i / 32])).collect(),
+                    true => (0..m * cols)
+                        .map(|at| {
+                            let (i, col) = (at / cols, at % cols);
+                            let tile = if i < m / TILE * TILE { TILE } else { 1 };
+                            let block = i / tile * tile * (cols / 32) + col / 32 * tile + i % tile;
+                            let four = i / tile * tile * (cols / 4) + col / 4 * tile + i % tile;
+                            f64::from(x.wide[four][col % 4]) * f64::from(x.scales[block])
+                        })
+                        .collect(),
                     false => x.values.iter().map(|x| f64::from(*x)).collect(),
                 };
                 for i in 0..m {
