@@ -90,7 +90,7 @@ impl Engine {
         let gguf = Gguf::parse(bytes)?;
         let words = Words::from_gguf(&gguf)?;
         let weights = ModelWeights::from_gguf(&gguf)?;
-        let backend = Box::new(super::cpu::CpuBackend::new(&weights)?);
+        let backend = super::cpu::backend(&weights)?;
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
     }
 
@@ -120,7 +120,7 @@ impl Engine {
             &tokenizer.special_text(tokenizer.eos()),
         )?;
         let weights = files.weights()?;
-        let backend = Box::new(super::cpu::CpuBackend::new(&weights)?);
+        let backend = super::cpu::backend(&weights)?;
         Self::from_parts(tokenizer, template, &weights, backend)
     }
 
