@@ -94,7 +94,7 @@ impl Job for Attention<'_> {
             let (token, q_head) = place(t);
             let mut row = [0f32; MAX_HEAD];
             for (row, sums) in row[..stride].as_chunks_mut::<4>().0.iter_mut().zip(&sums) {
-                *row = sums[t].div(F4::splat(total[t])).array();
+                *row = (sums[t] / F4::splat(total[t])).array();
             }
             self.out.write((token * shape.heads + q_head) * shape.head_dim, &row[..shape.head_dim]);
         }
@@ -142,19 +142,18 @@ fn stream(
             }
         }
         let now = p.iter().fold(top, |top, p| top.max(F4::load(p)));
-        let fade = top.sub(now).exp();
+        let fade = (top - now).exp();
         if top.array() != now.array() {
-            total = total.mul(fade);
+            total = total * fade;
             for sums in sums.iter_mut() {
                 for (sum, fade) in sums.iter_mut().zip(fade.array()) {
-                    *sum = sum.mul(F4::splat(fade));
+                    *sum = *sum * F4::splat(fade);
                 }
             }
         }
         top = now;
         for p in &mut p {
-            let weight = F4::load(p).sub(now).exp();
-            *p = weight.array();
+            *p = (F4::load(p) - now).exp().array();
         }
         if !whole {
             for (j, p) in p.iter_mut().enumerate() {
@@ -165,7 +164,7 @@ fn stream(
                 }
             }
         }
-        total = p.iter().fold(total, |total, p| total.add(F4::load(p)));
+        total = p.iter().fold(total, |total, p| total + F4::load(p));
         let values = &values[step * width..(step + count) * width];
         let (twos, one) = sums.as_chunks_mut::<2>();
         for (at, sums) in twos.iter_mut().enumerate() {
@@ -174,8 +173,8 @@ fn stream(
                 let (v0, v1) = (F4::load(&value[2 * at]), F4::load(&value[2 * at + 1]));
                 for t in 0..QUERIES {
                     let weight = F4::splat(p[t]);
-                    a[t] = a[t].add(weight.mul(v0));
-                    b[t] = b[t].add(weight.mul(v1));
+                    a[t] = a[t] + weight * v0;
+                    b[t] = b[t] + weight * v1;
                 }
             }
             *sums = [a, b];
@@ -197,11 +196,11 @@ fn scores<const N: usize>(keys: [&[[f32; 4]]; N], q: [&[[f32; 4]]; QUERIES], sca
         for (sums, key) in sums.iter_mut().zip(keys) {
             let key = F4::load(&key[at]);
             for (sum, q) in sums.iter_mut().zip(q) {
-                *sum = sum.add(q.mul(key));
+                *sum = *sum + q * key;
             }
         }
     }
-    sums.map(|sums| F4::sums(sums).mul(F4::splat(scale)).array())
+    sums.map(|sums| (F4::sums(sums) * F4::splat(scale)).array())
 }
 
 #[cfg(test)]

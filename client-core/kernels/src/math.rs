@@ -52,7 +52,7 @@ pub fn rope(head: &mut [f32], rotation: &[f32]) {
 }
 
 fn silu(x: F4) -> F4 {
-    x.div(F4::splat(0.0).sub(x).exp().add(F4::splat(1.0)))
+    x / ((F4::splat(0.0) - x).exp() + F4::splat(1.0))
 }
 
 /// silu(gate) · up for rows `[2·ffn]` that hold both, into `out`, `[m, ffn]`.
@@ -62,7 +62,7 @@ pub fn swiglu(rows: &[f32], ffn: usize, out: &mut [f32]) {
         let (gates, ups) = (gate.as_chunks::<4>(), up.as_chunks::<4>());
         let (places, rest) = out.as_chunks_mut::<4>();
         for ((y, g), u) in places.iter_mut().zip(gates.0).zip(ups.0) {
-            *y = silu(F4::load(g)).mul(F4::load(u)).array();
+            *y = (silu(F4::load(g)) * F4::load(u)).array();
         }
         for ((y, g), u) in rest.iter_mut().zip(gates.1).zip(ups.1) {
             *y = silu(F4::splat(*g)).array()[0] * u;

@@ -26,26 +26,6 @@ mod lanes {
         }
 
         #[inline(always)]
-        pub fn add(self, other: Self) -> Self {
-            Self(f32x4_add(self.0, other.0))
-        }
-
-        #[inline(always)]
-        pub fn sub(self, other: Self) -> Self {
-            Self(f32x4_sub(self.0, other.0))
-        }
-
-        #[inline(always)]
-        pub fn mul(self, other: Self) -> Self {
-            Self(f32x4_mul(self.0, other.0))
-        }
-
-        #[inline(always)]
-        pub fn div(self, other: Self) -> Self {
-            Self(f32x4_div(self.0, other.0))
-        }
-
-        #[inline(always)]
         pub fn max(self, other: Self) -> Self {
             Self(f32x4_pmax(self.0, other.0))
         }
@@ -73,6 +53,42 @@ mod lanes {
                 Self(f32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a.0, b.0), i32x4_shuffle::<1, 3, 5, 7>(a.0, b.0)))
             };
             pairs(pairs(rows[0], rows[1]), pairs(rows[2], rows[3]))
+        }
+    }
+
+    impl std::ops::Add for F4 {
+        type Output = Self;
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            Self(f32x4_add(self.0, other.0))
+        }
+    }
+
+    impl std::ops::Sub for F4 {
+        type Output = Self;
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            Self(f32x4_sub(self.0, other.0))
+        }
+    }
+
+    impl std::ops::Mul for F4 {
+        type Output = Self;
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            Self(f32x4_mul(self.0, other.0))
+        }
+    }
+
+    impl std::ops::Div for F4 {
+        type Output = Self;
+
+        #[inline(always)]
+        fn div(self, other: Self) -> Self {
+            Self(f32x4_div(self.0, other.0))
         }
     }
 }
@@ -106,26 +122,6 @@ mod lanes {
         }
 
         #[inline(always)]
-        pub fn add(self, other: Self) -> Self {
-            self.both(other, |a, b| a + b)
-        }
-
-        #[inline(always)]
-        pub fn sub(self, other: Self) -> Self {
-            self.both(other, |a, b| a - b)
-        }
-
-        #[inline(always)]
-        pub fn mul(self, other: Self) -> Self {
-            self.both(other, |a, b| a * b)
-        }
-
-        #[inline(always)]
-        pub fn div(self, other: Self) -> Self {
-            self.both(other, |a, b| a / b)
-        }
-
-        #[inline(always)]
         pub fn max(self, other: Self) -> Self {
             self.both(other, |a, b| if a < b { b } else { a })
         }
@@ -152,6 +148,42 @@ mod lanes {
             Self(rows.map(|Self([a, b, c, d])| (a + b) + (c + d)))
         }
     }
+
+    impl std::ops::Add for F4 {
+        type Output = Self;
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            self.both(other, |a, b| a + b)
+        }
+    }
+
+    impl std::ops::Sub for F4 {
+        type Output = Self;
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            self.both(other, |a, b| a - b)
+        }
+    }
+
+    impl std::ops::Mul for F4 {
+        type Output = Self;
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            self.both(other, |a, b| a * b)
+        }
+    }
+
+    impl std::ops::Div for F4 {
+        type Output = Self;
+
+        #[inline(always)]
+        fn div(self, other: Self) -> Self {
+            self.both(other, |a, b| a / b)
+        }
+    }
 }
 
 pub use lanes::F4;
@@ -162,15 +194,15 @@ impl F4 {
     pub fn exp(self) -> Self {
         let of = Self::splat;
         let x = self.max(of(-87.3)).min(of(88.3));
-        let n = x.mul(of(std::f32::consts::LOG2_E)).add(of(0.5)).floor();
+        let n = (x * of(std::f32::consts::LOG2_E) + of(0.5)).floor();
         // ln 2 in two parts, so that n · ln 2 is subtracted exactly.
-        let r = x.sub(n.mul(of(0.693_359_4))).sub(n.mul(of(-2.121_944_4e-4)));
+        let r = x - n * of(0.693_359_4) - n * of(-2.121_944_4e-4);
         // (eʳ − 1 − r)/r² on |r| ≤ ln 2 / 2 as a polynomial, with the coefficients of the Cephes library's expf.
         let mut p = of(1.987_569_1e-4);
         for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 5e-1] {
-            p = p.mul(r).add(of(c));
+            p = p * r + of(c);
         }
-        p.mul(r).mul(r).add(r).add(of(1.0)).mul(n.power_of_two())
+        (p * r * r + r + of(1.0)) * n.power_of_two()
     }
 }
 
