@@ -19,7 +19,7 @@ pub struct Args {
 
 /// A memory that threads share. The standard library that comes with rustc was built for one thread, which the linker
 /// would object to; nothing of it is called by two threads (see the crate's `pool`).
-const SHARED: &str = "-Clink-arg=--shared-memory -Clink-arg=--import-memory -Clink-arg=--max-memory=4294967296 \
+const SHARED: &str = "--cfg=kernel_threads -Clink-arg=--shared-memory -Clink-arg=--import-memory -Clink-arg=--max-memory=4294967296 \
                       -Clink-arg=--no-check-features -Clink-arg=--export=__stack_pointer";
 
 /// Names of the builds, and what the compiler is told.

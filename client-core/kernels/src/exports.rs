@@ -287,7 +287,7 @@ extern "C" fn output_len(sequence: u32) -> u32 {
     })
 }
 
-#[cfg(target_feature = "atomics")]
+#[cfg(kernel_threads)]
 mod threads {
     use crate::pool::shared;
 

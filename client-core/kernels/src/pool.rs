@@ -5,7 +5,7 @@
 //! helper that loses its core in the middle of a piece is waited for. When that happens too often, the helpers are left
 //! alone for a while.
 //!
-//! In a build without threads (`target_feature = "atomics"` absent, and natively) a job is a loop.
+//! In a build without threads (`--cfg kernel_threads` is what asks for them) a job is a loop.
 
 /// Pieces of work that may run at the same time.
 pub trait Job: Sync {
@@ -15,7 +15,7 @@ pub trait Job: Sync {
 
 /// Runs all pieces of `job` and returns when the last one is done.
 pub fn run(job: &dyn Job, pieces: usize) {
-    #[cfg(all(target_arch = "wasm32", target_feature = "atomics"))]
+    #[cfg(kernel_threads)]
     if pieces > 1 && shared::run(job, pieces) {
         return;
     }
@@ -58,5 +58,5 @@ impl<'a> Places<'a> {
     }
 }
 
-#[cfg(all(target_arch = "wasm32", target_feature = "atomics"))]
+#[cfg(kernel_threads)]
 pub mod shared;

@@ -17,8 +17,12 @@ const MASK: u64 = (1 << BITS) - 1;
 const SPINS: u32 = 20_000;
 /// Looks at the count of pieces done after which a helper counts as stalled: about a millisecond.
 const STALL: u32 = 1 << 20;
-/// Jobs without helpers after three stalls.
-const REST: u32 = 4096;
+/// A stall weighs as much as this many jobs without one.
+const WEIGHT: u32 = 64;
+/// Helpers are left alone when stalls weigh more than this: three in close succession.
+const PATIENCE: u32 = 2 * WEIGHT;
+/// Jobs without helpers then.
+const REST: u32 = 512;
 
 static TICKET: AtomicU64 = AtomicU64::new(0);
 static DONE: AtomicU32 = AtomicU32::new(0);
@@ -27,6 +31,7 @@ static HELPERS: AtomicU32 = AtomicU32::new(0);
 static PARKED: AtomicU32 = AtomicU32::new(0);
 /// Raised to wake helpers; they wait for it to change.
 static SIGNAL: AtomicU32 = AtomicU32::new(0);
+/// Weight of the stalls that are not forgotten yet.
 static STALLS: AtomicU32 = AtomicU32::new(0);
 static RESTING: AtomicU32 = AtomicU32::new(0);
 
@@ -64,13 +69,12 @@ pub(super) fn run(job: &dyn Job, pieces: usize) -> bool {
         looks = looks.saturating_add(1);
         std::hint::spin_loop();
     }
-    if looks > STALL {
-        let stalls = STALLS.load(Ordering::Relaxed) + 1;
-        STALLS.store(stalls % 3, Ordering::Relaxed);
-        if stalls == 3 {
-            RESTING.store(REST, Ordering::Relaxed);
-        }
+    let stalls = STALLS.load(Ordering::Relaxed);
+    let stalls = if looks > STALL { stalls + WEIGHT } else { stalls.saturating_sub(1) };
+    if stalls > PATIENCE {
+        RESTING.store(REST, Ordering::Relaxed);
     }
+    STALLS.store(if stalls > PATIENCE { 0 } else { stalls }, Ordering::Relaxed);
     true
 }
 
