@@ -14,7 +14,7 @@ use crate::shell::{command, run};
 pub struct Args {
     /// Folder for the modules [default: where trunk puts the page, else dist].
     #[arg(long, env = "TRUNK_STAGING_DIR", default_value = "dist")]
-    out: PathBuf,
+    pub out: PathBuf,
 }
 
 /// A memory that threads share. The standard library that comes with rustc was built for one thread, which the linker

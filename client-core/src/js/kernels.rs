@@ -267,7 +267,15 @@ impl RemoteBackend {
     /// # Errors
     /// The module has no memory left, or refuses a tensor.
     pub fn new(kernels: &Rc<Kernels>, weights: &ModelWeights<'_>) -> Result<Self, EngineError> {
-        let built = build(kernels, weights, Form::of(weights));
+        Self::with_form(kernels, weights, Form::of(weights))
+    }
+
+    /// As [`new`](Self::new), in a form of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_form(kernels: &Rc<Kernels>, weights: &ModelWeights<'_>, form: Form) -> Result<Self, EngineError> {
+        let built = build(kernels, weights, form);
         if built.is_err() {
             // Frees what was begun.
             let _ = kernels.call("free_model", &[REFUSED]);
