@@ -178,43 +178,62 @@ impl Product<'_> {
     }
 
     fn planar(&self, part: &Matrix, planar: &Planar, start: usize, groups: std::ops::Range<usize>) {
-        let blocks = part.cols / BLOCK;
-        for group in groups {
-            let first = group * blocks;
-            let rows = (part.rows - group * GROUP).min(GROUP);
-            let scale_lanes = if planar.split { 2 * GROUP } else { GROUP };
-            let weights = tile::Weights {
-                codes: match planar.four {
-                    true => &planar.codes[first * FOUR_BYTES..][..blocks * FOUR_BYTES],
-                    false => &planar.codes[first * EIGHT_BYTES..][..blocks * EIGHT_BYTES],
-                },
-                scales: &planar.scales[first * scale_lanes..][..blocks * scale_lanes],
-                minima: planar.minima.get(first * GROUP..(first + blocks) * GROUP).unwrap_or_default(),
-                offset: planar.offset,
-            };
-            let mut i = 0;
-            while i + TILE <= self.x.m {
-                self.tile::<TILE>(planar, &weights, i, start + group * GROUP, rows);
-                i += TILE;
+        let mut group = groups.start;
+        while group < groups.end {
+            let two = tile::NARROW && planar.four && group + 2 <= groups.end && self.x.m >= TILE;
+            let weights = [part_of(part, planar, group), part_of(part, planar, if two { group + 1 } else { group })];
+            let row = start + group * GROUP;
+            let rows = [group, group + 1].map(|group| part.rows.saturating_sub(group * GROUP).min(GROUP));
+            let tiled = self.x.m / TILE * TILE;
+            for i in (0..tiled).step_by(TILE) {
+                let columns = self.x.columns::<TILE>(i);
+                if two {
+                    let [first, second] = tile::four_twice([&weights[0], &weights[1]], &columns);
+                    self.write(i, row, rows[0], &first);
+                    self.write(i, row + GROUP, rows[1], &second);
+                } else {
+                    self.write(i, row, rows[0], &sums(planar, &weights[0], &columns));
+                }
             }
-            while i < self.x.m {
-                self.tile::<1>(planar, &weights, i, start + group * GROUP, rows);
-                i += 1;
+            for i in tiled..self.x.m {
+                let columns = self.x.columns::<1>(i);
+                self.write(i, row, rows[0], &sums(planar, &weights[0], &columns));
+                if two {
+                    self.write(i, row + GROUP, rows[1], &sums(planar, &weights[1], &columns));
+                }
             }
+            group += if two { 2 } else { 1 };
         }
     }
 
     #[inline(always)]
-    fn tile<const C: usize>(&self, planar: &Planar, weights: &tile::Weights<'_>, i: usize, row: usize, rows: usize) {
-        let columns = self.x.columns::<C>(i);
-        let sums = match (planar.four, planar.split) {
-            (true, _) => tile::four(weights, &columns),
-            (false, false) => tile::eight(weights, &columns),
-            (false, true) => tile::eight_split(weights, &columns),
-        };
+    fn write<const C: usize>(&self, i: usize, row: usize, rows: usize, sums: &[[f32; GROUP]; C]) {
         for (c, sums) in sums.iter().enumerate() {
             self.out.write((i + c) * self.width + row, &sums[..rows]);
         }
+    }
+}
+
+/// One group of rows.
+fn part_of<'a>(part: &Matrix, planar: &'a Planar, group: usize) -> tile::Weights<'a> {
+    let blocks = part.cols / BLOCK;
+    let first = group * blocks;
+    let scale_lanes = if planar.split { 2 * GROUP } else { GROUP };
+    let code_bytes = if planar.four { FOUR_BYTES } else { EIGHT_BYTES };
+    tile::Weights {
+        codes: &planar.codes[first * code_bytes..][..blocks * code_bytes],
+        scales: &planar.scales[first * scale_lanes..][..blocks * scale_lanes],
+        minima: planar.minima.get(first * GROUP..(first + blocks) * GROUP).unwrap_or_default(),
+        offset: planar.offset,
+    }
+}
+
+#[inline(always)]
+fn sums<const C: usize>(planar: &Planar, weights: &tile::Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+    match (planar.four, planar.split) {
+        (true, _) => tile::four(weights, columns),
+        (false, false) => tile::eight(weights, columns),
+        (false, true) => tile::eight_split(weights, columns),
     }
 }
 

@@ -10,6 +10,10 @@
 
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 pub use portable::{eight, eight_split, four};
+#[cfg(not(all(target_arch = "wasm32", target_feature = "relaxed-simd")))]
+pub use twice::four_twice;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+pub use wasm::four_twice;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub use wasm::{eight, eight_split, four};
 
@@ -44,6 +48,18 @@ pub struct Columns<'a, const C: usize> {
     /// −8 · the sums of the codes at 4k, 4k + 1 and at 4k + 2, 4k + 3 of each block: what four-bit codes with an offset
     /// start from.
     pub starts: &'a [[[i16; 2]; C]],
+}
+
+#[cfg(not(all(target_arch = "wasm32", target_feature = "relaxed-simd")))]
+mod twice {
+    use super::{Columns, Weights};
+    use crate::matrix::GROUP;
+
+    /// Four-bit codes of two groups.
+    #[inline(always)]
+    pub fn four_twice<const C: usize>(weights: [&Weights<'_>; 2], columns: &Columns<'_, C>) -> [[[f32; GROUP]; C]; 2] {
+        weights.map(|weights| super::four(weights, columns))
+    }
 }
 
 #[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
@@ -251,29 +267,57 @@ mod wasm {
     #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
     pub fn four<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
-        let mut out = [f32x4_splat(0.0); C];
-        let (codes, scales) = (weights.codes.as_chunks::<FOUR_BYTES>().0, weights.scales.as_chunks::<GROUP>().0);
+        let [out] = fours([weights], columns);
+        out
+    }
+
+    /// Four-bit codes of two groups: eight rows share each look at the activations.
+    #[cfg(target_feature = "relaxed-simd")]
+    #[inline(always)]
+    pub fn four_twice<const C: usize>(weights: [&Weights<'_>; 2], columns: &Columns<'_, C>) -> [[[f32; GROUP]; C]; 2] {
+        fours(weights, columns)
+    }
+
+    #[cfg(target_feature = "relaxed-simd")]
+    #[inline(always)]
+    fn fours<const G: usize, const C: usize>(
+        weights: [&Weights<'_>; G],
+        columns: &Columns<'_, C>,
+    ) -> [[[f32; GROUP]; C]; G] {
+        let mut out = [[f32x4_splat(0.0); C]; G];
+        let blocks = columns.scales.len();
+        let codes = weights.map(|weights| &weights.codes.as_chunks::<FOUR_BYTES>().0[..blocks]);
+        let scales = weights.map(|weights| &weights.scales.as_chunks::<GROUP>().0[..blocks]);
         let fifteen = u8x16_splat(15);
-        let has_offset = i32x4_splat(if weights.offset == 0 { 0 } else { -1 });
+        let has_offset = i32x4_splat(if weights[0].offset == 0 { 0 } else { -1 });
         let x = columns.codes.iter().zip(columns.scales.iter().zip(columns.starts));
-        for ((codes, scales), (x, (d, starts))) in codes.iter().zip(scales).zip(x) {
-            let mut sums: [v128; C] =
+        for (block, (x, (d, starts))) in x.enumerate() {
+            let starts: [v128; C] =
                 std::array::from_fn(|c| v128_and(i32x4_splat(bytemuck::cast(starts[c])), has_offset));
+            let mut sums = [starts; G];
             for k in 0..4 {
-                let both = load(&codes[16 * k..16 * k + 16]);
-                for (at, w) in [(k, v128_and(both, fifteen)), (4 + k, v128_and(u16x8_shr(both, 4), fifteen))] {
+                let both: [v128; G] = std::array::from_fn(|g| load(&codes[g][block][16 * k..16 * k + 16]));
+                let low = both.map(|both| v128_and(both, fifteen));
+                let high = both.map(|both| v128_and(u16x8_shr(both, 4), fifteen));
+                for (at, w) in [(k, low), (4 + k, high)] {
                     for c in 0..C {
                         let x = i32x4_splat(bytemuck::cast(x[at][c]));
-                        sums[c] = i16x8_add(sums[c], i16x8_relaxed_dot_i8x16_i7x16(x, w));
+                        for g in 0..G {
+                            sums[g][c] = i16x8_add(sums[g][c], i16x8_relaxed_dot_i8x16_i7x16(x, w[g]));
+                        }
                     }
                 }
             }
-            let scales = load(scales);
-            for c in 0..C {
-                out[c] = scaled(out[c], i32x4_extadd_pairwise_i16x8(sums[c]), scales, d[c]);
+            for g in 0..G {
+                let scales = load(&scales[g][block]);
+                for c in 0..C {
+                    out[g][c] = scaled(out[g][c], i32x4_extadd_pairwise_i16x8(sums[g][c]), scales, d[c]);
+                }
             }
         }
-        less_minima(&mut out, weights, columns);
-        out.map(bytemuck::cast)
+        for (out, weights) in out.iter_mut().zip(weights) {
+            less_minima(out, weights, columns);
+        }
+        out.map(|out| out.map(bytemuck::cast))
     }
 }
