@@ -3,6 +3,7 @@
 //!
 //! - [`tools`]: finds or installs what cargo does not bring: the wasm target, trunk, wasm-bindgen, wasm-opt, Chromium
 //! - [`build`]: the page and the server
+//! - [`kernels`]: the CPU kernels as wasm modules
 //! - [`browser`]: Playwright over both
 //! - [`demo`], [`test`], [`bench`], [`control`]: one command each
 //! - [`shell`]: running programs and saying so
@@ -17,6 +18,7 @@ mod browser;
 mod build;
 mod control;
 mod demo;
+mod kernels;
 mod shell;
 mod test;
 mod tools;
@@ -42,6 +44,8 @@ enum Command {
     Record,
     /// Build the page into dist/ (release mode), compress it and print its sizes.
     Page,
+    /// Build the CPU kernels as wasm modules of their own (trunk calls this after each build of the page).
+    Kernels(kernels::Args),
     /// Install the build tools only.
     Setup,
 }
@@ -60,6 +64,7 @@ fn main() -> Result<()> {
             build::page()?;
             build::compress()
         }
+        Command::Kernels(args) => kernels::build(&args),
         Command::Setup => tools::ensure_wasm_tools().map(drop),
     }
 }

@@ -190,7 +190,7 @@ pub trait Backend: MaybeSend {
 }
 
 /// The checks that every backend makes before it computes.
-pub(super) fn check_input(
+pub(crate) fn check_input(
     config: &ModelConfig,
     len: usize,
     capacity: usize,

@@ -44,6 +44,17 @@ impl RopeConfig {
     }
 }
 
+impl RopeConfig {
+    /// The (cos, sin) pairs of `count` positions from `start`, `[count, dim]`.
+    pub fn rotations(&self, frequencies: &[f32], start: usize, count: usize) -> Vec<f32> {
+        let mut rotation = Vec::with_capacity(count * self.dim);
+        for position in start..start + count {
+            self.rotation_at(frequencies, position, &mut rotation);
+        }
+        rotation
+    }
+}
+
 /// The shape of a decoder of the Llama kind (Llama, Mistral, Qwen, SmolLM). All sizes are at least 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {

@@ -87,10 +87,21 @@ impl Engine {
     /// The file is damaged, is of a model that is not supported, or contradicts itself.
     #[cfg(feature = "llm-cpu")]
     pub fn from_gguf_cpu(bytes: &[u8]) -> Result<Self, EngineError> {
+        Self::from_gguf_onto(bytes, super::cpu::backend)
+    }
+
+    /// Loads a GGUF file onto what `make` builds of its weights.
+    ///
+    /// # Errors
+    /// As [`from_gguf_cpu`](Self::from_gguf_cpu), and what `make` returns.
+    pub fn from_gguf_onto<'b>(
+        bytes: &'b [u8],
+        make: impl FnOnce(&ModelWeights<'b>) -> Result<Box<dyn Backend>, EngineError>,
+    ) -> Result<Self, EngineError> {
         let gguf = Gguf::parse(bytes)?;
         let words = Words::from_gguf(&gguf)?;
         let weights = ModelWeights::from_gguf(&gguf)?;
-        let backend = Box::new(super::cpu::CpuBackend::new(&weights)?);
+        let backend = make(&weights)?;
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
     }
 
@@ -120,7 +131,7 @@ impl Engine {
             &tokenizer.special_text(tokenizer.eos()),
         )?;
         let weights = files.weights()?;
-        let backend = Box::new(super::cpu::CpuBackend::new(&weights)?);
+        let backend = super::cpu::backend(&weights)?;
         Self::from_parts(tokenizer, template, &weights, backend)
     }
 

@@ -8,7 +8,8 @@
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
 //! | [`backend`] | the trait that both devices implement |
-//! | [`cpu`] | single precision for small models, candle's quantised products for larger ones; also what the server runs |
+//! | [`cpu`] | the `kernels` crate as a backend; also what the server runs small models on |
+//! | `candle` | large models natively, through candle |
 //! | [`gpu`] | our own kernels on WebGPU |
 //! | [`tier`] | which of the two a device gets, and why |
 //! | [`reference`] | the forward pass in plain single precision: the oracle of the tests |
@@ -23,6 +24,8 @@
 //! and any clock or random source of its own: the caller passes time and seed.
 
 pub mod backend;
+#[cfg(feature = "llm-candle")]
+pub mod candle;
 #[cfg(all(feature = "llm-cpu", feature = "llm-gpu"))]
 pub mod checks;
 pub mod config;

@@ -7,9 +7,12 @@ use async_trait::async_trait;
 
 use super::{Hub, tier};
 use crate::download::Shelf;
+use crate::js::kernels::{Kernels, RemoteBackend};
 use crate::js::shelf::OpfsShelf;
-use crate::llm::Engine;
+use crate::llm::gguf::Gguf;
 use crate::llm::gpu::GpuContext;
+use crate::llm::weights::ModelWeights;
+use crate::llm::{Engine, EngineError, cpu};
 use crate::offload::local::EnginePort;
 use crate::offload::ports::{Clock, LocalEngine, LocalError, LocalFinish};
 use crate::protocol::worker::{AskOptions, Event, ModelState, Tier, TierChoice};
@@ -81,7 +84,7 @@ pub(super) async fn load(hub: &Hub, bytes: &[u8], origin: Origin) -> Result<Load
     {
         return Err(format!("you chose WebGPU, but {problem}; choose the CPU"));
     }
-    let engine = Engine::from_gguf_cpu(bytes).map_err(|error| error.to_string())?;
+    let engine = hub.cpu_engine(bytes).await.map_err(|error| error.to_string())?;
     if let Some(problem) = problem {
         hub.onto_cpu(&format!("The GPU could not take the model ({problem}), so the CPU computes."));
     }
@@ -89,6 +92,34 @@ pub(super) async fn load(hub: &Hub, bytes: &[u8], origin: Origin) -> Result<Load
 }
 
 impl Hub {
+    /// An engine on the CPU: small models in this module, large ones in the best build of the kernels that loads.
+    async fn cpu_engine(&self, bytes: &[u8]) -> Result<Engine, EngineError> {
+        let large = Gguf::parse(bytes).map_err(EngineError::from).and_then(|gguf| ModelWeights::from_gguf(&gguf));
+        if large.is_ok_and(|weights| cpu::Form::of(&weights) == cpu::Form::Stored)
+            && let Some(kernels) = self.kernels().await
+        {
+            let device = format!("CPU, {}", kernels.build().name());
+            if self.tier.borrow().tier == Tier::Cpu {
+                self.tier.borrow_mut().device = device;
+                self.emit(Event::Tier { tier: self.tier.borrow().clone() });
+            }
+            return Engine::from_gguf_onto(bytes, |weights| Ok(Box::new(RemoteBackend::new(&kernels, weights)?)));
+        }
+        Engine::from_gguf_cpu(bytes)
+    }
+
+    /// The kernels' module; fetched when it is first needed.
+    async fn kernels(&self) -> Option<Rc<Kernels>> {
+        let mut kernels = self.kernels.lock().await;
+        if kernels.is_none() {
+            let here = self.scope.location().href();
+            let base = here.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let note = |problem: String| self.notice(format!("The CPU runs in a slower build: {problem}."));
+            *kernels = Kernels::best(&format!("{base}/"), note).await;
+        }
+        kernels.clone()
+    }
+
     /// The GPU is out of the game.
     fn onto_cpu(&self, reason: &str) {
         self.gpu.borrow_mut().take();
@@ -134,7 +165,7 @@ impl LocalEngine for Writing<'_> {
         }
         let failed = |problem: String| LocalError::new(format!("{error}, and the CPU could not take over: {problem}"));
         let bytes = self.loaded.origin.bytes().await.map_err(failed)?;
-        self.loaded.engine = Engine::from_gguf_cpu(&bytes).map_err(|error| failed(error.to_string()))?;
+        self.loaded.engine = self.hub.cpu_engine(&bytes).await.map_err(|error| failed(error.to_string()))?;
         self.loaded.on_gpu = false;
         self.hub.onto_cpu(&format!("The CPU took over because {error}. Reload the page to try the GPU again."));
         let state = ModelState::Ready { memory_bytes: self.loaded.memory_bytes() };

@@ -32,6 +32,7 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
 
 use super::clock::BrowserClock;
+use super::kernels::Kernels;
 use super::message::{from_js, to_js};
 use super::transport::Server;
 use crate::llm::gpu::GpuContext;
@@ -70,6 +71,8 @@ struct Hub {
     choice: Cell<TierChoice>,
     tier: RefCell<TierReport>,
     gpu: RefCell<Option<GpuContext>>,
+    /// The kernels' module, once it was needed.
+    kernels: futures::lock::Mutex<Option<Rc<Kernels>>>,
     models: models::Models,
     asks: RefCell<BTreeMap<u64, StopFlag>>,
     /// Asks are answered one after the other.
@@ -98,6 +101,7 @@ impl Hub {
             choice: Cell::default(),
             tier: RefCell::new(unknown),
             gpu: RefCell::default(),
+            kernels: futures::lock::Mutex::default(),
             models: models::Models::default(),
             asks: RefCell::default(),
             turn: futures::lock::Mutex::new(()),

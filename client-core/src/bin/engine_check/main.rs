@@ -4,8 +4,13 @@
 //!   names under `models/` there.
 //! - `PolicyChecks` compares both policy backends with `policies/golden.json`: burn flex in this module, burn-wgpu in the
 //!   page's own worker, which the spec starts and hands the messages to.
+//! - `run_kernel_checks(base_url)` holds the builds of the CPU kernels against each other; `EngineBench` is what
+//!   `cargo xtask bench engine` times.
 //!
 //! Not part of the page: built and driven by the browser tests.
+
+#[cfg(target_arch = "wasm32")]
+mod kernels;
 
 #[cfg(target_arch = "wasm32")]
 mod browser {
@@ -165,7 +170,7 @@ mod browser {
         Check { name: format!("{file} loads"), passed: false, detail: error.to_string() }
     }
 
-    async fn fetch(url: &str) -> Result<Vec<u8>, JsError> {
+    pub(super) async fn fetch(url: &str) -> Result<Vec<u8>, JsError> {
         let response = gloo::net::http::Request::get(url).send().await?;
         if !response.ok() {
             return Err(JsError::new(&format!("{url}: status {}", response.status())));
