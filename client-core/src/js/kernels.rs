@@ -394,7 +394,7 @@ impl Backend for RemoteBackend {
         Uint32Array::new_with_byte_offset_and_length(&buffer, start, m).copy_from(tokens);
         let turns = start + 4 * m;
         Float32Array::new_with_byte_offset_and_length(&buffer, turns, rotated).copy_from(&rotation);
-        let code = match cpu::wanted(want) {
+        let code = match cpu::wanted(want)? {
             kernels::model::Want::Nothing => 0,
             kernels::model::Want::Last => 1,
             kernels::model::Want::Every => 2,

@@ -195,6 +195,8 @@ impl Backend for CandleBackend {
             Want::Nothing => Ok(Output::Nothing),
             Want::Logits | Want::TopK(_) => self.logits(&x).map(Output::Logits),
             Want::Argmax => self.logits(&x).map(|logits| Output::Token(argmax(&logits))),
+            Want::AllLogits => Err(EngineError::NotOffered { backend: self.name(), what: "logits of every position" }),
+            Want::Choice(_) => Err(EngineError::NotOffered { backend: self.name(), what: "choosing on the device" }),
             Want::Hidden => {
                 let mut normed = vec![0.0; x.len()];
                 ops::rms_norm(&x, &self.model.output_norm, self.model.config.rms_eps, &mut normed);

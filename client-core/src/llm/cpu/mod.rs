@@ -161,28 +161,37 @@ impl Backend for CpuBackend {
     async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
         let CpuModel { config, frequencies, model } = &*self.model;
         check_input(config, self.sequence.len(), config.context, tokens)?;
+        let wanted = wanted(want)?;
         let rotation = config.rope.rotations(frequencies, self.sequence.len(), tokens.len());
         self.sequence
-            .forward(model, tokens, &rotation, wanted(want))
+            .forward(model, tokens, &rotation, wanted)
             .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
         Ok(output(want, self.sequence.output()))
     }
 }
 
 /// What the kernels have to leave for `want`.
-pub(crate) fn wanted(want: Want) -> kernels::model::Want {
-    match want {
+///
+/// # Errors
+/// Tokens are not chosen here.
+pub(crate) fn wanted(want: Want) -> Result<kernels::model::Want, EngineError> {
+    Ok(match want {
         Want::Nothing => kernels::model::Want::Nothing,
         Want::Logits | Want::TopK(_) | Want::Argmax => kernels::model::Want::Last,
+        Want::AllLogits => kernels::model::Want::Every,
         Want::Hidden => kernels::model::Want::Hidden,
-    }
+        Want::Choice(_) => {
+            return Err(EngineError::NotOffered { backend: "cpu", what: "choosing on the device" });
+        }
+    })
 }
 
 /// What they left, as what was wanted.
 pub(crate) fn output(want: Want, left: &[f32]) -> Output {
     match want {
-        Want::Nothing => Output::Nothing,
+        Want::Nothing | Want::Choice(_) => Output::Nothing,
         Want::Logits | Want::TopK(_) => Output::Logits(left.to_vec()),
+        Want::AllLogits => Output::AllLogits(left.to_vec()),
         Want::Argmax => Output::Token(argmax(left)),
         Want::Hidden => Output::Hidden(left.to_vec()),
     }
