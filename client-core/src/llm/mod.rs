@@ -32,7 +32,8 @@ pub mod config;
 pub mod cpu;
 pub mod engine;
 pub mod error;
-#[cfg(all(test, feature = "llm-cpu"))]
+#[cfg(test)]
+#[cfg(feature = "llm-cpu")]
 mod family_tests;
 pub mod generate;
 pub mod gguf;

@@ -104,7 +104,7 @@ impl Fields {
         }
         let number = |key: &str, default: Option<f64>| {
             let value = scaling.get(key).filter(|value| !value.is_null());
-            positive(key, value.map_or(default, |value| value.as_f64()))
+            positive(key, value.map_or(default, Value::as_f64))
         };
         let partial = scaling.get("partial_rotary_factor").or_else(|| self.get("partial_rotary_factor"));
         if partial.is_some_and(|share| share.as_f64() != Some(1.0)) {

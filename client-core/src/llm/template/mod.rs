@@ -20,8 +20,11 @@ use minijinja::{Environment, Error, ErrorKind, context};
 use super::ChatMessage;
 use super::error::EngineError;
 
-/// Steps that a template may take. Templates in use need some hundreds for each message.
-const FUEL: u64 = 200_000;
+/// Steps that a template may take whatever the conversation. Also bounds how deep it can nest lists in each other, which
+/// are taken down recursively.
+const FUEL: u64 = 20_000;
+/// Steps that it may take for each message besides; templates in use need about a hundred.
+const FUEL_PER_MESSAGE: u64 = 1_000;
 /// Longest source, bytes. Templates in use stay below 64 KiB.
 const MAX_SOURCE: usize = 1 << 20;
 /// Longest conversation as text, bytes.
@@ -99,7 +102,6 @@ impl ChatTemplate {
         // As transformers configures Jinja for chat templates.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(template_error)?);
-        environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(python::method);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -124,9 +126,12 @@ impl ChatTemplate {
     /// # Errors
     /// The template refuses the messages, runs out of its budget, or writes more than 64 MiB.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, EngineError> {
+        let fuel = FUEL + FUEL_PER_MESSAGE * messages.len() as u64;
         let messages: Vec<Value> =
             messages.iter().map(|m| context! { role => m.role.as_str(), content => m.content.as_str() }).collect();
-        let template = self.environment.get_template("chat").map_err(template_error)?;
+        let mut environment = (*self.environment).clone();
+        environment.set_fuel(Some(fuel));
+        let template = environment.get_template("chat").map_err(template_error)?;
         let now = self.now_unix_s;
         let mut text = Bounded(Vec::new());
         let variables = context! {
@@ -142,8 +147,14 @@ impl ChatTemplate {
 }
 
 fn template_error(error: Error) -> EngineError {
-    // `{:#}` adds the line in the template.
-    EngineError::Template(format!("{error:#}"))
+    // `{:#}` adds the line in the template; what caused it may say more.
+    let mut text = format!("{error:#}");
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    EngineError::Template(text)
 }
 
 #[cfg(test)]

@@ -116,8 +116,16 @@ fn the_callers_time_is_told() {
 
 #[test]
 fn results_and_sources_are_bounded() {
-    let long = "{% for i in range(9000) %}{{ 'abcdefghij' * 1000 }}{% endfor %}";
+    let long = "{% for i in range(100) %}{{ 'abcdefghij' * 100000 }}{% endfor %}";
     let error = ChatTemplate::new(Some(long), "", "").unwrap().render(&[]).unwrap_err().to_string();
-    assert!(!error.is_empty());
+    assert!(error.contains("grows beyond"), "{error}");
+    // Lists in each other are taken down one inside the other; so deep that it hurts must be out of reach.
+    let deep = "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}";
+    let error = ChatTemplate::new(Some(deep), "", "").unwrap().render(&[]).unwrap_err().to_string();
+    assert!(error.contains("fuel"), "{error}");
+    // A long conversation is not a hostile template.
+    let many = vec![message("user", "hi"); 5000];
+    let each = "{% for m in messages %}{% if m.role == 'user' and m.content is string %}{{ m.content | trim }}{% endif %}{% endfor %}";
+    assert_eq!(ChatTemplate::new(Some(each), "", "").unwrap().render(&many).unwrap().len(), 10_000);
     assert!(ChatTemplate::new(Some(&"x".repeat((1 << 20) + 1)), "", "").unwrap_err().to_string().contains("more than"));
 }
