@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`gguf`], [`safetensors`] | the file formats, read so that hostile files end in an error |
 //! | [`config`], [`weights`] | a model's sizes and its tensors, checked against each other |
+//! | `assemble` | from a file's metadata and tensors to those, whatever its family and format |
 //! | [`quant`] | ggml's block formats, bit for bit |
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
@@ -23,6 +24,7 @@
 //! Deliberately absent: downloading, storage and messages (the worker's), batching of several sequences in one pass,
 //! and any clock or random source of its own: the caller passes time and seed.
 
+mod assemble;
 pub mod backend;
 #[cfg(feature = "llm-candle")]
 pub mod candle;
@@ -33,6 +35,9 @@ pub mod config;
 pub mod cpu;
 pub mod engine;
 pub mod error;
+#[cfg(test)]
+#[cfg(feature = "llm-cpu")]
+mod family_tests;
 pub mod generate;
 pub mod gguf;
 // On wasm32 a GPU handle stays on its thread; natively the same `Arc` is shared between threads.

@@ -1,53 +1,8 @@
-//! Reordering for RoPE, and a small checkpoint written and read.
+//! A small checkpoint written and read, whole and in shards.
+
+use ::safetensors::Dtype;
 
 use super::*;
-
-#[test]
-fn heads_are_interleaved() {
-    // Two heads of four rows with one column: 0 1 2 3 | 4 5 6 7.
-    let rows: Vec<f32> = (0..8u8).map(f32::from).collect();
-    assert_eq!(interleave_heads(&rows, 4, 1), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
-}
-
-/// The score of a rotated query and key is the same in both conventions, at any distance.
-#[test]
-fn both_conventions_give_the_same_scores() {
-    let head_dim = 8;
-    let rope = crate::llm::config::RopeConfig { base: 100.0, dim: head_dim, freq_divisors: vec![], magnitude: 1.0 };
-    let (q, k): (Vec<f32>, Vec<f32>) = (0..8).map(|i| ((i as f32).sin(), (i as f32 * 1.7).cos())).unzip();
-    let angles = |position| {
-        let mut out = Vec::new();
-        rope.rotation_at(&rope.frequencies(), position, &mut out);
-        out
-    };
-    let half_split = |x: &[f32], position| {
-        let turn = angles(position);
-        let mut out = x.to_vec();
-        for i in 0..4 {
-            let (cos, sin) = (turn[2 * i], turn[2 * i + 1]);
-            out[i] = x[i] * cos - x[i + 4] * sin;
-            out[i + 4] = x[i + 4] * cos + x[i] * sin;
-        }
-        out
-    };
-    let neighbours = |x: &[f32], position| {
-        let turn = angles(position);
-        let mut out = interleave_heads(x, 8, 1);
-        for i in 0..4 {
-            let (cos, sin) = (turn[2 * i], turn[2 * i + 1]);
-            let (a, b) = (out[2 * i], out[2 * i + 1]);
-            out[2 * i] = a * cos - b * sin;
-            out[2 * i + 1] = a * sin + b * cos;
-        }
-        out
-    };
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    for distance in [0, 1, 7, 100] {
-        let theirs = dot(&half_split(&q, 5 + distance), &half_split(&k, 5));
-        let ours = dot(&neighbours(&q, 5 + distance), &neighbours(&k, 5));
-        assert!((theirs - ours).abs() < 1e-5, "distance {distance}: {theirs} and {ours}");
-    }
-}
 
 #[test]
 fn a_checkpoint_is_read_and_checked() {
@@ -105,4 +60,21 @@ fn a_checkpoint_is_read_and_checked() {
     let reshaped = read(&file("", "model.layers.0.mlp.up_proj.weight")).unwrap_err().to_string();
     assert!(reshaped.contains("shape"), "{reshaped}");
     assert!(read(b"not safetensors").is_err());
+}
+
+#[test]
+fn an_index_names_its_files() {
+    let read = |map: &str| shard_names(format!("{{\"metadata\":{{}},\"weight_map\":{{{map}}}}}").as_bytes());
+    let names = read(r#""b":"m-2.safetensors","a":"m-1.safetensors","c":"m-2.safetensors""#).unwrap();
+    assert_eq!(names, ["m-1.safetensors", "m-2.safetensors"]);
+    for (map, expect) in [
+        ("", "0 files"),
+        (r#""a":"../m.safetensors""#, "same folder"),
+        (r#""a":"m.bin""#, "same folder"),
+        (r#""a":"C:m.safetensors""#, "same folder"),
+        (r#""a":1"#, "cannot be read"),
+    ] {
+        let error = read(map).unwrap_err().to_string();
+        assert!(error.contains(expect), "{map}: {error}");
+    }
 }
