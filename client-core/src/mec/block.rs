@@ -282,8 +282,7 @@ impl CellBlock {
             }
         }
         for i in 0..LANES {
-            let violations =
-                Violations::pooled(params, count, accuracy_sum[i], hallucination_sum[i], energy_sum_j[i]);
+            let violations = Violations::pooled(params, count, accuracy_sum[i], hallucination_sum[i], energy_sum_j[i]);
             let penalty = violations.total();
             self.totals[i] = SlotTotals {
                 latency_sum_s: latency_sum_s[i],
@@ -463,8 +462,7 @@ mod tests {
                 // Two blocks, the second one not full; episodes that end under way.
                 let (cells, params) = (LANES + 3, MecParams::with_users(users).with_variant(variant));
                 let params = MecParams { horizon: 9, server_share: share, speed_m_s: 20.0, ..params };
-                let mut worlds: Vec<World> =
-                    (0..cells).map(|i| World::new(params, nth_seed(7, i as u64))).collect();
+                let mut worlds: Vec<World> = (0..cells).map(|i| World::new(params, nth_seed(7, i as u64))).collect();
                 let mut envs = VecEnv::new(params, cells, 7);
                 let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
                 let mut seen = vec![UserObservation::default(); cells * users];

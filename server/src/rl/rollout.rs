@@ -181,7 +181,8 @@ impl Collector {
     ) {
         let rows = LANES * self.envs.users();
         let width = rows * self.encoding.features_per_user;
-        let (mut actions, mut next_features) = (actions.chunks(rows * ACTIONS_PER_USER), next_features.chunks_mut(width));
+        let (mut actions, mut next_features) =
+            (actions.chunks(rows * ACTIONS_PER_USER), next_features.chunks_mut(width));
         let (mut seen, mut decisions) = (self.seen.chunks_mut(rows), self.decisions.chunks_mut(rows));
         let (mut results, mut broken) = (self.results.chunks_mut(LANES), broken.chunks_mut(LANES));
         let mut features = self.features.chunks_mut(width);
