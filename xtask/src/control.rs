@@ -29,6 +29,9 @@ pub struct Args {
     /// Folder for the figures [default: public/reports; of a rehearsal, the folder of its runs].
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Use target/release/tandem as it is instead of building it: a campaign that goes on should go on with what it began.
+    #[arg(long)]
+    keep_build: bool,
     /// Rehearse: cut every run to so many steps.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
@@ -64,16 +67,17 @@ fn method(name: &str, args: &str) -> Method {
 }
 
 impl Group {
-    /// Name of its folder, and of its figure's files.
-    fn names(self) -> (&'static str, &'static str) {
+    /// Name of its folder, and of its figure's files. The policy for any number of users has none: its rewards differ
+    /// twentyfold from one number to the next, and `tandem oracle --users any --policy` says more.
+    fn names(self) -> (&'static str, Option<&'static str>) {
         match self {
-            Self::Paper => ("paper", "fig8"),
-            Self::Users => ("users", "fig8"),
-            Self::Tuned => ("tuned", "fig8-tuned"),
-            Self::Limits => ("limits", "limits"),
-            Self::Backlog => ("backlog", "fig8"),
-            Self::Delayed => ("delayed", "fig8"),
-            Self::Set => ("set", "set"),
+            Self::Paper => ("paper", Some("fig8")),
+            Self::Users => ("users", Some("fig8")),
+            Self::Tuned => ("tuned", Some("fig8-tuned")),
+            Self::Limits => ("limits", Some("limits")),
+            Self::Backlog => ("backlog", Some("fig8")),
+            Self::Delayed => ("delayed", Some("fig8")),
+            Self::Set => ("set", None),
         }
     }
 
@@ -151,8 +155,10 @@ fn with_memory(variant: &str, model_free: &[(&str, &str)]) -> Vec<Method> {
 /// Trains and draws.
 pub fn run(args: &Args) -> Result<()> {
     let groups: Vec<Group> = GROUPS.into_iter().filter(|g| args.only.is_empty() || args.only.contains(g)).collect();
-    step("tandem, release build");
-    shell::run(command("cargo", &["build", "--release", "--package", "tandem-server", "--bin", "tandem"]))?;
+    if !args.keep_build {
+        step("tandem, release build");
+        shell::run(command("cargo", &["build", "--release", "--package", "tandem-server", "--bin", "tandem"]))?;
+    }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     // Runs of other lengths are other runs.
     let (root, reports) = match args.steps {
@@ -191,6 +197,7 @@ pub fn run(args: &Args) -> Result<()> {
                 Err(_) => bail!("a worker panicked"),
             })
         })?;
+        let Some(figure) = figure else { continue };
         let mut draw = command("target/release/tandem", &["figures", "--only-runs", "--name", figure, "--runs"]);
         draw.arg(&dir).arg("--out").arg(out);
         shell::run(draw)?;

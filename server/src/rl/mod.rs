@@ -194,6 +194,31 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_ends_a_run_with_its_reason_and_with_the_checkpoint_before() {
+        let config = small(Algo::Ppo);
+        let dir = tempfile::tempdir().expect("folder");
+        let mut run = Run::create(dir.path(), &config).expect("run");
+        let part = dir.path().join("curves.part");
+        // Full from the fourth update on; the sixth one's curves are the next to be drawn.
+        let full = part.clone();
+        run.on_update = Box::new(move |metrics| {
+            if metrics.global_step == 48 {
+                std::os::unix::fs::symlink("/dev/full", &full).expect("linked");
+            }
+        });
+        let error = train(&config, &mut run, &AtomicBool::new(false)).expect_err("no room").to_string();
+        assert!(error.contains("curves") && error.to_lowercase().contains("space"), "{error}");
+        drop(run);
+        // There is room again.
+        assert!(!part.exists());
+        let (mut run, config) = Run::resume(dir.path()).expect("resumed");
+        assert_eq!(run.progress.update, 4);
+        assert_eq!(train(&config, &mut run, &AtomicBool::new(false)).expect("trained"), Ending::Finished);
+        assert_eq!(run.history().len(), 8);
+    }
+
+    #[test]
     fn tuned_ppo_beats_the_best_constant_action() {
         let mec = MecParams::with_users(2);
         let mut config = TrainConfig::preset(Algo::Ppo, Preset::Tuned, mec);
