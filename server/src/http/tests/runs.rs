@@ -194,7 +194,7 @@ async fn every_algorithm_that_the_form_offers_is_taken_and_learns() {
             let changed = match key.rsplit('.').next() {
                 _ if value.is_array() => json!([8]),
                 Some("eval_slots" | "warm_up") => json!(40),
-                Some("eval_every") => json!(1_000),
+                Some("eval_every") => json!(100),
                 _ => continue,
             };
             request.hyper.insert(key.clone(), changed);
