@@ -418,6 +418,7 @@ mod tests {
             parameters: 0,
             quantisation: String::new(),
             context_length: 0,
+            cache_width: 0,
             accuracy: Accuracy { single_hop, two_hop },
             hallucination,
             licence: String::new(),

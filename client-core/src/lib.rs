@@ -9,6 +9,7 @@
 //! | `mec` | the simulator: channel, tasks, quality, cost, oracle |
 //! | `policy` | the actor network, its observation and action spaces, the policy file |
 //! | `llm` | the engine: GGUF, tokenizer, sampling, CPU and WebGPU backends |
+//! | `verdict` | what a model will take, and whether a tab can give it |
 //! | `js` | the two browser workers, and what they need of the browser |
 //! | `offload` | how one task is split, run on both sides at once, and put together again |
 //!
@@ -26,3 +27,4 @@ pub mod offload;
 #[cfg(feature = "policy")]
 pub mod policy;
 pub mod protocol;
+pub mod verdict;

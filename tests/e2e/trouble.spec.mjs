@@ -20,27 +20,140 @@ test("the server dies in the middle of an answer: the device finishes and the pa
   await expect(page.getByTestId("server-health")).toHaveAttribute("data-up", "true", { timeout: 30_000 });
 });
 
-test("a cut download keeps what arrived and goes on from there", async ({ page, edge }) => {
+for (const share of [0.01, 0.5, 0.99]) {
+  test(`a download that is cut at ${100 * share} % keeps what arrived and goes on from there`, async ({ page, edge }) => {
+    await open(page, edge.url);
+    const compact = await compactEntry(page, edge.url);
+    // The first request is cut; all further ones fail until the connection is back.
+    const cutAfterBytes = Math.floor(compact.bytes * share);
+    let requests = 0;
+    edge.rule = (request) => {
+      if (!request.url.includes(compact.file)) return undefined;
+      requests += 1;
+      return requests === 1 ? { cutAfterBytes } : "refuse";
+    };
+    await page.getByTestId("load-model").click();
+    const state = page.getByTestId("model-state");
+    await expect(state).toHaveAttribute("data-state", /partial|failed/);
+    await expect(state).toContainText(/again|continue|resume|go on/i);
+    edge.rule = () => undefined;
+    edge.requests.length = 0;
+    await page.getByTestId("load-model").click();
+    await expect(state).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
+    const ranges = edge.requests.filter((request) => request.url.includes(compact.file)).map((request) => request.range);
+    expect(ranges, "only the rest is asked for").toEqual([`bytes=${cutAfterBytes}-`]);
+  });
+}
+
+async function compactEntry(page, url) {
+  const manifest = await (await page.request.get(`${url}models/manifest.json`)).json();
+  return manifest.models.find((model) => model.id === "compact");
+}
+
+async function answersAlone(page, rows = 1) {
+  await page.getByTestId("mode").selectOption("local-only");
+  await ask(page, "What is the capital of Kenya?");
+  await done(page, rows);
+  expect(await origins(page)).toEqual(["device"]);
+}
+
+test("a browser that refuses room: the model stays in memory and the page says so", async ({ page, edge }) => {
+  const devtools = await page.context().newCDPSession(page);
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin: new URL(edge.url).origin, quotaSize: 100_000 });
   await open(page, edge.url);
-  const manifest = await (await page.request.get(`${edge.url}models/manifest.json`)).json();
-  const compact = manifest.models.find((model) => model.id === "compact");
-  // The first request is cut in the middle; all further ones fail until the connection is back.
-  let requests = 0;
-  edge.rule = (request) => {
-    if (!request.url.includes(compact.file)) return undefined;
-    requests += 1;
-    return requests === 1 ? { cutAfterBytes: Math.floor(compact.bytes / 2) } : "refuse";
-  };
+  await expect(page.getByTestId("verdict")).toContainText(/not kept/);
   await page.getByTestId("load-model").click();
-  const state = page.getByTestId("model-state");
-  await expect(state).toHaveAttribute("data-state", /partial|failed/);
-  await expect(state).toContainText(/again|continue|resume|go on/i);
-  edge.rule = () => undefined;
-  edge.requests.length = 0;
+  await expect(page.getByTestId("notice")).toContainText(/only until this tab is closed.*no more room/);
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
+  await answersAlone(page);
+});
+
+test("storage that is cleared under way: the model arrives all the same", async ({ page, edge }) => {
+  await open(page, edge.url);
+  const compact = await compactEntry(page, edge.url);
+  let cleared;
+  const devtools = await page.context().newCDPSession(page);
+  const clear = () => devtools.send("Storage.clearDataForOrigin", { origin: new URL(edge.url).origin, storageTypes: "all" });
+  edge.rule = (request) =>
+    request.url.includes(compact.file)
+      ? { delayMs: 150, onChunk: (sent) => sent > compact.bytes / 3 && (cleared ??= clear()) }
+      : undefined;
   await page.getByTestId("load-model").click();
-  await expect(state).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
-  const ranges = edge.requests.filter((request) => request.url.includes(compact.file)).map((request) => request.range);
-  expect(ranges, "only the rest is asked for").toEqual([expect.stringMatching(/^bytes=[1-9]\d*-/)]);
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
+  expect(cleared, "it was cleared").toBeDefined();
+  await cleared;
+  await answersAlone(page);
+});
+
+test("two tabs at once load the model and answer", async ({ page, edge }) => {
+  const other = await page.context().newPage();
+  edge.rule = (request) => (request.url.endsWith(".gguf") ? { delayMs: 50 } : undefined);
+  const tabs = [page, other];
+  for (const tab of tabs) await open(tab, edge.url);
+  await Promise.all(tabs.map((tab) => tab.getByTestId("load-model").click()));
+  for (const tab of tabs) await expect(tab.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
+  await Promise.all(tabs.map((tab) => answersAlone(tab)));
+  await other.close();
+});
+
+test("a tab that is hidden and frozen in the middle of an answer goes on when it comes back", async ({ page, edge }) => {
+  edge.rule = (request) => (request.url.startsWith("/v1/chat") ? { delayMs: 150 } : undefined);
+  await open(page, edge.url);
+  await page.getByTestId("mode").selectOption("server-only");
+  await ask(page, "What is the capital of Kenya?\nWhat is the capital of France?");
+  await expect(page.getByTestId("token").first()).toBeVisible();
+  const devtools = await page.context().newCDPSession(page);
+  await devtools.send("Page.setWebLifecycleState", { state: "frozen" });
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  await devtools.send("Page.setWebLifecycleState", { state: "active" });
+  await done(page);
+  await expect(page.getByTestId("answer-0")).toContainText("Nairobi");
+  await expect(page.getByTestId("answer-1")).toContainText("Paris");
+});
+
+test("a minute without a timer's tick is no reason to give the engine up", async ({ page, edge }) => {
+  await page.clock.install();
+  await open(page, edge.url);
+  // What a tab sees that was hidden for a minute: time has passed, its timers have not run.
+  await page.clock.fastForward(60_000);
+  await expect(page.getByTestId("tier")).toHaveAttribute("data-tier", /web-gpu|cpu/);
+  await expect(page.getByTestId("notice").filter({ hasText: /engine stopped/i })).toHaveCount(0);
+  await loadModel(page);
+  await answersAlone(page);
+});
+
+test("a GPU that is lost in the middle of an answer: the CPU goes on, and the page says so", async ({ page, edge }) => {
+  // The worker's own script, with a way to take its device away.
+  await page.context().route("**/worker_boot.js", async (route) => {
+    const reply = await route.fetch();
+    const spy =
+      "const ask = GPUAdapter.prototype.requestDevice;" +
+      "GPUAdapter.prototype.requestDevice = async function (...args) { return (self.lastDevice = await ask.apply(this, args)); };";
+    await route.fulfill({ response: reply, body: spy + (await reply.text()) });
+  });
+  await open(page, edge.url, "?tier=web-gpu");
+  await loadModel(page);
+  await page.getByTestId("mode").selectOption("local-only");
+  await ask(page, "What is the capital of Kenya?\nWhat is the capital of France?\nWhat is the capital of Peru?");
+  await expect(page.getByTestId("token").first()).toBeVisible();
+  await page.workers()[0].evaluate(() => self.lastDevice.destroy());
+  await done(page);
+  await expect(page.getByTestId("tier")).toHaveAttribute("data-tier", "cpu");
+  await expect(page.getByTestId("notice").filter({ hasText: /CPU/ }).first()).toBeVisible();
+  for (let n = 0; n < 3; n += 1) await expect(page.getByTestId(`answer-${n}`)).not.toBeEmpty();
+  await answersAlone(page, 2);
+});
+
+test("a worker that is killed is started again, with its model", async ({ page, edge }) => {
+  await page.clock.install();
+  await open(page, edge.url);
+  await loadModel(page);
+  // Nobody tells the page: it has to find out.
+  await page.workers()[0].evaluate(() => self.close());
+  await page.clock.runFor(60_000);
+  await expect(page.getByTestId("notice").filter({ hasText: /engine stopped/i }).first()).toBeVisible();
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
+  await answersAlone(page);
 });
 
 test("a download of wrong bytes is refused", async ({ page, edge }) => {

@@ -1,5 +1,6 @@
 //! What every panel shares: the signals, and the few things that can be done.
 
+use client_core::protocol::engine::ModelSource;
 use client_core::protocol::worker::{AskOptions, Command, Event};
 use client_core::protocol::world::{Decider, PolicyBackend, WorldSettings};
 use leptos::prelude::*;
@@ -7,7 +8,7 @@ use leptos::prelude::*;
 use crate::engine::Engine;
 use crate::run::{Run, Status};
 use crate::settings::Settings;
-use crate::state::{COMPACT, Effect, Kind, Route, State};
+use crate::state::{Effect, Kind, Route, State};
 use crate::training::Training;
 use crate::{burst, dom, server_only};
 
@@ -26,6 +27,8 @@ pub struct Ctx {
     pub tour: RwSignal<Option<usize>>,
     /// The worker.
     pub engine: StoredValue<Engine, LocalStorage>,
+    /// The file that a person chose as the model.
+    file: StoredValue<Option<web_sys::File>, LocalStorage>,
     /// Ends what the page itself asked of the server.
     pub abort: StoredValue<Option<web_sys::AbortController>, LocalStorage>,
     world_sent: StoredValue<Option<WorldSettings>>,
@@ -43,6 +46,7 @@ impl Ctx {
             training: RwSignal::new(Training::default()),
             tour: RwSignal::new(None),
             engine: StoredValue::new_local(Engine::default()),
+            file: StoredValue::new_local(None),
             abort: StoredValue::new_local(None),
             frame_pending: StoredValue::new(false),
         }
@@ -50,7 +54,8 @@ impl Ctx {
 
     /// Sends a command to the worker.
     pub fn send(self, command: Command) {
-        if let Err(error) = self.engine.get_value().send(&command) {
+        let file = if about_file(&command) { self.file.get_value() } else { None };
+        if let Err(error) = self.engine.get_value().send(&command, file.as_ref()) {
             self.notify(Kind::Problem, format!("The engine could not be reached ({}).", dom::error_text(&error)));
         }
     }
@@ -169,9 +174,23 @@ impl Ctx {
         });
     }
 
-    /// Downloads (or goes on downloading) and loads the compact model.
+    /// Chooses a model, with the file that it is in where a person picked one.
+    pub fn choose(self, source: ModelSource, file: Option<web_sys::File>) {
+        self.file.set_value(file);
+        self.state.update(|s| s.choose(source));
+    }
+
+    /// Asks the worker what the chosen model will take.
+    pub fn weigh(self) {
+        let command = self.state.try_update_untracked(State::weigh);
+        if let Some(command) = command {
+            self.send(command);
+        }
+    }
+
+    /// Downloads (or goes on downloading) and loads the chosen model.
     pub fn load_model(self) {
-        self.send(Command::LoadModel { id: COMPACT.to_owned() });
+        self.send(self.state.with_untracked(State::load));
     }
 
     /// Loads the burn-wgpu policy when the page has nothing better to do.
@@ -196,6 +215,15 @@ impl Ctx {
             }
         });
     }
+}
+
+/// Whether a file travels beside this command.
+fn about_file(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Weigh { source: ModelSource::File { .. }, .. }
+            | Command::LoadModel { source: ModelSource::File { .. }, .. }
+    )
 }
 
 /// The panels' way to the context.

@@ -7,9 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use client_core::protocol::VERSION;
-use client_core::protocol::worker::{Command, Event};
+use client_core::protocol::worker::{Command, Event, ModelState};
 use leptos::prelude::*;
-use serde::Serialize;
 use wasm_bindgen::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent, Worker};
 
@@ -22,6 +21,14 @@ const RESTARTS: u32 = 3;
 /// After so long without a word the page says that the engine is slow.
 const SLOW_S: u64 = 30;
 
+/// How often the page looks whether the worker has said anything. A browser that kills a worker does not always tell.
+const LOOK_MS: u64 = 5_000;
+/// Looks in a row without a word, the worker having been asked for one after the first, before it counts as dead. Looks
+/// and not seconds: a tab that was frozen has not been waiting.
+const PATIENCE: u32 = 6;
+/// The same while a model is put into memory, which keeps the worker busy.
+const LOADING_PATIENCE: u32 = 60;
+
 /// Name of the list of recorded messages on `window`.
 const RECORD: &str = "__tandem_events";
 
@@ -29,6 +36,11 @@ const RECORD: &str = "__tandem_events";
 struct Inner {
     worker: RefCell<Option<Handle>>,
     restarts: Cell<u32>,
+    watched: Cell<bool>,
+    /// Whether the worker has said anything since the last look.
+    heard: Cell<bool>,
+    /// Looks in a row without a word.
+    silent: Cell<u32>,
 }
 
 struct Handle {
@@ -56,6 +68,8 @@ impl Engine {
         match spawn(ctx) {
             Ok(handle) => {
                 *self.0.worker.borrow_mut() = Some(handle);
+                self.0.silent.set(0);
+                self.watch(ctx);
                 let settings = ctx.settings.get_untracked();
                 ctx.send(Command::Init {
                     version: VERSION,
@@ -69,14 +83,42 @@ impl Engine {
         }
     }
 
-    /// Sends a command; silently dropped while there is no worker (a new one gets the settings with its greeting).
-    pub fn send(&self, command: &Command) -> Result<(), JsValue> {
+    /// Sends a command, with the file that it speaks of; silently dropped while there is no worker (a new one gets the
+    /// settings with its greeting).
+    pub fn send(&self, command: &Command, file: Option<&web_sys::File>) -> Result<(), JsValue> {
         let borrowed = self.0.worker.borrow();
         let Some(handle) = borrowed.as_ref() else { return Ok(()) };
-        let message = command
-            // A seed may be larger than what a JavaScript number holds exactly.
-            .serialize(&serde_wasm_bindgen::Serializer::new().serialize_large_number_types_as_bigints(true))?;
+        let text = JsValue::from(serde_json::to_string(command).map_err(|error| error.to_string())?);
+        let Some(file) = file else { return handle.worker.post_message(&text) };
+        let message = js_sys::Object::new();
+        js_sys::Reflect::set(&message, &JsValue::from_str("command"), &text)?;
+        js_sys::Reflect::set(&message, &JsValue::from_str("file"), file)?;
         handle.worker.post_message(&message)
+    }
+
+    /// Looks after the worker for as long as the page lives.
+    fn watch(&self, ctx: Ctx) {
+        if self.0.watched.replace(true) {
+            return;
+        }
+        let engine = self.clone();
+        let look = move || engine.look(ctx);
+        let _ = set_interval_with_handle(look, std::time::Duration::from_millis(LOOK_MS));
+    }
+
+    fn look(&self, ctx: Ctx) {
+        let ready = ctx.state.with_untracked(|s| s.phase == Phase::Ready);
+        if self.0.heard.replace(false) || !ready {
+            return self.0.silent.set(0);
+        }
+        self.0.silent.set(self.0.silent.get() + 1);
+        let loading = ctx.state.with_untracked(|s| *s.model() == ModelState::Loading);
+        let patience = if loading { LOADING_PATIENCE } else { PATIENCE };
+        if self.0.silent.get() >= patience {
+            self.crashed(ctx, "it does not answer any more");
+        } else {
+            ctx.send(Command::Measure { ask: 0 });
+        }
     }
 
     /// After a crash: a new worker, or none when it crashed too often.
@@ -103,14 +145,16 @@ fn spawn(ctx: Ctx) -> Result<Handle, JsValue> {
     let record = record_list();
     let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
         let data = message.data();
+        ctx.engine.with_value(|engine| engine.0.heard.set(true));
         if let Some(reason) = boot_failure(&data) {
             ctx.engine.get_value().crashed(ctx, &reason);
             return;
         }
-        match serde_wasm_bindgen::from_value::<Event>(data) {
+        let text = data.as_string().unwrap_or_default();
+        match serde_json::from_str::<Event>(&text) {
             Ok(event) => {
                 if let Some(list) = &record {
-                    keep(list, &event);
+                    keep(list, &text);
                 }
                 ctx.receive(event);
             }
@@ -153,11 +197,8 @@ fn record_list() -> Option<js_sys::Array> {
 }
 
 /// Keeps a message as plain JSON data, as the recording's file has it.
-fn keep(list: &js_sys::Array, event: &Event) {
-    let entry = crate::recorded::Entry { t_ms: dom::now_ms(), event: event.clone() };
-    if let Ok(value) =
-        serde_json::to_string(&entry).map_err(|_| ()).and_then(|json| js_sys::JSON::parse(&json).map_err(|_| ()))
-    {
-        list.push(&value);
+fn keep(list: &js_sys::Array, text: &str) {
+    if let Ok(entry) = js_sys::JSON::parse(&format!("{{\"t_ms\":{},\"event\":{text}}}", dom::now_ms())) {
+        list.push(&entry);
     }
 }

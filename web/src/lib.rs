@@ -6,7 +6,7 @@
 //! | `run` | one burst of questions being answered, token by token |
 //! | `settings`, `url` | everything a person can set, and the same as a link |
 //! | `sliders`, `format`, `chart` | numbers as positions, as text and as drawings |
-//! | `burst`, `csv`, `recorded` | questions, the exported log, the recorded run |
+//! | `burst`, `csv`, `recorded`, `source` | questions, the exported log, the recorded run, names of models |
 //! | `training`, `plot` | training runs on the server, and their curves |
 //! | `panels` (browser only) | one file a panel |
 //! | `app`, `ctx`, `engine`, `player`, `server_only`, `training_link`, `api`, `dom` (browser only) | the frame around them and what drives them |
@@ -26,6 +26,7 @@ pub mod recorded;
 pub mod run;
 pub mod settings;
 pub mod sliders;
+pub mod source;
 pub mod state;
 pub mod training;
 pub mod url;

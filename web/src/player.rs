@@ -35,7 +35,7 @@ pub fn start(ctx: Ctx) {
 /// Whether the model is on the device or on its way.
 fn coming(state: &State) -> bool {
     matches!(
-        state.compact(),
+        state.model(),
         ModelState::Cached | ModelState::Loading | ModelState::Ready { .. } | ModelState::Downloading { .. }
     )
 }

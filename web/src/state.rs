@@ -3,14 +3,21 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use client_core::protocol::VERSION;
+use client_core::protocol::engine::{ModelSource, Verdict};
 use client_core::protocol::manifest::ModelEntry;
 use client_core::protocol::worker::{AskMode, Command, Event, ModelState, ServerHealth, Tier, TierReport};
 use client_core::protocol::world::{PolicyBackend, WorldView};
 
 use crate::run::{Compared, Run, Status};
 
-/// Id of the model that runs in the tab.
+/// Id of the model that runs in the tab unless a person chooses another one.
 pub const COMPACT: &str = "compact";
+/// Where it comes from.
+#[must_use]
+pub fn compact_source() -> ModelSource {
+    ModelSource::Server { id: COMPACT.to_owned() }
+}
+
 /// Rows that the log keeps; the oldest go first.
 pub const LOG_CAPACITY: usize = 1_000;
 /// Notices on the screen; the oldest go first.
@@ -84,7 +91,7 @@ pub enum Route {
 }
 
 /// All of it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// The worker.
     pub phase: Phase,
@@ -96,6 +103,14 @@ pub struct State {
     pub models: Vec<ModelEntry>,
     /// State of each model in this tab.
     pub model_states: BTreeMap<String, ModelState>,
+    /// The model that a person chose, loaded or not.
+    pub source: ModelSource,
+    /// The context that a person chose for it, tokens; `None` for its own.
+    pub context: Option<u32>,
+    /// What it will take, or why that cannot be said; `None` while nobody has looked.
+    pub verdict: Option<Result<Verdict, String>>,
+    /// The ask that looks.
+    weighing: Option<u64>,
     /// The present slot.
     pub view: Option<WorldView>,
     /// Which policy code decides.
@@ -113,6 +128,31 @@ pub struct State {
     /// Newest last.
     pub notices: VecDeque<Notice>,
     last_id: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            phase: Phase::default(),
+            tier: None,
+            server: None,
+            models: Vec::new(),
+            model_states: BTreeMap::new(),
+            source: compact_source(),
+            context: None,
+            verdict: None,
+            weighing: None,
+            view: None,
+            backend: None,
+            backend_note: None,
+            backend_told: 0,
+            policies: BTreeMap::new(),
+            run: None,
+            log: VecDeque::new(),
+            notices: VecDeque::new(),
+            last_id: 0,
+        }
+    }
 }
 
 impl State {
@@ -137,24 +177,61 @@ impl State {
         self.notices.retain(|n| n.id != id);
     }
 
-    /// State of the tab's own model.
+    /// State of the chosen model.
     #[must_use]
-    pub fn compact(&self) -> &ModelState {
-        self.model_states.get(COMPACT).unwrap_or(&ModelState::Absent)
+    pub fn model(&self) -> &ModelState {
+        self.model_states.get(&self.source.id()).unwrap_or(&ModelState::Absent)
     }
 
-    /// Manifest entry of the tab's own model.
+    /// Manifest entry of the chosen model, where the server offers it.
     #[must_use]
-    pub fn compact_entry(&self) -> Option<&ModelEntry> {
-        self.models.iter().find(|m| m.id == COMPACT)
+    pub fn entry(&self) -> Option<&ModelEntry> {
+        let ModelSource::Server { id } = &self.source else { return None };
+        self.models.iter().find(|m| m.id == *id)
     }
 
-    /// Whether the tab's own model can answer.
+    /// Size of the chosen model's file, where it is known.
+    #[must_use]
+    pub fn model_bytes(&self) -> Option<u64> {
+        let weighed = || self.verdict.as_ref()?.as_ref().ok().map(|verdict| verdict.file_bytes);
+        self.entry().map(|entry| entry.bytes).or_else(weighed)
+    }
+
+    /// Name of the chosen model.
+    #[must_use]
+    pub fn model_name(&self) -> String {
+        match (self.entry(), &self.source) {
+            (Some(entry), _) => entry.name.clone(),
+            (None, ModelSource::Server { .. }) => "Compact model".to_owned(),
+            (None, source) => crate::source::name(source).to_owned(),
+        }
+    }
+
+    /// Chooses a model; what is in memory stays until the new one is loaded.
+    pub fn choose(&mut self, source: ModelSource) {
+        self.source = source;
+        self.verdict = None;
+    }
+
+    /// Asks what the chosen model will take.
+    pub fn weigh(&mut self) -> Command {
+        let ask = self.next_id();
+        self.weighing = Some(ask);
+        Command::Weigh { ask, source: self.source.clone(), context: self.context }
+    }
+
+    /// Asks for the chosen model to be loaded.
+    #[must_use]
+    pub fn load(&self) -> Command {
+        Command::LoadModel { source: self.source.clone(), context: self.context }
+    }
+
+    /// Whether a model of this tab's can answer.
     #[must_use]
     pub fn device_ready(&self) -> bool {
         self.phase == Phase::Ready
             && self.tier.as_ref().is_some_and(|t| t.tier != Tier::ServerOnly)
-            && matches!(self.compact(), ModelState::Ready { .. })
+            && self.model_states.values().any(|state| matches!(state, ModelState::Ready { .. }))
     }
 
     /// Whether a burst is being answered.
@@ -196,7 +273,7 @@ impl State {
             && self.backend != Some(PolicyBackend::BurnWgpu)
             && self.backend_note.is_none()
             && !self.busy()
-            && !matches!(self.compact(), ModelState::Downloading { .. } | ModelState::Loading)
+            && !matches!(self.model(), ModelState::Downloading { .. } | ModelState::Loading)
     }
 
     /// The worker died. What was written stays.
@@ -208,6 +285,7 @@ impl State {
         };
         self.phase = if again { Phase::Starting } else { Phase::Absent(reason.to_owned()) };
         self.model_states.clear();
+        self.verdict = None;
         self.backend = None;
         self.backend_note = None;
         self.policies.clear();
@@ -260,6 +338,14 @@ impl State {
                     return self.load_if_cached(&id);
                 }
             }
+            Event::Weighed { ask, verdict } => {
+                if self.weighing == Some(ask) {
+                    self.verdict = Some(Ok(verdict));
+                }
+            }
+            Event::Failed { ask: Some(ask), message } if self.weighing == Some(ask) => {
+                self.verdict = Some(Err(message));
+            }
             Event::PolicyBackend { backend, note } => {
                 if let Some(note) = &note {
                     self.notify(Kind::Info, note.clone());
@@ -291,15 +377,24 @@ impl State {
                     row.compared = Some(Compared { accuracy, hallucination });
                 }
             }
-            Event::Failed { .. } | Event::Plan { .. } | Event::Token { .. } | Event::PromptDone { .. } => {}
+            // What this page never asks for is of no interest to it.
+            Event::Failed { .. }
+            | Event::Plan { .. }
+            | Event::Token { .. }
+            | Event::PromptDone { .. }
+            | Event::Text { .. }
+            | Event::Written { .. }
+            | Event::Embedded { .. }
+            | Event::Memory { .. } => {}
         }
         Vec::new()
     }
 
     fn load_if_cached(&self, id: &str) -> Vec<Effect> {
         let usable = self.tier.as_ref().is_some_and(|t| t.tier != Tier::ServerOnly);
-        if id == COMPACT && usable && self.compact() == &ModelState::Cached {
-            vec![Effect::Send(Command::LoadModel { id: id.to_owned() })]
+        let cached = self.model_states.get(COMPACT) == Some(&ModelState::Cached);
+        if id == COMPACT && usable && cached && self.source == compact_source() {
+            vec![Effect::Send(self.load())]
         } else {
             Vec::new()
         }
@@ -328,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_cached_model_is_loaded_whatever_comes_first() {
-        let load = vec![Effect::Send(Command::LoadModel { id: COMPACT.into() })];
+        let load = vec![Effect::Send(State::default().load())];
         let mut state = State::default();
         assert_eq!(state.apply(ready(tier(Tier::Cpu, false)), 0.0), []);
         assert_eq!(state.apply(model(ModelState::Cached), 0.0), load);
@@ -340,6 +435,28 @@ mod tests {
         let mut state = State::default();
         state.apply(ready(tier(Tier::ServerOnly, false)), 0.0);
         assert_eq!(state.apply(model(ModelState::Cached), 0.0), [], "no engine, no model");
+    }
+
+    #[test]
+    fn another_model_is_chosen_and_weighed() {
+        let mut state = State::default();
+        state.apply(ready(tier(Tier::Cpu, false)), 0.0);
+        state.apply(model(LOADED), 0.0);
+        let file = ModelSource::File { name: "mine.gguf".into() };
+        state.choose(file.clone());
+        assert!(state.device_ready(), "the one in memory still answers");
+        assert_eq!((state.model(), state.model_name().as_str()), (&ModelState::Absent, "mine.gguf"));
+        let Command::Weigh { ask: first, .. } = state.weigh() else { panic!("a question") };
+        let Command::Weigh { ask, source, .. } = state.weigh() else { panic!("a question") };
+        assert_eq!(source, file);
+        state.apply(Event::Failed { ask: Some(first), message: "Late.".into() }, 0.0);
+        assert_eq!(state.verdict, None, "only the last question counts");
+        state.notices.clear();
+        state.apply(Event::Failed { ask: Some(ask), message: "No model.".into() }, 0.0);
+        assert_eq!((state.verdict.clone(), state.notices.len()), (Some(Err("No model.".into())), 0));
+        state.apply(Event::Model { id: COMPACT.into(), state: ModelState::Cached }, 0.0);
+        state.apply(Event::Model { id: file.id(), state: LOADED }, 0.0);
+        assert!(state.device_ready() && matches!(state.model(), ModelState::Ready { .. }));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::build;
+use crate::npm;
 use crate::shell::{command, run, step};
 use crate::test::NATIVE;
 use crate::tools;
@@ -24,6 +25,7 @@ impl Playwright {
             build::page()?;
         }
         build::engine_check()?;
+        npm::package()?;
         step("The server for the browser tests");
         let mut server = vec!["test", "--no-run", "--quiet"];
         server.extend_from_slice(NATIVE);

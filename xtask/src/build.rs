@@ -21,10 +21,8 @@ pub fn page() -> Result<()> {
 pub fn engine_check() -> Result<()> {
     let tools = tools::ensure_wasm_tools()?;
     step("The engine's checks, as wasm");
-    // The worker's features, so that its dependencies are not compiled again.
-    let features = "js,llm-cpu,llm-gpu,policy-cpu";
     let mut cargo = vec!["build", "--release", "--target", "wasm32-unknown-unknown"];
-    cargo.extend(["--package", "client-core", "--bin", "engine_check", "--features", features]);
+    cargo.extend(["--package", "client-core", "--bin", "engine_check", "--features", WORKER_FEATURES]);
     run(command("cargo", &cargo))?;
     let wasm = target_folder()?.join("wasm32-unknown-unknown/release/engine_check.wasm");
     let wasm = wasm.to_string_lossy();
@@ -53,27 +51,64 @@ pub fn target_folder() -> Result<PathBuf> {
     Ok(folder.into())
 }
 
+/// Features of the engine worker, the same everywhere so that its dependencies are compiled once.
+const WORKER_FEATURES: &str = "js,llm-cpu,llm-gpu,policy-cpu";
+
+/// Builds the engine worker into a folder: worker.js and worker_bg.wasm, as trunk does for the page.
+pub fn worker(out: &Path) -> Result<()> {
+    let tools = tools::ensure_wasm_tools()?;
+    step("The engine worker, as wasm");
+    let mut cargo = vec!["build", "--release", "--target", "wasm32-unknown-unknown"];
+    cargo.extend(["--package", "client-core", "--bin", "worker", "--features", WORKER_FEATURES]);
+    run(command("cargo", &cargo))?;
+    let wasm = target_folder()?.join("wasm32-unknown-unknown/release/worker.wasm");
+    let (wasm, folder) = (wasm.to_string_lossy(), out.to_string_lossy());
+    run(tools.program("wasm-bindgen", &["--target", "no-modules", "--no-typescript", "--out-dir", &folder, &wasm])?)?;
+    let bound = out.join("worker_bg.wasm");
+    let bound = bound.to_string_lossy();
+    run(tools.program("wasm-opt", &["-O3", &bound, "-o", &bound])?)
+}
+
+/// Bytes of the page's own module, its script and its styles under brotli that a visitor may have to wait for.
+const PAGE_LIMIT: u64 = 400_000;
+
 /// Puts a brotli file beside each text and wasm file of dist/, which the server sends in its place: without them the first
 /// visitor would wait for the compression. Prints the sizes.
 pub fn compress() -> Result<()> {
     step("Compressing the page");
-    let mut files: Vec<_> =
-        std::fs::read_dir("dist").context("dist/ is missing")?.flatten().map(|e| e.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|ext| ["wasm", "js", "css", "html"].iter().any(|e| ext == *e)));
-    files.sort();
-    println!("{:<52} {:>12} {:>12}", "file", "bytes", "brotli");
-    for file in files {
-        let compressed = brotli(&file)?;
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        println!("{name:<52} {:>12} {:>12}", std::fs::metadata(&file)?.len(), std::fs::metadata(&compressed)?.len());
+    let sizes = print_sizes(Path::new("dist"))?;
+    // What is fetched before the engine is asked for: everything but the workers.
+    let is_page = |name: &str| !name.starts_with("worker") && !name.starts_with("policy_gpu");
+    let page: u64 = sizes.iter().filter(|(name, _)| is_page(name)).map(|(_, bytes)| bytes).sum();
+    println!("{:<52} {:>12} {page:>12}", "before the engine is asked for", "");
+    if page > PAGE_LIMIT {
+        eprintln!("  that is more than {PAGE_LIMIT} bytes");
     }
     Ok(())
 }
 
-/// Node has brotli built in, so that no further tool is needed.
+/// Compresses the text and wasm files of a folder, prints their sizes, and returns the compressed ones by name.
+pub fn print_sizes(folder: &Path) -> Result<Vec<(String, u64)>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("{} is missing", folder.display()))?;
+    let mut files: Vec<_> = entries.flatten().map(|e| e.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|ext| ["wasm", "js", "css", "html"].iter().any(|e| ext == *e)));
+    files.sort();
+    println!("{:<52} {:>12} {:>12}", "file", "bytes", "brotli");
+    let mut sizes = Vec::new();
+    for file in files {
+        let compressed = std::fs::metadata(brotli(&file)?)?.len();
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        println!("{name:<52} {:>12} {compressed:>12}", std::fs::metadata(&file)?.len());
+        sizes.push((name, compressed));
+    }
+    Ok(sizes)
+}
+
+/// Node has brotli built in, so that no further tool is needed. The window of 16 MiB is the largest that browsers take.
 fn brotli(file: &Path) -> Result<PathBuf> {
-    let script = "const z=require('zlib'),f=require('fs'),[,from,to]=process.argv;\
-                  f.writeFileSync(to,z.brotliCompressSync(f.readFileSync(from)))";
+    let script = "const z=require('zlib'),f=require('fs'),c=z.constants,[,from,to]=process.argv,b=f.readFileSync(from);\
+                  const params={[c.BROTLI_PARAM_LGWIN]:24,[c.BROTLI_PARAM_SIZE_HINT]:b.length};\
+                  f.writeFileSync(to,z.brotliCompressSync(b,{params}))";
     let mut compressed = file.as_os_str().to_owned();
     compressed.push(".br");
     let compressed = PathBuf::from(compressed);

@@ -4,6 +4,7 @@
 //! - [`tools`]: finds or installs what cargo does not bring: the wasm target, trunk, wasm-bindgen, wasm-opt, Chromium
 //! - [`build`]: the page and the server
 //! - [`kernels`]: the CPU kernels as wasm modules
+//! - [`npm`]: the client as a package
 //! - [`browser`]: Playwright over both
 //! - [`demo`], [`test`], [`bench`], [`control`]: one command each
 //! - [`shell`]: running programs and saying so
@@ -19,6 +20,7 @@ mod build;
 mod control;
 mod demo;
 mod kernels;
+mod npm;
 mod shell;
 mod test;
 mod tools;
@@ -46,6 +48,8 @@ enum Command {
     Page,
     /// Build the CPU kernels as wasm modules of their own (trunk calls this after each build of the page).
     Kernels(kernels::Args),
+    /// Build the client as an npm package into target/npm/tandem-client and print its sizes.
+    Npm,
     /// Install the build tools only.
     Setup,
 }
@@ -65,6 +69,7 @@ fn main() -> Result<()> {
             build::compress()
         }
         Command::Kernels(args) => kernels::build(&args),
+        Command::Npm => npm::package().map(drop),
         Command::Setup => tools::ensure_wasm_tools().map(drop),
     }
 }

@@ -1,11 +1,12 @@
 //! Getting a model file onto this device: resumable, verified, kept when there is room.
 //!
-//! A file is known by its SHA-256, also on the shelf: another version of a model can never be mixed into it. What has
-//! arrived of a cut or cancelled download stays on the shelf, and the next try asks the server for the rest with a range
-//! request. A server that sends the whole file all the same is simply started over with. Nothing is handed out before its
-//! hash agrees.
+//! A file is known by its SHA-256 where that is known, else by its address and version, also on the shelf: another version
+//! of a model can never be mixed into it. What has arrived of a cut or cancelled download stays on the shelf, and the next
+//! try asks the server for the rest with a range request. A server that sends the whole file all the same is simply
+//! started over with. Nothing is handed out before its hash agrees.
 //!
-//! A shelf that is full or not there is no failure: the file is then held in memory, and the caller says so.
+//! The bytes go to the shelf as they arrive and are not held in memory. A shelf that is full, not there, or emptied under
+//! way is no failure: the file is then held in memory, and the caller says so.
 //!
 //! Deliberately absent: fetch and file systems ([`Source`] and [`Shelf`] are passed in, so that all of this is tested
 //! natively), and unpacking: a GGUF file does not compress.
@@ -39,8 +40,10 @@ pub struct Wanted {
     pub url: String,
     /// Its size.
     pub bytes: u64,
-    /// Its SHA-256 in lower-case hex; also its name on the shelf.
-    pub sha256: String,
+    /// Its name on the shelf; no two versions share one.
+    pub name: String,
+    /// Its SHA-256 in lower-case hex; `None` where nobody tells.
+    pub sha256: Option<String>,
 }
 
 impl Wanted {
@@ -49,17 +52,48 @@ impl Wanted {
     /// # Errors
     /// An entry that names no file below `base_url`, or has no sound hash.
     pub fn from_entry(base_url: &str, entry: &ModelEntry) -> Result<Self, DownloadError> {
-        let sound_hash =
-            entry.sha256.len() == 64 && entry.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let sound_name = !entry.file.is_empty()
             && entry.file.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
             && !entry.file.starts_with('/')
             && !entry.file.split('/').any(|part| part == "..");
-        if !(sound_hash && sound_name) {
+        if !(is_sha256(&entry.sha256) && sound_name) {
             return Err(DownloadError::BadEntry(entry.id.clone()));
         }
-        Ok(Self { url: format!("{base_url}{}", entry.file), bytes: entry.bytes, sha256: entry.sha256.clone() })
+        let sha256 = entry.sha256.clone();
+        let url = format!("{base_url}{}", entry.file);
+        Ok(Self { url, bytes: entry.bytes, name: sha256.clone(), sha256: Some(sha256) })
     }
+
+    /// A file at an address of which its server says that it has `bytes` bytes and is of this `version` (an entity tag or a
+    /// date; empty where it says nothing).
+    #[must_use]
+    pub fn from_url(url: &str, bytes: u64, version: &str, sha256: Option<String>) -> Self {
+        let name = match &sha256 {
+            Some(sha256) => sha256.clone(),
+            None => format!("{}{bytes}-{}", url_prefix(url), short_hash(version)),
+        };
+        Self { url: url.to_owned(), bytes, name, sha256 }
+    }
+}
+
+/// What the shelf's names of all versions of a file at this address begin with. Never the beginning of a SHA-256.
+#[must_use]
+pub fn url_prefix(url: &str) -> String {
+    format!("url-{}-", short_hash(url))
+}
+
+/// Whether this is a SHA-256 in lower-case hex.
+#[must_use]
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn short_hash(text: &str) -> String {
+    hex(&Sha256::digest(text)).chars().take(16).collect()
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where bytes come from.
@@ -91,8 +125,10 @@ pub enum SourceError {
 /// Where files are kept on this device.
 #[async_trait(?Send)]
 pub trait Shelf {
-    /// What is there of a file, complete or not; `None` for nothing.
-    async fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, ShelfError>;
+    /// How much is there of a file, complete or not; `None` for nothing.
+    async fn size(&mut self, name: &str) -> Result<Option<u64>, ShelfError>;
+    /// `len` bytes of a file from byte `from` on; fewer where it ends.
+    async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, ShelfError>;
     /// Opens a file for writing behind its first `keep` bytes; what was behind them is gone.
     async fn begin(&mut self, name: &str, keep: u64) -> Result<(), ShelfError>;
     /// Writes at the end of the open file.
@@ -126,9 +162,10 @@ pub enum DownloadError {
     /// The server has no such file.
     #[error("the model file could not be fetched: {0}")]
     Refused(SourceError),
-    /// The bytes are not those that the manifest promises.
+    /// The bytes are not those that were promised.
     #[error(
-        "the model file is not the one that the server's manifest describes; reload the page, or tell the server's owner"
+        "the model file is not the one that the server promises (its size or checksum differs); reload the page, or \
+         tell the server's owner"
     )]
     Mismatch,
     /// Not enough memory for the file.
@@ -139,16 +176,16 @@ pub enum DownloadError {
     BadEntry(String),
 }
 
-/// A file whose hash agrees.
+/// A file whose hash agrees, as far as it was known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obtained {
-    /// All of it.
-    pub bytes: Vec<u8>,
+    /// All of it, where it is not on the shelf.
+    pub memory: Option<Vec<u8>>,
     /// Why it is not on the shelf; `None` when it is.
     pub not_kept: Option<ShelfError>,
 }
 
-/// Gets a file from the shelf, or what is missing of it from the source. `progress` is told how many bytes are here.
+/// Gets a file onto the shelf, or what is missing of it from the source. `progress` is told how many bytes are here.
 ///
 /// # Errors
 /// [`DownloadError`]; after [`DownloadError::Cancelled`] and [`DownloadError::Cut`] the shelf keeps what has arrived.
@@ -160,23 +197,29 @@ pub async fn obtain<S: Source, H: Shelf, C: Clock>(
     stop: &StopFlag,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Obtained, DownloadError> {
-    let mut file = Arriving::new(wanted)?;
-    match shelf.read(&wanted.sha256).await {
-        Ok(Some(bytes)) if bytes.len() as u64 <= wanted.bytes => file.take(bytes, clock).await,
+    let mut file = Arriving::new(wanted);
+    match shelf.size(&wanted.name).await {
+        Ok(Some(size)) if size <= wanted.bytes => file.take(size, shelf, clock).await,
         Ok(_) => {}
-        Err(error) => file.not_kept = Some(error),
+        Err(error) => file.into_memory(Vec::new(), error)?,
     }
-    let mut first_from = file.bytes.len();
-    progress(file.bytes.len() as u64);
+    let mut first_from = file.received;
+    progress(file.received);
     loop {
-        let result = fetch(wanted, source, shelf, clock, stop, &mut file, progress).await;
+        let result = fetch(source, shelf, clock, stop, &mut file, progress).await;
         shelf.end();
         result?;
+        // A browser may have emptied its storage meanwhile, without a word to who writes there.
+        if file.memory.is_none() && shelf.size(&wanted.name).await != Ok(Some(wanted.bytes)) {
+            file.restart();
+            file.into_memory(Vec::new(), ShelfError::Unavailable("what was stored has been cleared".to_owned()))?;
+            continue;
+        }
         if file.agrees() {
-            return Ok(Obtained { bytes: file.bytes, not_kept: file.not_kept });
+            return Ok(Obtained { memory: file.memory, not_kept: file.not_kept });
         }
         // The damage may lie in what was on the shelf before: once more from the start, and no further.
-        let _ = shelf.delete(&wanted.sha256).await;
+        let _ = shelf.delete(&wanted.name).await;
         if first_from == 0 {
             return Err(DownloadError::Mismatch);
         }
@@ -187,25 +230,24 @@ pub async fn obtain<S: Source, H: Shelf, C: Clock>(
 
 /// Fetches until the file has its full length.
 async fn fetch<S: Source, H: Shelf, C: Clock>(
-    wanted: &Wanted,
     source: &S,
     shelf: &mut H,
     clock: &C,
     stop: &StopFlag,
-    file: &mut Arriving,
+    file: &mut Arriving<'_>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), DownloadError> {
     let mut barren = 0;
-    while (file.bytes.len() as u64) < wanted.bytes {
-        let before = file.bytes.len();
-        let one_try = unless_stopped(stop, one_try(wanted, source, shelf, clock, file, progress)).await;
+    while file.received < file.wanted.bytes {
+        let before = file.received;
+        let one_try = unless_stopped(stop, one_try(source, shelf, clock, file, progress)).await;
         let problem = match one_try.ok_or(DownloadError::Cancelled)? {
             Ok(()) => continue,
             Err(Trouble::Final(error)) => return Err(error),
             Err(Trouble::Cut(problem)) => problem,
         };
         shelf.end();
-        barren = if file.bytes.len() > before { 0 } else { barren + 1 };
+        barren = if file.received > before { 0 } else { barren + 1 };
         if barren >= MAX_BARREN_TRIES {
             return Err(DownloadError::Cut(problem));
         }
@@ -231,16 +273,22 @@ impl From<SourceError> for Trouble {
     }
 }
 
+impl From<DownloadError> for Trouble {
+    fn from(error: DownloadError) -> Self {
+        Self::Final(error)
+    }
+}
+
 async fn one_try<S: Source, H: Shelf, C: Clock>(
-    wanted: &Wanted,
     source: &S,
     shelf: &mut H,
     clock: &C,
-    file: &mut Arriving,
+    file: &mut Arriving<'_>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Trouble> {
     let silent = || Trouble::Cut(format!("nothing came for {SILENCE_LIMIT_S} seconds"));
-    let from = file.bytes.len() as u64;
+    let wanted = file.wanted;
+    let from = file.received;
     let opened = within(clock, SILENCE_LIMIT_S, source.open(&wanted.url, from)).await.ok_or_else(silent)??;
     if opened.begins_at != from {
         file.restart();
@@ -248,72 +296,111 @@ async fn one_try<S: Source, H: Shelf, C: Clock>(
             return Err(Trouble::Cut("the server sent another part than it was asked for".to_owned()));
         }
     }
-    if file.not_kept.is_none() {
-        file.not_kept = shelf.begin(&wanted.sha256, file.bytes.len() as u64).await.err();
+    if file.memory.is_none()
+        && let Err(error) = shelf.begin(&wanted.name, file.received).await
+    {
+        file.leave_shelf(shelf, error).await?;
     }
     let mut body = opened.body;
     while let Some(chunk) = within(clock, SILENCE_LIMIT_S, body.next()).await.ok_or_else(silent)? {
         let chunk = chunk?;
-        if (file.bytes.len() + chunk.len()) as u64 > wanted.bytes {
+        if file.received + chunk.len() as u64 > wanted.bytes {
             shelf.end();
-            let _ = shelf.delete(&wanted.sha256).await;
+            let _ = shelf.delete(&wanted.name).await;
             return Err(Trouble::Final(DownloadError::Mismatch));
         }
-        file.append(&chunk);
-        if file.not_kept.is_none()
+        if file.memory.is_none()
             && let Err(error) = shelf.append(&chunk)
         {
-            // A part that cannot grow is of no use and takes room.
-            file.not_kept = Some(error);
-            shelf.end();
-            let _ = shelf.delete(&wanted.sha256).await;
+            file.leave_shelf(shelf, error).await?;
         }
-        progress(file.bytes.len() as u64);
+        file.append(&chunk);
+        progress(file.received);
     }
-    if (file.bytes.len() as u64) < wanted.bytes {
+    if file.received < wanted.bytes {
         return Err(Trouble::Cut("the connection ended early".to_owned()));
     }
     Ok(())
 }
 
 /// A file on its way, hashed as it arrives.
-struct Arriving {
-    bytes: Vec<u8>,
+struct Arriving<'w> {
+    wanted: &'w Wanted,
+    received: u64,
     hash: Sha256,
-    sha256: String,
+    /// What has arrived, where the shelf does not have it.
+    memory: Option<Vec<u8>>,
     not_kept: Option<ShelfError>,
 }
 
-impl Arriving {
-    fn new(wanted: &Wanted) -> Result<Self, DownloadError> {
-        let mut bytes = Vec::new();
-        // The size comes from outside: a manifest that promises too much must not bring the tab down.
-        usize::try_from(wanted.bytes)
-            .ok()
-            .and_then(|size| bytes.try_reserve_exact(size).ok())
-            .ok_or(DownloadError::Memory(wanted.bytes))?;
-        Ok(Self { bytes, hash: Sha256::new(), sha256: wanted.sha256.clone(), not_kept: None })
+impl<'w> Arriving<'w> {
+    fn new(wanted: &'w Wanted) -> Self {
+        Self { wanted, received: 0, hash: Sha256::new(), memory: None, not_kept: None }
     }
 
-    async fn take<C: Clock>(&mut self, stored: Vec<u8>, clock: &C) {
-        for slice in stored.chunks(HASH_SLICE) {
-            self.append(slice);
+    /// Takes in what the shelf has: its length, and its part of the hash.
+    async fn take<H: Shelf, C: Clock>(&mut self, size: u64, shelf: &mut H, clock: &C) {
+        while self.received < size {
+            match shelf.read(&self.wanted.name, self.received, HASH_SLICE).await {
+                Ok(slice) if !slice.is_empty() => self.append(&slice),
+                // Another tab is writing it, or it is gone: as if it had not been there.
+                _ => return self.restart(),
+            }
             clock.sleep(0.0).await;
         }
     }
 
     fn append(&mut self, chunk: &[u8]) {
-        self.hash.update(chunk);
-        self.bytes.extend_from_slice(chunk);
+        if self.wanted.sha256.is_some() {
+            self.hash.update(chunk);
+        }
+        self.received += chunk.len() as u64;
+        if let Some(memory) = &mut self.memory {
+            memory.extend_from_slice(chunk);
+        }
     }
 
     fn restart(&mut self) {
-        self.bytes.clear();
+        self.received = 0;
         self.hash = Sha256::new();
+        if let Some(memory) = &mut self.memory {
+            memory.clear();
+        }
+    }
+
+    /// From now on in memory, where `part` is what has arrived before.
+    fn into_memory(&mut self, mut part: Vec<u8>, why: ShelfError) -> Result<(), DownloadError> {
+        // The size comes from outside: a server that promises too much must not bring the tab down.
+        usize::try_from(self.wanted.bytes)
+            .ok()
+            .and_then(|size| part.try_reserve_exact(size.saturating_sub(part.len())).ok())
+            .ok_or(DownloadError::Memory(self.wanted.bytes))?;
+        self.not_kept = Some(why);
+        self.memory = Some(part);
+        Ok(())
+    }
+
+    /// The shelf does not take any more: what it has comes back, and is removed there. A part that cannot grow is of no use
+    /// and takes room.
+    async fn leave_shelf<H: Shelf>(&mut self, shelf: &mut H, why: ShelfError) -> Result<(), Trouble> {
+        shelf.end();
+        let length = usize::try_from(self.received).map_err(|_| DownloadError::Memory(self.wanted.bytes))?;
+        let part = if length == 0 { Ok(Vec::new()) } else { shelf.read(&self.wanted.name, 0, length).await };
+        let removable = !matches!(why, ShelfError::Unavailable(_));
+        if removable {
+            let _ = shelf.delete(&self.wanted.name).await;
+        }
+        match part {
+            Ok(part) if part.len() == length => Ok(self.into_memory(part, why)?),
+            _ => {
+                self.restart();
+                self.into_memory(Vec::new(), why)?;
+                Err(Trouble::Cut("what was stored is gone".to_owned()))
+            }
+        }
     }
 
     fn agrees(&self) -> bool {
-        let digest = self.hash.clone().finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>() == self.sha256
+        self.wanted.sha256.as_ref().is_none_or(|sha256| hex(&self.hash.clone().finalize()) == *sha256)
     }
 }

@@ -17,8 +17,9 @@ fn content() -> Vec<u8> {
 }
 
 fn wanted() -> Wanted {
-    let sha256 = Sha256::digest(content()).iter().map(|byte| format!("{byte:02x}")).collect();
-    Wanted { url: "http://server/models/m.gguf".to_owned(), bytes: SIZE as u64, sha256 }
+    let sha256 = hex(&Sha256::digest(content()));
+    let url = "http://server/models/m.gguf".to_owned();
+    Wanted { url, bytes: SIZE as u64, name: sha256.clone(), sha256: Some(sha256) }
 }
 
 /// What the source does at each opening; the last entry stays.
@@ -84,13 +85,21 @@ struct FakeShelf {
     open: Option<String>,
     room: Option<usize>,
     unavailable: bool,
+    /// Emptied by the browser once a file has this many bytes.
+    cleared_at: Option<usize>,
 }
 
 #[async_trait(?Send)]
 impl Shelf for FakeShelf {
-    async fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, ShelfError> {
+    async fn size(&mut self, name: &str) -> Result<Option<u64>, ShelfError> {
         self.check()?;
-        Ok(self.files.get(name).cloned())
+        Ok(self.files.get(name).map(|file| file.len() as u64))
+    }
+
+    async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, ShelfError> {
+        self.check()?;
+        let file = self.files.get(name).ok_or_else(|| ShelfError::Unavailable("gone".to_owned()))?;
+        Ok(file.iter().skip(from as usize).take(len).copied().collect())
     }
 
     async fn begin(&mut self, name: &str, keep: u64) -> Result<(), ShelfError> {
@@ -102,7 +111,13 @@ impl Shelf for FakeShelf {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), ShelfError> {
-        let file = self.files.get_mut(self.open.as_ref().expect("a file is open")).expect("it exists");
+        let name = self.open.clone().expect("a file is open");
+        if self.cleared_at.is_some_and(|at| self.files.get(&name).is_some_and(|file| file.len() >= at)) {
+            self.cleared_at = None;
+            self.files.clear();
+        }
+        // What is written into a file that is gone is gone too, and nobody says so.
+        let Some(file) = self.files.get_mut(&name) else { return Ok(()) };
         if self.room.is_some_and(|room| file.len() + bytes.len() > room) {
             return Err(ShelfError::Full);
         }
@@ -127,11 +142,11 @@ impl FakeShelf {
     }
 
     fn with(part: &[u8]) -> Self {
-        Self { files: [(wanted().sha256, part.to_vec())].into(), ..Self::default() }
+        Self { files: [(wanted().name, part.to_vec())].into(), ..Self::default() }
     }
 
     fn stored(&self) -> Option<usize> {
-        self.files.get(&wanted().sha256).map(Vec::len)
+        self.files.get(&wanted().name).map(Vec::len)
     }
 }
 
@@ -142,6 +157,10 @@ struct Seen {
 }
 
 fn play(shelf: &mut FakeShelf, script: &[Serve], stop_at_s: Option<f64>) -> Seen {
+    play_for(&wanted(), shelf, script, stop_at_s)
+}
+
+fn play_for(wanted: &Wanted, shelf: &mut FakeShelf, script: &[Serve], stop_at_s: Option<f64>) -> Seen {
     let clock = FakeClock::default();
     let source =
         FakeSource { script: RefCell::new(script.to_vec()), opened_from: RefCell::default(), clock: clock.clone() };
@@ -154,16 +173,18 @@ fn play(shelf: &mut FakeShelf, script: &[Serve], stop_at_s: Option<f64>) -> Seen
                 stop.stop();
             }
         };
-        let wanted = wanted();
         let mut note = |received| progress.push(received);
-        join(obtain(&wanted, &source, shelf, &clock, &stop, &mut note), stopper).await.0
+        join(obtain(wanted, &source, shelf, &clock, &stop, &mut note), stopper).await.0
     });
     assert_eq!(shelf.open, None, "the file was closed");
+    if result == whole() {
+        assert_eq!(shelf.files.get(&wanted.name), Some(&content()), "all of it is on the shelf");
+    }
     Seen { result, opened_from: source.opened_from.into_inner(), progress }
 }
 
 fn whole() -> Result<Obtained, DownloadError> {
-    Ok(Obtained { bytes: content(), not_kept: None })
+    Ok(Obtained { memory: None, not_kept: None })
 }
 
 #[test]
@@ -229,7 +250,7 @@ fn a_full_or_missing_shelf_means_memory() {
     let unavailable = ShelfError::Unavailable("no OPFS".to_owned());
     for (mut shelf, why) in [(full, ShelfError::Full), (missing, unavailable)] {
         let seen = play(&mut shelf, &[Serve::Cut(600), Serve::Rest], None);
-        assert_eq!(seen.result, Ok(Obtained { bytes: content(), not_kept: Some(why) }));
+        assert_eq!(seen.result, Ok(Obtained { memory: Some(content()), not_kept: Some(why) }));
         assert_eq!((shelf.stored(), seen.opened_from), (None, vec![0, 600]));
     }
 }
@@ -255,6 +276,7 @@ fn entries_are_checked() {
         parameters: 0,
         quantisation: String::new(),
         context_length: 0,
+        cache_width: 0,
         accuracy: Accuracy::default(),
         hallucination: 0.0,
         licence: String::new(),
@@ -266,5 +288,34 @@ fn entries_are_checked() {
         assert!(Wanted::from_entry("http://s/models/", &entry(file, hash)).is_err(), "{file} {hash}");
     }
     let huge = Wanted { bytes: u64::MAX, ..wanted() };
-    assert!(matches!(Arriving::new(&huge), Err(DownloadError::Memory(_))));
+    let mut shelf = FakeShelf { unavailable: true, ..FakeShelf::default() };
+    let seen = play_for(&huge, &mut shelf, &[Serve::Rest], None);
+    assert_eq!(seen.result, Err(DownloadError::Memory(u64::MAX)));
+}
+
+#[test]
+fn storage_that_is_cleared_under_way_means_memory() {
+    for cleared_at in [100, 600] {
+        let mut shelf = FakeShelf { cleared_at: Some(cleared_at), ..FakeShelf::default() };
+        let seen = play(&mut shelf, &[Serve::Rest], None);
+        let obtained = seen.result.expect("a file");
+        assert_eq!(obtained.memory, Some(content()));
+        assert!(obtained.not_kept.is_some_and(|why| why.to_string().contains("cleared")));
+        assert_eq!(seen.opened_from, [0, 0]);
+    }
+}
+
+#[test]
+fn a_file_without_a_known_hash_is_known_by_address_size_and_version() {
+    let of = |bytes, version| Wanted::from_url("http://elsewhere/m.gguf", bytes, version, None);
+    let file = of(SIZE as u64, "\"v1\"");
+    assert!(file.name.starts_with(&url_prefix("http://elsewhere/m.gguf")) && !is_sha256(&file.name));
+    assert!(file.name != of(SIZE as u64, "\"v2\"").name && file.name != of(1, "\"v1\"").name);
+    let mut shelf = FakeShelf::default();
+    let seen = play_for(&file, &mut shelf, &[Serve::Cut(300), Serve::Rest], None);
+    assert_eq!((seen.result, seen.opened_from), (whole(), vec![0, 300]));
+    let seen = play_for(&file, &mut shelf, &[Serve::Hang], None);
+    assert_eq!((seen.result, seen.opened_from.len()), (whole(), 0));
+    let known = Wanted::from_url("http://elsewhere/m.gguf", 5, "", wanted().sha256);
+    assert_eq!(known.name, wanted().name, "the same file from elsewhere");
 }

@@ -1,8 +1,23 @@
-//! Values across the worker's border, and JavaScript's errors in words.
+//! Values across the borders of the workers, and JavaScript's errors in words.
+//!
+//! Page and engine worker exchange texts (JSON): the page then needs one reader for what comes from the worker and from
+//! files, and a developer's page none at all. The two workers exchange structured clones, which carry bytes as they are.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::{JsCast, JsValue};
+
+use crate::protocol::worker::Command;
+
+/// A command as the page posts it: its text, or `{ command, file }` with the file that a person chose.
+///
+/// # Errors
+/// It is neither; says so in words.
+pub fn command_of(data: &JsValue) -> Result<(Command, Option<web_sys::Blob>), String> {
+    let text = data.as_string().or_else(|| property(data, "command")?.as_string()).ok_or("the message is no text")?;
+    let file = if data.is_object() { property(data, "file").and_then(|file| file.dyn_into().ok()) } else { None };
+    Ok((serde_json::from_str(&text).map_err(|error| error.to_string())?, file))
+}
 
 /// A value as a structured-clonable object.
 ///

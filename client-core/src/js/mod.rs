@@ -6,6 +6,7 @@
 //! | [`fetch`] | requests that are cancelled by dropping them |
 //! | `kernels` | the CPU forward pass as a module of its own, in the best build that the browser runs |
 //! | [`message`] | posting and receiving serde values, errors in words |
+//! | [`file`] | a model file, read piece by piece wherever it lies |
 //! | [`shelf`] | model files in the origin private file system |
 //! | [`transport`] | the server's API over fetch |
 //! | `worker` | the engine worker: commands in, events out |
@@ -17,6 +18,8 @@
 
 pub mod clock;
 pub mod fetch;
+#[cfg(feature = "llm")]
+pub mod file;
 #[cfg(feature = "llm-cpu")]
 pub mod kernels;
 pub mod message;

@@ -24,34 +24,41 @@ pub struct OpfsShelf {
 }
 
 impl OpfsShelf {
-    /// Bytes that are there of a file; 0 for none.
-    pub async fn size(&self, name: &str) -> u64 {
+    /// Bytes that are there of a file; 0 for none, and where nothing can be stored.
+    pub async fn stored(&self, name: &str) -> u64 {
         match self.file(name).await {
             Ok(Some(file)) => file.size() as u64,
             _ => 0,
         }
     }
 
-    /// Removes all files but these: versions of models that the server no longer offers.
-    pub async fn retain(&self, names: &[&str]) {
-        // Tidying up is not worth an error: what stays behind is removed the next time.
-        let Ok(folder) = folder().await else { return };
+    /// The names of all files; none where nothing can be stored.
+    pub async fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let Ok(folder) = folder().await else { return names };
         let keys: AsyncIterator = folder.keys();
-        let mut stale = Vec::new();
         while let Ok(promise) = keys.next() {
             let Ok(step) = JsFuture::from(promise).await else { break };
-            match property(&step, "value").and_then(|value| value.as_string()) {
-                Some(name) if !names.contains(&name.as_str()) => stale.push(name),
-                Some(_) => {}
-                None => break,
-            }
+            let Some(name) = property(&step, "value").and_then(|value| value.as_string()) else { break };
+            names.push(name);
         }
-        for name in stale {
-            let _ = JsFuture::from(folder.remove_entry(&name)).await;
+        names
+    }
+
+    /// Removes all files that this refuses. Tidying up is not worth an error: what stays behind is removed the next time.
+    pub async fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        for name in self.names().await {
+            if !keep(&name) {
+                let _ = self.delete(&name).await;
+            }
         }
     }
 
-    async fn file(&self, name: &str) -> Result<Option<File>, ShelfError> {
+    /// A file as the browser hands it out; `None` where there is none. Its content is read when it is asked for.
+    ///
+    /// # Errors
+    /// Nothing can be stored here.
+    pub async fn file(&self, name: &str) -> Result<Option<File>, ShelfError> {
         let folder = folder().await?;
         match JsFuture::from(folder.get_file_handle(name)).await {
             Ok(handle) => {
@@ -67,10 +74,16 @@ impl OpfsShelf {
 
 #[async_trait(?Send)]
 impl Shelf for OpfsShelf {
-    async fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, ShelfError> {
-        let Some(file) = self.file(name).await? else { return Ok(None) };
-        let buffer = JsFuture::from(file.array_buffer()).await.map_err(shelf_error)?;
-        Ok(Some(Uint8Array::new(buffer.unchecked_ref::<ArrayBuffer>()).to_vec()))
+    async fn size(&mut self, name: &str) -> Result<Option<u64>, ShelfError> {
+        Ok(self.file(name).await?.map(|file| file.size() as u64))
+    }
+
+    async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, ShelfError> {
+        let gone = || ShelfError::Unavailable("what was stored is gone".to_owned());
+        let file = self.file(name).await?.ok_or_else(gone)?;
+        let slice = file.slice_with_f64_and_f64(from as f64, from as f64 + len as f64).map_err(shelf_error)?;
+        let buffer = JsFuture::from(slice.array_buffer()).await.map_err(shelf_error)?;
+        Ok(Uint8Array::new(buffer.unchecked_ref::<ArrayBuffer>()).to_vec())
     }
 
     async fn begin(&mut self, name: &str, keep: u64) -> Result<(), ShelfError> {

@@ -11,17 +11,26 @@ use crate::offload::openai::{ChatDecoder, ChatRequest, error_message};
 use crate::offload::ports::{ChatStream, Transport, TransportError};
 use crate::protocol::similarity::{SimilarityRequest, SimilarityResponse};
 
-/// The server at a URL that ends in a slash.
+/// The server at a URL that ends in a slash; without one there is none.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
     base_url: String,
 }
 
 impl Server {
-    /// The server at `base_url`; a missing slash at the end is added.
+    /// The server at `base_url`; a missing slash at the end is added. An empty one means that there is none.
     #[must_use]
     pub fn at(base_url: &str) -> Self {
+        if base_url.is_empty() {
+            return Self::default();
+        }
         Self { base_url: format!("{}/", base_url.trim_end_matches('/')) }
+    }
+
+    /// Whether there is no server.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.base_url.is_empty()
     }
 
     /// The URL of something on the server, from its path without a slash at the beginning.

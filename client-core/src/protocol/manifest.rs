@@ -30,6 +30,9 @@ pub struct ModelEntry {
     pub quantisation: String,
     /// Longest prompt plus answer, in tokens.
     pub context_length: u32,
+    /// Numbers that the KV cache holds for a token, over all layers; 0 where the manifest does not say.
+    #[serde(default)]
+    pub cache_width: u32,
     /// Share of correct answers (eq. 23), each in 0..=1.
     pub accuracy: Accuracy,
     /// Share of unsupported sentences (eq. 24), in 0..=1.

@@ -1,6 +1,7 @@
 //! Wire types. Each lives here once, is plain data, and changes only together with [`VERSION`].
 //!
-//! - [`worker`]: page → worker commands and worker → page events (structured clone by serde-wasm-bindgen)
+//! - [`worker`]: page → worker commands and worker → page events, as JSON texts
+//! - [`engine`]: what both of them say about a model by itself
 //! - [`world`]: what both of them say about the simulated cell
 //! - [`manifest`]: the manifest under `/models`
 //! - [`health`]: the state of the server, under `/health`
@@ -9,6 +10,7 @@
 //!
 //! The OpenAI-compatible API keeps that API's own names and is typed where the server implements it.
 
+pub mod engine;
 pub mod health;
 pub mod manifest;
 pub mod runs;
@@ -17,4 +19,4 @@ pub mod worker;
 pub mod world;
 
 /// Version of the page ↔ worker messages; a page refuses a worker of another version (a stale cache) and reloads it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;

@@ -2,9 +2,13 @@
 //!
 //! The page sends [`Command`]s, the worker answers with [`Event`]s. Neither waits for the other: every long task reports
 //! progress as events and ends on its own cancel command.
+//!
+//! A message is one text: the JSON of a command or of an event. A command whose [`ModelSource`] is a file travels as
+//! `{ command, file }`, with the `Blob` beside the text.
 
 use serde::{Deserialize, Serialize};
 
+use super::engine::{Input, MemoryReport, ModelSource, Verdict, WriteOptions, WriteRecord};
 use super::manifest::ModelEntry;
 use super::world::{PolicyBackend, WorldSettings, WorldView};
 
@@ -16,23 +20,35 @@ pub enum Command {
     Init {
         /// [`super::VERSION`] of the page.
         version: u32,
-        /// Absolute URL of the server, with a slash at the end.
+        /// Absolute URL of the server, with a slash at the end; empty for none.
         base_url: String,
         /// Tier to use instead of the best one.
         tier: TierChoice,
         /// The world to start with.
         world: WorldSettings,
     },
+    /// Look at a model's header and at this device, and say what loading it would take. Answered by [`Event::Weighed`], or
+    /// by [`Event::Failed`] with the same number.
+    Weigh {
+        /// Chosen by the page, of the same numbers as asks.
+        ask: u64,
+        /// Which model.
+        source: ModelSource,
+        /// Tokens of context; `None` for the model's own.
+        context: Option<u32>,
+    },
     /// Download (or take from the cache), verify and load a model. Reports [`Event::Model`].
     LoadModel {
-        /// Id in the manifest.
-        id: String,
+        /// Which model.
+        source: ModelSource,
+        /// Tokens of context; `None` for the model's own.
+        context: Option<u32>,
     },
     /// Stop the download under way; what has arrived is kept for the next try.
     CancelLoad,
     /// Remove a model from the cache and from memory.
     DeleteModel {
-        /// Id in the manifest.
+        /// [`ModelSource::id`].
         id: String,
     },
     /// Change the world; answered by [`Event::World`].
@@ -71,6 +87,29 @@ pub enum Command {
         /// How.
         options: AskOptions,
     },
+    /// Let the model in memory write, without cell, policy and server. [`Event::Text`] brings the text, then
+    /// [`Event::Written`] or [`Event::Failed`] ends it.
+    Write {
+        /// Chosen by the page, of the same numbers as asks.
+        ask: u64,
+        /// What to continue.
+        input: Input,
+        /// How.
+        #[serde(default)]
+        options: WriteOptions,
+    },
+    /// Embed texts with the model in memory. Answered by [`Event::Embedded`].
+    Embed {
+        /// Chosen by the page, of the same numbers as asks.
+        ask: u64,
+        /// What to embed; none empty.
+        texts: Vec<String>,
+    },
+    /// Say what the engine occupies. Answered by [`Event::Memory`].
+    Measure {
+        /// Chosen by the page, of the same numbers as asks.
+        ask: u64,
+    },
     /// Stop an ask within one token, on both sides.
     Stop {
         /// Which one.
@@ -108,6 +147,7 @@ pub enum AskMode {
 
 /// How to answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AskOptions {
     /// Where.
     pub mode: AskMode,
@@ -182,9 +222,46 @@ pub enum Event {
         /// All of it.
         view: WorldView,
     },
+    /// The answer to [`Command::Weigh`].
+    Weighed {
+        /// Which ask.
+        ask: u64,
+        /// What loading would take.
+        verdict: Verdict,
+    },
+    /// Text of a [`Command::Write`].
+    Text {
+        /// Which ask.
+        ask: u64,
+        /// New text, whole UTF-8 characters.
+        text: String,
+    },
+    /// A [`Command::Write`] is over.
+    Written {
+        /// Which ask.
+        ask: u64,
+        /// What it took.
+        record: WriteRecord,
+    },
+    /// The answer to [`Command::Embed`].
+    Embedded {
+        /// Which ask.
+        ask: u64,
+        /// One vector a text: the mean of the final hidden states over all tokens, scaled to length 1; `[dim]`.
+        vectors: Vec<Vec<f32>>,
+        /// Tokens of all texts.
+        tokens: usize,
+    },
+    /// The answer to [`Command::Measure`].
+    Memory {
+        /// Which ask.
+        ask: u64,
+        /// What is occupied.
+        memory: MemoryReport,
+    },
     /// A model changed state.
     Model {
-        /// Id in the manifest.
+        /// [`ModelSource::id`].
         id: String,
         /// Its state.
         state: ModelState,

@@ -38,8 +38,9 @@ pub enum QosSource {
 
 /// Everything that the page can set about the world; also what a shared URL holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WorldSettings {
-    /// Number of devices K, 1 to 5; device 0 is the one that runs this page.
+    /// Number of devices K, 1 to 10; device 0 is the one that runs this page.
     pub users: usize,
     /// Seed of positions, fading, tasks and difficulty.
     pub seed: u64,

@@ -4,6 +4,8 @@ use crate::lm::manifest::{self, Accuracy, Entry};
 use crate::lm::{corpus, evaluate, tables};
 use anyhow::Context as _;
 use client_core::llm::Engine;
+use client_core::llm::config::ModelConfig;
+use client_core::llm::gguf::Gguf;
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 
@@ -44,6 +46,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let bytes = std::fs::read(&args.model).with_context(|| format!("cannot read {}", args.model.display()))?;
     let mut engine = Engine::from_gguf_cpu(&bytes)?;
     let info = engine.info();
+    let config = ModelConfig::from_gguf(&Gguf::parse(&bytes)?)?;
+    let cache_width = 2 * config.layers * config.kv_dim();
     let tables = match &args.tables {
         Some(dir) => tables::from_dir(dir)?,
         None => tables::embedded()?,
@@ -93,6 +97,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 parameters: info.parameters,
                 quantisation: info.quantisation.to_owned(),
                 context_length: info.context,
+                cache_width,
                 accuracy: Accuracy {
                     single_hop: round(report.single_hop.value()),
                     two_hop: round(report.two_hop.value()),

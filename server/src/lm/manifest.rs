@@ -31,6 +31,9 @@ pub struct Entry {
     pub quantisation: String,
     /// Longest context, tokens.
     pub context_length: usize,
+    /// Numbers that the KV cache holds for a token, over all layers.
+    #[serde(default)]
+    pub cache_width: usize,
     /// Eq. 23 on held-out questions.
     pub accuracy: Accuracy,
     /// Eq. 24.

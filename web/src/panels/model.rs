@@ -1,11 +1,17 @@
-//! The compact model: what it is, how big, where it is, and what can be done with it.
+//! The model of this tab: what it is, what it will take, where it is, and what can be done with it.
 
+use client_core::protocol::engine::{ModelSource, Verdict};
 use client_core::protocol::worker::{Command, ModelState, Tier};
+use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
+use wasm_bindgen::JsCast;
 
 use crate::ctx::ctx;
-use crate::state::{COMPACT, Phase, State};
-use crate::{chart, format};
+use crate::state::{Kind, Phase, State, compact_source};
+use crate::{chart, dom, format, source};
+
+/// Contexts that can be chosen, tokens.
+const CONTEXTS: [u32; 6] = [512, 1024, 2048, 4096, 8192, 32_768];
 
 /// State of the model as the page names it.
 fn name(state: &ModelState) -> &'static str {
@@ -37,9 +43,12 @@ fn sentence(state: &State) -> String {
     if matches!(state.phase, Phase::Absent(_)) {
         return "The engine does not run in this tab; the server answers.".into();
     }
-    let size = state.compact_entry().map_or_else(|| format::NA.to_owned(), |m| format::bytes(m.bytes));
-    match state.compact() {
-        ModelState::Absent => "Not on this device. It is downloaded once and kept.".into(),
+    let size = state.model_bytes().map_or_else(|| format::NA.to_owned(), format::bytes);
+    match state.model() {
+        ModelState::Absent => match state.source {
+            ModelSource::File { .. } => "On your disk, not in memory.".into(),
+            _ => "Not on this device. It is downloaded once and kept.".into(),
+        },
         ModelState::Partial { received, total } => {
             format!("{} of {} are here. The download can go on.", format::bytes(*received), format::bytes(*total))
         }
@@ -53,12 +62,45 @@ fn sentence(state: &State) -> String {
     }
 }
 
+/// What is known of the model itself.
+fn facts(state: &State) -> Option<String> {
+    #[expect(clippy::cast_precision_loss, reason = "a count for people")]
+    let count = |parameters: u64| format::si(parameters as f64, "");
+    if let Some(entry) = state.entry() {
+        return Some(format!(
+            "{} parameters · {} · {} right on one-fact questions, {} on two-fact ones",
+            count(entry.parameters),
+            entry.quantisation,
+            format::percent(entry.accuracy.single_hop),
+            format::percent(entry.accuracy.two_hop),
+        ));
+    }
+    let verdict = state.verdict.as_ref()?.as_ref().ok()?;
+    Some(format!("{} · {} parameters · {}", verdict.name, count(verdict.parameters), verdict.quantisation))
+}
+
+/// The verdict in a sentence.
+fn needs(verdict: &Verdict) -> String {
+    let memory = if verdict.tier == Tier::WebGpu { "GPU memory" } else { "WebAssembly memory" };
+    format!(
+        "{} · {} of {memory} with a context of {} tokens ({} weights, {} cache) · {} while loading",
+        match verdict.download_bytes {
+            0 => "Nothing to download".to_owned(),
+            bytes => format!("{} to download", format::bytes(bytes)),
+        },
+        format::bytes(verdict.weight_bytes + verdict.cache_bytes),
+        verdict.context,
+        format::bytes(verdict.weight_bytes),
+        format::bytes(verdict.cache_bytes),
+        format::bytes(verdict.load_bytes),
+    )
+}
+
 /// The panel.
 #[component]
 pub fn ModelPanel() -> impl IntoView {
     let ctx = ctx();
-    let state = Memo::new(move |_| ctx.state.with(|s| s.compact().clone()));
-    let entry = Memo::new(move |_| ctx.state.with(|s| s.compact_entry().cloned()));
+    let state = Memo::new(move |_| ctx.state.with(|s| s.model().clone()));
     let usable = Memo::new(move |_| {
         ctx.state.with(|s| s.phase == Phase::Ready && s.tier.as_ref().is_some_and(|t| t.tier != Tier::ServerOnly))
     });
@@ -71,36 +113,39 @@ pub fn ModelPanel() -> impl IntoView {
                 )
             })
     };
+    let own = Memo::new(move |_| ctx.state.with(|s| s.source == compact_source()));
     let load_label = move || {
-        let size = entry.with(|e| e.as_ref().map(|e| format::bytes(e.bytes)));
+        let size = ctx.state.with(State::model_bytes).map(format::bytes);
         let size = size.map_or_else(String::new, |size| format!(" ({size})"));
         state.with(|s| match s {
             ModelState::Partial { .. } => "Continue the download".to_owned(),
             ModelState::Cached => "Load".to_owned(),
             ModelState::Failed { .. } => format!("Try again{size}"),
-            _ => format!("Load the compact model{size}"),
+            _ if own.get() => format!("Load the compact model{size}"),
+            _ => format!("Load{size}"),
         })
     };
+    // Weighed anew whenever something changes that the verdict depends on.
+    let question = Memo::new(move |_| {
+        let settled = !state.with(|s| matches!(s, ModelState::Downloading { .. } | ModelState::Loading));
+        ctx.state.with(|s| {
+            (s.source.clone(), s.context, s.tier.as_ref().map(|t| t.tier), s.models.len(), usable.get() && settled)
+        })
+    });
+    Effect::new(move |_| {
+        if question.with(|(.., ready)| *ready) {
+            ctx.weigh();
+        }
+    });
     view! {
         <section class="panel model" id="model" aria-labelledby="model-title">
             <div class="model-text" data-testid="model-state" data-state=move || state.with(name)>
                 <h2 id="model-title">
                     <span class="swatch device" aria-hidden="true"></span>
-                    {move || entry.with(|e| e.as_ref().map_or("Compact model".to_owned(), |e| e.name.clone()))}
+                    {move || ctx.state.with(State::model_name)}
                 </h2>
                 <p class="model-state">{move || ctx.state.with(sentence)}</p>
-                <p class="model-facts">
-                    {move || entry.with(|e| e.as_ref().map(|e| {
-                        #[expect(clippy::cast_precision_loss, reason = "a count for people")]
-                        let parameters = format::si(e.parameters as f64, "");
-                        format!(
-                            "{parameters} parameters · {} · {} right on one-fact questions, {} on two-fact ones",
-                            e.quantisation,
-                            format::percent(e.accuracy.single_hop),
-                            format::percent(e.accuracy.two_hop),
-                        )
-                    }))}
-                </p>
+                <p class="model-facts">{move || ctx.state.with(facts)}</p>
                 <Show when=move || state.with(|s| progress(s).is_some())>
                     <div
                         class="progress"
@@ -113,6 +158,7 @@ pub fn ModelPanel() -> impl IntoView {
                         <div class="progress-bar" style:width=move || format!("{:.1}%", state.with(|s| progress(s).unwrap_or(0.0)))></div>
                     </div>
                 </Show>
+                {move || verdict_view(ctx.state.with(|s| s.verdict.clone()))}
             </div>
             <div class="model-buttons">
                 <Show when=can_load>
@@ -125,12 +171,114 @@ pub fn ModelPanel() -> impl IntoView {
                     <button
                         class="quiet"
                         data-testid="delete-model"
-                        on:click=move |_| ctx.send(Command::DeleteModel { id: COMPACT.to_owned() })
+                        on:click=move |_| ctx.send(Command::DeleteModel { id: ctx.state.with_untracked(|s| s.source.id()) })
                     >
                         "Delete"
                     </button>
                 </Show>
             </div>
+            <OtherModel own />
         </section>
     }
+}
+
+fn verdict_view(verdict: Option<Result<Verdict, String>>) -> AnyView {
+    let Some(verdict) = verdict else { return ().into_any() };
+    let (fits, lines) = match verdict {
+        Err(problem) => (false, vec![problem]),
+        Ok(verdict) => {
+            let mut lines = vec![needs(&verdict)];
+            lines.extend(verdict.remarks);
+            lines.extend(verdict.advice);
+            (verdict.fits, lines)
+        }
+    };
+    view! {
+        <ul class="model-verdict" class:refused=!fits data-testid="verdict" data-fits=fits.to_string()>
+            {lines.into_iter().map(|line| view! { <li>{line}</li> }).collect_view()}
+        </ul>
+    }
+    .into_any()
+}
+
+/// A model from elsewhere: an address, a hub's name, a file that is picked or dropped anywhere on the page.
+#[component]
+fn OtherModel(own: Memo<bool>) -> impl IntoView {
+    let ctx = ctx();
+    let address = NodeRef::<leptos::html::Input>::new();
+    let submit = move |event: SubmitEvent| {
+        event.prevent_default();
+        let text = address.get_untracked().map(|input| input.value()).unwrap_or_default();
+        match source::parse(&text) {
+            Ok(source) => ctx.choose(source, None),
+            Err(problem) => ctx.notify(Kind::Problem, problem),
+        }
+    };
+    let picked = move |event: leptos::ev::Event| {
+        let input: Option<web_sys::HtmlInputElement> = event.target().and_then(|target| target.dyn_into().ok());
+        let Some(input) = input else { return };
+        if let Some(file) = input.files().and_then(|files| files.get(0)) {
+            ctx.choose(ModelSource::File { name: file.name() }, Some(file));
+        }
+        // The same file can be picked again.
+        input.set_value("");
+    };
+    follow_drops(ctx);
+    view! {
+        <details class="more model-other">
+            <summary data-testid="other-model">"Another model"</summary>
+            <p class="muted">"Any GGUF file of a kind that the engine runs: drop it onto this page, pick it, or name its address."</p>
+            <form class="model-row" on:submit=submit>
+                <label class="field model-address">
+                    "Address, or organisation/repository/file.gguf"
+                    <input type="text" node_ref=address data-testid="model-address" spellcheck="false" autocomplete="off" />
+                </label>
+                <button data-testid="model-weigh">"Look"</button>
+            </form>
+            <div class="model-row">
+                <label class="field">
+                    "File"
+                    <input type="file" accept=".gguf" data-testid="model-file" on:change=picked />
+                </label>
+                <label class="field">
+                    "Context"
+                    <select
+                        data-testid="model-context"
+                        on:change=move |event| ctx.state.update(|s| s.context = event_target_value(&event).parse().ok())
+                    >
+                        <option value="">"the model's own"</option>
+                        {CONTEXTS.map(|tokens| view! { <option value=tokens.to_string()>{format!("{tokens} tokens")}</option> })}
+                    </select>
+                </label>
+                <Show when=move || !own.get()>
+                    <button class="quiet" data-testid="own-model" on:click=move |_| ctx.choose(compact_source(), None)>
+                        "Back to the compact model"
+                    </button>
+                </Show>
+            </div>
+        </details>
+    }
+}
+
+/// Takes files that are dropped anywhere on the page.
+fn follow_drops(ctx: crate::ctx::Ctx) {
+    // Without this the browser opens the file in place of the page.
+    let _ = window_event_listener(leptos::ev::dragover, |event| {
+        if dom::carries_files(&event) {
+            event.prevent_default();
+        }
+    });
+    let _ = window_event_listener(leptos::ev::drop, move |event| {
+        if !dom::carries_files(&event) {
+            return;
+        }
+        event.prevent_default();
+        let file = event.data_transfer().and_then(|data| data.files()).and_then(|files| files.get(0));
+        let Some(file) = file else { return };
+        if file.name().ends_with(".gguf") {
+            ctx.choose(ModelSource::File { name: file.name() }, Some(file));
+        } else {
+            ctx.notify(Kind::Problem, format!("{} is no GGUF file (its name does not end in .gguf).", file.name()));
+        }
+    });
 }

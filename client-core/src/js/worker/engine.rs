@@ -6,75 +6,64 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use super::{Hub, tier};
-use crate::download::Shelf;
+use crate::js::file::ModelFile;
 use crate::js::kernels::{Kernels, RemoteBackend};
-use crate::js::shelf::OpfsShelf;
-use crate::llm::gguf::Gguf;
-use crate::llm::gpu::GpuContext;
+use crate::llm::backend::Backend;
+use crate::llm::gguf::{Gguf, Value};
+use crate::llm::gpu::{GpuBackend, GpuContext};
+use crate::llm::template::ChatTemplate;
 use crate::llm::weights::ModelWeights;
-use crate::llm::{Engine, EngineError, cpu};
+use crate::llm::{Engine, EngineError, Tokenizer, cpu};
 use crate::offload::local::EnginePort;
 use crate::offload::ports::{Clock, LocalEngine, LocalError, LocalFinish};
 use crate::protocol::worker::{AskOptions, Event, ModelState, Tier, TierChoice};
 
-/// Where a model's bytes can be had again.
-pub(super) enum Origin {
-    /// On the shelf.
-    Shelf {
-        /// Its name there.
-        sha256: String,
-        /// Its length.
-        bytes: u64,
-    },
-    /// Only here: the shelf had no room.
-    Memory(Rc<Vec<u8>>),
-}
-
-impl Origin {
-    async fn bytes(&self) -> Result<Rc<Vec<u8>>, String> {
-        match self {
-            Self::Memory(bytes) => Ok(Rc::clone(bytes)),
-            Self::Shelf { sha256, bytes } => match OpfsShelf::default().read(sha256).await {
-                // It was verified when it was put there.
-                Ok(Some(file)) if file.len() as u64 == *bytes => Ok(Rc::new(file)),
-                Ok(_) => Err("the stored model is gone; load it again".to_owned()),
-                Err(error) => Err(error.to_string()),
-            },
-        }
-    }
-}
+/// Bytes of a number in the KV cache.
+const CACHE_NUMBER_BYTES: u64 = 4;
 
 /// A model in memory.
 pub(super) struct Loaded {
     id: String,
     engine: Engine,
     on_gpu: bool,
-    origin: Origin,
+    /// Where its bytes can be had again.
+    file: ModelFile,
+    context: Option<u32>,
+    /// Numbers that the KV cache holds for a token.
+    cache_width: u64,
 }
 
 impl Loaded {
-    /// Its id in the manifest.
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
-
-    pub(super) fn with_id(self, id: &str) -> Self {
-        Self { id: id.to_owned(), ..self }
-    }
-
     /// What its weights take.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.engine.info().weight_bytes
     }
+
+    /// What its KV cache takes when it is full.
+    pub(super) fn cache_bytes(&self) -> u64 {
+        self.cache_width * CACHE_NUMBER_BYTES * self.engine.info().context as u64
+    }
+
+    /// Whether both are in GPU memory.
+    pub(super) fn on_gpu(&self) -> bool {
+        self.on_gpu
+    }
+
+    pub(super) fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
 }
 
 /// Loads a model into the engine of the present tier; a GPU that refuses it is given up for the CPU.
-pub(super) async fn load(hub: &Hub, bytes: &[u8], origin: Origin) -> Result<Loaded, String> {
+pub(super) async fn load(hub: &Hub, id: &str, file: ModelFile, context: Option<u32>) -> Result<Loaded, String> {
+    let bytes = file.whole().await?;
     let gpu: Option<GpuContext> = hub.gpu.borrow().clone();
-    let problem = match gpu {
+    let loaded =
+        |(engine, cache_width), on_gpu, file| Loaded { id: id.to_owned(), engine, on_gpu, file, context, cache_width };
+    let problem = match &gpu {
         None => None,
-        Some(gpu) => match Engine::from_gguf_gpu(bytes, &gpu).await {
-            Ok(engine) => return Ok(Loaded { id: String::new(), engine, on_gpu: true, origin }),
+        Some(gpu) => match build(hub, &bytes, context, Some(gpu)).await {
+            Ok(built) => return Ok(loaded(built, true, file)),
             // A damaged file is damaged on the CPU too; let that path say so.
             Err(error) => Some(error.to_string()),
         },
@@ -84,28 +73,51 @@ pub(super) async fn load(hub: &Hub, bytes: &[u8], origin: Origin) -> Result<Load
     {
         return Err(format!("you chose WebGPU, but {problem}; choose the CPU"));
     }
-    let engine = hub.cpu_engine(bytes).await.map_err(|error| error.to_string())?;
+    let built = build(hub, &bytes, context, None).await.map_err(|error| error.to_string())?;
     if let Some(problem) = problem {
         hub.onto_cpu(&format!("The GPU could not take the model ({problem}), so the CPU computes."));
     }
-    Ok(Loaded { id: String::new(), engine, on_gpu: false, origin })
+    Ok(loaded(built, false, file))
+}
+
+/// An engine over a GGUF file, with a context of at most so many tokens; and the width of its KV cache.
+async fn build(
+    hub: &Hub,
+    bytes: &[u8],
+    context: Option<u32>,
+    gpu: Option<&GpuContext>,
+) -> Result<(Engine, u64), EngineError> {
+    let gguf = Gguf::parse(bytes)?;
+    let tokenizer = Tokenizer::from_gguf(&gguf)?;
+    let template = ChatTemplate::new(
+        gguf.get("tokenizer.chat_template").and_then(Value::as_str),
+        &tokenizer.special_text(tokenizer.bos()),
+        &tokenizer.special_text(tokenizer.eos()),
+    )?;
+    let mut weights = ModelWeights::from_gguf(&gguf)?;
+    let chosen = context.and_then(|context| usize::try_from(context).ok()).unwrap_or(usize::MAX);
+    weights.config.context = weights.config.context.min(chosen.max(1));
+    let cache_width = 2 * weights.config.layers as u64 * weights.config.kv_dim() as u64;
+    let backend: Box<dyn Backend> = match gpu {
+        Some(gpu) => Box::new(GpuBackend::new(gpu, &weights).await?),
+        None => hub.cpu_backend(&weights).await?,
+    };
+    Ok((Engine::from_parts(tokenizer, template, &weights, backend)?, cache_width))
 }
 
 impl Hub {
-    /// An engine on the CPU: small models in this module, large ones in the best build of the kernels that loads.
-    async fn cpu_engine(&self, bytes: &[u8]) -> Result<Engine, EngineError> {
-        let large = Gguf::parse(bytes).map_err(EngineError::from).and_then(|gguf| ModelWeights::from_gguf(&gguf));
-        if large.is_ok_and(|weights| cpu::Form::of(&weights) == cpu::Form::Stored)
+    /// The CPU's backend: small models in this module, large ones in the best build of the kernels that loads.
+    async fn cpu_backend(&self, weights: &ModelWeights<'_>) -> Result<Box<dyn Backend>, EngineError> {
+        if cpu::Form::of(weights) == cpu::Form::Stored
             && let Some(kernels) = self.kernels().await
         {
-            let device = format!("CPU, {}", kernels.build().name());
             if self.tier.borrow().tier == Tier::Cpu {
-                self.tier.borrow_mut().device = device;
+                self.tier.borrow_mut().device = format!("CPU, {}", kernels.build().name());
                 self.emit(Event::Tier { tier: self.tier.borrow().clone() });
             }
-            return Engine::from_gguf_onto(bytes, |weights| Ok(Box::new(RemoteBackend::new(&kernels, weights)?)));
+            return Ok(Box::new(RemoteBackend::new(&kernels, weights)?));
         }
-        Engine::from_gguf_cpu(bytes)
+        cpu::backend(weights)
     }
 
     /// The kernels' module; fetched when it is first needed.
@@ -164,8 +176,10 @@ impl LocalEngine for Writing<'_> {
             return Err(error.clone());
         }
         let failed = |problem: String| LocalError::new(format!("{error}, and the CPU could not take over: {problem}"));
-        let bytes = self.loaded.origin.bytes().await.map_err(failed)?;
-        self.loaded.engine = self.hub.cpu_engine(&bytes).await.map_err(|error| failed(error.to_string()))?;
+        let bytes = self.loaded.file.whole().await.map_err(failed)?;
+        let built =
+            build(self.hub, &bytes, self.loaded.context, None).await.map_err(|error| failed(error.to_string()))?;
+        self.loaded.engine = built.0;
         self.loaded.on_gpu = false;
         self.hub.onto_cpu(&format!("The CPU took over because {error}. Reload the page to try the GPU again."));
         let state = ModelState::Ready { memory_bytes: self.loaded.memory_bytes() };

@@ -35,6 +35,9 @@ impl Hub {
 
     /// Looks once, tells the page, and fetches what was missing when the server is back.
     pub(super) async fn check_server(self: &Rc<Self>) {
+        if self.server().is_none() {
+            return;
+        }
         let was_up = self.health.borrow().up;
         self.look_at_server().await;
         let server = self.health.borrow().clone();

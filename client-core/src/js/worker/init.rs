@@ -12,7 +12,7 @@ use crate::js::transport::Server;
 use crate::offload::run::within;
 use crate::protocol::VERSION;
 use crate::protocol::manifest::ModelManifest;
-use crate::protocol::worker::{Event, TierChoice};
+use crate::protocol::worker::{Event, ServerHealth, TierChoice};
 use crate::protocol::world::WorldSettings;
 
 /// The first view waits this long for the list of policies.
@@ -30,6 +30,15 @@ impl Hub {
             *self.tier.borrow_mut() = report;
             *self.gpu.borrow_mut() = gpu;
         };
+        if self.server().is_none() {
+            *self.health.borrow_mut() = ServerHealth {
+                problem: Some("the page was started without one".to_owned()),
+                ..ServerHealth::default()
+            };
+            greet.await;
+            self.show_world();
+            return self.ready();
+        }
         // A slow server must not keep the cell from the page; a quick one spares it a view without the policy.
         let policies = async {
             let fetched = within(&self.clock, PATIENCE_S, self.fetch_policy_manifest()).await;

@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | `init` | the greeting: what can run here, what the server has |
 //! | `tier` | choosing WebGPU, the CPU, or nothing |
-//! | `models` | download, load, delete |
+//! | `models` | finding, download, load, delete |
+//! | `weigh` | what a model would take, and what the engine does take |
 //! | `engine` | the loaded model as a [`LocalEngine`](crate::offload::ports::LocalEngine), from GPU to CPU when the GPU is lost |
 //! | `asks` | answering, stopping, comparing |
+//! | `write` | the model by itself: writing, embedding |
 //! | `world` | the simulated cell: changes one after the other, views out |
 //! | `policies` | the policy files and their two backends |
 //! | `health` | looking after the server |
@@ -21,7 +23,9 @@ mod init;
 mod models;
 mod policies;
 mod tier;
+mod weigh;
 mod world;
+mod write;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -29,16 +33,17 @@ use std::rc::Rc;
 
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
-use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
+use web_sys::{Blob, DedicatedWorkerGlobalScope, MessageEvent};
 
 use super::clock::BrowserClock;
 use super::kernels::Kernels;
-use super::message::{from_js, to_js};
+use super::message::command_of;
 use super::transport::Server;
 use crate::llm::gpu::GpuContext;
 use crate::offload::length::AnswerLength;
 use crate::offload::ports::Clock;
 use crate::offload::signal::StopFlag;
+use crate::protocol::engine::ModelSource;
 use crate::protocol::manifest::ModelManifest;
 use crate::protocol::worker::{Command, Event, ServerHealth, Tier, TierChoice, TierReport};
 
@@ -47,15 +52,14 @@ pub fn start() {
     console_error_panic_hook::set_once();
     let scope: DedicatedWorkerGlobalScope = js_sys::global().unchecked_into();
     let hub = Rc::new(Hub::new(scope.clone()));
-    let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
-        match from_js::<Command>(message.data()) {
-            Ok(command) => hub.handle(command),
+    let on_message =
+        Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| match command_of(&message.data()) {
+            Ok((command, file)) => hub.handle(command, file),
             Err(error) => {
                 let message = format!("The page and its engine are of different versions ({error}). Reload the page.");
                 hub.emit(Event::Failed { ask: None, message });
             }
-        }
-    });
+        });
     scope.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
     // It lives as long as the worker.
     on_message.forget();
@@ -112,14 +116,27 @@ impl Hub {
         }
     }
 
-    fn handle(self: &Rc<Self>, command: Command) {
-        self.last_command_s.set(self.clock.now_s());
+    fn handle(self: &Rc<Self>, command: Command, file: Option<Blob>) {
+        // A page that only listens for a sign of life wants nothing.
+        if !matches!(command, Command::Measure { .. }) {
+            self.last_command_s.set(self.clock.now_s());
+        }
         let hub = Rc::clone(self);
         match command {
             Command::Init { version: _, base_url, tier, world } => {
                 spawn_local(async move { hub.init(&base_url, tier, world).await });
             }
-            Command::LoadModel { id } => spawn_local(async move { hub.load_model(&id).await }),
+            Command::Weigh { ask, source, context } => {
+                self.remember(&source, file);
+                spawn_local(async move { hub.weigh(ask, &source, context).await });
+            }
+            Command::LoadModel { source, context } => {
+                self.remember(&source, file);
+                spawn_local(async move { hub.load_model(&source, context).await });
+            }
+            Command::Write { ask, input, options } => self.write(ask, input, options),
+            Command::Embed { ask, texts } => self.embed(ask, texts),
+            Command::Measure { ask } => spawn_local(async move { hub.measure(ask).await }),
             Command::CancelLoad => self.cancel_load(),
             Command::DeleteModel { id } => spawn_local(async move { hub.delete_model(&id).await }),
             Command::SetWorld { world } => self.change_world(world::Change::Set(Box::new(world))),
@@ -139,10 +156,16 @@ impl Hub {
         }
     }
 
+    fn remember(&self, source: &ModelSource, file: Option<Blob>) {
+        if let Some(file) = file {
+            self.models.choose(source, file);
+        }
+    }
+
     fn emit(&self, event: Event) {
-        match to_js(&event) {
+        match serde_json::to_string(&event) {
             // A page that is gone cannot be told.
-            Ok(message) => drop(self.scope.post_message(&message)),
+            Ok(message) => drop(self.scope.post_message(&message.into())),
             Err(error) => web_sys::console::error_1(&format!("an event could not be sent: {error}").into()),
         }
     }

@@ -221,6 +221,15 @@ impl<'a> Gguf<'a> {
     /// # Errors
     /// Any [`GgufError`]. When it succeeds, every tensor's bytes are inside the file, aligned, and no two overlap.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, GgufError> {
+        Self::parse_head(bytes, bytes.len())
+    }
+
+    /// Reads and checks the header of a file of `file_len` bytes, of which only the beginning is here. What
+    /// [`tensor`](Self::tensor) returns of data that is not here is `None`.
+    ///
+    /// # Errors
+    /// Any [`GgufError`]; [`GgufError::Truncated`] when the header goes on behind `bytes`.
+    pub fn parse_head(bytes: &'a [u8], file_len: usize) -> Result<Self, GgufError> {
         let mut cursor = Cursor { bytes, pos: 0 };
         if cursor.take(4, "the header").map_err(|_| GgufError::Magic)? != MAGIC {
             return Err(GgufError::Magic);
@@ -257,7 +266,7 @@ impl<'a> Gguf<'a> {
         let mut tensors = BTreeMap::new();
         for header in headers {
             let name = header.name;
-            let info = header.place(bytes.len(), data_start, alignment)?;
+            let info = header.place(file_len, data_start, alignment)?;
             if tensors.insert(name, info).is_some() {
                 return Err(GgufError::Duplicate(name.to_owned()));
             }

@@ -1,0 +1,166 @@
+//! What is said about a model and the engine by themselves: where a file comes from, what it will take, what is to be
+//! written or embedded, and what that took. No cell, no policy, no server.
+
+use serde::{Deserialize, Serialize};
+
+use super::worker::Tier;
+
+/// Where a model's file comes from. GGUF.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum ModelSource {
+    /// The server's manifest.
+    Server {
+        /// Id in the manifest.
+        id: String,
+    },
+    /// Any address that lets this page read it (CORS), the server's copies of a hub's files among them.
+    Url {
+        /// Absolute, or relative to the server.
+        url: String,
+        /// Lower-case hex SHA-256 to hold the file against, where it is known.
+        #[serde(default)]
+        sha256: Option<String>,
+    },
+    /// A file that a person chose. Its content travels beside the command.
+    File {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl ModelSource {
+    /// What [`super::worker::Event::Model`] calls the model: the manifest's id, the address, or `file:` and the name.
+    #[must_use]
+    pub fn id(&self) -> String {
+        match self {
+            Self::Server { id } => id.clone(),
+            Self::Url { url, .. } => url.clone(),
+            Self::File { name } => format!("file:{name}"),
+        }
+    }
+}
+
+/// What a model will take in this tab, said before it is loaded. Bytes are as close as the file's own header tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Name from the file.
+    pub name: String,
+    /// Number of parameters.
+    pub parameters: u64,
+    /// How most of the matrices are stored.
+    pub quantisation: String,
+    /// Size of the file.
+    pub file_bytes: u64,
+    /// What is still to be downloaded; 0 for a file that is on this device.
+    pub download_bytes: u64,
+    /// Where it will be computed.
+    pub tier: Tier,
+    /// The weights, in GPU memory or WebAssembly memory by `tier`.
+    pub weight_bytes: u64,
+    /// The KV cache with `context` tokens, in the same memory.
+    pub cache_bytes: u64,
+    /// WebAssembly memory at its highest, while the model is loaded.
+    pub load_bytes: u64,
+    /// The chosen context, tokens.
+    pub context: u32,
+    /// The longest context that the model was made for, tokens.
+    pub longest_context: u32,
+    /// Whether this tab can hold it.
+    pub fits: bool,
+    /// Whether the browser has room to keep the file for the next visit.
+    pub kept: bool,
+    /// What stands in the way or should be known, each a sentence.
+    pub remarks: Vec<String>,
+    /// What to choose instead, a sentence; `None` when nothing has to be chosen.
+    pub advice: Option<String>,
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// `system`, `user`, `assistant`, or what else the model's template knows.
+    pub role: String,
+    /// Its text.
+    pub content: String,
+}
+
+/// What is to be continued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// A conversation, through the model's chat template.
+    Chat(Vec<Turn>),
+    /// A text as it is.
+    Text(String),
+}
+
+/// How long and how freely to write.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WriteOptions {
+    /// Most tokens.
+    pub max_tokens: usize,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 0 is off.
+    pub top_k: usize,
+    /// 1 is off.
+    pub top_p: f32,
+    /// Seed of sampling.
+    pub seed: u64,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        Self { max_tokens: 128, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, stop: Vec::new() }
+    }
+}
+
+/// Why writing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finish {
+    /// The model ended its answer, or a stop text came up.
+    Stop,
+    /// `max_tokens` or the context was used up.
+    Length,
+    /// A person stopped it.
+    Cancelled,
+}
+
+/// What writing took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WriteRecord {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Those of them that the KV cache still held.
+    pub cached_tokens: usize,
+    /// Tokens written.
+    pub tokens: usize,
+    /// From the command to the first token.
+    pub ttft_s: f64,
+    /// From there to the last token.
+    pub decode_s: f64,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// What the engine occupies.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemoryReport {
+    /// The worker's WebAssembly memory; it never shrinks.
+    pub wasm_bytes: u64,
+    /// The model's weights; 0 without a model.
+    pub weight_bytes: u64,
+    /// The KV cache when it is full.
+    pub cache_bytes: u64,
+    /// Whether weights and cache are in GPU memory; else they are part of `wasm_bytes`.
+    pub on_gpu: bool,
+    /// What this origin has stored; `None` where the browser does not tell.
+    pub stored_bytes: Option<u64>,
+    /// What it may store in all; `None` where the browser does not tell.
+    pub quota_bytes: Option<u64>,
+}

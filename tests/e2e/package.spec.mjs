@@ -1,0 +1,212 @@
+// The npm package on pages without leptos: what it promises in its types, in Chromium.
+import { execFileSync } from "node:child_process";
+import fs from "node:fs";
+import http from "node:http";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test as base } from "@playwright/test";
+import { startTandem } from "./harness.mjs";
+
+const tests = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
+const root = path.resolve(tests, "..");
+const built = process.env.NPM_PACKAGE ?? path.join(root, "target/npm/tandem-client");
+const types = { ".js": "text/javascript", ".wasm": "application/wasm", ".html": "text/html" };
+
+/** The package's folder and the models, as some other site would serve them; with an empty page at /. */
+async function serve() {
+  const server = http.createServer((request, response) => {
+    const { pathname } = new URL(request.url, "http://localhost");
+    if (pathname === "/") return response.writeHead(200, { "content-type": "text/html" }).end("<title>a page</title>");
+    const file = pathname.startsWith("/models/")
+      ? path.join(root, "public/models", path.basename(pathname))
+      : path.join(built, path.normalize(pathname));
+    if (!file.startsWith(root) || !fs.existsSync(file)) return response.writeHead(404).end();
+    response.writeHead(200, {
+      "content-type": types[path.extname(file)] ?? "application/octet-stream",
+      "content-length": fs.statSync(file).size,
+    });
+    fs.createReadStream(file).pipe(response);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { url: `http://127.0.0.1:${server.address().port}/`, stop: () => server.close() };
+}
+
+const test = base.extend({
+  site: async ({ page }, use) => {
+    const site = await serve();
+    await page.goto(site.url);
+    await use(site);
+    site.stop();
+  },
+});
+
+test("types", () => {
+  execFileSync("npx", ["tsc", "-p", "types"], { cwd: tests, stdio: "pipe" });
+});
+
+test("the example page loads a model and answers", async ({ page, site }) => {
+  await page.goto(`${site.url}example/index.html?model=/models/full.gguf`);
+  await expect(page.locator("#tier")).toContainText(/Q8_0/, { timeout: 60_000 });
+  await page.getByRole("button", { name: "Ask" }).click();
+  await expect(page.locator("#answer")).toContainText("Nairobi");
+  expect(fs.readFileSync(path.join(built, "example/index.html"), "utf8").trim().split("\n").length).toBeLessThanOrEqual(30);
+});
+
+test("verdict, loading, writing, chat, embeddings, memory, files", async ({ page, site }) => {
+  const seen = await page.evaluate(async () => {
+    const { EdgeClient, EdgeError } = await import("/index.js");
+    const client = await EdgeClient.create({ tier: "cpu" });
+    const out = { tier: client.tier.tier };
+    out.early = await client.embed(["x"]).catch((error) => [error instanceof EdgeError, error.message]);
+    out.verdict = await client.inspect("/models/full.gguf", { context: 256 });
+    const progress = [];
+    out.loaded = await client.load("/models/full.gguf", { context: 256, onProgress: (p) => progress.push(p) });
+    const messages = [{ role: "user", content: "What is the capital of Kenya?" }];
+
+    const pieces = client.generate(messages, { maxTokens: 32 });
+    out.text = "";
+    let step;
+    while (!(step = await pieces.next()).done) out.text += step.value;
+    out.record = step.value;
+
+    const request = { model: "m", messages, temperature: 0, max_tokens: 32 };
+    out.whole = await client.chat.completions.create(request);
+    out.chunks = [];
+    for await (const chunk of await client.chat.completions.create({ ...request, stream: true, stream_options: { include_usage: true } }))
+      out.chunks.push(chunk);
+    out.tools = await client.chat.completions.create({ ...request, tools: [{}] }).catch((error) => error.code);
+    out.embeddings = await client.embeddings.create({ input: ["Nairobi is in Kenya.", "Nairobi is in Kenya.", "Helium"] });
+    out.memory = await client.memory();
+
+    const file = new File([await (await fetch("/models/full.gguf")).blob()], "mine.gguf");
+    out.file = await client.load(file);
+    out.model = client.model;
+    await client.delete("/models/full.gguf");
+    out.bad = await client.load(new Blob(["no model"])).catch((error) => [error.code, error.message]);
+    out.missing = await client.load("/models/none.gguf").catch((error) => [error.code, error.message]);
+    client.close();
+    out.closed = await client.embed(["x"]).catch((error) => error.code);
+    return out;
+  });
+  expect(seen.tier).toBe("cpu");
+  expect(seen.early).toEqual([true, expect.stringMatching(/no model is loaded/i)]);
+  expect(seen.verdict).toMatchObject({ fits: true, context: 256, longestContext: 512, fileBytes: 3_761_344, downloadBytes: 3_761_344, quantisation: "Q8_0" });
+  expect(seen.verdict.cacheBytes).toBe(256 * 1024 * 4);
+  expect(seen.loaded.memoryBytes).toBeGreaterThan(1_000_000);
+  expect(seen.text).toContain("Nairobi");
+  expect(seen.record).toMatchObject({ finish: "stop" });
+  expect(seen.record.tokens).toBeGreaterThan(1);
+  expect(seen.whole).toMatchObject({
+    object: "chat.completion",
+    model: "m",
+    choices: [{ index: 0, message: { role: "assistant", content: seen.text }, finish_reason: "stop" }],
+  });
+  expect(seen.whole.usage.total_tokens).toBe(seen.whole.usage.prompt_tokens + seen.whole.usage.completion_tokens);
+  expect(seen.chunks[0].choices[0].delta).toEqual({ role: "assistant", content: "" });
+  expect(seen.chunks.map((chunk) => chunk.choices[0]?.delta.content ?? "").join("")).toBe(seen.text);
+  expect(seen.chunks.at(-2).choices[0].finish_reason).toBe("stop");
+  expect(seen.chunks.at(-1)).toMatchObject({ choices: [], usage: seen.whole.usage });
+  expect(seen.tools).toBe("unsupported");
+  const [first, again, other] = seen.embeddings.data.map(({ embedding }) => embedding);
+  const dot = (a, b) => a.reduce((sum, value, n) => sum + value * b[n], 0);
+  expect(dot(first, first)).toBeCloseTo(1, 4);
+  expect(again).toEqual(first);
+  expect(dot(first, other)).toBeLessThan(0.999);
+  expect(seen.memory).toMatchObject({ onGpu: false, weightBytes: seen.loaded.memoryBytes, cacheBytes: 256 * 1024 * 4 });
+  expect(seen.memory.wasmBytes).toBeGreaterThan(1_000_000);
+  expect(seen.memory.storedBytes).toBeGreaterThan(3_000_000);
+  expect(seen.file.id).toBe("file:mine.gguf");
+  expect(seen.model).toBe("file:mine.gguf");
+  expect(seen.bad).toEqual(["failed", expect.stringMatching(/GGUF/)]);
+  expect(seen.missing).toEqual(["failed", expect.stringMatching(/404/)]);
+  expect(seen.closed).toBe("closed");
+});
+
+test("aborting ends a download and an answer, and the engine goes on", async ({ page, site }) => {
+  const seen = await page.evaluate(async () => {
+    const { EdgeClient } = await import("/index.js");
+    const client = await EdgeClient.create({ tier: "cpu" });
+    const out = {};
+    const before = AbortSignal.abort();
+    out.before = await client.load("/models/full.gguf", { signal: before }).catch((error) => error.name);
+    await client.load("/models/full.gguf");
+    const messages = [{ role: "user", content: "Tell me about Kenya." }];
+    const abort = new AbortController();
+    out.pieces = 0;
+    try {
+      for await (const _ of client.generate(messages, { maxTokens: 400, signal: abort.signal })) if ((out.pieces += 1) === 3) abort.abort();
+    } catch (error) {
+      out.during = error.name;
+    }
+    // Leaving the loop stops it too: the next answer need not wait for 400 tokens.
+    for await (const _ of client.generate(messages, { maxTokens: 400 })) break;
+    let text = "";
+    for await (const piece of client.generate([{ role: "user", content: "What is the capital of Kenya?" }])) text += piece;
+    out.text = text;
+    return out;
+  });
+  expect(seen.before).toBe("AbortError");
+  expect(seen.during).toBe("AbortError");
+  expect(seen.pieces).toBeLessThan(20);
+  expect(seen.text).toContain("Nairobi");
+});
+
+test("WebGPU writes the same as the CPU", async ({ page, site }) => {
+  const texts = await page.evaluate(async () => {
+    const { EdgeClient } = await import("/index.js");
+    const texts = [];
+    for (const tier of ["cpu", "web-gpu"]) {
+      const client = await EdgeClient.create({ tier });
+      await client.load("/models/compact.gguf");
+      let text = `${client.tier.tier}:`;
+      for await (const piece of client.generate([{ role: "user", content: "What is the capital of Kenya?" }])) text += piece;
+      texts.push(text);
+      client.close();
+    }
+    return texts;
+  });
+  expect(texts[0].length).toBeGreaterThan(8);
+  expect(texts[1].replace("web-gpu:", "cpu:")).toBe(texts[0]);
+});
+
+test("the offloading client shares an answer with the server", async ({ page, site }) => {
+  const tandem = await startTandem(["--cors-origin", "*"]);
+  const seen = await page.evaluate(async (server) => {
+    const { EdgeClient } = await import("/index.js");
+    const client = await EdgeClient.create({ server, tier: "cpu" });
+    const out = { models: client.models.map((model) => model.id), server: client.server.up };
+    await client.load("compact");
+    const prompts = ["What is the capital of Kenya?", "What is the capital of France?", "What is the currency of Japan?"];
+    for (const split of [0, 0.5, 1, "policy"]) {
+      const events = client.ask(prompts, { split, maxTokens: 24 });
+      let step;
+      while (!(step = await events.next()).done);
+      out[split] = step.value;
+    }
+    return out;
+  }, tandem.url);
+  await tandem.stop();
+  const writers = (result) => [...new Set(result.answers.flatMap((answer) => answer.parts.map((part) => part.origin)))].sort();
+  expect(seen.models).toEqual(["full", "compact"]);
+  expect(seen.server).toBe(true);
+  expect(writers(seen[0])).toEqual(["device"]);
+  expect(writers(seen[0.5])).toEqual(["device", "server"]);
+  expect(writers(seen[1])).toEqual(["server"]);
+  expect(seen[1].answers[0].text).toContain("Nairobi");
+  expect(seen.policy.record.alpha).toBeGreaterThan(0);
+  expect(seen[0.5].record).toMatchObject({ alpha: 0.5, prompts: 3 });
+});
+
+test("a dead worker is told, and a new client finds the stored model", async ({ page, site }) => {
+  const seen = await page.evaluate(async () => {
+    const { EdgeClient } = await import("/index.js");
+    const missing = await EdgeClient.create({ workerUrl: "/worker/none.js" }).catch((error) => error.code);
+    const first = await EdgeClient.create({ tier: "cpu" });
+    await first.load("/models/compact.gguf");
+    first.close();
+    const second = await EdgeClient.create({ tier: "cpu" });
+    const verdict = await second.inspect("/models/compact.gguf");
+    return { missing, downloadBytes: verdict.downloadBytes };
+  });
+  expect(seen).toEqual({ missing: "engine-lost", downloadBytes: 0 });
+});

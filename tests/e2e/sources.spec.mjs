@@ -1,0 +1,132 @@
+// Models from elsewhere: an address with CORS, a file that is picked or dropped, a hub behind the server; and the verdict
+// that comes before loading.
+import fs from "node:fs";
+import http from "node:http";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { ask, done, expect, open, origins, startTandem, test } from "./harness.mjs";
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+const compact = path.join(root, "public/models/compact.gguf");
+
+/** Another site with one model; `requests` is what it was asked for. */
+async function elsewhere({ cors = true } = {}) {
+  const bytes = fs.readFileSync(compact);
+  const requests = [];
+  const server = http.createServer((request, response) => {
+    requests.push({ url: request.url, range: request.headers.range, method: request.method });
+    const allow = cors ? { "access-control-allow-origin": "*", "access-control-allow-headers": "range" } : {};
+    if (request.method === "OPTIONS") return response.writeHead(204, allow).end();
+    if (!request.url.endsWith(".gguf")) return response.writeHead(404, allow).end();
+    const from = Number(request.headers.range?.match(/bytes=(\d+)-/)?.[1] ?? 0);
+    const range = from ? { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` } : {};
+    response.writeHead(from ? 206 : 200, { ...allow, ...range, "content-length": bytes.length - from, etag: '"v1"' });
+    response.end(bytes.subarray(from));
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { url: `http://127.0.0.1:${server.address().port}/`, requests, stop: () => server.close() };
+}
+
+async function look(page, address) {
+  const other = page.getByTestId("other-model");
+  if (!(await page.getByTestId("model-address").isVisible())) await other.click();
+  await page.getByTestId("model-address").fill(address);
+  await page.getByTestId("model-weigh").click();
+}
+
+async function answersAlone(page) {
+  await page.getByTestId("mode").selectOption("local-only");
+  await ask(page, "What is the capital of Kenya?");
+  await done(page);
+  expect(await origins(page)).toEqual(["device"]);
+}
+
+test("before loading, the page says what the model takes and that it fits", async ({ page, edge, problems }) => {
+  await open(page, edge.url);
+  const verdict = page.getByTestId("verdict");
+  await expect(verdict).toHaveAttribute("data-fits", "true");
+  await expect(verdict).toContainText(/461 kB to download .*context of 512 tokens/);
+  expect(edge.requests.filter((request) => request.url.endsWith(".gguf")), "nothing was fetched for that").toEqual([]);
+});
+
+test("a model from another address is weighed, loaded, and found again without its server", async ({ page, edge, problems }) => {
+  const site = await elsewhere();
+  await open(page, edge.url);
+  await look(page, `${site.url}m.gguf`);
+  await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
+  await expect(page.locator("#model-title")).toContainText("m.gguf");
+  const state = page.getByTestId("model-state");
+  await page.getByTestId("load-model").click();
+  await expect(state).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
+  await answersAlone(page);
+  site.stop();
+  await page.reload();
+  await expect(page.getByTestId("tier")).toHaveAttribute("data-tier", /web-gpu|cpu/);
+  await look(page, `${site.url}m.gguf`);
+  await page.getByTestId("load-model").click();
+  await expect(state).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
+  problems.length = 0;
+});
+
+test("an address that allows no other sites gets a clear word", async ({ page, edge }) => {
+  const site = await elsewhere({ cors: false });
+  await open(page, edge.url);
+  await look(page, `${site.url}m.gguf`);
+  await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "false");
+  await expect(page.getByTestId("verdict")).toContainText(/CORS/);
+  await look(page, "not an address");
+  await expect(page.getByTestId("notice").last()).toContainText(/https:/);
+  site.stop();
+});
+
+test("a picked file is read from the disk, and the compact model can come back", async ({ page, edge, problems }) => {
+  await open(page, edge.url);
+  await page.getByTestId("other-model").focus();
+  await page.keyboard.press("Enter");
+  await page.getByTestId("model-context").selectOption("512");
+  await page.getByTestId("model-file").setInputFiles(compact);
+  await expect(page.getByTestId("verdict")).toContainText(/Nothing to download/);
+  await page.getByTestId("load-model").click();
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
+  await answersAlone(page);
+  expect(edge.requests.filter((request) => request.url.endsWith(".gguf"))).toEqual([]);
+  await page.getByTestId("own-model").click();
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "absent");
+});
+
+test("a dropped file is weighed; one that is no model is refused", async ({ page, edge, problems }) => {
+  await open(page, edge.url);
+  const drop = async (name, bytes) => {
+    const transfer = await page.evaluateHandle(
+      ([name, bytes]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], name));
+        return data;
+      },
+      [name, [...bytes]],
+    );
+    await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
+  };
+  await drop("mine.gguf", fs.readFileSync(compact));
+  await expect(page.locator("#model-title")).toContainText("mine.gguf");
+  await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
+  await drop("damaged.gguf", Buffer.from("GGUFnonsense"));
+  await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "false");
+  await drop("notes.txt", Buffer.from("hello"));
+  await expect(page.getByTestId("notice").last()).toContainText(/GGUF/);
+});
+
+test("a hub's file comes through the server and stays in its cache", async ({ page }) => {
+  const site = await elsewhere();
+  const cache = fs.mkdtempSync(path.join(root, "target/hub-"));
+  const tandem = await startTandem(["--hub", site.url, "--hub-cache", cache]);
+  await open(page, tandem.url);
+  await look(page, "org/repo/m.gguf");
+  await page.getByTestId("load-model").click();
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
+  expect(site.requests.map((request) => request.url)).toEqual(["/org/repo/resolve/main/m.gguf"]);
+  expect(fs.statSync(path.join(cache, "org/repo/m.gguf")).size).toBe(fs.statSync(compact).size);
+  await tandem.stop();
+  site.stop();
+  fs.rmSync(cache, { recursive: true });
+});

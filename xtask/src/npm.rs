@@ -1,0 +1,62 @@
+//! `cargo xtask npm`: the client as an npm package, in target/npm/tandem-client.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::build;
+use crate::kernels;
+use crate::shell::step;
+use crate::tools;
+
+/// Where the package's own files are.
+const SOURCE: &str = "client-core/npm";
+/// What starts the engine worker; the page has the same.
+const BOOT: &str = "web/src/worker_boot.js";
+/// What starts a helper of the CPU kernels.
+const HELPER: &str = "web/src/kernels_worker.js";
+/// Most bytes of the worker's wasm under brotli.
+const WORKER_LIMIT: u64 = 1_200_000;
+
+/// Builds the package and prints its sizes. Returns its folder.
+pub fn package() -> Result<PathBuf> {
+    tools::require_node()?;
+    let out = build::target_folder()?.join("npm").join("tandem-client");
+    let worker = out.join("worker");
+    if out.exists() {
+        std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
+    }
+    std::fs::create_dir_all(&worker).with_context(|| format!("cannot make {}", worker.display()))?;
+    build::worker(&worker)?;
+    step("The package");
+    copy_folder(Path::new(SOURCE), &out)?;
+    copy(Path::new(BOOT), &worker.join("worker_boot.js"))?;
+    copy(Path::new(HELPER), &worker.join("kernels_worker.js"))?;
+    kernels::build(&kernels::Args { out: worker.clone() })?;
+    copy(Path::new("LICENSE"), &out.join("LICENSE"))?;
+    let manifest = out.join("package.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest)?)?;
+    json["version"] = env!("CARGO_PKG_VERSION").into();
+    std::fs::write(&manifest, serde_json::to_string_pretty(&json)? + "\n")?;
+    let sizes = build::print_sizes(&worker)?;
+    let wasm = sizes.iter().find(|(name, _)| name == "worker_bg.wasm").map_or(0, |(_, bytes)| *bytes);
+    if wasm > WORKER_LIMIT {
+        eprintln!("  worker_bg.wasm is larger than {WORKER_LIMIT} bytes under brotli");
+    }
+    println!("{}", out.display());
+    Ok(out)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::copy(from, to).map(drop).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let path = entry?.path();
+        let Some(name) = path.file_name() else { continue };
+        if path.is_dir() { copy_folder(&path, &to.join(name))? } else { copy(&path, &to.join(name))? }
+    }
+    Ok(())
+}
