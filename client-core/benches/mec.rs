@@ -1,8 +1,8 @@
 //! Slots a second on one core: `cargo bench -p client-core --bench mec`.
 
 use client_core::mec::{
-    BatchSlots, BatchTotals, MecParams, OracleEffort, QosKnowledge, StaticPolicy, UserDecision, UserOutcome, World,
-    evaluate,
+    BatchSlots, BatchTotals, MecParams, OracleEffort, QosKnowledge, StaticPolicy, UserDecision, UserOutcome, VecEnv,
+    World, evaluate,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::SeedableRng;
@@ -29,6 +29,19 @@ fn slots(c: &mut Criterion) {
             b.iter(|| policy.decide(world.physics(), black_box(world.slots()), &mut rng, &mut buffer));
         });
         group.bench_function(format!("oracle/k{users}"), |b| b.iter(|| world.optimum(OracleEffort::Usual)));
+    }
+    // What a learner steps: many cells with everything between two slots, episodes included.
+    let count = 64;
+    group.throughput(Throughput::Elements(count));
+    for users in [2, 5] {
+        let mut envs = VecEnv::new(MecParams::with_users(users), count as usize, 1);
+        let decisions = vec![UserDecision { alpha: 0.6, power_w: 1.0 }; count as usize * users];
+        group.bench_function(format!("environments/k{users}"), |b| {
+            b.iter(|| {
+                envs.step(black_box(&decisions));
+                envs.reset_truncated();
+            });
+        });
     }
     // Many slots at once.
     let count = 4096;

@@ -4,7 +4,7 @@ use client_core::mec::channel::{self, Position, Scatter};
 use client_core::mec::world::nth_seed;
 use client_core::mec::{
     Clairvoyant, MecParams, OracleEffort, Physics, QosKnowledge, Quality, ServerShare, StaticPolicy, UserDecision,
-    UserOutcome, UserSlot, Variant, VecEnv, World, evaluate, oracle, qos,
+    UserObservation, UserOutcome, UserSlot, Variant, VecEnv, World, evaluate, oracle, qos,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -298,7 +298,8 @@ fn worlds_go_on_from_a_snapshot_as_if_nothing_had_been() {
                 let decision = UserDecision { alpha: f64::from(slot % 4) / 3.0, power_w: 0.1 + f64::from(slot % 3) };
                 let rewards: Vec<f64> = envs.step(&[decision; 6]).iter().map(|r| r.totals.reward).collect();
                 envs.reset_truncated();
-                let seen: Vec<_> = envs.worlds().iter().map(World::observation).collect();
+                let mut seen = vec![UserObservation::default(); 6];
+                envs.observe(&mut seen);
                 told.push((rewards, seen));
             }
             told

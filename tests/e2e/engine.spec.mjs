@@ -26,6 +26,32 @@ test("the engine computes in the browser what it computes natively", async ({ pa
   }
 });
 
+test("every build of the CPU kernels computes the same", async ({ page }) => {
+  test.setTimeout(300_000);
+  const server = await serve();
+  try {
+    await page.goto(server.url);
+    const checks = await page.evaluate(async (url) => {
+      const worker = new Worker(`${url}bench/worker.mjs`, { type: "module" });
+      const answer = await new Promise((resolve, reject) => {
+        worker.onmessage = (message) => resolve(message.data);
+        worker.onerror = (error) => reject(new Error(error.message ?? "the worker did not start"));
+        worker.postMessage({ run: "checks", base: url });
+      });
+      worker.terminate();
+      if (answer.error) throw new Error(answer.error);
+      return JSON.parse(answer.result);
+    }, server.url);
+    for (const check of checks) console.log(`${check.passed ? "ok    " : "FAILED"} ${check.name}: ${check.detail}`);
+    // Chromium has relaxed SIMD, and the page is isolated: with two cores that makes four builds.
+    expect(new Set(checks.map((check) => check.name.split(":")[0])).size).toBeGreaterThanOrEqual(2);
+    expect(checks.some((check) => check.name.includes("relaxed"))).toBe(true);
+    expect(checks.filter((check) => !check.passed)).toEqual([]);
+  } finally {
+    server.stop();
+  }
+});
+
 test("both policy backends decide in the browser as the server does", async ({ page }) => {
   test.setTimeout(300_000);
   const server = await serve();

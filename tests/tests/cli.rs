@@ -109,6 +109,9 @@ fn bad_input_is_named_and_fails() {
         (vec!["serve", "--listen", "nowhere"], "", "nowhere"),
         (vec!["serve", "--model", "no-such-file.gguf", "--listen", "127.0.0.1:0"], "", "no-such-file.gguf"),
         (vec!["train", "--algo", "magic"], "", "magic"),
+        (vec!["train", "--users", "0"], "", "users"),
+        (vec!["train", "--hyper", "gae_lambda=-0.5"], "", "gae_lambda"),
+        (vec!["train", "--algo", "wm-ppo", "--hyper", "lambda=-0.5"], "", "lambda"),
     ] {
         let output = run(&args, input);
         assert!(!output.status.success(), "{args:?} succeeded");

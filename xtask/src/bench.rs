@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: measurements. They print rates and ratios and judge nothing.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -17,6 +17,12 @@ pub struct Args {
     /// Use the page in dist/ as it is instead of building it again.
     #[arg(long)]
     keep_page: bool,
+    /// `engine`: a model file to measure beside the shipped ones, instead of random weights of SmolLM2-135M's shape.
+    #[arg(long, value_name = "FILE")]
+    gguf: Option<PathBuf>,
+    /// `engine`: measure the larger model on WebGPU too. Without a GPU that takes many minutes and says nothing of GPUs.
+    #[arg(long)]
+    webgpu: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -25,7 +31,7 @@ enum What {
     Mec,
     /// Environment steps a second of the on-policy learners on one thread.
     Rl,
-    /// Prefill and decode of both engine tiers in headless Chromium, TTFT, wasm sizes, time of a decision.
+    /// Prefill and decode in headless Chromium, by the clock and by CPU seconds, TTFT, memory; time of a decision.
     Engine,
 }
 
@@ -40,7 +46,15 @@ pub fn run(args: &Args) -> Result<()> {
         What::Engine => {
             let playwright = Playwright::prepare(args.keep_page)?;
             step("Engine, in headless Chromium");
-            playwright.run(&["--config".to_owned(), "bench.config.mjs".to_owned()])
+            let mut env = Vec::new();
+            if let Some(file) = &args.gguf {
+                let file = fs::canonicalize(file).with_context(|| format!("{}", file.display()))?;
+                env.push(("BENCH_GGUF", file.into_os_string()));
+            }
+            if args.webgpu {
+                env.push(("BENCH_GPU", "1".into()));
+            }
+            playwright.run_with(&["--config".to_owned(), "bench.config.mjs".to_owned()], &env)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Playwright with the real page, the real server and a real Chromium.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -38,10 +39,16 @@ impl Playwright {
 
     /// Runs `playwright test` with these arguments.
     pub fn run(&self, args: &[String]) -> Result<()> {
+        self.run_with(args, &[])
+    }
+
+    /// As [`run`](Self::run), with more in the environment.
+    pub fn run_with(&self, args: &[String], env: &[(&str, OsString)]) -> Result<()> {
         let mut arguments = vec!["playwright".to_owned(), "test".to_owned()];
         arguments.extend(args.iter().cloned());
         let mut playwright = command("npx", &arguments);
         playwright.current_dir("tests").env("CHROMIUM", &self.chromium).env("TANDEM", &self.tandem);
+        playwright.envs(env.iter().map(|(name, value)| (name, value)));
         run(playwright)
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::kernels;
 use crate::shell::{command, output, run, step};
 use crate::tools;
 
@@ -26,7 +27,12 @@ pub fn engine_check() -> Result<()> {
     let wasm = target_folder()?.join("wasm32-unknown-unknown/release/engine_check.wasm");
     let wasm = wasm.to_string_lossy();
     let bindgen = ["--target", "web", "--no-typescript", "--out-dir", "target/engine-check", &wasm];
-    run(tools.program("wasm-bindgen", &bindgen)?)
+    run(tools.program("wasm-bindgen", &bindgen)?)?;
+    let folder = Path::new("target/engine-check");
+    kernels::build(&kernels::Args { out: folder.to_owned() })?;
+    std::fs::copy("web/src/kernels_worker.js", folder.join("kernels_worker.js"))
+        .context("web/src/kernels_worker.js")?;
+    Ok(())
 }
 
 /// Builds the `tandem` binary in release mode and says where it is.

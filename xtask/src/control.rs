@@ -1,6 +1,8 @@
 //! `cargo xtask control`: trains what public/reports/control.md speaks of, several seeds each, and draws Fig. 8 from it.
 //!
 //! Every run is a folder under target/control; a run that is finished is not repeated, one that was cut short goes on.
+//! With `--steps` it is a rehearsal: the same runs, each cut to so many steps, in a folder of their own, so that the whole
+//! of it can be tried in minutes; what it draws says nothing and stays out of public/reports.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,9 +26,15 @@ pub struct Args {
     /// Runs side by side, each on one thread [default: the number of cores].
     #[arg(long)]
     jobs: Option<usize>,
-    /// Folder for the figures.
-    #[arg(long, default_value = "public/reports")]
-    out: PathBuf,
+    /// Folder for the figures [default: public/reports; of a rehearsal, the folder of its runs].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Use target/release/tandem as it is instead of building it: a campaign that goes on should go on with what it began.
+    #[arg(long)]
+    keep_build: bool,
+    /// Rehearse: cut every run to so many steps.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
 }
 
 /// What is compared in one figure.
@@ -44,9 +52,12 @@ enum Group {
     Backlog,
     /// The system that is seen one slot late.
     Delayed,
+    /// One policy for every number of users from 1 to 10.
+    Set,
 }
 
-const GROUPS: [Group; 6] = [Group::Paper, Group::Users, Group::Tuned, Group::Limits, Group::Backlog, Group::Delayed];
+const GROUPS: [Group; 7] =
+    [Group::Paper, Group::Users, Group::Tuned, Group::Limits, Group::Backlog, Group::Delayed, Group::Set];
 
 /// Name of a method and what `tandem train` takes for it.
 type Method = (String, Vec<String>);
@@ -56,15 +67,17 @@ fn method(name: &str, args: &str) -> Method {
 }
 
 impl Group {
-    /// Name of its folder, and of its figure's files.
-    fn names(self) -> (&'static str, &'static str) {
+    /// Name of its folder, and of its figure's files. The policy for any number of users has none: its rewards differ
+    /// twentyfold from one number to the next, and `tandem oracle --users any --policy` says more.
+    fn names(self) -> (&'static str, Option<&'static str>) {
         match self {
-            Self::Paper => ("paper", "fig8"),
-            Self::Users => ("users", "fig8"),
-            Self::Tuned => ("tuned", "fig8-tuned"),
-            Self::Limits => ("limits", "limits"),
-            Self::Backlog => ("backlog", "fig8"),
-            Self::Delayed => ("delayed", "fig8"),
+            Self::Paper => ("paper", Some("fig8")),
+            Self::Users => ("users", Some("fig8")),
+            Self::Tuned => ("tuned", Some("fig8-tuned")),
+            Self::Limits => ("limits", Some("limits")),
+            Self::Backlog => ("backlog", Some("fig8")),
+            Self::Delayed => ("delayed", Some("fig8")),
+            Self::Set => ("set", None),
         }
     }
 
@@ -118,8 +131,16 @@ impl Group {
                     ("ppo-bandit", "--credit bandit"),
                 ],
             ),
+            Self::Set => vec![method("set-dpg", "--algo set-dpg --preset tuned --users 1-10 --steps 1000000")],
         }
     }
+}
+
+/// A method's arguments with another number of steps.
+fn cut_to(args: &[String], steps: u32) -> Vec<String> {
+    let named = args.iter().position(|arg| arg == "--steps");
+    let kept = args.iter().enumerate().filter(|(i, _)| named.is_none_or(|at| *i != at && *i != at + 1));
+    kept.map(|(_, arg)| arg.clone()).chain(["--steps".to_owned(), steps.to_string()]).collect()
 }
 
 /// Methods for a system in which it pays to look ahead or to remember: tuned world-model PPO, and model-free PPO as it did
@@ -134,14 +155,29 @@ fn with_memory(variant: &str, model_free: &[(&str, &str)]) -> Vec<Method> {
 /// Trains and draws.
 pub fn run(args: &Args) -> Result<()> {
     let groups: Vec<Group> = GROUPS.into_iter().filter(|g| args.only.is_empty() || args.only.contains(g)).collect();
-    step("tandem, release build");
-    shell::run(command("cargo", &["build", "--release", "--package", "tandem-server", "--bin", "tandem"]))?;
+    if !args.keep_build {
+        step("tandem, release build");
+        shell::run(command("cargo", &["build", "--release", "--package", "tandem-server", "--bin", "tandem"]))?;
+    }
     let cores = thread::available_parallelism().map_or(1, usize::from);
+    // Runs of other lengths are other runs.
+    let (root, reports) = match args.steps {
+        Some(steps) => {
+            let root = Path::new("target/control-rehearsal").join(steps.to_string());
+            let reports = root.join("reports");
+            (root, reports)
+        }
+        None => (PathBuf::from("target/control"), PathBuf::from("public/reports")),
+    };
+    let out = args.out.as_ref().unwrap_or(&reports);
     for group in groups {
         let (folder, figure) = group.names();
-        let dir = Path::new("target/control").join(folder);
+        let dir = root.join(folder);
         fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
-        let methods = group.methods();
+        let mut methods = group.methods();
+        if let Some(steps) = args.steps {
+            methods.iter_mut().for_each(|(_, args)| *args = cut_to(args, steps));
+        }
         let runs = (1..=args.seeds).flat_map(|seed| methods.iter().map(move |(name, args)| (name, args, seed)));
         let mut runs: Vec<_> = runs.collect();
         step(&format!("{folder}: {} runs", runs.len()));
@@ -161,8 +197,9 @@ pub fn run(args: &Args) -> Result<()> {
                 Err(_) => bail!("a worker panicked"),
             })
         })?;
+        let Some(figure) = figure else { continue };
         let mut draw = command("target/release/tandem", &["figures", "--only-runs", "--name", figure, "--runs"]);
-        draw.arg(&dir).arg("--out").arg(&args.out);
+        draw.arg(&dir).arg("--out").arg(out);
         shell::run(draw)?;
     }
     Ok(())
@@ -202,4 +239,26 @@ fn train(out: &Path, args: &[String], seed: u32) -> Result<()> {
     }
     println!("  {}", out.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_changes_the_number_of_steps_and_nothing_else() {
+        for (_, args) in GROUPS.into_iter().flat_map(Group::methods) {
+            let cut = cut_to(&args, 7);
+            assert_eq!(cut.iter().filter(|arg| *arg == "--steps").count(), 1, "{cut:?}");
+            assert_eq!(cut[cut.len() - 2..], ["--steps", "7"]);
+            let rest = |args: &[String]| -> Vec<String> {
+                let mut args = args.to_vec();
+                if let Some(at) = args.iter().position(|arg| arg == "--steps") {
+                    args.drain(at..at + 2);
+                }
+                args
+            };
+            assert_eq!(rest(&cut), rest(&args));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //!
 //! - [`tools`]: finds or installs what cargo does not bring: the wasm target, trunk, wasm-bindgen, wasm-opt, Chromium
 //! - [`build`]: the page and the server
+//! - [`kernels`]: the CPU kernels as wasm modules
 //! - [`npm`]: the client as a package
 //! - [`browser`]: Playwright over both
 //! - [`demo`], [`test`], [`bench`], [`control`]: one command each
@@ -18,6 +19,7 @@ mod browser;
 mod build;
 mod control;
 mod demo;
+mod kernels;
 mod npm;
 mod shell;
 mod test;
@@ -44,6 +46,8 @@ enum Command {
     Record,
     /// Build the page into dist/ (release mode), compress it and print its sizes.
     Page,
+    /// Build the CPU kernels as wasm modules of their own (trunk calls this after each build of the page).
+    Kernels(kernels::Args),
     /// Build the client as an npm package into target/npm/tandem-client and print its sizes.
     Npm,
     /// Install the build tools only.
@@ -64,6 +68,7 @@ fn main() -> Result<()> {
             build::page()?;
             build::compress()
         }
+        Command::Kernels(args) => kernels::build(&args),
         Command::Npm => npm::package().map(drop),
         Command::Setup => tools::ensure_wasm_tools().map(drop),
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::build;
+use crate::kernels;
 use crate::shell::step;
 use crate::tools;
 
@@ -12,6 +13,8 @@ use crate::tools;
 const SOURCE: &str = "client-core/npm";
 /// What starts the engine worker; the page has the same.
 const BOOT: &str = "web/src/worker_boot.js";
+/// What starts a helper of the CPU kernels.
+const HELPER: &str = "web/src/kernels_worker.js";
 /// Most bytes of the worker's wasm under brotli.
 const WORKER_LIMIT: u64 = 1_200_000;
 
@@ -28,6 +31,8 @@ pub fn package() -> Result<PathBuf> {
     step("The package");
     copy_folder(Path::new(SOURCE), &out)?;
     copy(Path::new(BOOT), &worker.join("worker_boot.js"))?;
+    copy(Path::new(HELPER), &worker.join("kernels_worker.js"))?;
+    kernels::build(&kernels::Args { out: worker.clone() })?;
     copy(Path::new("LICENSE"), &out.join("LICENSE"))?;
     let manifest = out.join("package.json");
     let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest)?)?;

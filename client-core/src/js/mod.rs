@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`clock`] | performance.now and timers as a [`Clock`](crate::offload::ports::Clock) |
 //! | [`fetch`] | requests that are cancelled by dropping them |
+//! | `kernels` | the CPU forward pass as a module of its own, in the best build that the browser runs |
 //! | [`message`] | posting and receiving serde values, errors in words |
 //! | [`file`] | a model file, read piece by piece wherever it lies |
 //! | [`shelf`] | model files in the origin private file system |
@@ -19,6 +20,8 @@ pub mod clock;
 pub mod fetch;
 #[cfg(feature = "llm")]
 pub mod file;
+#[cfg(feature = "llm-cpu")]
+pub mod kernels;
 pub mod message;
 #[cfg(feature = "policy")]
 pub mod policy_link;

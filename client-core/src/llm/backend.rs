@@ -1,9 +1,12 @@
 //! What the engine asks of whatever computes: append tokens to a sequence and say what comes out at its end.
 
+use std::any::Any;
+
 use async_trait::async_trait;
 
 use super::config::ModelConfig;
 use super::error::EngineError;
+use super::sampler::SamplerParams;
 
 /// `Send` natively, where engines move between threads; nothing in a browser, where WebGPU objects stay on theirs.
 #[cfg(not(target_arch = "wasm32"))]
@@ -29,6 +32,22 @@ pub enum Want {
     TopK(usize),
     /// The final normalised hidden states at all positions of this call.
     Hidden,
+    /// All logits at all positions of this call: what verifying a draft takes.
+    AllLogits,
+    /// The next token, chosen where the logits are, as [`Backend::begin_choosing`] has said.
+    Choice(Draw),
+}
+
+/// A random number that decides one choice: 24 bits, a uniform number in [0, 1) that single precision holds exactly, so
+/// that it means the same on every device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Draw(pub u32);
+
+impl Draw {
+    /// The number, in [0, 1).
+    pub fn uniform(self) -> f32 {
+        (self.0 & 0xff_ffff) as f32 / (1u32 << 24) as f32
+    }
 }
 
 /// What a forward pass returned.
@@ -38,12 +57,35 @@ pub enum Output {
     Nothing,
     /// `[vocab]`.
     Logits(Vec<f32>),
-    /// To [`Want::Argmax`].
+    /// To [`Want::Argmax`] and [`Want::Choice`].
     Token(u32),
     /// Ids with logits, largest first; equal ones by id.
     TopK(Vec<(u32, f32)>),
     /// `[tokens][dim]`, flat.
     Hidden(Vec<f32>),
+    /// `[tokens][vocab]`, flat.
+    AllLogits(Vec<f32>),
+}
+
+/// A KV cache's content at one moment, kept where the cache is. It belongs to the model and device of the backend that
+/// made it, or of that one's forks.
+pub struct Snapshot {
+    /// Tokens in it.
+    pub len: usize,
+    /// The backend's own form.
+    pub state: Box<dyn SnapshotState>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// What a backend keeps in a [`Snapshot`].
+pub trait SnapshotState: MaybeSend {
+    /// For the backend to recognise its own.
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// What a backend has done since it was made.
@@ -75,7 +117,12 @@ pub trait Backend: MaybeSend {
     /// Most tokens that the KV cache can hold.
     fn capacity(&self) -> usize;
 
-    /// Forgets all tokens after the first `len`.
+    /// Tokens of a prompt that are best computed at once.
+    fn prefill_chunk(&self) -> usize {
+        64
+    }
+
+    /// Forgets all tokens after the first `len`, and what was queued.
     fn truncate(&mut self, len: usize);
 
     /// A second sequence over the same weights, with an empty KV cache.
@@ -95,10 +142,55 @@ pub trait Backend: MaybeSend {
     /// A token outside the vocabulary, more tokens than the cache holds, or the device's own errors. After an error the
     /// cache holds what it held before.
     async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError>;
+
+    /// Says how tokens are chosen from here on, and which tokens (`seen`) count as repeated; those that are chosen are
+    /// added. Then [`forward`](Self::forward) with [`Want::Choice`] gives the first, and [`queue`](Self::queue) the next.
+    ///
+    /// # Errors
+    /// [`EngineError::NotOffered`] where logits have to be fetched and the caller chooses.
+    fn begin_choosing(&mut self, params: &SamplerParams, seen: &[u32]) -> Result<(), EngineError> {
+        let _ = (params, seen);
+        Err(EngineError::NotOffered { backend: self.name(), what: "choosing on the device" })
+    }
+
+    /// Appends the token that was chosen last, and chooses the next, without waiting for either. The sequence is longer
+    /// at once; [`next_choice`](Self::next_choice) gives the tokens in order.
+    ///
+    /// # Errors
+    /// As [`begin_choosing`](Self::begin_choosing) and [`forward`](Self::forward).
+    fn queue(&mut self, draw: Draw) -> Result<(), EngineError> {
+        let _ = draw;
+        Err(EngineError::NotOffered { backend: self.name(), what: "queued steps" })
+    }
+
+    /// Waits for the oldest choice that was queued.
+    ///
+    /// # Errors
+    /// Nothing was queued, or the device's own errors.
+    async fn next_choice(&mut self) -> Result<u32, EngineError> {
+        Err(EngineError::NotOffered { backend: self.name(), what: "queued steps" })
+    }
+
+    /// Keeps a copy of the KV cache.
+    ///
+    /// # Errors
+    /// [`EngineError::NotOffered`], or there is no memory.
+    fn snapshot(&mut self) -> Result<Snapshot, EngineError> {
+        Err(EngineError::NotOffered { backend: self.name(), what: "snapshots of the KV cache" })
+    }
+
+    /// Brings the KV cache to what it was when `snapshot` was taken.
+    ///
+    /// # Errors
+    /// [`EngineError::NotOffered`], or the snapshot is of another model or backend; the cache is as before.
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EngineError> {
+        let _ = snapshot;
+        Err(EngineError::NotOffered { backend: self.name(), what: "snapshots of the KV cache" })
+    }
 }
 
 /// The checks that every backend makes before it computes.
-pub(super) fn check_input(
+pub(crate) fn check_input(
     config: &ModelConfig,
     len: usize,
     capacity: usize,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::backend::{Backend, Output, Want};
-use super::cpu::{CpuBackend, Products};
+use super::cpu::{CpuBackend, Form};
 use super::gguf::GgmlType;
 use super::gpu::{GpuBackend, GpuContext};
 use super::reference::{Deviation, Reference};
@@ -138,9 +138,9 @@ pub async fn numeric(gpu: &GpuContext) -> Vec<Check> {
         let tokens = synthetic::tokens(shape[0], PROMPT, seed);
         let Some(expected) = Reference::new(&weights).logits(&tokens).pop() else { continue };
         checks.push(Check::of(format!("WebGPU, {label}"), on_gpu(gpu, &weights, &tokens, &expected).await));
-        for products in [Products::Single, Products::Candle] {
-            let found = on_cpu(&weights, products, &tokens, &expected).await;
-            checks.push(Check::of(format!("CPU ({products:?}), {label}"), found));
+        for form in [Form::Singles, Form::Stored] {
+            let found = on_cpu(&weights, form, &tokens, &expected).await;
+            checks.push(Check::of(format!("CPU ({form:?}), {label}"), found));
         }
     }
     checks
@@ -186,11 +186,11 @@ async fn on_gpu(
 
 async fn on_cpu(
     weights: &ModelWeights<'_>,
-    products: Products,
+    form: Form,
     tokens: &[u32],
     expected: &[f32],
 ) -> Result<(bool, String), EngineError> {
-    let mut backend = CpuBackend::with_products(weights, products)?;
+    let mut backend = CpuBackend::with_form(weights, form)?;
     let found = Deviation::between(&logits(&mut backend, tokens).await?, expected);
     let detail = format!("median difference {:.1e} standard deviations, largest {:.1e}", found.median_share, found.max);
     Ok((found.median_share <= CPU_BOUND && found.same_choice, detail))

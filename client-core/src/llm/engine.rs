@@ -13,10 +13,10 @@ use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use super::weights::ModelWeights;
 
-/// Tokens of a prompt that are computed between two looks at the event loop.
-const PREFILL_CHUNK: usize = 64;
 /// Up to this `top_k` the backend is asked for its candidates instead of for all logits.
 const MAX_DEVICE_TOP_K: usize = 64;
+/// Steps that are under way at once where the device chooses: one runs while the next is encoded.
+const STEPS_AHEAD: usize = 2;
 
 /// Gives the thread to others for a moment. In a browser tab it lets messages in, so that "stop" is seen between tokens.
 pub type YieldNow = fn() -> LocalBoxFuture<'static, ()>;
@@ -87,10 +87,21 @@ impl Engine {
     /// The file is damaged, is of a model that is not supported, or contradicts itself.
     #[cfg(feature = "llm-cpu")]
     pub fn from_gguf_cpu(bytes: &[u8]) -> Result<Self, EngineError> {
+        Self::from_gguf_onto(bytes, super::cpu::backend)
+    }
+
+    /// Loads a GGUF file onto what `make` builds of its weights.
+    ///
+    /// # Errors
+    /// As [`from_gguf_cpu`](Self::from_gguf_cpu), and what `make` returns.
+    pub fn from_gguf_onto<'b>(
+        bytes: &'b [u8],
+        make: impl FnOnce(&ModelWeights<'b>) -> Result<Box<dyn Backend>, EngineError>,
+    ) -> Result<Self, EngineError> {
         let gguf = Gguf::parse(bytes)?;
         let words = Words::from_gguf(&gguf)?;
         let weights = ModelWeights::from_gguf(&gguf)?;
-        let backend = Box::new(super::cpu::CpuBackend::new(&weights)?);
+        let backend = make(&weights)?;
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
     }
 
@@ -120,7 +131,7 @@ impl Engine {
             &tokenizer.special_text(tokenizer.eos()),
         )?;
         let weights = files.weights()?;
-        let backend = Box::new(super::cpu::CpuBackend::new(&weights)?);
+        let backend = super::cpu::backend(&weights)?;
         Self::from_parts(tokenizer, template, &weights, backend)
     }
 
@@ -241,14 +252,25 @@ impl Engine {
             temperature: options.temperature,
             top_k: options.top_k,
             top_p: options.top_p,
+            repetition_penalty: options.repetition_penalty,
             seed: options.seed,
         });
+        sampler.note(&prompt);
+        self.backend.truncate(self.cached.len());
+        let on_device = match self.backend.begin_choosing(sampler.params(), &prompt) {
+            Ok(()) => true,
+            Err(EngineError::NotOffered { .. }) => false,
+            Err(error) => return Err(error),
+        };
         let want = match options.top_k {
-            _ if sampler.params().is_greedy() => Want::Argmax,
-            k @ 1..=MAX_DEVICE_TOP_K => Want::TopK(k),
+            _ if on_device => Want::Choice(sampler.draw()),
+            _ if sampler.params().is_greedy() && !sampler.params().penalises() => Want::Argmax,
+            k @ 1..=MAX_DEVICE_TOP_K if !sampler.params().penalises() => Want::TopK(k),
             _ => Want::Logits,
         };
-        let (mut output, cached_tokens) = self.prefill(&prompt, want).await?;
+        let (output, cached_tokens) = self.prefill(&prompt, want).await?;
+        let mut id = choose(&mut sampler, &output)?;
+        let mut ahead = 0;
         let prefilled = clock();
         let mut stats = GenerationStats {
             prompt_tokens: prompt.len(),
@@ -263,7 +285,14 @@ impl Engine {
         let mut stream = tokenizer.stream();
         let mut filter = StopFilter::new(&options.stop);
         while stats.generated_tokens < options.max_tokens {
-            let id = choose(&mut sampler, &output)?;
+            if on_device {
+                // What runs ahead of a token that turns out to be the last is rolled back below.
+                let left = (options.max_tokens - stats.generated_tokens - 1).min(STEPS_AHEAD);
+                while ahead < left && self.backend.len() < self.backend.capacity() {
+                    self.backend.queue(sampler.draw())?;
+                    ahead += 1;
+                }
+            }
             let index = stats.generated_tokens;
             if self.tokenizer.is_stop(id) {
                 stats.finish = FinishReason::Stop;
@@ -279,7 +308,7 @@ impl Engine {
                 break;
             }
             stats.generated_tokens += 1;
-            let full = self.backend.len() >= self.backend.capacity();
+            let full = self.cached.len() >= self.backend.capacity();
             let last = stats.generated_tokens == options.max_tokens || full;
             let mut fresh = stream.push(id)?;
             if last {
@@ -304,8 +333,17 @@ impl Engine {
             if let Some(yield_now) = self.yield_now {
                 yield_now().await;
             }
-            output = self.advance(&[id], want).await?;
+            id = if on_device {
+                let next = self.backend.next_choice().await?;
+                ahead -= 1;
+                self.cached.push(id);
+                next
+            } else {
+                let output = self.advance(&[id], want).await?;
+                choose(&mut sampler, &output)?
+            };
         }
+        self.backend.truncate(self.cached.len());
         stats.decode_s = clock() - prefilled;
         Ok(stats)
     }
@@ -353,7 +391,8 @@ impl Engine {
         self.cached.truncate(common);
         self.backend.truncate(common);
         let mut output = Output::Nothing;
-        let mut chunks = prompt.get(common..).unwrap_or_default().chunks(PREFILL_CHUNK).peekable();
+        let size = self.backend.prefill_chunk().max(1);
+        let mut chunks = prompt.get(common..).unwrap_or_default().chunks(size).peekable();
         while let Some(chunk) = chunks.next() {
             let more = chunks.peek().is_some();
             output = self.advance(chunk, if more { Want::Nothing } else { want }).await?;
@@ -378,10 +417,12 @@ fn choose(sampler: &mut Sampler, output: &Output) -> Result<u32, EngineError> {
         Output::Token(id) => Ok(*id),
         Output::TopK(candidates) => Ok(sampler.choose_sorted(candidates)),
         Output::Logits(logits) => Ok(sampler.choose(logits)),
-        Output::Nothing | Output::Hidden(_) => Err(EngineError::NotOffered { backend: "loaded", what: "logits" }),
+        Output::Nothing | Output::Hidden(_) | Output::AllLogits(_) => {
+            Err(EngineError::NotOffered { backend: "loaded", what: "logits" })
+        }
     }
 }
 
 #[cfg(all(test, feature = "llm-cpu"))]
 #[path = "engine_tests.rs"]
-mod tests;
+pub(crate) mod tests;

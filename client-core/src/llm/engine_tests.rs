@@ -12,14 +12,19 @@ use crate::llm::tokenizer::tests::trained;
 
 const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>";
 
-fn engine(seed: u64, context: usize) -> Engine {
+/// A model file with random weights and a small tokenizer.
+pub(crate) fn model(seed: u64, context: usize, blocks: GgmlType) -> Vec<u8> {
     let (mut tokens, merges, _) = trained(320);
     tokens.extend(["<|user|>", "<|assistant|>", "<|end|>"].map(str::to_owned));
     let mut config = synthetic::config([tokens.len(), 64, 2, 4, 2, 96]);
     config.context = context;
-    let storage = Storage { blocks: GgmlType::Q4_0, embedding: GgmlType::Q8_0, untied: false };
+    let storage = Storage { blocks, embedding: GgmlType::Q8_0, untied: false };
     let weights = synthetic::weights(config, storage, seed).unwrap();
-    Engine::from_gguf_cpu(&model_file(&weights, &tokens, &merges, 3, TEMPLATE)).unwrap()
+    model_file(&weights, &tokens, &merges, 3, TEMPLATE)
+}
+
+fn engine(seed: u64, context: usize) -> Engine {
+    Engine::from_gguf_cpu(&model(seed, context, GgmlType::Q4_0)).unwrap()
 }
 
 fn user(text: &str) -> Vec<ChatMessage> {
@@ -27,7 +32,7 @@ fn user(text: &str) -> Vec<ChatMessage> {
 }
 
 /// Runs to the end, or until `until` tokens are seen.
-fn run(
+pub(crate) fn run(
     engine: &mut Engine,
     prompt: &str,
     prefix: &str,
@@ -50,7 +55,8 @@ fn run(
     (text, ids, stats)
 }
 
-fn options(max_tokens: usize) -> SamplingOptions {
+/// Greedy, at most this many tokens.
+pub(crate) fn options(max_tokens: usize) -> SamplingOptions {
     SamplingOptions { max_tokens, ..SamplingOptions::default() }
 }
 

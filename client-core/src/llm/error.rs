@@ -1,6 +1,7 @@
 //! What can go wrong in the engine, in words that can be shown to a person.
 
 use super::gguf::GgufError;
+use super::safetensors::SafetensorsError;
 
 /// An error of the engine. The engine never panics on outside data, and a lost GPU is an error like any other.
 #[derive(Debug, thiserror::Error)]
@@ -8,6 +9,9 @@ pub enum EngineError {
     /// The file is damaged or is not GGUF.
     #[error("the model file cannot be read: {0}")]
     Gguf(#[from] GgufError),
+    /// The file is damaged or is not safetensors.
+    #[error("the model file cannot be read: {0}")]
+    Safetensors(#[from] SafetensorsError),
     /// The file is sound but describes a model that this engine does not run.
     #[error("this model is not supported: {0}")]
     Unsupported(String),

@@ -20,6 +20,9 @@ pub struct SamplingOptions {
     pub top_k: usize,
     /// Only the likeliest tokens whose probabilities add up to this; 1 for all.
     pub top_p: f32,
+    /// What the logits of tokens that are in the prompt or the answer are divided by where they are positive and
+    /// multiplied with where they are negative; 1 for no penalty.
+    pub repetition_penalty: f32,
     /// Seed of the choice.
     pub seed: u64,
     /// Texts that end the answer; they are not part of it.
@@ -29,7 +32,15 @@ pub struct SamplingOptions {
 impl Default for SamplingOptions {
     /// 128 tokens, greedy.
     fn default() -> Self {
-        Self { max_tokens: 128, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, stop: Vec::new() }
+        Self {
+            max_tokens: 128,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+            stop: Vec::new(),
+        }
     }
 }
 

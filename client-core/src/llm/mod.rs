@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | [`gguf`], [`safetensors`] | the file formats, read so that hostile files end in an error |
 //! | [`config`], [`weights`] | a model's sizes and its tensors, checked against each other |
+//! | `assemble` | from a file's metadata and tensors to those, whatever its family and format |
 //! | [`quant`] | ggml's block formats, bit for bit |
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
 //! | [`backend`] | the trait that both devices implement |
-//! | [`cpu`] | single precision for small models, candle's quantised products for larger ones; also what the server runs |
+//! | [`cpu`] | the `kernels` crate as a backend; also what the server runs small models on |
+//! | `candle` | large models natively, through candle |
 //! | [`gpu`] | our own kernels on WebGPU |
 //! | [`tier`] | which of the two a device gets, and why |
 //! | [`reference`] | the forward pass in plain single precision: the oracle of the tests |
@@ -22,7 +24,10 @@
 //! Deliberately absent: downloading, storage and messages (the worker's), batching of several sequences in one pass,
 //! and any clock or random source of its own: the caller passes time and seed.
 
+mod assemble;
 pub mod backend;
+#[cfg(feature = "llm-candle")]
+pub mod candle;
 #[cfg(all(feature = "llm-cpu", feature = "llm-gpu"))]
 pub mod checks;
 pub mod config;
@@ -30,6 +35,9 @@ pub mod config;
 pub mod cpu;
 pub mod engine;
 pub mod error;
+#[cfg(test)]
+#[cfg(feature = "llm-cpu")]
+mod family_tests;
 pub mod generate;
 pub mod gguf;
 // On wasm32 a GPU handle stays on its thread; natively the same `Arc` is shared between threads.

@@ -1,16 +1,81 @@
 //! ggml's block formats: dequantisation bit-exact to `dequantize_row_*`, quantisation to `quantize_row_*_ref`.
 //!
-//! A Q4_0 block is 18 bytes: a half-precision scale d, then 16 bytes whose low nibbles are elements 0..16 and whose high
-//! nibbles are elements 16..32, each value being d·(q − 8). A Q8_0 block is 34 bytes: d, then 32 signed bytes, d·q.
+//! A block of 32 begins with a half-precision scale d, in the `_1` types followed by a minimum m; the five-bit types then
+//! have a word with every element's fifth bit. The nibbles come in 16 bytes, low ones for elements 0..16 and high ones for
+//! 16..32. A value is d·(q − 8) in Q4_0, d·(q − 16) in Q5_0, d·q + m in the `_1` types, and d·q over signed bytes in Q8_0.
 //!
-//! Deliberately absent: K-quants and the other legacy types; the reader refuses them by name.
+//! A super-block of 256 (the K types) scales the scales: Q4_K and Q5_K hold eight 6-bit scales and minima under one d and
+//! one dmin, for d·s·q − dmin·m; Q6_K holds sixteen 8-bit scales, for d·s·(q − 32).
+//!
+//! Deliberately absent: the 2-, 3- and IQ-types, which the reader refuses by name, and encoders for what this project does
+//! not write (the five-bit, `_1` and K types).
 
 use half::{bf16, f16};
 
 use super::gguf::GgmlType;
 
-/// Elements in a Q4_0 or Q8_0 block.
+/// Elements in a block of the types that are not K types.
 pub const BLOCK: usize = 32;
+/// Elements in a super-block of the K types.
+pub const SUPER_BLOCK: usize = 256;
+
+fn half(raw: [u8; 2]) -> f32 {
+    f16::from_le_bytes(raw).to_f32()
+}
+
+/// The 32 codes of a block, each as `value` makes it: nibbles from `quants` (16 bytes), fifth bits from `high`.
+fn nibbles(ys: &mut [f32; BLOCK], quants: &[u8; 16], high: u32, value: impl Fn(i32) -> f32) {
+    let (front, back) = ys.split_at_mut(BLOCK / 2);
+    for (j, ((y, z), q)) in front.iter_mut().zip(back).zip(quants).enumerate() {
+        let fifth = |bit: usize| ((high >> bit) as i32 & 1) << 4;
+        *y = value(i32::from(q & 15) | fifth(j));
+        *z = value(i32::from(q >> 4) | fifth(j + 16));
+    }
+}
+
+/// A Q4_K or Q5_K super-block. `head` is d, dmin and twelve bytes of packed scales; `high` has bit b of byte l set when
+/// element l of block b has its fifth bit (all zero in Q4_K); `quants` are 128 bytes of nibbles, 32 for two blocks.
+fn super_block(ys: &mut [f32; SUPER_BLOCK], head: &[u8], high: &[u8], quants: &[u8]) {
+    let (Some(&[d0, d1, m0, m1]), Some(packed)) = (head.first_chunk::<4>(), head.last_chunk::<12>()) else { return };
+    let (d, dmin) = (half([d0, d1]), half([m0, m1]));
+    for (b, ys) in ys.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let (scale, min) = six_bit_pair(packed, b);
+        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
+        let quants = quants.chunks_exact(BLOCK).nth(b / 2).unwrap_or_default();
+        for ((y, q), high) in ys.iter_mut().zip(quants).zip(high) {
+            let low = if b % 2 == 0 { q & 15 } else { q >> 4 };
+            *y = scale * f32::from(low | ((high >> b) & 1) << 4) - min;
+        }
+    }
+}
+
+/// Scale and minimum of block `b` of eight, six bits each: the first four lie in the low bits of bytes 0..4 and 4..8; the
+/// others are split over the nibbles of bytes 8..12 and the high bits of bytes 0..8.
+fn six_bit_pair(packed: &[u8; 12], b: usize) -> (u8, u8) {
+    let [a, c, rest] = [0, 4, 8].map(|row| packed.get(row + b % 4).copied().unwrap_or_default());
+    if b < 4 { (a & 63, c & 63) } else { (rest & 15 | (a >> 6) << 4, rest >> 4 | (c >> 6) << 4) }
+}
+
+/// A Q6_K super-block: 128 bytes of nibbles, 64 of upper bit pairs, 16 signed scales, d. Both halves of 128 elements are
+/// four rows of 32; row r takes the nibbles of row r % 2 (low ones first) and bit pair r of the upper byte.
+fn q6_k(ys: &mut [f32; SUPER_BLOCK], block: &[u8; 210]) {
+    let (low, rest) = block.split_at(128);
+    let (high, rest) = rest.split_at(64);
+    let (scales, d) = rest.split_at(16);
+    let d = d.first_chunk::<2>().map_or(0.0, |raw| half(*raw));
+    let halves = low.chunks_exact(64).zip(high.chunks_exact(32)).zip(scales.chunks_exact(8));
+    for (ys, ((low, high), scales)) in ys.chunks_exact_mut(128).zip(halves) {
+        for (r, ys) in ys.chunks_exact_mut(32).enumerate() {
+            let low = low.chunks_exact(32).nth(r % 2).unwrap_or_default();
+            for (l, ((y, low), high)) in ys.iter_mut().zip(low).zip(high).enumerate() {
+                let nibble = if r < 2 { low & 15 } else { low >> 4 };
+                let q = i32::from(nibble | ((high >> (2 * r)) & 3) << 4) - 32;
+                let scale = scales.get(2 * r + l / 16).map_or(0, |s| *s as i8);
+                *y = d * f32::from(scale) * q as f32;
+            }
+        }
+    }
+}
 
 /// Dequantises whole rows. `bytes` holds `out.len()` elements of type `dtype`; returns `false`, with `out` in an
 /// unspecified state, when the two lengths do not belong together.
@@ -38,21 +103,53 @@ pub fn dequantize(dtype: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
         GgmlType::Q4_0 => {
             for (ys, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(bytes.as_chunks::<18>().0) {
                 let [d0, d1, quants @ ..] = block;
-                let d = f16::from_le_bytes([*d0, *d1]).to_f32();
-                let (low, high) = ys.split_at_mut(BLOCK / 2);
-                for ((lo, hi), q) in low.iter_mut().zip(high).zip(quants) {
-                    *lo = (i32::from(q & 15) - 8) as f32 * d;
-                    *hi = (i32::from(q >> 4) - 8) as f32 * d;
-                }
+                let d = half([*d0, *d1]);
+                nibbles(ys, quants, 0, |q| (q - 8) as f32 * d);
             }
         }
-        GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q6K => {
-            return false;
+        GgmlType::Q4_1 => {
+            for (ys, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(bytes.as_chunks::<20>().0) {
+                let [d0, d1, m0, m1, quants @ ..] = block;
+                let (d, m) = (half([*d0, *d1]), half([*m0, *m1]));
+                nibbles(ys, quants, 0, |q| q as f32 * d + m);
+            }
+        }
+        GgmlType::Q5_0 => {
+            for (ys, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(bytes.as_chunks::<22>().0) {
+                let [d0, d1, h0, h1, h2, h3, quants @ ..] = block;
+                let d = half([*d0, *d1]);
+                nibbles(ys, quants, u32::from_le_bytes([*h0, *h1, *h2, *h3]), |q| (q - 16) as f32 * d);
+            }
+        }
+        GgmlType::Q5_1 => {
+            for (ys, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(bytes.as_chunks::<24>().0) {
+                let [d0, d1, m0, m1, h0, h1, h2, h3, quants @ ..] = block;
+                let (d, m) = (half([*d0, *d1]), half([*m0, *m1]));
+                nibbles(ys, quants, u32::from_le_bytes([*h0, *h1, *h2, *h3]), |q| q as f32 * d + m);
+            }
+        }
+        GgmlType::Q4K => {
+            for (ys, block) in out.as_chunks_mut::<SUPER_BLOCK>().0.iter_mut().zip(bytes.as_chunks::<144>().0) {
+                let (head, quants) = block.split_at(16);
+                super_block(ys, head, &[0; 32], quants);
+            }
+        }
+        GgmlType::Q5K => {
+            for (ys, block) in out.as_chunks_mut::<SUPER_BLOCK>().0.iter_mut().zip(bytes.as_chunks::<176>().0) {
+                let (head, rest) = block.split_at(16);
+                let (high, quants) = rest.split_at(32);
+                super_block(ys, head, high, quants);
+            }
+        }
+        GgmlType::Q6K => {
+            for (ys, block) in out.as_chunks_mut::<SUPER_BLOCK>().0.iter_mut().zip(bytes.as_chunks::<210>().0) {
+                q6_k(ys, block);
+            }
         }
         GgmlType::Q8_0 => {
             for (ys, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(bytes.as_chunks::<34>().0) {
                 let [d0, d1, quants @ ..] = block;
-                let d = f16::from_le_bytes([*d0, *d1]).to_f32();
+                let d = half([*d0, *d1]);
                 for (y, q) in ys.iter_mut().zip(quants) {
                     *y = f32::from(*q as i8) * d;
                 }
@@ -62,7 +159,8 @@ pub fn dequantize(dtype: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
     true
 }
 
-/// Encodes `values` as `dtype`, rounding as ggml's reference code does. `None` when the length is not whole blocks.
+/// Encodes `values` as `dtype`, rounding as ggml's reference code does. `None` when the length is not whole blocks, and for
+/// the types that are only read: Q4_1, Q5_0, Q5_1 and the K types.
 pub fn quantize(dtype: GgmlType, values: &[f32]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(dtype.row_bytes(values.len())?);
     match dtype {
@@ -98,77 +196,5 @@ pub fn quantize(dtype: GgmlType, values: &[f32]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn q4_0_block_by_hand() {
-        // d = 0.5; byte 0 holds code 0 (−8) below and code 15 (+7) above.
-        let mut block = vec![0u8; 18];
-        block[..2].copy_from_slice(&f16::from_f32(0.5).to_le_bytes());
-        block[2] = 0xF0;
-        block[17] = 0x8C;
-        let mut out = [0f32; 32];
-        assert!(dequantize(GgmlType::Q4_0, &block, &mut out));
-        assert_eq!((out[0], out[16]), (-4.0, 3.5));
-        assert_eq!((out[15], out[31]), (2.0, 0.0));
-    }
-
-    #[test]
-    fn q8_0_block_by_hand() {
-        let mut block = vec![0u8; 34];
-        block[..2].copy_from_slice(&f16::from_f32(0.25).to_le_bytes());
-        block[2] = 0x80;
-        block[33] = 127;
-        let mut out = [0f32; 32];
-        assert!(dequantize(GgmlType::Q8_0, &block, &mut out));
-        assert_eq!((out[0], out[1], out[31]), (-32.0, 0.0, 31.75));
-    }
-
-    #[test]
-    fn lengths_that_do_not_belong_together_are_refused() {
-        for dtype in [GgmlType::Q4_0, GgmlType::Q8_0, GgmlType::F16, GgmlType::F32] {
-            assert!(!dequantize(dtype, &[0; 19], &mut [0.0; 32]), "{dtype:?}");
-        }
-        assert!(quantize(GgmlType::Q4_0, &[0.0; 31]).is_none());
-    }
-
-    #[test]
-    fn round_trip_stays_within_half_a_step() {
-        let values: Vec<f32> = (0..256).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.013).collect();
-        for (dtype, steps) in [(GgmlType::Q8_0, 127.0), (GgmlType::Q4_0, 8.0)] {
-            let coded = quantize(dtype, &values).expect("whole blocks");
-            let mut back = vec![0.0; values.len()];
-            assert!(dequantize(dtype, &coded, &mut back));
-            for (block, decoded) in values.chunks(BLOCK).zip(back.chunks(BLOCK)) {
-                let largest = block.iter().fold(0f32, |m, v| m.max(v.abs()));
-                // Q4_0 clips the side opposite to the extreme by up to a whole step; half-precision scales add 0.1 %.
-                let bound = largest / steps * if dtype == GgmlType::Q4_0 { 1.02 } else { 0.51 } + largest * 1e-3;
-                for (a, b) in block.iter().zip(decoded) {
-                    assert!((a - b).abs() <= bound, "{dtype:?}: {a} became {b}");
-                }
-            }
-        }
-    }
-
-    /// candle's port of ggml is the second opinion.
-    #[cfg(feature = "llm-cpu")]
-    #[test]
-    fn agrees_with_candle_bit_for_bit() {
-        use candle_core::quantized::{GgmlDType, QTensor};
-        use candle_core::{Device, Tensor};
-        let values: Vec<f32> = (0..4096u32)
-            .map(|i| (f64::from(i.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24) - 0.5) as f32)
-            .collect();
-        let tensor = Tensor::from_slice(&values, (64, 64), &Device::Cpu).unwrap();
-        for (ours, theirs) in [(GgmlType::Q4_0, GgmlDType::Q4_0), (GgmlType::Q8_0, GgmlDType::Q8_0)] {
-            let q = QTensor::quantize(&tensor, theirs).unwrap();
-            let bytes = q.data().unwrap();
-            assert_eq!(quantize(ours, &values).unwrap(), bytes.as_ref(), "{ours:?} codes");
-            let mut out = vec![0.0; values.len()];
-            assert!(dequantize(ours, &bytes, &mut out));
-            let expect = q.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            assert!(out.iter().zip(&expect).all(|(a, b)| a.to_bits() == b.to_bits()), "{ours:?} values");
-        }
-    }
-}
+#[path = "quant_tests.rs"]
+mod tests;

@@ -1,7 +1,19 @@
-//! Choosing the next token from the logits: greedy, or by temperature, top-k and top-p with a seed.
+//! Choosing the next token from the logits: greedy, or by temperature, top-k and top-p with a seed, with a penalty on
+//! repetition.
+//!
+//! A draw walks over the candidates that are kept in an order that a GPU can follow without sorting the vocabulary: by
+//! slices of [`SLICE`] ids, within a slice the likeliest first. So the same seed chooses the same tokens on all backends,
+//! but for rounding.
+
+use std::collections::HashSet;
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
+use super::backend::Draw;
+
+/// Ids of a slice of the vocabulary.
+pub const SLICE: usize = 1024;
 
 /// How to choose the next token.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,6 +24,9 @@ pub struct SamplerParams {
     pub top_k: usize,
     /// Only the likeliest tokens whose probabilities add up to this; 1 for all.
     pub top_p: f32,
+    /// What the logits of tokens that are in the text already are divided by where they are positive and multiplied with
+    /// where they are negative; 1 for no penalty.
+    pub repetition_penalty: f32,
     /// Seed of the choice.
     pub seed: u64,
 }
@@ -21,6 +36,17 @@ impl SamplerParams {
     pub fn is_greedy(&self) -> bool {
         self.temperature.is_nan() || self.temperature <= 0.0 || self.top_k == 1
     }
+
+    /// The penalty; 1 where what was asked for is not a positive number.
+    pub fn penalty(&self) -> f32 {
+        let sound = self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0;
+        if sound { self.repetition_penalty } else { 1.0 }
+    }
+
+    /// Whether a choice depends on which tokens were there before.
+    pub fn penalises(&self) -> bool {
+        self.penalty() != 1.0
+    }
 }
 
 /// A seeded sampler: the same logits and seed give the same tokens on every backend.
@@ -28,12 +54,25 @@ impl SamplerParams {
 pub struct Sampler {
     params: SamplerParams,
     rng: Xoshiro256PlusPlus,
+    seen: HashSet<u32>,
 }
 
 impl Sampler {
     /// A sampler at the beginning of its random sequence.
     pub fn new(params: SamplerParams) -> Self {
-        Self { params, rng: Xoshiro256PlusPlus::seed_from_u64(params.seed) }
+        Self { params, rng: Xoshiro256PlusPlus::seed_from_u64(params.seed), seen: HashSet::new() }
+    }
+
+    /// Tells of tokens that are in the text already; those that are chosen here are known.
+    pub fn note(&mut self, tokens: &[u32]) {
+        if self.params.penalises() {
+            self.seen.extend(tokens);
+        }
+    }
+
+    /// The random number of the next choice, for a backend that chooses by itself.
+    pub fn draw(&mut self) -> Draw {
+        Draw((self.rng.next_u64() >> 40) as u32)
     }
 
     /// The parameters.
@@ -43,9 +82,30 @@ impl Sampler {
 
     /// Chooses from all logits, `[vocab]`. An empty slice gives 0.
     pub fn choose(&mut self, logits: &[f32]) -> u32 {
-        if self.params.is_greedy() {
-            return argmax(logits);
+        let penalised;
+        let logits = if self.params.penalises() {
+            penalised = self.penalised(logits);
+            &penalised
+        } else {
+            logits
+        };
+        let id = if self.params.is_greedy() { argmax(logits) } else { self.sample(logits) };
+        self.note(&[id]);
+        id
+    }
+
+    fn penalised(&self, logits: &[f32]) -> Vec<f32> {
+        let mut logits = logits.to_vec();
+        let penalty = self.params.penalty();
+        for &id in &self.seen {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
         }
+        logits
+    }
+
+    fn sample(&mut self, logits: &[f32]) -> u32 {
         let mut candidates: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
         let k = if self.params.top_k == 0 { candidates.len() } else { self.params.top_k.min(candidates.len()) };
         if (1..candidates.len()).contains(&k) {
@@ -56,34 +116,31 @@ impl Sampler {
         self.choose_sorted(&candidates)
     }
 
-    /// Chooses among the top candidates, likeliest first, that a backend has already selected.
+    /// Chooses among the top candidates, likeliest first, that a backend has already selected. No penalty is applied.
     pub fn choose_sorted(&mut self, candidates: &[(u32, f32)]) -> u32 {
         let Some(&(best, top)) = candidates.first() else { return 0 };
         if self.params.is_greedy() {
             return best;
         }
-        let weights: Vec<f64> = candidates
-            .iter()
-            .map(|&(_, logit)| (f64::from(logit - top) / f64::from(self.params.temperature)).exp())
-            .collect();
-        let total: f64 = weights.iter().sum();
-        let mut kept = 0;
+        let weight = |logit: f32| (f64::from(logit - top) / f64::from(self.params.temperature)).exp();
+        let total: f64 = candidates.iter().map(|(_, logit)| weight(*logit)).sum();
+        let mut kept = Vec::new();
         let mut mass = 0.0;
-        for weight in &weights {
-            kept += 1;
-            mass += weight;
+        for &(id, logit) in candidates {
+            kept.push((id, logit, weight(logit)));
+            mass += weight(logit);
             if mass >= f64::from(self.params.top_p) * total {
                 break;
             }
         }
-        // 53 random bits: uniform in [0, 1).
-        let uniform = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let mut target = uniform * mass;
-        for (&(id, _), weight) in candidates.iter().zip(&weights).take(kept) {
-            if target < *weight {
+        // Stable: within a slice the likeliest stays first.
+        kept.sort_by_key(|(id, ..)| *id as usize / SLICE);
+        let mut goal = f64::from(self.draw().uniform()) * mass;
+        for &(id, _, weight) in &kept {
+            if goal < weight {
                 return id;
             }
-            target -= weight;
+            goal -= weight;
         }
         best
     }
@@ -125,7 +182,7 @@ mod tests {
     use super::*;
 
     fn params(temperature: f32, top_k: usize, top_p: f32) -> SamplerParams {
-        SamplerParams { temperature, top_k, top_p, seed: 7 }
+        SamplerParams { temperature, top_k, top_p, repetition_penalty: 1.0, seed: 7 }
     }
 
     #[test]
@@ -172,6 +229,24 @@ mod tests {
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
+    }
+
+    /// Positive logits shrink, negative ones grow, also of tokens that the sampler chose itself.
+    #[test]
+    fn repetition_is_penalised() {
+        let penalty = |repetition_penalty| SamplerParams { repetition_penalty, ..params(0.0, 0, 1.0) };
+        let mut sampler = Sampler::new(penalty(2.0));
+        sampler.note(&[0]);
+        let logits = [3.0, 2.0, 1.6, -1.0];
+        assert_eq!([(); 3].map(|()| sampler.choose(&logits)), [1, 2, 0]);
+        let mut sampler = Sampler::new(penalty(2.0));
+        sampler.note(&[0]);
+        assert_eq!(sampler.choose(&[-1.0, -1.5]), 1);
+        for odd in [1.0, 0.0, -3.0, f32::NAN] {
+            let mut sampler = Sampler::new(penalty(odd));
+            sampler.note(&[0]);
+            assert_eq!(sampler.choose(&logits), 0, "{odd}");
+        }
     }
 
     #[test]

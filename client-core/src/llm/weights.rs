@@ -1,13 +1,14 @@
 //! A model's tensors, checked against its config: what every backend is built from, whatever file they came in.
 //!
 //! Matrices are `[rows, cols]` row-major: `rows` outputs, `cols` inputs, each row contiguous (ggml's `dims = [cols,
-//! rows]`). Query and key rows are in ggml's order for architecture `llama`: RoPE rotates neighbours (2i, 2i + 1).
+//! rows]`). Query and key rows are in ggml's order for architecture `llama`: RoPE rotates neighbours (2i, 2i + 1);
+//! [`super::assemble`] reorders those of files that have them otherwise.
 
 use std::borrow::Cow;
 
 use super::config::ModelConfig;
 use super::error::EngineError;
-use super::gguf::{GgmlType, Gguf};
+use super::gguf::GgmlType;
 use super::quant;
 
 /// One matrix in its stored form.
@@ -127,51 +128,6 @@ pub struct ModelWeights<'a> {
 }
 
 impl<'a> ModelWeights<'a> {
-    /// Takes the tensors of a GGUF file of architecture `llama`. Matrices borrow from the file.
-    ///
-    /// # Errors
-    /// What [`ModelConfig::from_gguf`] reports, a missing tensor, or one of another shape.
-    pub fn from_gguf(gguf: &Gguf<'a>) -> Result<Self, EngineError> {
-        let config = ModelConfig::from_gguf(gguf)?;
-        // Layers × 9 tensors are in the file's list of at most 4096, so this cannot be made to allocate much.
-        let mut layers = Vec::new();
-        for layer in 0..config.layers {
-            let matrix = |part: &str, rows, cols| gguf_matrix(gguf, &format!("blk.{layer}.{part}.weight"), rows, cols);
-            let vector = |part: &str| gguf_vector(gguf, &format!("blk.{layer}.{part}.weight"), config.dim);
-            for extra in ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_q_norm.weight", "ffn_gate_inp.weight"] {
-                if gguf.tensors().contains_key(format!("blk.{layer}.{extra}").as_str()) {
-                    return Err(EngineError::Unsupported(format!(
-                        "tensor \"blk.{layer}.{extra}\" of another model family"
-                    )));
-                }
-            }
-            layers.push(LayerWeights {
-                attn_norm: vector("attn_norm")?,
-                q: matrix("attn_q", config.q_dim(), config.dim)?,
-                k: matrix("attn_k", config.kv_dim(), config.dim)?,
-                v: matrix("attn_v", config.kv_dim(), config.dim)?,
-                o: matrix("attn_output", config.dim, config.q_dim())?,
-                ffn_norm: vector("ffn_norm")?,
-                gate: matrix("ffn_gate", config.ffn, config.dim)?,
-                up: matrix("ffn_up", config.ffn, config.dim)?,
-                down: matrix("ffn_down", config.dim, config.ffn)?,
-                traits: LayerTraits::default(),
-            });
-        }
-        let output = if gguf.tensors().contains_key("output.weight") {
-            Some(gguf_matrix(gguf, "output.weight", config.vocab, config.dim)?)
-        } else {
-            None
-        };
-        Ok(Self {
-            embedding: gguf_matrix(gguf, "token_embd.weight", config.vocab, config.dim)?,
-            output_norm: gguf_vector(gguf, "output_norm.weight", config.dim)?,
-            layers,
-            output,
-            config,
-        })
-    }
-
     /// The output head: its own matrix, or the embedding when they are tied.
     pub fn head(&self) -> &Matrix<'a> {
         self.output.as_ref().unwrap_or(&self.embedding)
@@ -205,31 +161,4 @@ impl<'a> ModelWeights<'a> {
     pub fn quantisation(&self) -> &'static str {
         self.layers.first().map_or("none", |layer| layer.gate.dtype.name())
     }
-}
-
-fn gguf_matrix<'a>(gguf: &Gguf<'a>, name: &str, rows: usize, cols: usize) -> Result<Matrix<'a>, EngineError> {
-    let (info, bytes) = find(gguf, name)?;
-    if info.dims != [cols, rows] {
-        return Err(wrong_shape(name, &info.dims, &[cols, rows]));
-    }
-    Ok(Matrix { dtype: info.dtype, rows, cols, bytes: Cow::Borrowed(bytes) })
-}
-
-fn gguf_vector(gguf: &Gguf<'_>, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-    let (info, bytes) = find(gguf, name)?;
-    let mut out = vec![0.0; info.elements().min(len)];
-    if info.dims != [len] || !quant::dequantize(info.dtype, bytes, &mut out) {
-        return Err(wrong_shape(name, &info.dims, &[len]));
-    }
-    Ok(out)
-}
-
-fn find<'f, 'a>(gguf: &'f Gguf<'a>, name: &str) -> Result<(&'f super::gguf::TensorInfo, &'a [u8]), EngineError> {
-    gguf.tensor(name).ok_or_else(|| EngineError::Inconsistent(format!("tensor {name:?} is missing")))
-}
-
-pub(super) fn wrong_shape(name: &str, found: &[usize], expected: &[usize]) -> EngineError {
-    EngineError::Inconsistent(format!(
-        "tensor {name:?} has the shape {found:?}, but the model's sizes ask for {expected:?}"
-    ))
 }

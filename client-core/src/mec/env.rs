@@ -1,6 +1,7 @@
-//! Many worlds at once, with episodes: what a learner drives.
+//! Many cells at once, with episodes: what a learner drives.
 
-use super::params::MecParams;
+use super::block::{CellBlock, LANES};
+use super::params::{MecParams, Physics};
 use super::slot::{SlotTotals, UserDecision};
 use super::world::{SnapshotError, UserObservation, World, WorldSnapshot, nth_seed};
 
@@ -13,89 +14,102 @@ pub struct StepResult {
     pub truncated: bool,
 }
 
-/// A row of independent worlds of the same K.
+/// A row of independent cells of the same K, in [blocks](CellBlock) of [`LANES`]. Blocks share nothing, so that whoever
+/// has threads may step them side by side ([`VecEnv::blocks_mut`]).
 #[derive(Clone, Debug)]
 pub struct VecEnv {
-    worlds: Vec<World>,
+    physics: Physics,
+    blocks: Vec<CellBlock>,
     results: Vec<StepResult>,
-    users: usize,
 }
 
 impl VecEnv {
-    /// `count` worlds, each with its own stream derived from `seed`.
+    /// `count` cells, each with its own stream derived from `seed`.
     ///
     /// # Panics
-    /// If the parameters ask for more users than a world can hold.
+    /// If the parameters ask for more users than a cell can hold.
     pub fn new(params: MecParams, count: usize, seed: u64) -> Self {
-        let worlds = (0..count).map(|i| World::new(params, nth_seed(seed, i as u64))).collect();
-        Self { worlds, results: vec![StepResult::default(); count], users: params.users }
+        let worlds = (0..count).map(|i| World::new(params, nth_seed(seed, i as u64)).snapshot());
+        // Just taken of cells with these parameters.
+        Self::restore(params, worlds.collect()).expect("snapshots of the same parameters")
     }
 
     /// What [`VecEnv::restore`] needs to go on from here.
     pub fn snapshot(&self) -> Vec<WorldSnapshot> {
-        self.worlds.iter().map(World::snapshot).collect()
+        self.blocks.iter().flat_map(CellBlock::snapshots).collect()
     }
 
-    /// The worlds that a snapshot was taken of; `params` are the ones that they had then.
+    /// The cells that a snapshot was taken of; `params` are the ones that they had then.
     ///
     /// # Errors
-    /// When a world has another number of users than the parameters.
+    /// When a cell has another number of users than the parameters.
     pub fn restore(params: MecParams, snapshot: Vec<WorldSnapshot>) -> Result<Self, SnapshotError> {
-        let worlds = snapshot.into_iter().map(|world| World::restore(params, world));
-        let worlds = worlds.collect::<Result<Vec<_>, _>>()?;
-        let results = vec![StepResult::default(); worlds.len()];
-        Ok(Self { worlds, results, users: params.users })
+        let results = vec![StepResult::default(); snapshot.len()];
+        let mut blocks = Vec::with_capacity(snapshot.len().div_ceil(LANES));
+        let mut cells = snapshot.into_iter();
+        while cells.len() > 0 {
+            blocks.push(CellBlock::restore(params, cells.by_ref().take(LANES).collect())?);
+        }
+        Ok(Self { physics: params.physics(), blocks, results })
     }
 
-    /// Number of worlds.
+    /// Number of cells.
     pub fn len(&self) -> usize {
-        self.worlds.len()
+        self.results.len()
     }
 
-    /// Whether there is no world.
+    /// Whether there is no cell.
     pub fn is_empty(&self) -> bool {
-        self.worlds.is_empty()
+        self.results.is_empty()
     }
 
-    /// Users in each world.
+    /// Users in each cell.
     pub fn users(&self) -> usize {
-        self.users
+        self.physics.params.users
     }
 
-    /// The worlds.
-    pub fn worlds(&self) -> &[World] {
-        &self.worlds
+    /// The parameters of all cells in linear units.
+    pub fn physics(&self) -> &Physics {
+        &self.physics
     }
 
-    /// All observations, world after world: `out` holds `len()·users()` entries.
+    /// The cells, [`LANES`] in every block but the last.
+    pub fn blocks(&self) -> &[CellBlock] {
+        &self.blocks
+    }
+
+    /// [`VecEnv::blocks`], to be stepped one by one.
+    pub fn blocks_mut(&mut self) -> &mut [CellBlock] {
+        &mut self.blocks
+    }
+
+    /// All observations, cell after cell: `out` holds `len()·users()` entries.
     ///
     /// # Panics
     /// If `out` has another length.
     pub fn observe(&self, out: &mut [UserObservation]) {
-        assert_eq!(out.len(), self.worlds.len() * self.users, "one entry a user and world");
-        for (world, entry) in self.worlds.iter().zip(out.chunks_mut(self.users.max(1))) {
-            world.observe(entry);
+        assert_eq!(out.len(), self.len() * self.users(), "one entry a user and cell");
+        for (block, out) in self.blocks.iter().zip(out.chunks_mut((LANES * self.users()).max(1))) {
+            block.observe(out);
         }
     }
 
-    /// Carries out one decision a user and world, in the order of [`VecEnv::observe`].
+    /// Carries out one decision a user and cell, in the order of [`VecEnv::observe`].
     ///
     /// # Panics
     /// If `decisions` has another length.
     pub fn step(&mut self, decisions: &[UserDecision]) -> &[StepResult] {
-        assert_eq!(decisions.len(), self.worlds.len() * self.users, "one decision a user and world");
-        let chunks = decisions.chunks(self.users.max(1));
-        for ((world, decision), result) in self.worlds.iter_mut().zip(chunks).zip(self.results.iter_mut()) {
-            let totals = world.step(decision);
-            *result = StepResult { totals, truncated: world.is_truncated() };
+        let users = self.users();
+        assert_eq!(decisions.len(), self.len() * users, "one decision a user and cell");
+        let decisions = decisions.chunks((LANES * users).max(1));
+        for ((block, decisions), results) in self.blocks.iter_mut().zip(decisions).zip(self.results.chunks_mut(LANES)) {
+            block.step(decisions, results);
         }
         &self.results
     }
 
-    /// Starts the next episode in every world whose time limit was reached.
+    /// Starts the next episode in every cell whose time limit was reached.
     pub fn reset_truncated(&mut self) {
-        for world in self.worlds.iter_mut().filter(|world| world.is_truncated()) {
-            world.reset();
-        }
+        self.blocks.iter_mut().for_each(CellBlock::reset_truncated);
     }
 }

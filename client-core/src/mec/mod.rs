@@ -12,7 +12,8 @@
 //! | [`slot`] | one slot as a pure function, without allocation | all of the above |
 //! | [`batch`] | many slots at once in `f32`, vectorised | the same |
 //! | [`world`] | K users through time: what the page drives by hand | (45)–(46) |
-//! | [`env`](mod@env) | many worlds at once, with episodes: what a learner drives | |
+//! | [`block`] | several cells stepped together, as a structure of arrays | all of the above |
+//! | [`env`](mod@env) | many cells at once, with episodes: what a learner drives | |
 //! | [`alpha`] | the exact best offloading ratios for given rates | (29), (47)–(48) |
 //! | [`oracle`] | the best decision of one slot by search, full knowledge | (30) |
 //! | [`planner`] | decisions that look ahead, where today's work delays tomorrow | (30) |
@@ -27,6 +28,7 @@
 
 pub mod alpha;
 pub mod batch;
+pub mod block;
 pub mod channel;
 pub mod constant;
 pub mod cost;
@@ -42,6 +44,7 @@ pub mod task;
 pub mod world;
 
 pub use batch::{BatchDecisions, BatchSlots, BatchTotals};
+pub use block::CellBlock;
 pub use constant::{ConstantAction, ConstantPower};
 pub use env::{StepResult, VecEnv};
 pub use heuristics::{QosKnowledge, StaticPolicy};

@@ -38,13 +38,18 @@ impl Quality {
 
     /// (28), first line: the accuracy of a task of which α was answered by the server.
     pub fn accuracy(&self, alpha: f64) -> f64 {
-        alpha * self.accuracy_server + (1.0 - alpha) * self.accuracy_local
+        mixed(alpha, self.accuracy_local, self.accuracy_server)
     }
 
     /// (28), second line: the same for the hallucination rate.
     pub fn hallucination(&self, alpha: f64) -> f64 {
-        alpha * self.hallucination_server + (1.0 - alpha) * self.hallucination_local
+        mixed(alpha, self.hallucination_local, self.hallucination_server)
     }
+}
+
+/// (28): the quality of a task of which α was answered by the server.
+pub fn mixed(alpha: f64, local: f64, server: f64) -> f64 {
+    alpha * server + (1.0 - alpha) * local
 }
 
 /// A first difficulty: standard normal, clipped.

@@ -57,16 +57,16 @@ pub struct UserView {
 }
 
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
-struct UserState {
-    position: Position,
+pub(super) struct UserState {
+    pub(super) position: Position,
     /// Where a walker is heading, in [`Variant::Mobile`].
-    goal: Position,
+    pub(super) goal: Position,
     /// Put there by hand: neither walks nor is redrawn.
-    held: bool,
-    scatter: Scatter,
-    level: usize,
-    pinned_size_bits: Option<f64>,
-    difficulty: f64,
+    pub(super) held: bool,
+    pub(super) scatter: Scatter,
+    pub(super) level: usize,
+    pub(super) pinned_size_bits: Option<f64>,
+    pub(super) difficulty: f64,
 }
 
 /// The cell: parameters, users and the present slot.
@@ -89,15 +89,15 @@ pub struct World {
 /// parameters are not in it, they are written once beside many of these.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct WorldSnapshot {
-    rng: Xoshiro256PlusPlus,
-    policy_rng: Xoshiro256PlusPlus,
-    states: Vec<UserState>,
-    seen: Vec<(f64, f64)>,
-    decisions: Vec<UserDecision>,
-    outcomes: Vec<UserOutcome>,
-    totals: SlotTotals,
-    backlog_s: f64,
-    slot_index: usize,
+    pub(super) rng: Xoshiro256PlusPlus,
+    pub(super) policy_rng: Xoshiro256PlusPlus,
+    pub(super) states: Vec<UserState>,
+    pub(super) seen: Vec<(f64, f64)>,
+    pub(super) decisions: Vec<UserDecision>,
+    pub(super) outcomes: Vec<UserOutcome>,
+    pub(super) totals: SlotTotals,
+    pub(super) backlog_s: f64,
+    pub(super) slot_index: usize,
 }
 
 /// A [`WorldSnapshot`] that does not belong to the parameters it should go on with.
@@ -108,6 +108,19 @@ pub struct SnapshotError {
     pub wanted: usize,
     /// Users of the snapshot.
     pub found: usize,
+}
+
+impl WorldSnapshot {
+    /// # Errors
+    /// When it is of a cell with another number of users than the parameters.
+    pub(super) fn check(&self, params: &MecParams) -> Result<(), SnapshotError> {
+        let wanted = params.users.min(MAX_USERS);
+        let kept = [self.states.len(), self.seen.len(), self.decisions.len(), self.outcomes.len()];
+        match [params.users].into_iter().chain(kept).find(|found| *found != wanted) {
+            Some(found) => Err(SnapshotError { wanted, found }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl World {
@@ -154,14 +167,9 @@ impl World {
     /// # Errors
     /// When the snapshot has another number of users than the parameters.
     pub fn restore(params: MecParams, snapshot: WorldSnapshot) -> Result<Self, SnapshotError> {
+        snapshot.check(&params)?;
         let WorldSnapshot { rng, policy_rng, states, seen, decisions, outcomes, totals, backlog_s, slot_index } =
             snapshot;
-        let wanted = params.users.min(MAX_USERS);
-        for found in [params.users, states.len(), seen.len(), decisions.len(), outcomes.len()] {
-            if found != wanted {
-                return Err(SnapshotError { wanted, found });
-            }
-        }
         let mut world = Self {
             physics: params.physics(),
             rng,

@@ -51,6 +51,7 @@ impl LocalEngine for EnginePort<'_> {
             temperature: options.temperature,
             top_k: options.top_k,
             top_p: options.top_p,
+            repetition_penalty: 1.0,
             seed: options.seed,
             stop: Vec::new(),
         };

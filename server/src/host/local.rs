@@ -129,6 +129,7 @@ fn generate(
         temperature: sampling.temperature,
         top_k: sampling.top_k,
         top_p: sampling.top_p,
+        repetition_penalty: 1.0,
         seed: sampling.seed,
         stop: sampling.stop,
     };

@@ -17,10 +17,11 @@ use client_core::policy::spaces::FEATURE_LIMIT;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
+use super::memory::{Memory, Place};
 use super::mlp::{Mlp, MlpState};
 use super::nets::matrix;
 use super::rollout::Experience;
-use super::world_model::{Memory, ModelLosses, Place};
+use super::world_model::ModelLosses;
 
 /// Largest norm of a member's gradient.
 const MAX_GRAD_NORM: f32 = 10.0;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`config`] | what a training run is: algorithm, system, budget; written beside its results |
 //! | [`ppo`] | proximal policy optimisation, one file from top to bottom |
+//! | [`actor_critic`] | the losses of its networks, and a gradient step of both |
 //! | [`ppo_lagrangian`] | the same, holding every user's limits by Lagrange multipliers |
 //! | [`td3`], [`ddpg`], [`sac`] | the off-policy algorithms, one file each from top to bottom |
 //! | [`off_policy`] | the loop that those three share: explore, remember, learn, report |
@@ -12,6 +13,8 @@
 //! | [`replay`] | what they learn from: the transitions of the past |
 //! | [`wm_ppo`] | world-model PPO, the paper's and a mended form |
 //! | [`world_model`] | the recurrent state-space model that it imagines with |
+//! | [`rssm`] | its networks |
+//! | [`memory`] | the slots of the past that world models learn from |
 //! | [`ensemble`] | the cheaper model of the tuned form: an ensemble of perceptrons |
 //! | [`mlp`] | actor and critic of both, with their gradients written out |
 //! | [`beta`] | the Beta distribution of the actions: sampling, log-probability, entropy, derivatives |
@@ -30,11 +33,13 @@
 //! Deliberately absent: the physics and the network, which page and server share through `client_core`, and any learning
 //! from the optimum: policies see rewards only.
 
+pub mod actor_critic;
 pub mod beta;
 pub mod config;
 pub mod ddpg;
 pub mod ensemble;
 pub mod evaluate;
+pub mod memory;
 pub mod mlp;
 pub mod nets;
 pub mod off_policy;
@@ -43,6 +48,7 @@ pub mod ppo_lagrangian;
 pub mod references;
 pub mod replay;
 pub mod rollout;
+pub mod rssm;
 pub mod run;
 pub mod sac;
 pub mod session;
@@ -185,6 +191,31 @@ mod tests {
             assert!(matches!(error, TrainError::NotANumber { update, .. } if update >= 3), "{error}");
             assert_eq!(Run::resume(dir.path()).expect("still there").0.progress.update, 3);
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_ends_a_run_with_its_reason_and_with_the_checkpoint_before() {
+        let config = small(Algo::Ppo);
+        let dir = tempfile::tempdir().expect("folder");
+        let mut run = Run::create(dir.path(), &config).expect("run");
+        let part = dir.path().join("curves.part");
+        // Full from the fourth update on; the sixth one's curves are the next to be drawn.
+        let full = part.clone();
+        run.on_update = Box::new(move |metrics| {
+            if metrics.global_step == 48 {
+                std::os::unix::fs::symlink("/dev/full", &full).expect("linked");
+            }
+        });
+        let error = train(&config, &mut run, &AtomicBool::new(false)).expect_err("no room").to_string();
+        assert!(error.contains("curves") && error.to_lowercase().contains("space"), "{error}");
+        drop(run);
+        // There is room again.
+        assert!(!part.exists());
+        let (mut run, config) = Run::resume(dir.path()).expect("resumed");
+        assert_eq!(run.progress.update, 4);
+        assert_eq!(train(&config, &mut run, &AtomicBool::new(false)).expect("trained"), Ending::Finished);
+        assert_eq!(run.history().len(), 8);
     }
 
     #[test]

@@ -205,7 +205,11 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError + '_ {
 /// When it cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let beside = path.with_extension("part");
-    fs::write(&beside, bytes).map_err(at(&beside))?;
+    if let Err(error) = fs::write(&beside, bytes) {
+        // Half a file helps nobody, least of all on a full disk.
+        let _ = fs::remove_file(&beside);
+        return Err(at(&beside)(error));
+    }
     fs::rename(&beside, path).map_err(at(path))
 }
 

@@ -33,17 +33,16 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
 use super::Ending;
+use super::actor_critic::{ActorCritic, Batch, Imagined, Losses};
 use super::config::TrainConfig;
 use super::ensemble::{Ensemble, EnsembleConfig, Predicted};
+use super::memory::Memory;
 use super::mlp::MlpState;
-use super::ppo::{
-    ActorCritic, Batch, Credit, Imagined, Learner, Losses, PpoConfig, advantages, explained_variance, minibatches,
-    normalise, scaled_rewards,
-};
+use super::ppo::{Credit, Learner, PpoConfig, advantages, explained_variance, minibatches, normalise, scaled_rewards};
 use super::rollout::Experience;
 use super::run::{Run, TrainError, read_state, write_state};
 use super::session::{Session, Update};
-use super::world_model::{Latent, Memory, ModelLosses, Observed, WorldModel, WorldModelConfig, r_squared};
+use super::world_model::{Latent, ModelLosses, Observed, WorldModel, WorldModelConfig, r_squared};
 
 /// What imagines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

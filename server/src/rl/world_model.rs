@@ -10,26 +10,22 @@
 //! The reward of an action is decoded from the state that the action leads to: (34) puts a into the *next* h, so the state
 //! before cannot know it. Observations are the policy's features and rewards the scaled ones, both of order 1.
 
-use std::collections::VecDeque;
 use std::path::Path;
 
 use burn::grad_clipping::GradientClippingConfig;
-use burn::module::{Module, Param};
-use burn::nn::Linear;
+use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::activation::{relu, sigmoid, softplus, tanh};
+use burn::tensor::activation::{sigmoid, softplus};
 use burn::tensor::{Device, Tensor};
-use rand::RngExt;
-use rand_distr::{Distribution, StandardNormal};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
-use super::nets::{fan_in, host, matrix, rows};
+use super::memory::{Memory, Sequences};
+use super::nets::{host, matrix, rows};
 use super::rollout::Experience;
+use super::rssm::{Decoded, Gaussian, Rssm};
 use super::run::TrainError;
 
-/// The Gaussians' deviation never falls below this: a divergence between two needles is no signal.
-const LEAST_DEVIATION: f64 = 0.1;
 /// Largest norm of a parameter's gradient.
 const MAX_GRAD_NORM: f32 = 10.0;
 
@@ -109,303 +105,6 @@ impl WorldModelConfig {
             Ok(())
         } else {
             Err(format!("model.learning_rate must be over 0, but is {rate}"))
-        }
-    }
-}
-
-/// A stretch of one environment within one episode: n slots and the n + 1 observations around them.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Stretch {
-    observations: Vec<f32>,
-    actions: Vec<f32>,
-    rewards: Vec<f32>,
-    ended: bool,
-}
-
-/// The last slots of every environment, to draw sequences from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Memory {
-    stretches: VecDeque<Stretch>,
-    /// For each environment, which stretch (counted from the first one ever) its next slot goes to.
-    open: Vec<Option<usize>>,
-    forgotten: usize,
-    capacity: usize,
-}
-
-/// A slot in a [`Memory`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    stretch: usize,
-    slot: usize,
-}
-
-impl Place {
-    /// So many slots later.
-    pub fn later(self, slots: usize) -> Self {
-        Self { slot: self.slot + slots, ..self }
-    }
-}
-
-/// Sequences of equal length, slot after slot, within a slot sequence after sequence.
-struct Sequences {
-    /// `[(length + 1)·count, inputs]`
-    observations: Vec<f32>,
-    /// `[length·count, actions]`
-    actions: Vec<f32>,
-    /// `[length·count]`
-    rewards: Vec<f32>,
-    count: usize,
-    length: usize,
-}
-
-impl Memory {
-    /// An empty one for that many environments and about that many slots.
-    pub fn new(envs: usize, capacity: usize) -> Self {
-        Self { stretches: VecDeque::new(), open: vec![None; envs], forgotten: 0, capacity }
-    }
-
-    fn slots(&self) -> usize {
-        self.stretches.iter().map(|s| s.rewards.len()).sum()
-    }
-
-    /// Remembers a rollout, with its rewards as they are to be learned, and forgets the oldest stretches beyond the
-    /// capacity.
-    pub fn add(&mut self, experience: &Experience, rewards: &[f32]) {
-        let envs = self.open.len().max(1);
-        let count = rewards.len().max(1);
-        let (inputs, actions) = (experience.features.len() / count, experience.actions.len() / count);
-        for (row, reward) in rewards.iter().enumerate() {
-            let env = row % envs;
-            let index = match self.open[env] {
-                Some(index) if index >= self.forgotten => index,
-                _ => {
-                    let first = experience.features[row * inputs..(row + 1) * inputs].to_vec();
-                    self.stretches.push_back(Stretch { observations: first, ..Stretch::default() });
-                    self.forgotten + self.stretches.len() - 1
-                }
-            };
-            let stretch = &mut self.stretches[index - self.forgotten];
-            stretch.observations.extend_from_slice(&experience.next_features[row * inputs..(row + 1) * inputs]);
-            stretch.actions.extend_from_slice(&experience.actions[row * actions..(row + 1) * actions]);
-            stretch.rewards.push(*reward);
-            stretch.ended = experience.truncated[row];
-            self.open[env] = (!stretch.ended).then_some(index);
-        }
-        let mut slots = self.slots();
-        while let Some(oldest) = self.stretches.front() {
-            if slots - oldest.rewards.len() < self.capacity {
-                break;
-            }
-            slots -= oldest.rewards.len();
-            self.stretches.pop_front();
-            self.forgotten += 1;
-        }
-    }
-
-    /// Places drawn evenly from all those where so many slots follow; none if there is no such place.
-    pub fn places(&self, count: usize, length: usize, rng: &mut Xoshiro256PlusPlus) -> Vec<Place> {
-        let fitting = |s: &Stretch| (s.rewards.len() + 1).saturating_sub(length);
-        let all: usize = self.stretches.iter().map(fitting).sum();
-        let count = if all == 0 { 0 } else { count };
-        (0..count)
-            .filter_map(|_| {
-                let mut slot = rng.random_range(0..all);
-                self.stretches.iter().enumerate().find_map(|(stretch, lived)| {
-                    let here = fitting(lived);
-                    if slot < here {
-                        return Some(Place { stretch, slot });
-                    }
-                    slot -= here;
-                    None
-                })
-            })
-            .collect()
-    }
-
-    /// What was seen when a slot began.
-    pub fn observation(&self, place: Place) -> &[f32] {
-        let stretch = &self.stretches[place.stretch];
-        let inputs = stretch.observations.len() / (stretch.rewards.len() + 1);
-        &stretch.observations[place.slot * inputs..(place.slot + 1) * inputs]
-    }
-
-    /// What was done in a slot.
-    pub fn action(&self, place: Place) -> &[f32] {
-        let stretch = &self.stretches[place.stretch];
-        let actions = stretch.actions.len() / stretch.rewards.len();
-        &stretch.actions[place.slot * actions..(place.slot + 1) * actions]
-    }
-
-    /// What a slot gave.
-    pub fn reward(&self, place: Place) -> f32 {
-        self.stretches[place.stretch].rewards[place.slot]
-    }
-
-    /// Appends the last `count` observations when a slot began, the oldest first; before the stretch stands its first one.
-    pub fn window(&self, place: Place, count: usize, out: &mut Vec<f32>) {
-        for back in (0..count).rev() {
-            out.extend_from_slice(self.observation(Place { slot: place.slot.saturating_sub(back), ..place }));
-        }
-    }
-
-    /// Sequences drawn evenly from all places where one fits; none if there is no such place.
-    fn draw(&self, count: usize, length: usize, rng: &mut Xoshiro256PlusPlus) -> Option<Sequences> {
-        let drawn = self.places(count, length, rng);
-        if drawn.is_empty() {
-            return None;
-        }
-        let mut out = Sequences {
-            observations: Vec::new(),
-            actions: Vec::new(),
-            rewards: Vec::new(),
-            count: drawn.len(),
-            length,
-        };
-        for slot in 0..=length {
-            for start in &drawn {
-                let place = start.later(slot);
-                out.observations.extend_from_slice(self.observation(place));
-                if slot < length {
-                    out.actions.extend_from_slice(self.action(place));
-                    out.rewards.push(self.reward(place));
-                }
-            }
-        }
-        Some(out)
-    }
-}
-
-/// Two layers: `[·, inputs]` → rectified `[·, hidden]` → `[·, outputs]`.
-#[derive(Module, Debug)]
-struct TwoLayers {
-    hidden: Linear,
-    out: Linear,
-}
-
-impl TwoLayers {
-    fn new(inputs: usize, hidden: usize, outputs: usize, device: &Device, rng: &mut Xoshiro256PlusPlus) -> Self {
-        Self { hidden: linear(inputs, hidden, device, rng), out: linear(hidden, outputs, device, rng) }
-    }
-
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.out.forward(relu(self.hidden.forward(x)))
-    }
-}
-
-fn linear(inputs: usize, outputs: usize, device: &Device, rng: &mut Xoshiro256PlusPlus) -> Linear {
-    let mut values = fan_in(&[[inputs, outputs]], None, rng);
-    let (weight, bias) = values.pop().unwrap_or_default();
-    Linear {
-        weight: Param::from_tensor(matrix(weight, outputs, device)),
-        bias: Some(Param::from_tensor(Tensor::from_floats(bias.as_slice(), device))),
-    }
-}
-
-/// A diagonal Gaussian, `[batch, stochastic]` each.
-#[derive(Clone)]
-struct Gaussian {
-    mean: Tensor<2>,
-    deviation: Tensor<2>,
-}
-
-impl Gaussian {
-    fn of(outputs: Tensor<2>) -> Self {
-        let [batch, width] = outputs.dims();
-        let half = width / 2;
-        let mean = outputs.clone().slice([0..batch, 0..half]);
-        let deviation = softplus(outputs.slice([0..batch, half..width]), 1.0).add_scalar(LEAST_DEVIATION);
-        Self { mean, deviation }
-    }
-
-    fn sample(&self, rng: &mut Xoshiro256PlusPlus) -> Tensor<2> {
-        let [batch, width] = self.mean.dims();
-        let noise: Vec<f32> = (0..batch * width).map(|_| StandardNormal.sample(rng)).collect();
-        self.mean.clone() + self.deviation.clone() * matrix(noise, width, &self.mean.device())
-    }
-
-    /// KL(self ‖ other) of each row, `[batch]`.
-    fn divergence(&self, other: &Self) -> Tensor<1> {
-        let ratio = self.deviation.clone() / other.deviation.clone();
-        let shift = (self.mean.clone() - other.mean.clone()) / other.deviation.clone();
-        let parts = ratio.clone() * ratio.clone() + shift.clone() * shift - ratio.log().mul_scalar(2.0);
-        parts.sub_scalar(1.0).sum_dim(1).squeeze_dim::<1>(1).mul_scalar(0.5)
-    }
-}
-
-/// What the decoders read off a state.
-struct Decoded {
-    /// ô, `[batch, inputs]`
-    observation: Tensor<2>,
-    /// r̂, `[batch, 1]`
-    reward: Tensor<2>,
-    /// Log-odds that the episode ends, `[batch, 1]`.
-    end: Tensor<2>,
-}
-
-#[derive(Module, Debug)]
-struct Rssm {
-    encoder: Linear,
-    gru_input: Linear,
-    gru_hidden: Linear,
-    posterior: TwoLayers,
-    prior: TwoLayers,
-    decoder: TwoLayers,
-}
-
-impl Rssm {
-    fn new(
-        config: &WorldModelConfig,
-        inputs: usize,
-        actions: usize,
-        device: &Device,
-        rng: &mut Xoshiro256PlusPlus,
-    ) -> Self {
-        let WorldModelConfig { deterministic, stochastic, hidden, .. } = *config;
-        Self {
-            encoder: linear(inputs, hidden, device, rng),
-            gru_input: linear(stochastic + actions, 3 * deterministic, device, rng),
-            gru_hidden: linear(deterministic, 3 * deterministic, device, rng),
-            posterior: TwoLayers::new(deterministic + hidden, hidden, 2 * stochastic, device, rng),
-            prior: TwoLayers::new(deterministic, hidden, 2 * stochastic, device, rng),
-            decoder: TwoLayers::new(deterministic + stochastic, hidden, inputs + 2, device, rng),
-        }
-    }
-
-    /// f_θ of (34): h, z and a, `[batch, ·]` each → the next h.
-    fn advance(&self, h: Tensor<2>, z: Tensor<2>, action: Tensor<2>) -> Tensor<2> {
-        let [batch, units] = h.dims();
-        // Centred like the observations.
-        let action = action.mul_scalar(2.0).sub_scalar(1.0);
-        let x = self.gru_input.forward(Tensor::cat(vec![z, action], 1)); // [batch, 3·units]
-        let y = self.gru_hidden.forward(h.clone());
-        let part = |t: &Tensor<2>, from: usize, to: usize| t.clone().slice([0..batch, from * units..to * units]);
-        let gates = sigmoid(part(&x, 0, 2) + part(&y, 0, 2));
-        let (keep, reset) = (part(&gates, 0, 1), part(&gates, 1, 2));
-        let candidate = tanh(part(&x, 2, 3) + reset * part(&y, 2, 3));
-        candidate.clone() + keep * (h - candidate)
-    }
-
-    /// `[batch, inputs]` → `[batch, hidden]`
-    fn encode(&self, observation: Tensor<2>) -> Tensor<2> {
-        relu(self.encoder.forward(observation))
-    }
-
-    fn posterior(&self, h: Tensor<2>, encoded: Tensor<2>) -> Gaussian {
-        Gaussian::of(self.posterior.forward(Tensor::cat(vec![h, encoded], 1)))
-    }
-
-    fn prior(&self, h: Tensor<2>) -> Gaussian {
-        Gaussian::of(self.prior.forward(h))
-    }
-
-    fn decode(&self, h: Tensor<2>, z: Tensor<2>) -> Decoded {
-        let out = self.decoder.forward(Tensor::cat(vec![h, z], 1));
-        let [batch, width] = out.dims();
-        let inputs = width - 2;
-        Decoded {
-            observation: out.clone().slice([0..batch, 0..inputs]),
-            reward: out.clone().slice([0..batch, inputs..inputs + 1]),
-            end: out.slice([0..batch, inputs + 1..width]),
         }
     }
 }
@@ -668,42 +367,8 @@ pub fn r_squared(truth: &[f32], prediction: &[f32], width: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rl::memory::tests::{Made, reward};
     use rand::SeedableRng;
-
-    /// A made-up world: the observation shows the last action, the reward is the product of the last two, and an episode
-    /// has ten slots. Goes on where the last call stopped.
-    struct Made {
-        last: Vec<f32>,
-        slot: usize,
-    }
-
-    impl Made {
-        fn new(envs: usize) -> Self {
-            Self { last: vec![0.5; envs], slot: 0 }
-        }
-
-        fn live(&mut self, slots: usize, rng: &mut Xoshiro256PlusPlus) -> Experience {
-            let mut out = Experience::default();
-            for _ in 0..slots {
-                self.slot += 1;
-                let ended = self.slot.is_multiple_of(10);
-                for last in &mut self.last {
-                    let action: f32 = rng.random();
-                    out.features.extend([*last, 1.0]);
-                    out.actions.push(action);
-                    out.rewards.push(reward(*last, action));
-                    out.next_features.extend([action, 1.0]);
-                    out.truncated.push(ended);
-                    *last = if ended { 0.5 } else { action };
-                }
-            }
-            out
-        }
-    }
-
-    fn reward(last: f32, action: f32) -> f32 {
-        4.0 * (action - 0.5) * (last - 0.5)
-    }
 
     fn config() -> WorldModelConfig {
         WorldModelConfig {
@@ -719,40 +384,6 @@ mod tests {
             memory: 1000,
             ..WorldModelConfig::default()
         }
-    }
-
-    #[test]
-    fn memory_keeps_episodes_apart_and_forgets_the_oldest() {
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let (mut memory, mut made) = (Memory::new(2, 40), Made::new(2));
-        for _ in 0..5 {
-            let rollout = made.live(15, &mut rng);
-            memory.add(&rollout, &rollout.rewards);
-            assert!(memory.slots() >= 30 && memory.slots() < 40 + 10, "{}", memory.slots());
-            let sequences = memory.draw(50, 4, &mut rng).expect("sequences");
-            assert_eq!(sequences.rewards.len(), 50 * 4);
-            for row in 0..50 * 4 {
-                // Slot by slot, what is seen next is the action, also after five rollouts that cut episodes in two.
-                let (seen, next) = (sequences.observations[2 * row], sequences.observations[2 * (row + 50)]);
-                assert_eq!(next, sequences.actions[row]);
-                assert_eq!(sequences.rewards[row], reward(seen, next));
-            }
-        }
-        assert!(memory.draw(1, 16, &mut rng).is_none());
-    }
-
-    #[test]
-    fn divergence_is_that_of_gaussians() {
-        let device = Device::flex();
-        let gaussian = |mean: &[f32], deviation: &[f32]| Gaussian {
-            mean: rows(mean, 2, &device),
-            deviation: rows(deviation, 2, &device),
-        };
-        let (p, q) = (gaussian(&[0.0, 1.0], &[1.0, 2.0]), gaussian(&[0.5, 1.0], &[2.0, 2.0]));
-        // ln(σq/σp) + (σp² + Δ²)/(2σq²) − 1/2, for the first part; the second is the same in both.
-        let want = 2.0f32.ln() + (1.0 + 0.25) / 8.0 - 0.5;
-        assert!((host(p.divergence(&q))[0] - want).abs() < 1e-6);
-        assert!(host(p.divergence(&p))[0].abs() < 1e-6);
     }
 
     #[test]

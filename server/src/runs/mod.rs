@@ -6,6 +6,7 @@
 //! | [`request`] | what is asked for → a training configuration, within the server's limits |
 //! | [`store`] | the list of runs in SQLite |
 //! | [`follow`] | a run's metrics, those so far and then live |
+//! | [`error`](mod@error) | why something about them could not be done |
 //!
 //! This file holds [`Runs`]: the queue, and the threads that train. A run's results live in a run folder
 //! ([`crate::rl::run`]) named by its number, beside the database:
@@ -28,13 +29,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use client_core::protocol::runs::{RunLimits, RunList, RunRequest, RunState, RunView, Training};
-use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::rl::config::TrainConfig;
-use crate::rl::run::{CONFIG_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCES_FILE, Run, TrainError};
+use crate::rl::run::{CONFIG_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCES_FILE, Run};
 use crate::rl::{Ending, train};
 
+pub mod error;
 pub mod follow;
 pub mod request;
 pub mod store;
@@ -42,72 +43,11 @@ pub mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use error::RunsError;
 use store::{Store, StoreError};
 
 /// Progress is written to the database at most so often; what is shown comes from memory.
 const NOTE_EVERY: Duration = Duration::from_millis(500);
-
-/// Why something about runs could not be done.
-#[derive(Debug, Error)]
-pub enum RunsError {
-    /// This server does not train.
-    #[error("This server takes no training runs: {0}")]
-    Off(String),
-    /// A field of the request.
-    #[error("{message}")]
-    Field {
-        /// Which one.
-        param: String,
-        /// Machine-readable reason.
-        code: &'static str,
-        /// What is wrong with it and what would be right.
-        message: String,
-    },
-    /// No such run.
-    #[error("There is no run {0}; GET /api/runs lists them.")]
-    Unknown(i64),
-    /// The queue is full.
-    #[error("{0} runs wait already; come back later, or stop one of them.")]
-    QueueFull(usize),
-    /// Too many runs are kept.
-    #[error("{0} runs are kept, which is the limit; delete one first.")]
-    TooMany(usize),
-    /// The run is in a state in which this makes no sense.
-    #[error("Run {id} is {}; {advice}", state.name())]
-    State {
-        /// Which run.
-        id: i64,
-        /// How it stands.
-        state: RunState,
-        /// What can be done instead.
-        advice: &'static str,
-    },
-    /// The file is not there yet.
-    #[error("Run {id} has no {what} yet; it appears with the first evaluation.")]
-    NotYet {
-        /// Which run.
-        id: i64,
-        /// Which file.
-        what: &'static str,
-    },
-    /// The server is going down.
-    #[error("The server is going down; try again when it is back.")]
-    Closing,
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A training could not begin or broke off.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// A run's folder could not be used.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
 
 /// What a server does with runs.
 #[derive(Clone, Debug)]

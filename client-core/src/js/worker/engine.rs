@@ -1,18 +1,19 @@
 //! The loaded model: [`Engine`] as the port that a run writes through, with the way from a lost GPU onto the CPU.
 
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use async_trait::async_trait;
 
 use super::{Hub, tier};
 use crate::js::file::ModelFile;
+use crate::js::kernels::{Kernels, RemoteBackend};
 use crate::llm::backend::Backend;
-use crate::llm::cpu::CpuBackend;
 use crate::llm::gguf::{Gguf, Value};
 use crate::llm::gpu::{GpuBackend, GpuContext};
 use crate::llm::template::ChatTemplate;
 use crate::llm::weights::ModelWeights;
-use crate::llm::{Engine, EngineError, Tokenizer};
+use crate::llm::{Engine, EngineError, Tokenizer, cpu};
 use crate::offload::local::EnginePort;
 use crate::offload::ports::{Clock, LocalEngine, LocalError, LocalFinish};
 use crate::protocol::worker::{AskOptions, Event, ModelState, Tier, TierChoice};
@@ -61,7 +62,7 @@ pub(super) async fn load(hub: &Hub, id: &str, file: ModelFile, context: Option<u
         |(engine, cache_width), on_gpu, file| Loaded { id: id.to_owned(), engine, on_gpu, file, context, cache_width };
     let problem = match &gpu {
         None => None,
-        Some(gpu) => match build(&bytes, context, Some(gpu)).await {
+        Some(gpu) => match build(hub, &bytes, context, Some(gpu)).await {
             Ok(built) => return Ok(loaded(built, true, file)),
             // A damaged file is damaged on the CPU too; let that path say so.
             Err(error) => Some(error.to_string()),
@@ -72,7 +73,7 @@ pub(super) async fn load(hub: &Hub, id: &str, file: ModelFile, context: Option<u
     {
         return Err(format!("you chose WebGPU, but {problem}; choose the CPU"));
     }
-    let built = build(&bytes, context, None).await.map_err(|error| error.to_string())?;
+    let built = build(hub, &bytes, context, None).await.map_err(|error| error.to_string())?;
     if let Some(problem) = problem {
         hub.onto_cpu(&format!("The GPU could not take the model ({problem}), so the CPU computes."));
     }
@@ -80,7 +81,12 @@ pub(super) async fn load(hub: &Hub, id: &str, file: ModelFile, context: Option<u
 }
 
 /// An engine over a GGUF file, with a context of at most so many tokens; and the width of its KV cache.
-async fn build(bytes: &[u8], context: Option<u32>, gpu: Option<&GpuContext>) -> Result<(Engine, u64), EngineError> {
+async fn build(
+    hub: &Hub,
+    bytes: &[u8],
+    context: Option<u32>,
+    gpu: Option<&GpuContext>,
+) -> Result<(Engine, u64), EngineError> {
     let gguf = Gguf::parse(bytes)?;
     let tokenizer = Tokenizer::from_gguf(&gguf)?;
     let template = ChatTemplate::new(
@@ -94,12 +100,38 @@ async fn build(bytes: &[u8], context: Option<u32>, gpu: Option<&GpuContext>) -> 
     let cache_width = 2 * weights.config.layers as u64 * weights.config.kv_dim() as u64;
     let backend: Box<dyn Backend> = match gpu {
         Some(gpu) => Box::new(GpuBackend::new(gpu, &weights).await?),
-        None => Box::new(CpuBackend::new(&weights)?),
+        None => hub.cpu_backend(&weights).await?,
     };
     Ok((Engine::from_parts(tokenizer, template, &weights, backend)?, cache_width))
 }
 
 impl Hub {
+    /// The CPU's backend: small models in this module, large ones in the best build of the kernels that loads.
+    async fn cpu_backend(&self, weights: &ModelWeights<'_>) -> Result<Box<dyn Backend>, EngineError> {
+        if cpu::Form::of(weights) == cpu::Form::Stored
+            && let Some(kernels) = self.kernels().await
+        {
+            if self.tier.borrow().tier == Tier::Cpu {
+                self.tier.borrow_mut().device = format!("CPU, {}", kernels.build().name());
+                self.emit(Event::Tier { tier: self.tier.borrow().clone() });
+            }
+            return Ok(Box::new(RemoteBackend::new(&kernels, weights)?));
+        }
+        cpu::backend(weights)
+    }
+
+    /// The kernels' module; fetched when it is first needed.
+    async fn kernels(&self) -> Option<Rc<Kernels>> {
+        let mut kernels = self.kernels.lock().await;
+        if kernels.is_none() {
+            let here = self.scope.location().href();
+            let base = here.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let note = |problem: String| self.notice(format!("The CPU runs in a slower build: {problem}."));
+            *kernels = Kernels::best(&format!("{base}/"), note).await;
+        }
+        kernels.clone()
+    }
+
     /// The GPU is out of the game.
     fn onto_cpu(&self, reason: &str) {
         self.gpu.borrow_mut().take();
@@ -145,7 +177,8 @@ impl LocalEngine for Writing<'_> {
         }
         let failed = |problem: String| LocalError::new(format!("{error}, and the CPU could not take over: {problem}"));
         let bytes = self.loaded.file.whole().await.map_err(failed)?;
-        let built = build(&bytes, self.loaded.context, None).await.map_err(|error| failed(error.to_string()))?;
+        let built =
+            build(self.hub, &bytes, self.loaded.context, None).await.map_err(|error| failed(error.to_string()))?;
         self.loaded.engine = built.0;
         self.loaded.on_gpu = false;
         self.hub.onto_cpu(&format!("The CPU took over because {error}. Reload the page to try the GPU again."));

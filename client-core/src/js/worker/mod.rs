@@ -36,6 +36,7 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::{Blob, DedicatedWorkerGlobalScope, MessageEvent};
 
 use super::clock::BrowserClock;
+use super::kernels::Kernels;
 use super::message::command_of;
 use super::transport::Server;
 use crate::llm::gpu::GpuContext;
@@ -74,6 +75,8 @@ struct Hub {
     choice: Cell<TierChoice>,
     tier: RefCell<TierReport>,
     gpu: RefCell<Option<GpuContext>>,
+    /// The kernels' module, once it was needed.
+    kernels: futures::lock::Mutex<Option<Rc<Kernels>>>,
     models: models::Models,
     asks: RefCell<BTreeMap<u64, StopFlag>>,
     /// Asks are answered one after the other.
@@ -102,6 +105,7 @@ impl Hub {
             choice: Cell::default(),
             tier: RefCell::new(unknown),
             gpu: RefCell::default(),
+            kernels: futures::lock::Mutex::default(),
             models: models::Models::default(),
             asks: RefCell::default(),
             turn: futures::lock::Mutex::new(()),

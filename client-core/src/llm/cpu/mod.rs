@@ -1,180 +1,134 @@
-//! The CPU backend: natively what the server answers with, in a tab what serves browsers without WebGPU.
+//! The CPU backend: the forward pass of the `kernels` crate, with a model's config and a sequence around it.
 //!
-//! | file | holds |
-//! | --- | --- |
-//! | `linear.rs` | one stored matrix times many activations, in one of two ways |
-//! | `ops.rs` | RMSNorm, RoPE, SwiGLU, attention over the cache |
+//! Models of up to [`SMALL_MODEL`] parameters are held in single precision: exact, and their matrices are so small that
+//! nothing is gained otherwise. Larger ones stay quantised; their activations are rounded to eight bits per block of 32.
+//! The same arithmetic everywhere makes browser and server write the same text.
 //!
-//! Small models are multiplied in single precision on the calling thread; larger ones stay quantised and go through
-//! candle (AVX2, NEON or wasm simd128), which rounds activations to eight bits per block of 32.
-//!
-//! Deliberately absent: quantised kernels of our own, a threaded wasm build.
-
-mod linear;
-mod ops;
+//! In a browser this is the tier that always runs: simd128, one thread. Where the browser has relaxed SIMD or threads, the
+//! worker runs the same crate as a module of its own instead (`js::kernels`). Natively, models that are too large for one
+//! thread go through candle, where the `llm-candle` feature is on.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kernels::blocks::Format;
+use kernels::model::{Layer, Model, Sequence, Shape};
 
-pub use self::linear::Products;
-use self::linear::{Linear, SMALL_MODEL};
 use super::backend::{Backend, Output, Want, check_input};
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::sampler::argmax;
-use super::weights::{LayerTraits, ModelWeights};
+use super::weights::{LayerWeights, Matrix, ModelWeights};
 
-/// The weights in the form in which they are multiplied; shared by all sequences.
-#[derive(Debug)]
-struct CpuModel {
-    config: ModelConfig,
-    frequencies: Vec<f32>,
-    embedding: Linear,
-    layers: Vec<CpuLayer>,
-    output_norm: Vec<f32>,
-    /// `None` when the embedding is also the head.
-    head: Option<Linear>,
+/// Most parameters of a model that is held in single precision.
+pub const SMALL_MODEL: u64 = 16_000_000;
+
+/// How matrices are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Dequantised.
+    Singles,
+    /// As the file has them, in the order in which they are multiplied.
+    Stored,
 }
 
-#[derive(Debug)]
-struct CpuLayer {
-    attn_norm: Vec<f32>,
-    /// Queries, keys and values in one product, `[q_dim + 2·kv_dim, dim]`, when they are stored alike.
-    qkv: Vec<Linear>,
-    o: Linear,
-    ffn_norm: Vec<f32>,
-    /// Gate and up in one product, `[2·ffn, dim]`, when they are stored alike.
-    gate_up: Vec<Linear>,
-    down: Linear,
-    traits: LayerTraits,
+impl Form {
+    /// What suits the model's size.
+    pub fn of(weights: &ModelWeights<'_>) -> Self {
+        if weights.parameters() <= SMALL_MODEL { Self::Singles } else { Self::Stored }
+    }
 }
 
-/// Keys and values of one layer, each `[tokens][kv_dim]`. Grows with the sequence, so an idle sequence is small.
-#[derive(Debug, Clone, Default)]
-struct LayerCache {
-    k: Vec<f32>,
-    v: Vec<f32>,
+/// The backend that suits the model here: candle's threads for large models where they were built in, otherwise this one.
+///
+/// # Errors
+/// A tensor contradicts its shape.
+pub fn backend(weights: &ModelWeights<'_>) -> Result<Box<dyn Backend>, EngineError> {
+    #[cfg(feature = "llm-candle")]
+    if Form::of(weights) == Form::Stored {
+        return Ok(Box::new(super::candle::CandleBackend::new(weights)?));
+    }
+    Ok(Box::new(CpuBackend::new(weights)?))
 }
 
 /// One sequence on the CPU.
 #[derive(Debug)]
 pub struct CpuBackend {
     model: Arc<CpuModel>,
-    cache: Vec<LayerCache>,
-    len: usize,
+    sequence: Sequence,
+}
+
+#[derive(Debug)]
+struct CpuModel {
+    config: ModelConfig,
+    frequencies: Vec<f32>,
+    model: Model,
+}
+
+/// The sizes as the kernels want them.
+pub(crate) fn shape(config: &ModelConfig) -> Shape {
+    Shape {
+        vocab: config.vocab,
+        dim: config.dim,
+        heads: config.heads,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        ffn: config.ffn,
+        rope_dim: config.rope.dim,
+        eps: config.rms_eps,
+    }
+}
+
+fn refused(what: &str) -> EngineError {
+    EngineError::Unsupported(format!("{what}, on the CPU"))
+}
+
+fn matrix(matrix: &Matrix<'_>, form: Form) -> Result<kernels::matrix::Matrix, EngineError> {
+    let format = Format::from_id(matrix.dtype.id()).ok_or_else(|| refused(matrix.dtype.name()))?;
+    kernels::matrix::Matrix::new(format, matrix.rows, matrix.cols, &matrix.bytes, form == Form::Singles)
+        .map_err(|_| EngineError::Inconsistent("a matrix has the wrong number of bytes".into()))
+}
+
+fn layer(layer: &LayerWeights<'_>, form: Form) -> Result<Layer, EngineError> {
+    let optional = |values: &Option<Vec<f32>>| values.clone().unwrap_or_default();
+    let traits = &layer.traits;
+    Ok(Layer {
+        attn_norm: layer.attn_norm.clone(),
+        qkv: [matrix(&layer.q, form)?, matrix(&layer.k, form)?, matrix(&layer.v, form)?],
+        o: matrix(&layer.o, form)?,
+        ffn_norm: layer.ffn_norm.clone(),
+        gate_up: [matrix(&layer.gate, form)?, matrix(&layer.up, form)?],
+        down: matrix(&layer.down, form)?,
+        qkv_bias: optional(&traits.qkv_bias),
+        q_norm: optional(&traits.q_norm),
+        k_norm: optional(&traits.k_norm),
+        rope: traits.rope,
+        window: traits.window,
+    })
 }
 
 impl CpuBackend {
     /// Copies the weights into the form that suits the model's size.
     ///
     /// # Errors
-    /// candle refuses a tensor (its rows are not whole blocks).
+    /// A tensor contradicts its shape, or heads are larger than the kernels take.
     pub fn new(weights: &ModelWeights<'_>) -> Result<Self, EngineError> {
-        let small = weights.parameters() <= SMALL_MODEL;
-        Self::with_products(weights, if small { Products::Single } else { Products::Candle })
+        Self::with_form(weights, Form::of(weights))
     }
 
-    /// Copies the weights into the form that `products` asks for.
+    /// Copies the weights into a form of the caller's choice.
     ///
     /// # Errors
-    /// candle refuses a tensor (its rows are not whole blocks).
-    pub fn with_products(weights: &ModelWeights<'_>, products: Products) -> Result<Self, EngineError> {
+    /// As [`new`](Self::new).
+    pub fn with_form(weights: &ModelWeights<'_>, form: Form) -> Result<Self, EngineError> {
         let config = weights.config.clone();
-        let mut layers = Vec::with_capacity(weights.layers.len());
-        for layer in &weights.layers {
-            layers.push(CpuLayer {
-                attn_norm: layer.attn_norm.clone(),
-                qkv: Linear::stacked(&[&layer.q, &layer.k, &layer.v], products)?,
-                o: Linear::new(&layer.o, products)?,
-                ffn_norm: layer.ffn_norm.clone(),
-                gate_up: Linear::stacked(&[&layer.gate, &layer.up], products)?,
-                down: Linear::new(&layer.down, products)?,
-                traits: layer.traits.clone(),
-            });
-        }
-        let model = CpuModel {
-            frequencies: config.rope.frequencies(),
-            embedding: Linear::new(&weights.embedding, products)?,
-            layers,
-            output_norm: weights.output_norm.clone(),
-            head: weights.output.as_ref().map(|output| Linear::new(output, products)).transpose()?,
-            config,
-        };
-        Ok(Self::over(Arc::new(model)))
-    }
-
-    fn over(model: Arc<CpuModel>) -> Self {
-        let cache = vec![LayerCache::default(); model.layers.len()];
-        Self { model, cache, len: 0 }
-    }
-
-    /// The forward pass over `tokens` (m of them) at positions `len ..`; returns the residual stream `[m, dim]`.
-    fn hidden(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
-        let model = Arc::clone(&self.model);
-        let config = &model.config;
-        let m = tokens.len();
-        let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
-        let mut rotation = Vec::with_capacity(m * config.rope.dim);
-        for position in self.len..self.len + m {
-            config.rope.rotation_at(&model.frequencies, position, &mut rotation);
-        }
-        let mut x = model.embedding.rows(tokens)?; // [m, dim]
-        let mut normed = vec![0.0; m * config.dim];
-        for (layer, cache) in model.layers.iter().zip(&mut self.cache) {
-            ops::rms_norm(&x, &layer.attn_norm, config.rms_eps, &mut normed);
-            let (mut q, mut k, mut v) = match layer.qkv.as_slice() {
-                [one] => ops::split3(&one.apply(&normed, m)?, q_dim, kv_dim),
-                [q, k, v] => (q.apply(&normed, m)?, k.apply(&normed, m)?, v.apply(&normed, m)?),
-                _ => return Err(EngineError::Cpu("a block has no attention matrices".into())),
-            };
-            let traits = &layer.traits;
-            if let Some(bias) = &traits.qkv_bias {
-                let (q_bias, kv_bias) = bias.split_at(q_dim);
-                let (k_bias, v_bias) = kv_bias.split_at(kv_dim);
-                ops::add_rows(&mut q, q_bias);
-                ops::add_rows(&mut k, k_bias);
-                ops::add_rows(&mut v, v_bias);
-            }
-            for (heads, norm) in [(&mut q, &traits.q_norm), (&mut k, &traits.k_norm)] {
-                if let Some(weight) = norm {
-                    let raw = heads.clone();
-                    ops::rms_norm(&raw, weight, config.rms_eps, heads);
-                }
-            }
-            if traits.rope {
-                ops::rope(&mut q, config.head_dim, q_dim, config.rope.dim, &rotation);
-                ops::rope(&mut k, config.head_dim, kv_dim, config.rope.dim, &rotation);
-            }
-            // Anything past `len` is left over from a call that failed.
-            cache.k.truncate(self.len * kv_dim);
-            cache.v.truncate(self.len * kv_dim);
-            cache.k.extend_from_slice(&k);
-            cache.v.extend_from_slice(&v);
-            let heads = ops::attention(&q, &cache.k, &cache.v, self.len, config, traits); // [m, q_dim]
-            ops::add(&mut x, &layer.o.apply(&heads, m)?);
-
-            ops::rms_norm(&x, &layer.ffn_norm, config.rms_eps, &mut normed);
-            let inner = match layer.gate_up.as_slice() {
-                [one] => ops::swiglu_stacked(&one.apply(&normed, m)?, config.ffn),
-                [gate, up] => ops::swiglu(gate.apply(&normed, m)?, &up.apply(&normed, m)?),
-                _ => return Err(EngineError::Cpu("a block has no feed-forward matrices".into())),
-            };
-            ops::add(&mut x, &layer.down.apply(&inner, m)?);
-        }
-        self.len += m;
-        Ok(x)
-    }
-
-    fn logits(&self, x: &[f32]) -> Result<Vec<f32>, EngineError> {
-        let config = &self.model.config;
-        let last = x.get(x.len() - config.dim..).unwrap_or(x);
-        let mut normed = vec![0.0; config.dim];
-        ops::rms_norm(last, &self.model.output_norm, config.rms_eps, &mut normed);
-        match &self.model.head {
-            Some(head) => head.apply(&normed, 1),
-            None => self.model.embedding.apply(&normed, 1),
-        }
+        let layers = weights.layers.iter().map(|l| layer(l, form)).collect::<Result<_, _>>()?;
+        let head = weights.output.as_ref().map(|output| matrix(output, form)).transpose()?;
+        let embedding = matrix(&weights.embedding, form)?;
+        let model = Model::new(shape(&config), embedding, layers, weights.output_norm.clone(), head)
+            .map_err(|_| refused("heads of more than 256 elements"))?;
+        let sequence = Sequence::new(&model);
+        Ok(Self { model: Arc::new(CpuModel { frequencies: config.rope.frequencies(), config, model }), sequence })
     }
 }
 
@@ -189,7 +143,7 @@ impl Backend for CpuBackend {
     }
 
     fn len(&self) -> usize {
-        self.len
+        self.sequence.len()
     }
 
     fn capacity(&self) -> usize {
@@ -197,31 +151,49 @@ impl Backend for CpuBackend {
     }
 
     fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.sequence.truncate(len);
     }
 
     fn fork(&self) -> Result<Box<dyn Backend>, EngineError> {
-        Ok(Box::new(Self::over(Arc::clone(&self.model))))
+        Ok(Box::new(Self { model: Arc::clone(&self.model), sequence: Sequence::new(&self.model.model) }))
     }
 
     async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
-        check_input(self.config(), self.len, self.capacity(), tokens)?;
-        let before = self.len;
-        let x = self.hidden(tokens)?;
-        let output = match want {
-            Want::Nothing => Ok(Output::Nothing),
-            Want::Logits | Want::TopK(_) => self.logits(&x).map(Output::Logits),
-            Want::Argmax => self.logits(&x).map(|logits| Output::Token(argmax(&logits))),
-            Want::Hidden => {
-                let mut normed = vec![0.0; x.len()];
-                ops::rms_norm(&x, &self.model.output_norm, self.model.config.rms_eps, &mut normed);
-                Ok(Output::Hidden(normed))
-            }
-        };
-        if output.is_err() {
-            self.len = before;
+        let CpuModel { config, frequencies, model } = &*self.model;
+        check_input(config, self.sequence.len(), config.context, tokens)?;
+        let wanted = wanted(want)?;
+        let rotation = config.rope.rotations(frequencies, self.sequence.len(), tokens.len());
+        self.sequence
+            .forward(model, tokens, &rotation, wanted)
+            .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
+        Ok(output(want, self.sequence.output()))
+    }
+}
+
+/// What the kernels have to leave for `want`.
+///
+/// # Errors
+/// Tokens are not chosen here.
+pub(crate) fn wanted(want: Want) -> Result<kernels::model::Want, EngineError> {
+    Ok(match want {
+        Want::Nothing => kernels::model::Want::Nothing,
+        Want::Logits | Want::TopK(_) | Want::Argmax => kernels::model::Want::Last,
+        Want::AllLogits => kernels::model::Want::Every,
+        Want::Hidden => kernels::model::Want::Hidden,
+        Want::Choice(_) => {
+            return Err(EngineError::NotOffered { backend: "cpu", what: "choosing on the device" });
         }
-        output
+    })
+}
+
+/// What they left, as what was wanted.
+pub(crate) fn output(want: Want, left: &[f32]) -> Output {
+    match want {
+        Want::Nothing | Want::Choice(_) => Output::Nothing,
+        Want::Logits | Want::TopK(_) => Output::Logits(left.to_vec()),
+        Want::AllLogits => Output::AllLogits(left.to_vec()),
+        Want::Argmax => Output::Token(argmax(left)),
+        Want::Hidden => Output::Hidden(left.to_vec()),
     }
 }
 

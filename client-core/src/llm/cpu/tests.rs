@@ -31,16 +31,16 @@ fn unquantised_models_agree_to_rounding() {
             let weights = synthetic::weights(synthetic::config(shape), storage(blocks, blocks, untied), 3).unwrap();
             let tokens = synthetic::tokens(shape[0], 20, 9);
             let expect = Reference::new(&weights).logits(&tokens);
-            for products in [Products::Single, Products::Candle] {
-                let mut backend = CpuBackend::with_products(&weights, products).unwrap();
+            for form in [Form::Singles, Form::Stored] {
+                let mut backend = CpuBackend::with_form(&weights, form).unwrap();
                 let deviation = Deviation::between(&logits(&mut backend, &tokens), &expect[19]);
-                assert!(deviation.max < 2e-4 && deviation.same_choice, "{shape:?} {products:?}: {deviation:?}");
+                assert!(deviation.max < 2e-4 && deviation.same_choice, "{shape:?} {form:?}: {deviation:?}");
             }
         }
     }
 }
 
-/// candle quantises activations to eight bits: 2 % of the logits' spread. In single precision there is no excuse.
+/// Activations are rounded to eight bits: 2 % of the logits' spread. In single precision there is no excuse.
 #[test]
 fn quantised_models_stay_within_the_bound() {
     for (shape, blocks, embedding) in [
@@ -51,8 +51,8 @@ fn quantised_models_stay_within_the_bound() {
         let weights = synthetic::weights(synthetic::config(shape), storage(blocks, embedding, false), 5).unwrap();
         let tokens = synthetic::tokens(shape[0], 64, 11);
         let expect = Reference::new(&weights).logits(&tokens);
-        let mut candle = CpuBackend::with_products(&weights, Products::Candle).unwrap();
-        let deviation = Deviation::between(&logits(&mut candle, &tokens), &expect[63]);
+        let mut stored = CpuBackend::with_form(&weights, Form::Stored).unwrap();
+        let deviation = Deviation::between(&logits(&mut stored, &tokens), &expect[63]);
         assert!(deviation.median_share <= 2e-2 && deviation.same_choice, "{shape:?} {blocks:?}: {deviation:?}");
         let mut single = CpuBackend::new(&weights).unwrap();
         let deviation = Deviation::between(&logits(&mut single, &tokens), &expect[63]);
@@ -117,11 +117,11 @@ fn families_agree_to_rounding() {
         let weights = synthetic::weights_like(family, config, storage(GgmlType::F32, GgmlType::F32, false), 3).unwrap();
         let tokens = synthetic::tokens(50, 20, 9);
         let expect = Reference::new(&weights).logits(&tokens);
-        for products in [Products::Single, Products::Candle] {
-            let mut backend = CpuBackend::with_products(&weights, products).unwrap();
+        for form in [Form::Singles, Form::Stored] {
+            let mut backend = CpuBackend::with_form(&weights, form).unwrap();
             logits(&mut backend, &tokens[..13]);
             let deviation = Deviation::between(&logits(&mut backend, &tokens[13..]), &expect[19]);
-            assert!(deviation.max < 2e-4 && deviation.same_choice, "{family:?} {products:?}: {deviation:?}");
+            assert!(deviation.max < 2e-4 && deviation.same_choice, "{family:?} {form:?}: {deviation:?}");
         }
     }
 }

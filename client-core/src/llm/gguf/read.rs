@@ -51,7 +51,10 @@ pub enum GgufError {
     #[error("the alignment {0} is not a power of two between 1 and 65536")]
     Alignment(u64),
     /// A tensor of a type that the engine does not compute with.
-    #[error("tensor {name:?} is stored as {type_name} (type {id}); this engine reads F32, F16, BF16, Q8_0 and Q4_0")]
+    #[error(
+        "tensor {name:?} is stored as {type_name} (type {id}); this engine reads F32, F16, BF16, Q8_0, Q4_0, \
+             Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K"
+    )]
     TensorType {
         /// The tensor.
         name: String,

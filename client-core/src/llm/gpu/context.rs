@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::tier::{self, KernelSet, Proof};
 use crate::llm::error::EngineError;
 
 /// What the adapter says about itself.
@@ -18,6 +19,9 @@ pub struct AdapterFacts {
     pub shader_f16: bool,
     /// Exchange between the threads of a wave.
     pub subgroups: bool,
+    /// Parts of the kernels that the adapter offers and that failed the self-test on it, with what was found; empty
+    /// before the test.
+    pub dropped: Vec<(String, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -33,11 +37,14 @@ pub struct GpuContext {
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
     facts: AdapterFacts,
+    driver: String,
+    kernels: KernelSet,
     fault: Arc<Mutex<Fault>>,
 }
 
 impl GpuContext {
-    /// Asks the browser (natively: Vulkan) for a device with all the limits that the adapter has.
+    /// Asks the browser (natively: Vulkan) for a device with all the limits that the adapter has. Kernels are those of
+    /// the baseline, which need no proof.
     ///
     /// # Errors
     /// There is no WebGPU, no adapter, or the adapter gives no device; the text says which.
@@ -51,10 +58,11 @@ impl GpuContext {
         let adapter = instance.request_adapter(&options).await;
         let adapter = adapter.map_err(|error| refused("there is no WebGPU adapter", &error))?;
         let limits = adapter.limits();
-        let features = adapter.features();
+        let features = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP);
         let info = adapter.get_info();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tandem engine"),
+            required_features: features,
             required_limits: limits.clone(),
             ..Default::default()
         };
@@ -73,6 +81,7 @@ impl GpuContext {
             let mut fault = on_loss.lock().unwrap_or_else(PoisonError::into_inner);
             fault.lost.get_or_insert_with(|| format!("{reason:?}: {message}"));
         });
+        let driver = format!("{} {} {:x}:{:x}", info.driver, info.driver_info, info.vendor, info.device);
         let facts = AdapterFacts {
             software: info.device_type == wgpu::DeviceType::Cpu
                 || ["swiftshader", "llvmpipe"].iter().any(|name| info.name.to_lowercase().contains(name)),
@@ -80,8 +89,35 @@ impl GpuContext {
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
+            dropped: Vec::new(),
         };
-        Ok(Self { device, queue, limits, facts, fault })
+        Ok(Self { device, queue, limits, facts, driver, kernels: KernelSet::BASELINE, fault })
+    }
+
+    /// As [`request`](Self::request), with all parts of the kernels that the adapter offers and that hold on it:
+    /// `known` says which, if it is a proof of this device and these kernels; else the self-test finds out, which takes a
+    /// moment. Keep the proof for the next time.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request). A part that fails is dropped and named in the facts.
+    pub async fn request_proven(known: Option<Proof>) -> Result<(Self, Proof), EngineError> {
+        let mut gpu = Self::request().await?;
+        let offered = KernelSet { subgroups: gpu.facts.subgroups, half: gpu.facts.shader_f16 };
+        let proof = match known.filter(|proof| proof.is_of(&gpu)) {
+            Some(proof) => proof,
+            None => {
+                let proof = tier::prove(&gpu, offered).await;
+                if gpu.check().is_err() {
+                    // What failed took the device with it: a new one, for the parts that hold.
+                    gpu = Self::request().await?;
+                }
+                proof
+            }
+        };
+        let proved = KernelSet { subgroups: proof.allows("subgroups"), half: proof.allows("shader-f16") };
+        gpu.kernels = proved.intersection(offered);
+        gpu.facts.dropped.clone_from(&proof.failed);
+        Ok((gpu, proof))
     }
 
     /// What the adapter says about itself.
@@ -89,9 +125,33 @@ impl GpuContext {
         &self.facts
     }
 
+    /// Which parts of the kernels are proved on this device. Half precision is less exact: a caller may leave it out.
+    pub fn kernels(&self) -> KernelSet {
+        self.kernels
+    }
+
+    /// What a proof is tied to: adapter and driver, as far as they are told.
+    pub fn identity(&self) -> String {
+        format!("{} / {}", self.facts.name, self.driver)
+    }
+
     /// Ends the device on purpose: everything on it is gone, as after a driver reset. For tests of what follows.
     pub fn destroy(&self) {
         self.device.destroy();
+    }
+
+    /// Whether both are handles of one device.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.fault, &other.fault)
+    }
+
+    pub(super) fn buffer(&self, label: &str, bytes: usize, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes.max(16) as u64,
+            usage,
+            mapped_at_creation: false,
+        })
     }
 
     /// The fault that has been reported since the device was made, if any.

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use client_core::offload::sse::{SseEvent, SseParser};
 use client_core::policy::Policy;
-use client_core::protocol::runs::{MetricsLine, RunLimits, RunState, RunView};
+use client_core::protocol::runs::{MetricsLine, RunLimits, RunList, RunRequest, RunState, RunView};
 use serde_json::{Value, json};
 
 use super::{Server, Setup, until};
@@ -177,4 +177,42 @@ async fn a_server_that_does_not_train_says_so() {
     assert_eq!((&list["training"]["off"], &list["runs"]), (&json!("it is not asked to."), &json!([])));
     let (status, answer) = server.answer("/api/runs", &json!({})).await;
     assert_eq!((status, &answer["error"]["code"]), (403, &json!("training_off")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_algorithm_that_the_form_offers_is_taken_and_learns() {
+    let server = server();
+    let list: RunList = server.get("/api/runs").send().await.unwrap().json().await.unwrap();
+    assert!(list.training.algorithms.len() >= 16, "eight algorithms, each with two presets");
+    for algo in list.training.algorithms {
+        // What the form sends: its defaults with the algorithm, and the hyper-parameters that were changed. Here those make
+        // networks small and begin learning early.
+        let steps = 1200;
+        let mut request =
+            RunRequest { algo: algo.name.clone(), preset: algo.preset.clone(), steps, ..RunRequest::default() };
+        for (key, value) in &algo.hyper {
+            let changed = match key.rsplit('.').next() {
+                _ if value.is_array() => json!([8]),
+                Some("eval_slots" | "warm_up") => json!(40),
+                Some("eval_every") => json!(100),
+                _ => continue,
+            };
+            request.hyper.insert(key.clone(), changed);
+        }
+        let name = format!("{} {}", algo.name, algo.preset);
+        let (status, run) = server.answer("/api/runs", &json!(request)).await;
+        assert_eq!(status, 201, "{name}: {run}");
+        let id = run["id"].as_i64().unwrap();
+        let events = stream(&server, id, None).await;
+        let (last, lines) = events.split_last().unwrap();
+        let ended: RunView = serde_json::from_str(&last.data).unwrap();
+        assert_eq!(ended.state, RunState::Finished, "{name}: {:?}", ended.error);
+        assert!(ended.steps >= steps, "{name}: {}", ended.steps);
+        let line: MetricsLine = serde_json::from_str(&lines.last().unwrap().data).unwrap();
+        assert!(line["charts/mean_reward"] > 0.0 && line["eval/reward"] > 0.0, "{name}: {line:?}");
+        assert!(line.keys().any(|key| key.starts_with("losses/")), "{name}: {line:?}");
+        let response = server.get(&format!("/api/runs/{id}/policy")).send().await.unwrap();
+        let policy = Policy::load(&response.bytes().await.unwrap(), &Device::flex()).unwrap();
+        assert!(policy.users().contains(&2), "{name}: {:?}", policy.users());
+    }
 }

@@ -7,19 +7,16 @@
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let block = id.x;
+    let block = id.x / 2u;
+    let part = id.x % 2u;
     let column = id.y;
     if (block >= BLOCKS || column >= call.columns) {
         return;
     }
-    let v = load_block(tokens[column] * BLOCKS + block);
-    let at = column * X_STRIDE + block * 8u;
+    let v = value_of(coded(tokens[column] * BLOCKS + block, part));
+    let at = column * X_STRIDE + block * 8u + part * 4u;
     result[at] = v.a;
     result[at + 1u] = v.b;
     result[at + 2u] = v.c;
     result[at + 3u] = v.d;
-    result[at + 4u] = v.e;
-    result[at + 5u] = v.f;
-    result[at + 6u] = v.g;
-    result[at + 7u] = v.h;
 }

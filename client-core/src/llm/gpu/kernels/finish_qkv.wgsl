@@ -1,43 +1,35 @@
 // Queries are rotated and stored; keys are rotated and go into the cache with the values. The matrix holds the rows of
-// q, k and v under each other; a unit's two rows are a pair that RoPE turns.
+// q, k and v under each other; a unit's two rows are a pair that RoPE turns. Where heads are normalised before they are
+// rotated (HEAD_NORM), keys are stored beside the queries, as they are, and head_norm.wgsl does the rest.
 //
-// From the host: Q_DIM, KV_DIM, HEAD_DIM, ROPE_DIM, OUT_STRIDE.
+// From the host: Q_DIM, KV_DIM, HEAD_DIM, OUT_STRIDE, BIAS, HEAD_NORM.
 
 @group(0) @binding(4) var<storage, read_write> result: array<f32>;
-@group(0) @binding(5) var<storage, read_write> keys: array<f32>;
-@group(0) @binding(6) var<storage, read_write> values: array<f32>;
-// (cos, sin) of every pair, for every column of the call.
-@group(0) @binding(7) var<storage, read> rotation: array<vec2<f32>>;
+@group(0) @binding(5) var<storage, read_write> keys: array<Cached>;
+@group(0) @binding(6) var<storage, read_write> values: array<Cached>;
+@group(0) @binding(8) var<storage, read> bias: array<f32>;
 
 fn rows_of(unit: u32) -> vec2<u32> {
     return vec2<u32>(2u * unit, 2u * unit + 1u);
 }
 
-fn turned(element: u32, column: u32, value: vec2<f32>) -> vec2<f32> {
-    if (element >= ROPE_DIM) {
-        return value;
-    }
-    let turn = rotation[column * (ROPE_DIM / 2u) + element / 2u];
-    return vec2<f32>(value.x * turn.x - value.y * turn.y, value.x * turn.y + value.y * turn.x);
-}
-
-fn finish(unit: u32, rows: vec2<u32>, column: u32, value: vec2<f32>) {
+fn finish(unit: u32, rows: vec2<u32>, column: u32, product: vec2<f32>) {
     let row = rows.x;
-    if (row < Q_DIM) {
-        let q = turned(row % HEAD_DIM, column, value);
-        result[column * OUT_STRIDE + row] = q.x;
-        result[column * OUT_STRIDE + row + 1u] = q.y;
+    var value = product;
+    if (BIAS) {
+        value += vec2<f32>(bias[row], bias[row + 1u]);
+    }
+    if (row >= Q_DIM + KV_DIM) {
+        values[((call.position + column) * KV_DIM + row - Q_DIM - KV_DIM) / 2u] = cached(value);
         return;
     }
-    let at = (call.position + column) * KV_DIM;
-    if (row < Q_DIM + KV_DIM) {
-        let element = row - Q_DIM;
-        let k = turned(element % HEAD_DIM, column, value);
-        keys[at + element] = k.x;
-        keys[at + element + 1u] = k.y;
+    if (!HEAD_NORM) {
+        value = turned(row % HEAD_DIM, column, value);
+    }
+    if (row < Q_DIM || HEAD_NORM) {
+        result[column * OUT_STRIDE + row] = value.x;
+        result[column * OUT_STRIDE + row + 1u] = value.y;
     } else {
-        let element = row - Q_DIM - KV_DIM;
-        values[at + element] = value.x;
-        values[at + element + 1u] = value.y;
+        keys[((call.position + column) * KV_DIM + row - Q_DIM) / 2u] = cached(value);
     }
 }

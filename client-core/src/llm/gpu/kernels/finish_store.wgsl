@@ -1,4 +1,4 @@
-// Logits: of one column only, stored without stride. From the host: ROWS.
+// Logits. From the host: ROWS, LAST_ONLY (of one column only, stored as the first).
 
 @group(0) @binding(4) var<storage, read_write> result: array<f32>;
 
@@ -7,6 +7,9 @@ fn rows_of(unit: u32) -> vec2<u32> {
 }
 
 fn finish(unit: u32, rows: vec2<u32>, column: u32, value: vec2<f32>) {
-    result[rows.x] = value.x;
-    result[rows.y] = select(value.x, value.y, rows.y != rows.x);
+    let at = select(column * ROWS, 0u, LAST_ONLY);
+    result[at + rows.x] = value.x;
+    if (rows.y != rows.x) {
+        result[at + rows.y] = value.y;
+    }
 }

@@ -1,12 +1,13 @@
 // The activation goes into the product as it is.
 
-fn prepare(first: u32, thread: u32) {}
-
-fn column_scale(c: u32) -> f32 {
-    return 1.0;
+fn element(column: u32, i: u32) -> vec4<f32> {
+    return x[column * X_STRIDE + i];
 }
 
-fn operand(column: u32, block: u32) -> Block {
-    let at = column * X_STRIDE + block * 8u;
-    return Block(x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u]);
+fn weighed(v: vec4<f32>, i: u32) -> vec4<f32> {
+    return v;
+}
+
+fn column_scale(squares: f32) -> f32 {
+    return 1.0;
 }

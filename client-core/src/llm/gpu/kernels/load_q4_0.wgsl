@@ -1,14 +1,8 @@
 // Q4_0: four words a block, elements 0..16 in the low nibbles and 16..32 in the high ones; the scales, two to a word,
-// follow after all blocks.
+// follow after all blocks. A weight is d · (code − 8).
 
-fn nibbles(word: u32) -> vec4<f32> {
-    let codes = vec4<u32>(word, word >> 8u, word >> 16u, word >> 24u) & vec4<u32>(15u);
-    return vec4<f32>(codes) - vec4<f32>(8.0);
-}
-
-fn load_block(block: u32) -> Block {
+fn coded(block: u32, part: u32) -> Coded {
+    let q = weights[block] >> vec4<u32>(4u * part);
     let d = block_scale(block);
-    let q = weights[block];
-    return Block(d * nibbles(q.x), d * nibbles(q.y), d * nibbles(q.z), d * nibbles(q.w),
-                 d * nibbles(q.x >> 4u), d * nibbles(q.y >> 4u), d * nibbles(q.z >> 4u), d * nibbles(q.w >> 4u));
+    return Coded(Half(nibbles(q.x), nibbles(q.y), nibbles(q.z), nibbles(q.w)), 16.0 * d, -24.0 * d);
 }

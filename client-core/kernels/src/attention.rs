@@ -1,0 +1,256 @@
+//! Causal attention with grouped heads over a cache, with a softmax that streams: keys are taken 32 at a time, and what
+//! has been summed is scaled down when a larger score comes up. The scores of a long context are never all in memory.
+//!
+//! Four queries go together, one to a lane: they share every look at keys and values, and their maxima, exponentials and
+//! sums are vectors. Query heads of one key head and neighbouring tokens are such queries.
+
+use crate::math::LANES;
+use crate::pool::{self, Job, Places};
+use crate::simd::F4;
+
+/// Keys of one step.
+const KEYS: usize = 32;
+/// Queries of a tile.
+const QUERIES: usize = 4;
+/// Most elements of a head.
+pub const MAX_HEAD: usize = 256;
+/// A score that no key has.
+const NONE: f32 = -1e30;
+
+/// Keys and values of one layer and one key head, each `[tokens][stride]`, rows padded with zeros to whole lanes.
+#[derive(Debug, Clone, Default)]
+pub struct HeadCache {
+    /// Keys.
+    pub k: Vec<f32>,
+    /// Values.
+    pub v: Vec<f32>,
+}
+
+/// Elements of a padded head.
+pub fn stride(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(LANES)
+}
+
+/// What one layer's attention needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key heads.
+    pub kv_heads: usize,
+    /// Elements of a head, at most [`MAX_HEAD`].
+    pub head_dim: usize,
+    /// Tokens that a token sees, itself included.
+    pub window: Option<usize>,
+}
+
+/// Attention of `m` tokens at positions `start ..`. `q` is `[m][heads][stride]`, padded; `out` is `[m, heads · head_dim]`.
+pub fn attend(q: &[f32], cache: &[HeadCache], start: usize, m: usize, shape: Shape, out: &mut [f32]) {
+    let job = Attention { q, cache, start, m, shape, out: Places::new(out) };
+    pool::run(&job, shape.kv_heads * job.tiles());
+}
+
+struct Attention<'a> {
+    q: &'a [f32],
+    cache: &'a [HeadCache],
+    start: usize,
+    m: usize,
+    shape: Shape,
+    out: Places<'a>,
+}
+
+impl Attention<'_> {
+    fn group(&self) -> usize {
+        self.shape.heads / self.shape.kv_heads
+    }
+
+    fn tiles(&self) -> usize {
+        (self.group() * self.m).div_ceil(QUERIES)
+    }
+}
+
+impl Job for Attention<'_> {
+    /// Query number n of a key head: token n / group, and the n % group-th of the heads that share the key head.
+    fn piece(&self, piece: usize) {
+        let shape = self.shape;
+        let (head, first) = (piece / self.tiles(), piece % self.tiles() * QUERIES);
+        let (group, stride) = (self.group(), stride(shape.head_dim));
+        // The last tile is filled up with its last query.
+        let last = group * self.m - 1;
+        let place = |t: usize| {
+            let n = (first + t).min(last);
+            (n / group, head * group + n % group)
+        };
+        let q: [&[[f32; 4]]; QUERIES] = std::array::from_fn(|t| {
+            let (token, q_head) = place(t);
+            self.q[(token * shape.heads + q_head) * stride..][..stride].as_chunks().0
+        });
+        // Every query sees from `begin` up to, and without, `end`.
+        let end: [usize; QUERIES] = std::array::from_fn(|t| self.start + place(t).0 + 1);
+        let begin = end.map(|end| shape.window.map_or(0, |window| end.saturating_sub(window)));
+        let mut sums = [[F4::splat(0.0); QUERIES]; MAX_HEAD / 4];
+        let total = stream(q, &self.cache[head], begin, end, 1.0 / (shape.head_dim as f32).sqrt(), &mut sums);
+        for t in 0..QUERIES.min(last + 1 - first) {
+            let (token, q_head) = place(t);
+            let mut row = [0f32; MAX_HEAD];
+            for (row, sums) in row[..stride].as_chunks_mut::<4>().0.iter_mut().zip(&sums) {
+                *row = (sums[t] / F4::splat(total[t])).array();
+            }
+            self.out.write((token * shape.heads + q_head) * shape.head_dim, &row[..shape.head_dim]);
+        }
+    }
+}
+
+/// Σ exp(score − top) · value into `sums`, `[stride / 4][query]`; returns Σ exp(score − top) of every query.
+fn stream(
+    q: [&[[f32; 4]]; QUERIES],
+    cache: &HeadCache,
+    begin: [usize; QUERIES],
+    end: [usize; QUERIES],
+    scale: f32,
+    sums: &mut [[F4; QUERIES]; MAX_HEAD / 4],
+) -> [f32; QUERIES] {
+    let width = q[0].len();
+    let sums = &mut sums[..width];
+    let (keys, values) = (cache.k.as_chunks::<4>().0, cache.v.as_chunks::<4>().0);
+    let mut total = F4::splat(0.0);
+    let mut top = F4::splat(NONE);
+    // Steps lie at multiples of KEYS, so that a query's sums do not depend on who shares the tile.
+    let mut step = begin.iter().fold(usize::MAX, |least, at| least.min(*at)) / KEYS * KEYS;
+    let last = end.iter().fold(0, |most, at| most.max(*at));
+    while step < last {
+        let count = KEYS.min(last - step);
+        // Scores, one query to a lane.
+        let mut p = [[0f32; QUERIES]; KEYS];
+        let keys = &keys[step * width..(step + count) * width];
+        let (twos, one) = keys.split_at(count / 2 * 2 * width);
+        for (p, keys) in p.as_chunks_mut::<2>().0.iter_mut().zip(twos.chunks_exact(2 * width)) {
+            let (a, b) = keys.split_at(width);
+            *p = scores([a, b], q, scale);
+        }
+        if !one.is_empty() {
+            [p[count - 1]] = scores([one], q, scale);
+        }
+        let whole = (0..QUERIES).all(|t| begin[t] <= step && end[t] >= step + KEYS);
+        if !whole {
+            for (j, p) in p.iter_mut().enumerate() {
+                for t in 0..QUERIES {
+                    if !(begin[t]..end[t]).contains(&(step + j)) {
+                        p[t] = NONE;
+                    }
+                }
+            }
+        }
+        let now = p.iter().fold(top, |top, p| top.max(F4::load(p)));
+        let fade = (top - now).exp();
+        if top.array() != now.array() {
+            total = total * fade;
+            for sums in sums.iter_mut() {
+                for (sum, fade) in sums.iter_mut().zip(fade.array()) {
+                    *sum = *sum * F4::splat(fade);
+                }
+            }
+        }
+        top = now;
+        for p in &mut p {
+            *p = (F4::load(p) - now).exp().array();
+        }
+        if !whole {
+            for (j, p) in p.iter_mut().enumerate() {
+                for t in 0..QUERIES {
+                    if !(begin[t]..end[t]).contains(&(step + j)) {
+                        p[t] = 0.0;
+                    }
+                }
+            }
+        }
+        total = p.iter().fold(total, |total, p| total + F4::load(p));
+        let values = &values[step * width..(step + count) * width];
+        let (twos, one) = sums.as_chunks_mut::<2>();
+        for (at, sums) in twos.iter_mut().enumerate() {
+            let [mut a, mut b] = *sums;
+            for (p, value) in p.iter().zip(values.chunks_exact(width)) {
+                let (v0, v1) = (F4::load(&value[2 * at]), F4::load(&value[2 * at + 1]));
+                for t in 0..QUERIES {
+                    let weight = F4::splat(p[t]);
+                    a[t] = a[t] + weight * v0;
+                    b[t] = b[t] + weight * v1;
+                }
+            }
+            *sums = [a, b];
+        }
+        debug_assert!(one.is_empty(), "rows are whole lanes of eight");
+        step += count;
+    }
+    total.array()
+}
+
+/// q · k · scale of four queries with a few keys.
+#[inline(always)]
+fn scores<const N: usize>(keys: [&[[f32; 4]]; N], q: [&[[f32; 4]]; QUERIES], scale: f32) -> [[f32; QUERIES]; N] {
+    let mut sums = [[F4::splat(0.0); QUERIES]; N];
+    let width = q[0].len();
+    let (keys, q) = (keys.map(|key| &key[..width]), q.map(|q| &q[..width]));
+    for at in 0..width {
+        let q: [F4; QUERIES] = std::array::from_fn(|t| F4::load(&q[t][at]));
+        for (sums, key) in sums.iter_mut().zip(keys) {
+            let key = F4::load(&key[at]);
+            for (sum, q) in sums.iter_mut().zip(q) {
+                *sum = *sum + q * key;
+            }
+        }
+    }
+    sums.map(|sums| (F4::sums(sums) * F4::splat(scale)).array())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against scores and weights in double precision, with and without a window, at the edges of steps.
+    #[test]
+    fn attention_is_a_softmax() {
+        let mut state = 3u32;
+        let mut random = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8e6 - 1.0
+        };
+        for (heads, kv_heads, head_dim, start, m, window) in [
+            (3, 1, 8, 0, 1, None),
+            (4, 2, 12, 30, 5, None),
+            (9, 3, 64, 95, 3, None),
+            (2, 2, 6, 61, 40, Some(7)),
+            (2, 1, 16, 100, 4, Some(33)),
+        ] {
+            let (stride, len) = (stride(head_dim), start + m);
+            let mut rows = |n: usize| -> Vec<f32> {
+                (0..n * stride).map(|i| if i % stride < head_dim { 3.0 * random() } else { 0.0 }).collect()
+            };
+            let q = rows(m * heads);
+            let cache: Vec<HeadCache> = (0..kv_heads).map(|_| HeadCache { k: rows(len), v: rows(len) }).collect();
+            let mut out = vec![0.0; m * heads * head_dim];
+            attend(&q, &cache, start, m, Shape { heads, kv_heads, head_dim, window }, &mut out);
+            for (at, found) in out.chunks_exact(head_dim).enumerate() {
+                let (token, head) = (at / heads, at % heads);
+                let cache = &cache[head / (heads / kv_heads)];
+                let end = start + token + 1;
+                let seen = window.map_or(0, |w| end.saturating_sub(w))..end;
+                let q = &q[at * stride..][..head_dim];
+                let weights: Vec<f64> = seen
+                    .clone()
+                    .map(|j| {
+                        let k = &cache.k[j * stride..][..head_dim];
+                        let score: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                        (score / (head_dim as f64).sqrt()).exp()
+                    })
+                    .collect();
+                let total: f64 = weights.iter().sum();
+                for (i, y) in found.iter().enumerate() {
+                    let sum: f64 =
+                        weights.iter().zip(seen.clone()).map(|(w, j)| w * f64::from(cache.v[j * stride + i])).sum();
+                    assert!((f64::from(*y) - sum / total).abs() < 2e-5, "{at} {i}: {y} {}", sum / total);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! ggml's block formats as integers: value = scale · code − minimum, per run of 16 or 32 codes.
+
+use half::{bf16, f16};
+
+/// Columns that share a scale, at most; activations have one scale for each.
+pub const BLOCK: usize = 32;
+
+/// How a tensor's elements are stored. The numbers are those of ggml's `ggml_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[allow(missing_docs, reason = "the names are ggml's")]
+pub enum Format {
+    F32 = 0,
+    F16 = 1,
+    Q4_0 = 2,
+    Q4_1 = 3,
+    Q5_0 = 6,
+    Q5_1 = 7,
+    Q8_0 = 8,
+    Q4K = 12,
+    Q5K = 13,
+    Q6K = 14,
+    Bf16 = 30,
+}
+
+impl Format {
+    /// The format with ggml's number `id`.
+    pub fn from_id(id: u32) -> Option<Self> {
+        use Format::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        [F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, Bf16].into_iter().find(|format| *format as u32 == id)
+    }
+
+    /// Elements and bytes of one block.
+    pub const fn block(self) -> (usize, usize) {
+        match self {
+            Self::F32 => (1, 4),
+            Self::F16 | Self::Bf16 => (1, 2),
+            Self::Q4_0 => (32, 18),
+            Self::Q4_1 => (32, 20),
+            Self::Q5_0 => (32, 22),
+            Self::Q5_1 => (32, 24),
+            Self::Q8_0 => (32, 34),
+            Self::Q4K => (256, 144),
+            Self::Q5K => (256, 176),
+            Self::Q6K => (256, 210),
+        }
+    }
+
+    /// Bytes of `cols` elements; `None` when they are not whole blocks.
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
+        let (len, bytes) = self.block();
+        cols.is_multiple_of(len).then(|| cols / len * bytes)
+    }
+
+    /// Whether values are codes with scales.
+    pub const fn is_quantised(self) -> bool {
+        self.block().0 > 1
+    }
+}
+
+/// 32 codes with their scales and minima. The two halves of 16 have scales of their own in Q6_K only.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Run {
+    /// Q4: 0 to 15; otherwise −128 to 127, five-bit codes with their minimum or offset taken out of the code.
+    pub codes: [i8; BLOCK],
+    /// Of the first and the second 16 codes.
+    pub scales: [f32; 2],
+    /// What is subtracted from every value.
+    pub minimum: f32,
+}
+
+fn half_at(bytes: &[u8], at: usize) -> f32 {
+    match bytes.get(at..at + 2) {
+        Some(&[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
+        _ => 0.0,
+    }
+}
+
+/// The 6-bit scale and minimum of sub-block `j` of Q4_K and Q5_K, from their twelve packed bytes.
+fn scale_and_minimum(packed: &[u8; 12], j: usize) -> (u8, u8) {
+    if j < 4 {
+        (packed[j] & 63, packed[j + 4] & 63)
+    } else {
+        let (low, high) = (packed[j + 4], (packed[j - 4] >> 6, packed[j] >> 6));
+        ((low & 15) | (high.0 << 4), (low >> 4) | (high.1 << 4))
+    }
+}
+
+/// Hands every run of 32 codes of a quantised block to `take`, in order. `block` has the format's size; unquantised
+/// formats have no runs.
+///
+/// Four-bit codes come as 0 to 15, with the −8 of Q4_0 left to whoever multiplies; all other codes are signed, so that
+/// only real minima remain.
+pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
+    let mut codes = [0i8; BLOCK];
+    let nibbles = |codes: &mut [i8; BLOCK], bytes: &[u8]| {
+        for (i, byte) in bytes.iter().take(16).enumerate() {
+            codes[i] = (byte & 15) as i8;
+            codes[i + 16] = (byte >> 4) as i8;
+        }
+    };
+    let fifth = |block: &[u8], at: usize| match block.get(at..at + 4) {
+        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
+        _ => 0,
+    };
+    let tail = |at: usize| block.get(at..).unwrap_or_default();
+    match format {
+        Format::F32 | Format::F16 | Format::Bf16 => {}
+        Format::Q4_0 | Format::Q4_1 => {
+            let with_minimum = format == Format::Q4_1;
+            nibbles(&mut codes, tail(if with_minimum { 4 } else { 2 }));
+            let minimum = if with_minimum { -half_at(block, 2) } else { 0.0 };
+            take(Run { codes, scales: [half_at(block, 0); 2], minimum });
+        }
+        Format::Q5_0 | Format::Q5_1 => {
+            let with_minimum = format == Format::Q5_1;
+            let start = if with_minimum { 4 } else { 2 };
+            nibbles(&mut codes, tail(start + 4));
+            let high = fifth(block, start);
+            for (i, code) in codes.iter_mut().enumerate() {
+                *code |= ((high >> i & 1) << 4) as i8;
+                *code -= if with_minimum { 0 } else { 16 };
+            }
+            let minimum = if with_minimum { -half_at(block, 2) } else { 0.0 };
+            take(Run { codes, scales: [half_at(block, 0); 2], minimum });
+        }
+        Format::Q8_0 => {
+            for (code, byte) in codes.iter_mut().zip(tail(2)) {
+                *code = *byte as i8;
+            }
+            take(Run { codes, scales: [half_at(block, 0); 2], minimum: 0.0 });
+        }
+        Format::Q4K | Format::Q5K => {
+            let (d, least) = (half_at(block, 0), half_at(block, 2));
+            let Some(packed) = block.get(4..16).and_then(|bytes| <&[u8; 12]>::try_from(bytes).ok()) else { return };
+            let (high, low) = if format == Format::Q5K { (tail(16), tail(48)) } else { (tail(0), tail(16)) };
+            for j in 0..8 {
+                let (scale, minimum) = scale_and_minimum(packed, j);
+                for (i, code) in codes.iter_mut().enumerate() {
+                    let byte = low.get(j / 2 * 32 + i).copied().unwrap_or(0);
+                    *code = (if j % 2 == 0 { byte & 15 } else { byte >> 4 }) as i8;
+                    if format == Format::Q5K {
+                        *code |= ((high.get(i).copied().unwrap_or(0) >> j & 1) << 4) as i8;
+                    }
+                }
+                let (scale, minimum) = (d * f32::from(scale), least * f32::from(minimum));
+                take(Run { codes, scales: [scale; 2], minimum });
+            }
+        }
+        Format::Q6K => {
+            let d = half_at(block, 208);
+            let byte = |at: usize| block.get(at).copied().unwrap_or(0);
+            for j in 0..8 {
+                // 128 elements to a half; its four runs take the low or the high nibbles of two stretches of 32 bytes.
+                let (half, quarter) = (j / 4, j % 4);
+                for (i, code) in codes.iter_mut().enumerate() {
+                    let low = byte(half * 64 + quarter % 2 * 32 + i);
+                    let low = if quarter < 2 { low & 15 } else { low >> 4 };
+                    let high = byte(128 + half * 32 + i) >> (2 * quarter) & 3;
+                    *code = (low | (high << 4)) as i8 - 32;
+                }
+                let scale = |part: usize| d * f32::from(byte(192 + 2 * j + part) as i8);
+                take(Run { codes, scales: [scale(0), scale(1)], minimum: 0.0 });
+            }
+        }
+    }
+}
+
+/// Values of an unquantised row, appended to `out`.
+pub fn plain(format: Format, bytes: &[u8], out: &mut Vec<f32>) {
+    match format {
+        Format::F32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw))),
+        Format::F16 => out.extend(bytes.as_chunks::<2>().0.iter().map(|raw| f16::from_le_bytes(*raw).to_f32())),
+        Format::Bf16 => out.extend(bytes.as_chunks::<2>().0.iter().map(|raw| bf16::from_le_bytes(*raw).to_f32())),
+        _ => {}
+    }
+}
+
+/// All values of `bytes`, which are whole blocks, appended to `out`.
+pub fn values(format: Format, bytes: &[u8], out: &mut Vec<f32>) {
+    if !format.is_quantised() {
+        return plain(format, bytes, out);
+    }
+    let offset = if format == Format::Q4_0 { 8 } else { 0 };
+    for block in bytes.chunks_exact(format.block().1) {
+        runs(format, block, |run| {
+            for (i, code) in run.codes.iter().enumerate() {
+                out.push(run.scales[i / 16] * f32::from(*code - offset) - run.minimum);
+            }
+        });
+    }
+}

@@ -1,0 +1,323 @@
+//! What a page's worker calls. Sizes are in bytes unless a name says otherwise; `u32::MAX` and 1 mean that something was
+//! refused.
+//!
+//! A model is built piece by piece (`begin`, `matrix`, `vector`, `layer`, `finish`), so that a file never has to be in
+//! this memory as a whole. Only the thread that made the instance calls these; helpers call `help` and `unpark`.
+
+#![allow(unsafe_code, reason = "functions with names, and memory that the page has written")]
+
+use std::sync::{Mutex, MutexGuard};
+
+use crate::blocks::Format;
+use crate::matrix::Matrix;
+use crate::model::{Layer, Model, Sequence, Shape, Want};
+
+const REFUSED: u32 = u32::MAX;
+
+#[derive(Default)]
+struct Building {
+    shape: Option<Shape>,
+    embedding: Option<Matrix>,
+    head: Option<Matrix>,
+    output_norm: Vec<f32>,
+    layers: Vec<Parts>,
+}
+
+#[derive(Default)]
+struct Parts {
+    /// q, k, v, o, gate, up, down.
+    matrices: [Option<Matrix>; 7],
+    /// Attention's norm, the feed-forward net's, bias, norms of queries and keys.
+    vectors: [Vec<f32>; 5],
+    rope: bool,
+    window: Option<usize>,
+}
+
+impl Parts {
+    fn layer(self) -> Option<Layer> {
+        let [q, k, v, o, gate, up, down] = self.matrices;
+        let [attn_norm, ffn_norm, qkv_bias, q_norm, k_norm] = self.vectors;
+        Some(Layer {
+            attn_norm,
+            qkv: [q?, k?, v?],
+            o: o?,
+            ffn_norm,
+            gate_up: [gate?, up?],
+            down: down?,
+            qkv_bias,
+            q_norm,
+            k_norm,
+            rope: self.rope,
+            window: self.window,
+        })
+    }
+}
+
+#[derive(Default)]
+struct State {
+    building: Building,
+    models: Vec<Option<Model>>,
+    /// With the number of the model.
+    sequences: Vec<Option<(usize, Sequence)>>,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+fn with<T>(act: impl FnOnce(&mut State) -> T) -> T {
+    let mut guard: MutexGuard<'_, Option<State>> = STATE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    act(guard.get_or_insert_with(State::default))
+}
+
+/// What the page wrote at `start`.
+///
+/// # Safety
+/// `start` comes from [`allocate`] for at least `len` elements.
+unsafe fn written<'a, T>(start: *const T, len: u32) -> &'a [T] {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(start, len as usize) }
+}
+
+/// Room for `bytes` bytes, aligned to 16; 0 when there is none.
+#[unsafe(no_mangle)]
+extern "C" fn allocate(bytes: u32) -> *mut u8 {
+    match std::alloc::Layout::from_size_align(bytes.max(1) as usize, 16) {
+        // SAFETY: the size is not 0.
+        Ok(layout) => unsafe { std::alloc::alloc(layout) },
+        Err(_) => std::ptr::null_mut(),
+    }
+}
+
+/// Gives back what [`allocate`] returned for the same number of bytes.
+#[unsafe(no_mangle)]
+extern "C" fn release(start: *mut u8, bytes: u32) {
+    if let Ok(layout) = std::alloc::Layout::from_size_align(bytes.max(1) as usize, 16)
+        && !start.is_null()
+    {
+        // SAFETY: the page passes what it got.
+        unsafe { std::alloc::dealloc(start, layout) };
+    }
+}
+
+/// Begins a model: eight words (vocabulary, width, query heads, key heads, head, inner width, rotated part, bits of ε) and
+/// the number of layers.
+#[unsafe(no_mangle)]
+extern "C" fn begin(sizes: *const u32, layers: u32) {
+    // SAFETY: the page allocated eight words.
+    let words = unsafe { written(sizes, 8) };
+    let at = |i: usize| words.get(i).copied().unwrap_or(0) as usize;
+    let shape = Shape {
+        vocab: at(0),
+        dim: at(1),
+        heads: at(2),
+        kv_heads: at(3),
+        head_dim: at(4),
+        ffn: at(5),
+        rope_dim: at(6),
+        eps: f32::from_bits(at(7) as u32),
+    };
+    let layers = (0..layers).map(|_| Parts::default()).collect();
+    with(|state| state.building = Building { shape: Some(shape), layers, ..Building::default() });
+}
+
+/// A matrix of the model that is being built. `part`: 0 to 6 are a layer's (q, k, v, o, gate, up, down), 7 is the
+/// embedding, 8 the head.
+#[unsafe(no_mangle)]
+extern "C" fn matrix(
+    part: u32,
+    layer: u32,
+    format: u32,
+    rows: u32,
+    cols: u32,
+    start: *const u8,
+    bytes: u32,
+    as_singles: u32,
+) -> u32 {
+    // SAFETY: the page wrote them.
+    let bytes = unsafe { written(start, bytes) };
+    let Some(format) = Format::from_id(format) else { return 1 };
+    let Ok(matrix) = Matrix::new(format, rows as usize, cols as usize, bytes, as_singles != 0) else { return 1 };
+    with(|state| {
+        let building = &mut state.building;
+        let place = match part {
+            7 => Some(&mut building.embedding),
+            8 => Some(&mut building.head),
+            _ => building.layers.get_mut(layer as usize).and_then(|parts| parts.matrices.get_mut(part as usize)),
+        };
+        place.map(|place| *place = Some(matrix)).is_none().into()
+    })
+}
+
+/// A vector of the model that is being built. `part`: 0 to 4 are a layer's (attention's norm, the feed-forward net's,
+/// bias, norms of queries and of keys), 5 is the last norm.
+#[unsafe(no_mangle)]
+extern "C" fn vector(part: u32, layer: u32, start: *const f32, len: u32) -> u32 {
+    // SAFETY: the page wrote them.
+    let values = unsafe { written(start, len) }.to_vec();
+    with(|state| {
+        let building = &mut state.building;
+        let place = match part {
+            5 => Some(&mut building.output_norm),
+            _ => building.layers.get_mut(layer as usize).and_then(|parts| parts.vectors.get_mut(part as usize)),
+        };
+        place.map(|place| *place = values).is_none().into()
+    })
+}
+
+/// Whether a layer rotates, and how many tokens a token sees (0 for all).
+#[unsafe(no_mangle)]
+extern "C" fn layer(layer: u32, rope: u32, window: u32) -> u32 {
+    with(|state| match state.building.layers.get_mut(layer as usize) {
+        Some(parts) => {
+            (parts.rope, parts.window) = (rope != 0, (window > 0).then_some(window as usize));
+            0
+        }
+        None => 1,
+    })
+}
+
+/// Ends the building; returns the model's number.
+#[unsafe(no_mangle)]
+extern "C" fn finish() -> u32 {
+    with(|state| {
+        let built = std::mem::take(&mut state.building);
+        let model = (|| {
+            let layers = built.layers.into_iter().map(Parts::layer).collect::<Option<Vec<_>>>()?;
+            Model::new(built.shape?, built.embedding?, layers, built.output_norm, built.head).ok()
+        })();
+        match model {
+            Some(model) => place(&mut state.models, model),
+            None => REFUSED,
+        }
+    })
+}
+
+/// Puts `value` into the first free place.
+fn place<T>(places: &mut Vec<Option<T>>, value: T) -> u32 {
+    let at = places.iter().position(Option::is_none).unwrap_or(places.len());
+    if at == places.len() {
+        places.push(None);
+    }
+    places[at] = Some(value);
+    at as u32
+}
+
+/// Frees a model and its sequences; also what was begun and not finished.
+#[unsafe(no_mangle)]
+extern "C" fn free_model(model: u32) {
+    with(|state| {
+        state.building = Building::default();
+        for sequence in &mut state.sequences {
+            if sequence.as_ref().is_some_and(|(of, _)| *of == model as usize) {
+                *sequence = None;
+            }
+        }
+        if let Some(place) = state.models.get_mut(model as usize) {
+            *place = None;
+        }
+    });
+}
+
+/// An empty sequence of a model; returns its number.
+#[unsafe(no_mangle)]
+extern "C" fn sequence(model: u32) -> u32 {
+    with(|state| match state.models.get(model as usize) {
+        Some(Some(of)) => {
+            let sequence = Sequence::new(of);
+            place(&mut state.sequences, (model as usize, sequence))
+        }
+        _ => REFUSED,
+    })
+}
+
+/// Frees a sequence.
+#[unsafe(no_mangle)]
+extern "C" fn free_sequence(sequence: u32) {
+    with(|state| {
+        if let Some(place) = state.sequences.get_mut(sequence as usize) {
+            *place = None;
+        }
+    });
+}
+
+/// Forgets all tokens after the first `len`.
+#[unsafe(no_mangle)]
+extern "C" fn truncate(sequence: u32, len: u32) {
+    with(|state| {
+        if let Some(Some((_, sequence))) = state.sequences.get_mut(sequence as usize) {
+            sequence.truncate(len as usize);
+        }
+    });
+}
+
+/// Appends `m` tokens. `rotation` holds `rotated` singles. `want`: 0 nothing, 1 the last logits, 2 all logits, 3 hidden
+/// states. Returns 0, or 1 when the input is refused.
+#[unsafe(no_mangle)]
+extern "C" fn forward(sequence: u32, tokens: *const u32, m: u32, rotation: *const f32, rotated: u32, want: u32) -> u32 {
+    // SAFETY: the page wrote them.
+    let (tokens, rotation) = unsafe { (written(tokens, m), written(rotation, rotated)) };
+    let want = match want {
+        0 => Want::Nothing,
+        1 => Want::Last,
+        2 => Want::Every,
+        _ => Want::Hidden,
+    };
+    with(|state| {
+        let State { models, sequences, .. } = state;
+        let Some(Some((model, sequence))) = sequences.get_mut(sequence as usize) else { return 1 };
+        let Some(Some(model)) = models.get(*model) else { return 1 };
+        sequence.forward(model, tokens, rotation, want).is_err().into()
+    })
+}
+
+/// Where the last pass's output is.
+#[unsafe(no_mangle)]
+extern "C" fn output(sequence: u32) -> *const f32 {
+    with(|state| match state.sequences.get(sequence as usize) {
+        Some(Some((_, sequence))) => sequence.output().as_ptr(),
+        _ => std::ptr::null(),
+    })
+}
+
+/// How many singles it holds.
+#[unsafe(no_mangle)]
+extern "C" fn output_len(sequence: u32) -> u32 {
+    with(|state| match state.sequences.get(sequence as usize) {
+        Some(Some((_, sequence))) => sequence.output().len() as u32,
+        _ => 0,
+    })
+}
+
+#[cfg(kernel_threads)]
+mod threads {
+    use crate::pool::shared;
+
+    /// A helper's work; returns the value of the signal to wait on.
+    #[unsafe(no_mangle)]
+    extern "C" fn help() -> u32 {
+        shared::help()
+    }
+
+    /// A helper that waited is back.
+    #[unsafe(no_mangle)]
+    extern "C" fn unpark() {
+        shared::unpark();
+    }
+
+    /// Address of the signal.
+    #[unsafe(no_mangle)]
+    extern "C" fn signal() -> *const u32 {
+        shared::signal()
+    }
+
+    /// How many helpers there are.
+    #[unsafe(no_mangle)]
+    extern "C" fn set_helpers(count: u32) {
+        shared::set_helpers(count);
+    }
+
+    /// 1 while helpers are left alone because they stalled.
+    #[unsafe(no_mangle)]
+    extern "C" fn resting() -> u32 {
+        shared::resting().into()
+    }
+}

@@ -1,0 +1,35 @@
+//! The CPU forward pass of decoders of the Llama kind, and nothing else: no files, no text, no sampling.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`blocks`] | ggml's block formats as integer codes with scales and minima |
+//! | [`matrix`] | matrices as they are multiplied: four rows interleaved, codes and scales apart |
+//! | [`product`] | activations in eight bits, and matrices times activations |
+//! | [`tile`] | the innermost loops: wasm simd128, wasm relaxed SIMD, portable |
+//! | [`attention`] | causal attention over the cache with a softmax that streams |
+//! | [`math`] | RMSNorm, RoPE, SwiGLU |
+//! | [`simd`] | four singles at a time |
+//! | [`model`] | weights, sequences and the pass itself |
+//! | [`pool`] | work that several threads may take pieces of |
+//! | `exports` | on wasm32: the functions that a page's worker calls |
+//!
+//! On wasm32 this crate is a module of its own with a memory of its own, built in four ways (simd128 or relaxed SIMD,
+//! one thread or several over a shared memory), each a few dozen kilobytes; the page takes the best that the browser
+//! runs. Natively it is an ordinary library. The integer arithmetic is exact, so that all builds choose the same tokens
+//! up to the rounding of single-precision sums.
+//!
+//! Deliberately absent: checking of model files (client-core proves every size before it calls), batching of several
+//! sequences in one pass.
+
+pub mod attention;
+pub mod blocks;
+pub mod math;
+pub mod matrix;
+pub mod model;
+pub mod pool;
+pub mod product;
+pub mod simd;
+pub mod tile;
+
+#[cfg(target_arch = "wasm32")]
+mod exports;

@@ -1,0 +1,71 @@
+//! What is neither a product with weights nor attention. Sums run in eight lanes so that they vectorise.
+
+use crate::simd::F4;
+
+/// Lanes of a sum.
+pub const LANES: usize = 8;
+
+/// a · b.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
+/// RMSNorm of every row of `x`, `[m, dim]`, into `out`: y = x / sqrt(mean(x²) + ε) · weight.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
+        let scale = 1.0 / (dot(x, x) / weight.len() as f32 + eps).sqrt();
+        for ((y, x), w) in out.iter_mut().zip(x).zip(weight) {
+            *y = x * scale * w;
+        }
+    }
+}
+
+/// RMSNorm of `row` in place.
+pub fn rms_norm_in_place(row: &mut [f32], weight: &[f32], eps: f32) {
+    let scale = 1.0 / (dot(row, row) / weight.len() as f32 + eps).sqrt();
+    for (x, w) in row.iter_mut().zip(weight) {
+        *x *= scale * w;
+    }
+}
+
+/// x += y.
+pub fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// Rotates neighbours (2i, 2i + 1) of the first elements of a head by the (cos, sin) pairs of `rotation`.
+pub fn rope(head: &mut [f32], rotation: &[f32]) {
+    for (pair, turn) in head.as_chunks_mut::<2>().0.iter_mut().zip(rotation.as_chunks::<2>().0) {
+        let ([a, b], [cos, sin]) = (*pair, *turn);
+        *pair = [a * cos - b * sin, a * sin + b * cos];
+    }
+}
+
+fn silu(x: F4) -> F4 {
+    x / ((F4::splat(0.0) - x).exp() + F4::splat(1.0))
+}
+
+/// silu(gate) · up for rows `[2·ffn]` that hold both, into `out`, `[m, ffn]`.
+pub fn swiglu(rows: &[f32], ffn: usize, out: &mut [f32]) {
+    for (row, out) in rows.chunks_exact(2 * ffn).zip(out.chunks_exact_mut(ffn)) {
+        let (gate, up) = row.split_at(ffn);
+        let (gates, ups) = (gate.as_chunks::<4>(), up.as_chunks::<4>());
+        let (places, rest) = out.as_chunks_mut::<4>();
+        for ((y, g), u) in places.iter_mut().zip(gates.0).zip(ups.0) {
+            *y = (silu(F4::load(g)) * F4::load(u)).array();
+        }
+        for ((y, g), u) in rest.iter_mut().zip(gates.1).zip(ups.1) {
+            *y = silu(F4::splat(*g)).array()[0] * u;
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Matrices as they are multiplied.
+//!
+//! Four rows are interleaved, four codes of each in turn: the sixteen bytes of a vector hold columns 4k to 4k + 3 of rows
+//! r to r + 3, and one product with four activations, repeated four times, leaves one sum to a row in each lane. Scales
+//! and minima lie apart, as singles, four rows beside each other, so that they are a vector too. The last rows are padded
+//! with zeros to a group of four.
+
+use half::f16;
+
+use crate::blocks::{self, BLOCK, Format, Run};
+
+/// Rows of a group.
+pub const GROUP: usize = 4;
+/// Bytes of eight-bit codes of one group and one block of columns.
+pub const EIGHT_BYTES: usize = GROUP * BLOCK;
+/// Bytes of four-bit codes of one group and one block of columns.
+pub const FOUR_BYTES: usize = GROUP * BLOCK / 2;
+
+/// A matrix `[rows, cols]` in one of the forms that can be multiplied.
+#[derive(Debug)]
+pub struct Matrix {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Its elements.
+    pub store: Store,
+}
+
+/// Elements of a matrix.
+#[derive(Debug)]
+pub enum Store {
+    /// `[rows, cols]`.
+    Single(Vec<f32>),
+    /// `[rows, cols]` in half precision or as the upper halves of singles, turned into singles row by row.
+    Half(Format, Vec<u8>),
+    /// Codes with scales.
+    Planar(Planar),
+}
+
+/// Codes, scales and minima, group of rows by group of rows, block of 32 columns by block.
+#[derive(Debug)]
+pub struct Planar {
+    /// `[groups][blocks][128]` bytes of eight-bit codes, or `[64]` of four-bit ones: byte 16 · k + 4 · r + e of a block
+    /// holds column 4 · k + e of row r below and, for four-bit codes, column 16 + 4 · k + e above.
+    pub codes: Vec<u8>,
+    /// Four bits to a code.
+    pub four: bool,
+    /// What is taken from every code: 8 for Q4_0.
+    pub offset: i32,
+    /// `[groups][blocks][4]`, or `[2][4]` where the halves of a block have scales of their own (`split`).
+    pub scales: Vec<f32>,
+    /// Whether they do.
+    pub split: bool,
+    /// `[groups][blocks][4]`; empty where all are 0.
+    pub minima: Vec<f32>,
+}
+
+/// Why a matrix cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongSize;
+
+impl Matrix {
+    /// Takes `rows · row_bytes(cols)` bytes of `format`. Quantised models of few parameters are better held as singles
+    /// (`as_singles`): exact, and on small matrices as fast.
+    ///
+    /// # Errors
+    /// The bytes are not that many, or `cols` is not whole blocks.
+    pub fn new(format: Format, rows: usize, cols: usize, bytes: &[u8], as_singles: bool) -> Result<Self, WrongSize> {
+        let row_bytes = format.row_bytes(cols).filter(|_| rows > 0 && cols > 0).ok_or(WrongSize)?;
+        if row_bytes.checked_mul(rows) != Some(bytes.len()) {
+            return Err(WrongSize);
+        }
+        let store = if as_singles || format == Format::F32 {
+            let mut values = Vec::with_capacity(rows * cols);
+            blocks::values(format, bytes, &mut values);
+            Store::Single(values)
+        } else if format.is_quantised() {
+            Store::Planar(Planar::new(format, cols, bytes.chunks_exact(row_bytes)))
+        } else {
+            Store::Half(format, bytes.to_vec())
+        };
+        Ok(Self { rows, cols, store })
+    }
+
+    /// Row number `row` as singles into `out`, `[cols]`. Nothing is written past the last row.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        match &self.store {
+            Store::Single(values) => {
+                if let Some(values) = values.chunks_exact(self.cols).nth(row) {
+                    out.copy_from_slice(values);
+                }
+            }
+            Store::Half(format, bytes) => {
+                if let Some(bytes) = bytes.chunks_exact(2 * self.cols).nth(row) {
+                    halves(*format, bytes, out);
+                }
+            }
+            Store::Planar(planar) => planar.row(row, self.cols, out),
+        }
+    }
+
+    /// Bytes that the elements take here.
+    pub fn bytes(&self) -> usize {
+        match &self.store {
+            Store::Single(values) => 4 * values.len(),
+            Store::Half(_, bytes) => bytes.len(),
+            Store::Planar(p) => p.codes.len() + 4 * (p.scales.len() + p.minima.len()),
+        }
+    }
+}
+
+/// A row of two-byte elements as singles.
+pub(crate) fn halves(format: Format, bytes: &[u8], out: &mut [f32]) {
+    let words = bytes.as_chunks::<2>().0;
+    if format == Format::Bf16 {
+        for (y, raw) in out.iter_mut().zip(words) {
+            *y = f32::from_bits(u32::from(u16::from_le_bytes(*raw)) << 16);
+        }
+        return;
+    }
+    for (y, raw) in out.iter_mut().zip(words) {
+        let bits = u32::from(u16::from_le_bytes(*raw));
+        let magnitude = bits & 0x7fff;
+        // Shifted into a single's fields the exponent is 112 too small; multiplying mends subnormal numbers as well.
+        let finite = f32::from_bits(magnitude << 13) * f32::from_bits(0x7780_0000);
+        *y = f32::from_bits(finite.to_bits() | (bits & 0x8000) << 16);
+        if magnitude >= 0x7c00 {
+            *y = f16::from_le_bytes(*raw).to_f32();
+        }
+    }
+}
+
+impl Planar {
+    fn new<'a>(format: Format, cols: usize, rows: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
+        let four = matches!(format, Format::Q4_0 | Format::Q4_1 | Format::Q4K);
+        let split = format == Format::Q6K;
+        let with_minima = matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K);
+        let blocks = cols / BLOCK;
+        let places = rows.len().div_ceil(GROUP) * blocks;
+        let code_bytes = if four { FOUR_BYTES } else { EIGHT_BYTES };
+        let halves = if split { 2 } else { 1 };
+        let mut planar = Self {
+            codes: vec![0; places * code_bytes],
+            four,
+            offset: if format == Format::Q4_0 { 8 } else { 0 },
+            scales: vec![0.0; places * halves * GROUP],
+            split,
+            minima: vec![0.0; if with_minima { places * GROUP } else { 0 }],
+        };
+        for (row, bytes) in rows.enumerate() {
+            let mut place = row / GROUP * blocks;
+            let lane = row % GROUP;
+            for block in bytes.chunks_exact(format.block().1) {
+                blocks::runs(format, block, |run| {
+                    planar.put(place, lane, &run);
+                    place += 1;
+                });
+            }
+        }
+        planar
+    }
+
+    fn put(&mut self, place: usize, lane: usize, run: &Run) {
+        if self.four {
+            let codes = &mut self.codes[place * FOUR_BYTES..][..FOUR_BYTES];
+            for (i, pair) in run.codes[..16].iter().zip(&run.codes[16..]).enumerate() {
+                codes[i / 4 * 16 + lane * 4 + i % 4] = *pair.0 as u8 | (*pair.1 as u8) << 4;
+            }
+        } else {
+            let codes = &mut self.codes[place * EIGHT_BYTES..][..EIGHT_BYTES];
+            for (i, code) in run.codes.iter().enumerate() {
+                codes[i / 4 * 16 + lane * 4 + i % 4] = *code as u8;
+            }
+        }
+        if self.split {
+            self.scales[(2 * place) * GROUP + lane] = run.scales[0];
+            self.scales[(2 * place + 1) * GROUP + lane] = run.scales[1];
+        } else {
+            self.scales[place * GROUP + lane] = run.scales[0];
+        }
+        if let Some(minimum) = self.minima.get_mut(place * GROUP + lane) {
+            *minimum = run.minimum;
+        }
+    }
+
+    fn row(&self, row: usize, cols: usize, out: &mut [f32]) {
+        let (first, lane) = (row / GROUP * (cols / BLOCK), row % GROUP);
+        for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            let place = first + block;
+            for (i, y) in out.iter_mut().enumerate() {
+                let code = if self.four {
+                    let byte = self.codes[place * FOUR_BYTES + i % 16 / 4 * 16 + lane * 4 + i % 4];
+                    i32::from(if i < 16 { byte & 15 } else { byte >> 4 })
+                } else {
+                    i32::from(self.codes[place * EIGHT_BYTES + i / 4 * 16 + lane * 4 + i % 4] as i8)
+                };
+                let scale = match self.split {
+                    true => self.scales[(2 * place + i / 16) * GROUP + lane],
+                    false => self.scales[place * GROUP + lane],
+                };
+                let minimum = self.minima.get(place * GROUP + lane).copied().unwrap_or(0.0);
+                *y = scale * (code - self.offset) as f32 - minimum;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_of_every_bit_pattern() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let mut out = vec![0.0; 1 << 16];
+        halves(Format::F16, &bytes, &mut out);
+        for (bits, y) in (0..=u16::MAX).zip(out) {
+            let expect = f16::from_bits(bits).to_f32();
+            assert!(y.to_bits() == expect.to_bits() || y.is_nan() && expect.is_nan(), "{bits:#x}: {y} {expect}");
+        }
+    }
+
+    /// What is read back from the planar form is what the blocks say, for every format and for rows that fill no group.
+    #[test]
+    fn rows_are_what_was_put_in() {
+        use Format::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        for format in [F32, F16, Bf16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K] {
+            let (rows, cols) = (6, 512);
+            let mut state = 7u32;
+            let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap())
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8
+                })
+                .collect();
+            // Scales that are numbers: exponents of all half-precision fields are cut down.
+            for at in (1..bytes.len()).step_by(2) {
+                bytes[at] &= 0xbf;
+            }
+            let mut expect = Vec::new();
+            blocks::values(format, &bytes, &mut expect);
+            let matrix = Matrix::new(format, rows, cols, &bytes, false).unwrap();
+            for (row, expect) in expect.chunks_exact(cols).enumerate() {
+                let mut out = vec![0.0; cols];
+                matrix.row(row, &mut out);
+                assert!(out.iter().zip(expect).all(|(a, b)| a.to_bits() == b.to_bits() || a == b), "{format:?} {row}");
+            }
+            assert_eq!(Matrix::new(format, rows, cols, &bytes[1..], false).unwrap_err(), WrongSize);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Weights, sequences, and the forward pass.
+
+use crate::attention::{self, HeadCache, MAX_HEAD, stride};
+use crate::math;
+use crate::matrix::{Matrix, WrongSize};
+use crate::product::{Activations, multiply};
+
+/// Tokens that go through the blocks together; more would push the activations out of the caches.
+const CHUNK: usize = 64;
+
+/// Sizes of a model. All are at least 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    /// Tokens.
+    pub vocab: usize,
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements of a head, at most [`MAX_HEAD`].
+    pub head_dim: usize,
+    /// Inner width of the feed-forward net.
+    pub ffn: usize,
+    /// Elements of a head that are rotated; even.
+    pub rope_dim: usize,
+    /// ε of RMSNorm.
+    pub eps: f32,
+}
+
+impl Shape {
+    fn q_dim(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn kv_dim(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+/// One block.
+#[derive(Debug)]
+pub struct Layer {
+    /// RMSNorm before attention, `[dim]`.
+    pub attn_norm: Vec<f32>,
+    /// Queries, keys and values: `[q_dim, dim]`, twice `[kv_dim, dim]`.
+    pub qkv: [Matrix; 3],
+    /// Attention's way back, `[dim, q_dim]`.
+    pub o: Matrix,
+    /// RMSNorm before the feed-forward net, `[dim]`.
+    pub ffn_norm: Vec<f32>,
+    /// SwiGLU's gate and its other half, each `[ffn, dim]`.
+    pub gate_up: [Matrix; 2],
+    /// SwiGLU's way back, `[dim, ffn]`.
+    pub down: Matrix,
+    /// Added to queries, keys and values, `[q_dim + 2·kv_dim]`, or empty.
+    pub qkv_bias: Vec<f32>,
+    /// RMSNorm of every query head, `[head_dim]`, or empty.
+    pub q_norm: Vec<f32>,
+    /// RMSNorm of every key head, `[head_dim]`, or empty.
+    pub k_norm: Vec<f32>,
+    /// Whether queries and keys are rotated.
+    pub rope: bool,
+    /// Tokens that a token sees, itself included.
+    pub window: Option<usize>,
+}
+
+/// A model's weights, in the form in which they are multiplied.
+#[derive(Debug)]
+pub struct Model {
+    shape: Shape,
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    output_norm: Vec<f32>,
+    head: Option<Matrix>,
+}
+
+impl Model {
+    /// Joins the parts; `head` is `None` where the embedding is also the head.
+    ///
+    /// # Errors
+    /// A part has another size than `shape` says, or heads are larger than [`MAX_HEAD`].
+    pub fn new(
+        shape: Shape,
+        embedding: Matrix,
+        layers: Vec<Layer>,
+        output_norm: Vec<f32>,
+        head: Option<Matrix>,
+    ) -> Result<Self, WrongSize> {
+        let (q_dim, kv_dim) = (shape.q_dim(), shape.kv_dim());
+        let is = |matrix: &Matrix, rows: usize, cols: usize| matrix.rows == rows && matrix.cols == cols;
+        let optional = |values: &[f32], len: usize| values.is_empty() || values.len() == len;
+        let fits = layers.iter().all(|l| {
+            let [q, k, v] = &l.qkv;
+            let [gate, up] = &l.gate_up;
+            l.attn_norm.len() == shape.dim
+                && l.ffn_norm.len() == shape.dim
+                && is(q, q_dim, shape.dim)
+                && is(k, kv_dim, shape.dim)
+                && is(v, kv_dim, shape.dim)
+                && is(&l.o, shape.dim, q_dim)
+                && is(gate, shape.ffn, shape.dim)
+                && is(up, shape.ffn, shape.dim)
+                && is(&l.down, shape.dim, shape.ffn)
+                && optional(&l.qkv_bias, q_dim + 2 * kv_dim)
+                && optional(&l.q_norm, shape.head_dim)
+                && optional(&l.k_norm, shape.head_dim)
+                && l.window != Some(0)
+        }) && is(&embedding, shape.vocab, shape.dim)
+            && head.as_ref().is_none_or(|head| is(head, shape.vocab, shape.dim))
+            && output_norm.len() == shape.dim
+            && (1..=MAX_HEAD).contains(&shape.head_dim)
+            && shape.kv_heads > 0
+            && shape.heads.is_multiple_of(shape.kv_heads)
+            && shape.rope_dim.is_multiple_of(2)
+            && shape.rope_dim <= shape.head_dim;
+        if fits { Ok(Self { shape, embedding, layers, output_norm, head }) } else { Err(WrongSize) }
+    }
+
+    /// Its sizes.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Bytes that its matrices take.
+    pub fn bytes(&self) -> usize {
+        let layers = self.layers.iter().flat_map(|l| l.qkv.iter().chain(&l.gate_up).chain([&l.o, &l.down]));
+        layers.chain([&self.embedding]).chain(&self.head).map(Matrix::bytes).sum()
+    }
+}
+
+/// What a pass is to leave in [`Sequence::output`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Nothing.
+    Nothing,
+    /// The logits at the last position, `[vocab]`.
+    Last,
+    /// The logits at every position of the call, `[m, vocab]`.
+    Every,
+    /// The final normalised hidden states, `[m, dim]`.
+    Hidden,
+}
+
+/// One sequence: its keys and values, and room to compute in.
+#[derive(Debug, Default)]
+pub struct Sequence {
+    /// `[layers][kv_heads]`.
+    cache: Vec<Vec<HeadCache>>,
+    len: usize,
+    x: Vec<f32>,
+    input: Activations,
+    heads: Activations,
+    inner: Activations,
+    rows: Vec<f32>,
+    q: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl Sequence {
+    /// An empty one.
+    pub fn new(model: &Model) -> Self {
+        let cache = vec![vec![HeadCache::default(); model.shape.kv_heads]; model.layers.len()];
+        Self { cache, ..Self::default() }
+    }
+
+    /// Tokens in the cache.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the cache is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Forgets all tokens after the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// What the last pass left.
+    pub fn output(&self) -> &[f32] {
+        &self.output
+    }
+
+    /// Appends `tokens` at positions `len ..`. `rotation` holds (cos, sin) pairs, `[tokens, rope_dim]`.
+    ///
+    /// # Errors
+    /// A token is outside the vocabulary, or `rotation` has another size. The sequence is then as it was.
+    pub fn forward(&mut self, model: &Model, tokens: &[u32], rotation: &[f32], want: Want) -> Result<(), WrongSize> {
+        let shape = &model.shape;
+        self.output.clear();
+        if rotation.len() != tokens.len() * shape.rope_dim || tokens.iter().any(|id| *id as usize >= shape.vocab) {
+            return Err(WrongSize);
+        }
+        let chunks = tokens.len().div_ceil(CHUNK);
+        for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
+            let turns = &rotation[i * CHUNK * shape.rope_dim..][..chunk.len() * shape.rope_dim];
+            self.blocks(model, chunk, turns);
+            let last = i + 1 == chunks;
+            match want {
+                Want::Last if last => self.head(model, chunk.len() - 1..chunk.len()),
+                Want::Every => self.head(model, 0..chunk.len()),
+                Want::Hidden => {
+                    let from = self.output.len();
+                    self.output.resize(from + self.x.len(), 0.0);
+                    math::rms_norm(&self.x, &model.output_norm, shape.eps, &mut self.output[from..]);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn blocks(&mut self, model: &Model, tokens: &[u32], rotation: &[f32]) {
+        let (shape, m) = (&model.shape, tokens.len());
+        let (q_dim, kv_dim) = (shape.q_dim(), shape.kv_dim());
+        self.x.resize(m * shape.dim, 0.0);
+        for (x, token) in self.x.chunks_exact_mut(shape.dim).zip(tokens) {
+            model.embedding.row(*token as usize, x);
+        }
+        for (layer, cache) in model.layers.iter().zip(&mut self.cache) {
+            math::rms_norm(&self.x, &layer.attn_norm, shape.eps, self.input.prepare(m, shape.dim));
+            let [q, k, v] = &layer.qkv;
+            multiply(&[q, k, v], &mut self.input, &mut self.rows);
+            if !layer.qkv_bias.is_empty() {
+                for row in self.rows.chunks_exact_mut(q_dim + 2 * kv_dim) {
+                    math::add(row, &layer.qkv_bias);
+                }
+            }
+            keep(&mut self.rows, layer, shape, rotation, self.len, &mut self.q, cache);
+            let heads = attention::Shape {
+                heads: shape.heads,
+                kv_heads: shape.kv_heads,
+                head_dim: shape.head_dim,
+                window: layer.window,
+            };
+            attention::attend(&self.q, cache, self.len, m, heads, self.heads.prepare(m, q_dim));
+            multiply(&[&layer.o], &mut self.heads, &mut self.rows);
+            math::add(&mut self.x, &self.rows);
+
+            math::rms_norm(&self.x, &layer.ffn_norm, shape.eps, self.input.prepare(m, shape.dim));
+            let [gate, up] = &layer.gate_up;
+            multiply(&[gate, up], &mut self.input, &mut self.rows);
+            math::swiglu(&self.rows, shape.ffn, self.inner.prepare(m, shape.ffn));
+            multiply(&[&layer.down], &mut self.inner, &mut self.rows);
+            math::add(&mut self.x, &self.rows);
+        }
+        self.len += m;
+    }
+
+    /// Appends the logits at some rows of the residual stream to the output.
+    fn head(&mut self, model: &Model, rows: std::ops::Range<usize>) {
+        let dim = model.shape.dim;
+        let x = &self.x[rows.start * dim..rows.end * dim];
+        math::rms_norm(x, &model.output_norm, model.shape.eps, self.input.prepare(rows.len(), dim));
+        multiply(&[model.head.as_ref().unwrap_or(&model.embedding)], &mut self.input, &mut self.rows);
+        self.output.extend_from_slice(&self.rows);
+    }
+}
+
+/// Takes queries, keys and values apart: queries into `q`, `[m][heads][stride]`, the others to the end of the cache, which
+/// holds `len` tokens. Norms and rotations are applied on the way.
+fn keep(
+    rows: &mut [f32],
+    layer: &Layer,
+    shape: &Shape,
+    rotation: &[f32],
+    len: usize,
+    q: &mut Vec<f32>,
+    cache: &mut [HeadCache],
+) {
+    let stride = stride(shape.head_dim);
+    let m = rows.len() / (shape.q_dim() + 2 * shape.kv_dim());
+    q.clear();
+    q.resize(m * shape.heads * stride, 0.0);
+    for head in cache.iter_mut() {
+        // Anything past `len` is left over from tokens that were taken back.
+        head.k.resize(len * stride, 0.0);
+        head.v.resize(len * stride, 0.0);
+    }
+    let turned = |head: &mut [f32], norm: &[f32], turns: &[f32]| {
+        if !norm.is_empty() {
+            math::rms_norm_in_place(head, norm, shape.eps);
+        }
+        if layer.rope {
+            math::rope(head, turns);
+        }
+    };
+    let padded = |values: &mut Vec<f32>, head: &[f32]| {
+        values.extend_from_slice(head);
+        values.resize(values.len().next_multiple_of(stride), 0.0);
+    };
+    let mut queries = q.chunks_exact_mut(stride);
+    for (i, row) in rows.chunks_exact_mut(shape.q_dim() + 2 * shape.kv_dim()).enumerate() {
+        let turns = &rotation[i * shape.rope_dim..][..shape.rope_dim];
+        let (q_row, kv) = row.split_at_mut(shape.q_dim());
+        let (k_row, v_row) = kv.split_at_mut(shape.kv_dim());
+        for (head, place) in q_row.chunks_exact_mut(shape.head_dim).zip(&mut queries) {
+            turned(head, &layer.q_norm, turns);
+            place[..shape.head_dim].copy_from_slice(head);
+        }
+        let keys = k_row.chunks_exact_mut(shape.head_dim).zip(v_row.chunks_exact(shape.head_dim));
+        for ((key, value), cache) in keys.zip(cache.iter_mut()) {
+            turned(key, &layer.k_norm, turns);
+            padded(&mut cache.k, key);
+            padded(&mut cache.v, value);
+        }
+    }
+}

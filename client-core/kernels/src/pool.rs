@@ -1,0 +1,62 @@
+//! Work that several threads may take pieces of.
+//!
+//! A job is cut into pieces, and whoever has time claims the next one. The thread that posts a job takes pieces too, so a
+//! helper that sleeps, or that a busy machine does not run, costs nothing: its pieces are taken by the others. Only a
+//! helper that loses its core in the middle of a piece is waited for. When that happens too often, the helpers are left
+//! alone for a while.
+//!
+//! In a build without threads (`--cfg kernel_threads` is what asks for them) a job is a loop.
+
+/// Pieces of work that may run at the same time.
+pub trait Job: Sync {
+    /// Does piece number `piece`. Every piece is done exactly once.
+    fn piece(&self, piece: usize);
+}
+
+/// Runs all pieces of `job` and returns when the last one is done.
+pub fn run(job: &dyn Job, pieces: usize) {
+    #[cfg(kernel_threads)]
+    if pieces > 1 && shared::run(job, pieces) {
+        return;
+    }
+    for piece in 0..pieces {
+        job.piece(piece);
+    }
+}
+
+/// A slice of results of which every piece of a job writes its own places.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    start: *mut f32,
+    len: usize,
+    slice: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a `Places` is only a place to write to; `write` says who may write where.
+#[allow(unsafe_code)]
+unsafe impl Sync for Places<'_> {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Send for Places<'_> {}
+
+impl<'a> Places<'a> {
+    /// Over `slice`, which nobody else touches while this lives.
+    pub fn new(slice: &'a mut [f32]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), slice: std::marker::PhantomData }
+    }
+
+    /// Writes `values` to `at ..`. Two pieces of a job must not be given the same places. Places past the end are a
+    /// mistake of this crate and are not written.
+    #[allow(unsafe_code)]
+    pub fn write(&self, at: usize, values: &[f32]) {
+        debug_assert!(at + values.len() <= self.len, "a result has no place");
+        if at + values.len() <= self.len {
+            // SAFETY: the places lie inside the slice, which is borrowed for as long as this lives; the pieces of a job
+            // write disjoint places, and nobody reads before the job is over.
+            unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.start.add(at), values.len()) };
+        }
+    }
+}
+
+#[cfg(kernel_threads)]
+pub mod shared;

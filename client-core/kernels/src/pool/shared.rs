@@ -1,0 +1,139 @@
+//! Threads over one shared memory: instances of this module that the page's workers run.
+//!
+//! A ticket holds the number of the job, of its pieces and of the next piece in one word, so that a piece is claimed by
+//! one exchange and a helper that comes late finds either pieces of the job it looked at or none. Nothing is allocated by
+//! helpers: the allocator of this build knows of one thread only.
+
+#![allow(unsafe_code, reason = "a job crosses threads as two words")]
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use super::Job;
+
+/// Bits of the ticket that number the pieces; as many count them.
+const BITS: u32 = 20;
+const MASK: u64 = (1 << BITS) - 1;
+/// Looks at the ticket before a helper parks: some tens of microseconds.
+const SPINS: u32 = 20_000;
+/// Looks at the count of pieces done after which a helper counts as stalled: about a millisecond.
+const STALL: u32 = 1 << 20;
+/// A stall weighs as much as this many jobs without one.
+const WEIGHT: u32 = 64;
+/// Helpers are left alone when stalls weigh more than this: three in close succession.
+const PATIENCE: u32 = 2 * WEIGHT;
+/// Jobs without helpers then.
+const REST: u32 = 512;
+
+static TICKET: AtomicU64 = AtomicU64::new(0);
+static DONE: AtomicU32 = AtomicU32::new(0);
+static JOB: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+static HELPERS: AtomicU32 = AtomicU32::new(0);
+static PARKED: AtomicU32 = AtomicU32::new(0);
+/// Raised to wake helpers; they wait for it to change.
+static SIGNAL: AtomicU32 = AtomicU32::new(0);
+/// Weight of the stalls that are not forgotten yet.
+static STALLS: AtomicU32 = AtomicU32::new(0);
+static RESTING: AtomicU32 = AtomicU32::new(0);
+
+#[link(wasm_import_module = "tandem")]
+unsafe extern "C" {
+    /// Wakes everyone who waits for the word at this address.
+    fn wake(address: *const u32);
+}
+
+/// Posts the job and works on it until it is done; false when there is nobody to share it with.
+pub(super) fn run(job: &dyn Job, pieces: usize) -> bool {
+    if HELPERS.load(Ordering::Relaxed) == 0 || pieces as u64 > MASK {
+        return false;
+    }
+    let resting = RESTING.load(Ordering::Relaxed);
+    if resting > 0 {
+        RESTING.store(resting - 1, Ordering::Relaxed);
+        return false;
+    }
+    // SAFETY: a reference to a trait object is two words; it is put together again only while this function has it.
+    let words: [usize; 2] = unsafe { std::mem::transmute::<&dyn Job, [usize; 2]>(job) };
+    JOB[0].store(words[0], Ordering::Relaxed);
+    JOB[1].store(words[1], Ordering::Relaxed);
+    DONE.store(0, Ordering::Relaxed);
+    let number = (TICKET.load(Ordering::Relaxed) >> (2 * BITS)) + 1;
+    TICKET.store(number << (2 * BITS) | (pieces as u64) << BITS, Ordering::SeqCst);
+    if PARKED.load(Ordering::SeqCst) > 0 {
+        SIGNAL.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the page's function only looks the address up.
+        unsafe { wake(SIGNAL.as_ptr()) };
+    }
+    while take_piece() {}
+    let mut looks = 0u32;
+    while (DONE.load(Ordering::Acquire) as usize) < pieces {
+        looks = looks.saturating_add(1);
+        std::hint::spin_loop();
+    }
+    let stalls = STALLS.load(Ordering::Relaxed);
+    let stalls = if looks > STALL { stalls + WEIGHT } else { stalls.saturating_sub(1) };
+    if stalls > PATIENCE {
+        RESTING.store(REST, Ordering::Relaxed);
+    }
+    STALLS.store(if stalls > PATIENCE { 0 } else { stalls }, Ordering::Relaxed);
+    true
+}
+
+/// Claims and does one piece; false when none is left.
+fn take_piece() -> bool {
+    let ticket = TICKET.load(Ordering::Acquire);
+    let (next, pieces) = (ticket & MASK, ticket >> BITS & MASK);
+    if next >= pieces {
+        return false;
+    }
+    let words = [JOB[0].load(Ordering::Relaxed), JOB[1].load(Ordering::Relaxed)];
+    if TICKET.compare_exchange(ticket, ticket + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        // SAFETY: the piece belongs to the job whose words were read: whoever posts the next one waits for this piece
+        // first, so the ticket could not have been the same otherwise. All instances share one table of functions.
+        let job: &dyn Job = unsafe { std::mem::transmute::<[usize; 2], &dyn Job>(words) };
+        job.piece(next as usize);
+        DONE.fetch_add(1, Ordering::AcqRel);
+    }
+    true
+}
+
+/// A helper's work: takes pieces until none has come for a while, then returns the value of the signal to wait on.
+pub fn help() -> u32 {
+    let mut idle = 0;
+    while idle < SPINS {
+        if take_piece() {
+            idle = 0;
+        } else {
+            idle += 1;
+            std::hint::spin_loop();
+        }
+    }
+    let signal = SIGNAL.load(Ordering::SeqCst);
+    PARKED.fetch_add(1, Ordering::SeqCst);
+    // A job that was posted in between did not see this helper parked.
+    if TICKET.load(Ordering::SeqCst) & MASK < TICKET.load(Ordering::SeqCst) >> BITS & MASK {
+        SIGNAL.load(Ordering::SeqCst).wrapping_sub(1)
+    } else {
+        signal
+    }
+}
+
+/// A helper that waited is back.
+pub fn unpark() {
+    PARKED.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// Address of the signal.
+pub fn signal() -> *const u32 {
+    SIGNAL.as_ptr()
+}
+
+/// How many helpers there are.
+pub fn set_helpers(count: u32) {
+    HELPERS.store(count, Ordering::Relaxed);
+    RESTING.store(0, Ordering::Relaxed);
+}
+
+/// Whether helpers are left alone at the moment because they stalled.
+pub fn resting() -> bool {
+    RESTING.load(Ordering::Relaxed) > 0
+}

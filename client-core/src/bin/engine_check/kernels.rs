@@ -1,0 +1,199 @@
+//! The builds of the CPU kernels against each other, and the engine's rates. Both need a worker of an isolated page.
+
+use std::rc::Rc;
+
+use client_core::js::kernels::{Build, Kernels, RemoteBackend};
+use client_core::llm::EngineError;
+use client_core::llm::backend::{Backend, Output, Want};
+use client_core::llm::checks::Check;
+use client_core::llm::cpu::{CpuBackend, Form};
+use client_core::llm::gguf::{GgmlType, Gguf};
+use client_core::llm::gpu::{GpuBackend, GpuContext};
+use client_core::llm::synthetic::{self, Family, Storage};
+use client_core::llm::weights::ModelWeights;
+use serde::{Deserialize, Serialize};
+use wasm_bindgen::prelude::*;
+
+use super::browser::fetch;
+
+/// The builds that this browser runs.
+fn builds() -> Vec<Build> {
+    let best = Build::best();
+    let mut builds = Vec::new();
+    for relaxed in [false, true] {
+        for threads in [1, best.threads] {
+            let build = Build { relaxed, threads };
+            if (best.relaxed || !relaxed) && !builds.contains(&build) {
+                builds.push(build);
+            }
+        }
+    }
+    builds
+}
+
+async fn logits(backend: &mut dyn Backend, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+    match backend.forward(tokens, Want::Logits).await? {
+        Output::Logits(logits) => Ok(logits),
+        _ => Err(EngineError::NotOffered { backend: backend.name(), what: "logits" }),
+    }
+}
+
+/// Runs random models of every family on every build that this browser has; each has to return what the worker's own
+/// build returns, to the last bit. The report is JSON: `[{ name, passed, detail }]`.
+///
+/// # Errors
+/// A build does not load.
+#[wasm_bindgen]
+pub async fn run_kernel_checks(base_url: String) -> Result<String, JsError> {
+    console_error_panic_hook::set_once();
+    let families = [
+        (Family::Llama, GgmlType::Q8_0),
+        (Family::Qwen2, GgmlType::Q4_0),
+        (Family::Qwen3, GgmlType::F16),
+        (Family::SmolLm3, GgmlType::F32),
+        (Family::Mistral(9), GgmlType::Q4_0),
+    ];
+    let mut checks = Vec::new();
+    for build in builds() {
+        let kernels = Kernels::load(&base_url, build).await.map_err(|problem| JsError::new(&problem))?;
+        for (family, blocks) in families {
+            let config = synthetic::config([8500, 192, 4, 6, 2, 384]);
+            let storage = Storage { blocks, embedding: GgmlType::Q8_0, untied: true };
+            let weights = synthetic::weights_like(family, config, storage, 5)?;
+            let tokens = synthetic::tokens(8500, 70, 3);
+            let (prompt, rest) = tokens.split_at(66);
+            // Models of this size would be held as singles; here the stored form is what is checked.
+            let mut ours = CpuBackend::with_form(&weights, Form::Stored)?;
+            let mut theirs = RemoteBackend::with_form(&kernels, &weights, Form::Stored)?;
+            let mut same = 0;
+            for part in std::iter::once(prompt).chain(rest.chunks(1)) {
+                let (a, b) = (logits(&mut ours, part).await?, logits(&mut theirs, part).await?);
+                same += usize::from(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()) && a.len() == b.len());
+            }
+            let name = format!("{}: {family:?}, {}", build.name(), blocks.name());
+            checks.push(Check { name, passed: same == 5, detail: format!("{same} of 5 passes are the same") });
+        }
+    }
+    Ok(serde_json::to_string(&checks)?)
+}
+
+/// What to measure.
+#[derive(Deserialize)]
+struct Spec {
+    /// Where the kernels lie.
+    base: String,
+    /// `cpu` or `webgpu`.
+    backend: String,
+    /// A model file; without one, a random model of `shape`.
+    gguf: Option<String>,
+    /// Vocabulary, width, layers, query heads, key heads, inner width.
+    shape: [usize; 6],
+    /// Storage of the random model's matrices, by ggml's number.
+    storage: u32,
+    /// On the CPU: most threads.
+    threads: usize,
+}
+
+#[derive(Serialize)]
+struct About {
+    build: String,
+    parameters: u64,
+    weight_bytes: u64,
+    context: usize,
+}
+
+/// A model to time, with an empty cache.
+#[wasm_bindgen]
+pub struct EngineBench {
+    backend: Box<dyn Backend>,
+    kernels: Option<Rc<Kernels>>,
+    about: About,
+}
+
+#[wasm_bindgen]
+impl EngineBench {
+    /// Loads what `spec` (JSON) asks for.
+    ///
+    /// # Errors
+    /// The file cannot be fetched or is not supported; there is no WebGPU.
+    pub async fn load(spec: String) -> Result<EngineBench, JsError> {
+        console_error_panic_hook::set_once();
+        let spec: Spec = serde_json::from_str(&spec)?;
+        let file = match &spec.gguf {
+            Some(url) => fetch(url).await?,
+            None => Vec::new(),
+        };
+        let weights = if spec.gguf.is_some() {
+            ModelWeights::from_gguf(&Gguf::parse(&file).map_err(EngineError::from)?)?
+        } else {
+            let storage = GgmlType::from_id(spec.storage).ok_or_else(|| JsError::new("an unknown storage type"))?;
+            let mut config = synthetic::config(spec.shape);
+            config.context = 2048;
+            synthetic::weights(config, Storage { blocks: storage, embedding: storage, untied: false }, 1)?
+        };
+        let mut about = About {
+            build: "WebGPU".to_owned(),
+            parameters: weights.parameters(),
+            weight_bytes: weights.bytes(),
+            context: weights.config.context,
+        };
+        if spec.backend == "webgpu" {
+            let gpu = GpuContext::request().await?;
+            about.build = format!("WebGPU, {}", gpu.facts().name);
+            let backend = Box::new(GpuBackend::new(&gpu, &weights).await?);
+            return Ok(Self { backend, kernels: None, about });
+        }
+        let best = Build::best();
+        let build = Build { threads: best.threads.min(spec.threads.max(1)), ..best };
+        let kernels = Kernels::load(&spec.base, build).await.map_err(|problem| JsError::new(&problem))?;
+        about.build = build.name();
+        let backend = Box::new(RemoteBackend::new(&kernels, &weights)?);
+        Ok(Self { backend, kernels: Some(kernels), about })
+    }
+
+    /// What was loaded: `{ build, parameters, weight_bytes, context }`.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn about(&self) -> Result<String, JsError> {
+        Ok(serde_json::to_string(&self.about)?)
+    }
+
+    /// Bytes of the kernels' memory; 0 on the GPU.
+    #[must_use]
+    pub fn memory_bytes(&self) -> f64 {
+        self.kernels.as_ref().map_or(0.0, |kernels| kernels.memory_bytes() as f64)
+    }
+
+    /// Empties the cache and appends a prompt of `tokens` random tokens; ends with the first answer token chosen.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub async fn prefill(&mut self, tokens: usize) -> Result<(), JsError> {
+        self.backend.truncate(0);
+        let vocab = self.backend.config().vocab;
+        self.backend.forward(&synthetic::tokens(vocab, tokens, 7), Want::Argmax).await?;
+        Ok(())
+    }
+
+    /// Appends `tokens` greedy tokens, one by one.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub async fn decode(&mut self, tokens: usize) -> Result<(), JsError> {
+        let mut token = 1;
+        for _ in 0..tokens {
+            if let Output::Token(next) = self.backend.forward(&[token], Want::Argmax).await? {
+                token = next;
+            }
+        }
+        Ok(())
+    }
+
+    /// Dispatches and submissions so far.
+    #[must_use]
+    pub fn counters(&self) -> Vec<f64> {
+        let counters = self.backend.counters();
+        vec![counters.dispatches as f64, counters.submits as f64]
+    }
+}

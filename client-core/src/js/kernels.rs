@@ -1,0 +1,416 @@
+//! The CPU forward pass as a module of its own, in the best build that the browser runs.
+//!
+//! The `kernels` crate is part of the worker in its plainest build (simd128, one thread). Beside it lie four more, small
+//! ones: with and without relaxed SIMD, for one thread or for several over a shared memory. [`Kernels::load`] takes the
+//! best; [`RemoteBackend`] is a model in that module's memory. Tensors are copied one by one, so that this module's own
+//! memory, which cannot shrink, never holds the model twice.
+//!
+//! Helpers are workers that run the same module over the same memory (`kernels_worker.js`). They claim pieces of work and
+//! park when there is none, so that a machine that is busy elsewhere loses nothing by them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+use js_sys::WebAssembly::{Instance, Memory, Module};
+use js_sys::{Array, Atomics, Float32Array, Function, Int32Array, Object, Reflect, Uint8Array, Uint32Array};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::Worker;
+
+use super::fetch;
+use super::message::{describe, property};
+use crate::llm::backend::{Backend, Output, Want, check_input};
+use crate::llm::config::ModelConfig;
+use crate::llm::cpu::{self, Form};
+use crate::llm::error::EngineError;
+use crate::llm::weights::{Matrix, ModelWeights};
+
+/// Most threads, the worker's own included: more do not help a model that fits into a tab.
+const MAX_THREADS: usize = 8;
+/// Longest file that could be the kernels.
+const MAX_FILE: usize = 4 << 20;
+/// Stack of a helper.
+const STACK: u32 = 1 << 17;
+/// What the module says when it refuses something.
+const REFUSED: u32 = u32::MAX;
+/// A module that a browser accepts when it has relaxed SIMD: one function that shuffles two vectors.
+const RELAXED_PROBE: [u8; 38] = [
+    0, 97, 115, 109, 1, 0, 0, 0, // magic, version
+    1, 5, 1, 96, 0, 1, 123, // a type: () → v128
+    3, 2, 1, 0, // a function of it
+    10, 17, 1, 15, 0, // its code
+    65, 1, 253, 15, // i8x16.splat 1
+    65, 2, 253, 15, // i8x16.splat 2
+    253, 128, 2, // i8x16.relaxed_swizzle
+    253, 98, // i8x16.popcnt
+    11,
+];
+
+/// What a browser can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Build {
+    /// Relaxed SIMD.
+    pub relaxed: bool,
+    /// Threads over a shared memory, the worker's own included; 1 without.
+    pub threads: usize,
+}
+
+impl Build {
+    /// The best that this browser runs: threads need a page that is isolated from other origins.
+    pub fn best() -> Self {
+        let relaxed = js_sys::WebAssembly::validate(&Uint8Array::from(&RELAXED_PROBE[..])).unwrap_or(false);
+        let global = js_sys::global();
+        let isolated = property(&global, "crossOriginIsolated").is_some_and(|isolated| isolated.is_truthy());
+        let cores = property(&global, "navigator")
+            .and_then(|navigator| property(&navigator, "hardwareConcurrency"))
+            .and_then(|cores| cores.as_f64());
+        let threads = if isolated { cores.map_or(1, |cores| (cores as usize).clamp(1, MAX_THREADS)) } else { 1 };
+        Self { relaxed, threads }
+    }
+
+    fn file(self) -> String {
+        let simd = if self.relaxed { "relaxed" } else { "simd" };
+        format!("kernels-{simd}{}.wasm", if self.threads > 1 { "-threads" } else { "" })
+    }
+
+    /// For people.
+    pub fn name(self) -> String {
+        let simd = if self.relaxed { "relaxed SIMD" } else { "SIMD" };
+        match self.threads {
+            1 => format!("WebAssembly {simd}, one thread"),
+            threads => format!("WebAssembly {simd}, {threads} threads"),
+        }
+    }
+}
+
+/// An instance of the module.
+#[derive(Debug)]
+pub struct Kernels {
+    build: Build,
+    exports: JsValue,
+    memory: Memory,
+    helpers: Vec<Worker>,
+    /// Called by the module; kept for as long as it lives.
+    _wake: Option<Closure<dyn Fn(u32)>>,
+}
+
+impl Drop for Kernels {
+    fn drop(&mut self) {
+        for helper in &self.helpers {
+            helper.terminate();
+        }
+    }
+}
+
+fn words(error: JsValue) -> String {
+    describe(&error)
+}
+
+impl Kernels {
+    /// Fetches the module from beside the page (`base` ends with a slash), instantiates it, and starts its helpers.
+    ///
+    /// # Errors
+    /// The file is not there, or the browser does not take it.
+    pub async fn load(base: &str, build: Build) -> Result<Rc<Self>, String> {
+        let url = format!("{base}{}", build.file());
+        let bytes = Uint8Array::from(&*fetch::bytes(&url, MAX_FILE).await?);
+        let module = JsFuture::from(js_sys::WebAssembly::compile(&bytes)).await.map_err(words)?;
+        let module: Module = module.unchecked_into();
+        let imports = Object::new();
+        let set = |target: &Object, name: &str, value: &JsValue| {
+            Reflect::set(target, &name.into(), value).map(drop).map_err(words)
+        };
+        let (mut memory, mut wake) = (None, None);
+        if build.threads > 1 {
+            let limits = Object::new();
+            set(&limits, "initial", &64.into())?;
+            set(&limits, "maximum", &65536.into())?;
+            set(&limits, "shared", &true.into())?;
+            let shared = Memory::new(&limits).map_err(words)?;
+            let of_wake = shared.clone();
+            let closure = Closure::<dyn Fn(u32)>::new(move |address: u32| {
+                // It fails only for an address outside the memory.
+                let _ = Atomics::notify(&Int32Array::new(&of_wake.buffer()), address / 4);
+            });
+            let (env, tandem) = (Object::new(), Object::new());
+            set(&env, "memory", &shared)?;
+            set(&tandem, "wake", closure.as_ref())?;
+            set(&imports, "env", &env)?;
+            set(&imports, "tandem", &tandem)?;
+            (memory, wake) = (Some(shared), Some(closure));
+        }
+        let instance = JsFuture::from(js_sys::WebAssembly::instantiate_module(&module, &imports)).await;
+        let instance: Instance = instance.map_err(words)?.unchecked_into();
+        let exports: JsValue = instance.exports().into();
+        let memory = match memory {
+            Some(memory) => memory,
+            None => property(&exports, "memory").ok_or("the kernels have no memory")?.unchecked_into(),
+        };
+        let mut kernels = Self { build, exports, memory, helpers: Vec::new(), _wake: wake };
+        for _ in 1..build.threads {
+            let helper = kernels.helper(base, &module)?;
+            kernels.helpers.push(helper);
+        }
+        if build.threads > 1 {
+            kernels.call("set_helpers", &[kernels.helpers.len() as u32])?;
+        }
+        Ok(Rc::new(kernels))
+    }
+
+    /// The best build that loads; the reasons of those that did not go to `note`.
+    pub async fn best(base: &str, mut note: impl FnMut(String)) -> Option<Rc<Self>> {
+        let best = Build::best();
+        let mut builds = vec![best, Build { threads: 1, ..best }];
+        builds.dedup();
+        for build in builds {
+            match Self::load(base, build).await {
+                Ok(kernels) => return Some(kernels),
+                Err(problem) => note(format!("{} did not load: {problem}", build.file())),
+            }
+        }
+        None
+    }
+
+    fn helper(&self, base: &str, module: &Module) -> Result<Worker, String> {
+        let stack = self.call("allocate", &[STACK])?;
+        if stack == 0 {
+            return Err("there is no memory for a thread".to_owned());
+        }
+        let worker = Worker::new(&format!("{base}kernels_worker.js")).map_err(words)?;
+        let start = Array::of3(module, &self.memory, &(stack + STACK).into());
+        worker.post_message(&start).map_err(words)?;
+        Ok(worker)
+    }
+
+    /// Which build it is.
+    pub fn build(&self) -> Build {
+        self.build
+    }
+
+    /// Bytes of its memory.
+    pub fn memory_bytes(&self) -> u64 {
+        property(&self.memory.buffer(), "byteLength").and_then(|bytes| bytes.as_f64()).unwrap_or(0.0) as u64
+    }
+
+    fn call(&self, name: &str, arguments: &[u32]) -> Result<u32, String> {
+        let function = property(&self.exports, name).ok_or_else(|| format!("the kernels have no function {name}"))?;
+        let function: Function = function.unchecked_into();
+        let arguments: Array = arguments.iter().map(|word| JsValue::from_f64(f64::from(*word))).collect();
+        let result = function.apply(&JsValue::UNDEFINED, &arguments).map_err(words)?;
+        // wasm's numbers come out signed.
+        Ok(result.as_f64().unwrap_or(0.0) as i64 as u32)
+    }
+
+    /// As [`call`](Self::call), with a refusal as an error.
+    fn accepted(&self, name: &str, arguments: &[u32]) -> Result<u32, EngineError> {
+        match self.call(name, arguments) {
+            Ok(0) => Ok(0),
+            Ok(_) => Err(EngineError::Inconsistent(format!("the CPU kernels refuse {name}"))),
+            Err(problem) => Err(EngineError::Cpu(problem)),
+        }
+    }
+
+    /// Copies `bytes` into the module's memory, hands their address to `act`, and frees them.
+    fn with_bytes<T>(&self, bytes: &[u8], act: impl FnOnce(u32) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        let len = u32::try_from(bytes.len()).map_err(|_| EngineError::Unsupported("a tensor of over 4 GiB".into()))?;
+        let start = match self.call("allocate", &[len]).map_err(EngineError::Cpu)? {
+            0 => return Err(EngineError::Cpu("there is no memory left for the model".into())),
+            start => start,
+        };
+        Uint8Array::new_with_byte_offset_and_length(&self.memory.buffer(), start, len).copy_from(bytes);
+        let result = act(start);
+        self.call("release", &[start, len]).map_err(EngineError::Cpu)?;
+        result
+    }
+}
+
+/// A model in a module's memory.
+#[derive(Debug)]
+struct RemoteModel {
+    kernels: Rc<Kernels>,
+    number: u32,
+    config: ModelConfig,
+    frequencies: Vec<f32>,
+}
+
+impl Drop for RemoteModel {
+    fn drop(&mut self) {
+        // A module that cannot be called holds nothing that matters.
+        let _ = self.kernels.call("free_model", &[self.number]);
+    }
+}
+
+/// One sequence in a module's memory.
+#[derive(Debug)]
+pub struct RemoteBackend {
+    model: Rc<RemoteModel>,
+    number: u32,
+    len: usize,
+    /// Where tokens and rotations go: address and bytes.
+    scratch: RefCell<(u32, u32)>,
+}
+
+impl Drop for RemoteBackend {
+    fn drop(&mut self) {
+        let _ = self.model.kernels.call("free_sequence", &[self.number]);
+        let (start, bytes) = *self.scratch.borrow();
+        if bytes > 0 {
+            let _ = self.model.kernels.call("release", &[start, bytes]);
+        }
+    }
+}
+
+impl RemoteBackend {
+    /// Copies a model's weights, tensor by tensor.
+    ///
+    /// # Errors
+    /// The module has no memory left, or refuses a tensor.
+    pub fn new(kernels: &Rc<Kernels>, weights: &ModelWeights<'_>) -> Result<Self, EngineError> {
+        Self::with_form(kernels, weights, Form::of(weights))
+    }
+
+    /// As [`new`](Self::new), in a form of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_form(kernels: &Rc<Kernels>, weights: &ModelWeights<'_>, form: Form) -> Result<Self, EngineError> {
+        let built = build(kernels, weights, form);
+        if built.is_err() {
+            // Frees what was begun.
+            let _ = kernels.call("free_model", &[REFUSED]);
+        }
+        let config = weights.config.clone();
+        let frequencies = config.rope.frequencies();
+        let model = RemoteModel { kernels: Rc::clone(kernels), number: built?, config, frequencies };
+        Self::over(Rc::new(model))
+    }
+
+    fn over(model: Rc<RemoteModel>) -> Result<Self, EngineError> {
+        match model.kernels.call("sequence", &[model.number]).map_err(EngineError::Cpu)? {
+            REFUSED => Err(EngineError::Cpu("the kernels refuse another sequence".into())),
+            number => Ok(Self { model, number, len: 0, scratch: RefCell::new((0, 0)) }),
+        }
+    }
+
+    /// Room for `bytes`; kept from call to call.
+    fn room(&self, bytes: u32) -> Result<u32, EngineError> {
+        let (start, held) = *self.scratch.borrow();
+        if held >= bytes {
+            return Ok(start);
+        }
+        let kernels = &self.model.kernels;
+        if held > 0 {
+            kernels.call("release", &[start, held]).map_err(EngineError::Cpu)?;
+            *self.scratch.borrow_mut() = (0, 0);
+        }
+        match kernels.call("allocate", &[bytes]).map_err(EngineError::Cpu)? {
+            0 => Err(EngineError::Cpu("there is no memory left".into())),
+            start => {
+                *self.scratch.borrow_mut() = (start, bytes);
+                Ok(start)
+            }
+        }
+    }
+}
+
+fn build(kernels: &Kernels, weights: &ModelWeights<'_>, form: Form) -> Result<u32, EngineError> {
+    let shape = cpu::shape(&weights.config);
+    let sizes = [shape.vocab, shape.dim, shape.heads, shape.kv_heads, shape.head_dim, shape.ffn, shape.rope_dim]
+        .map(|n| n as u32);
+    let bytes: Vec<u8> = sizes.iter().chain([&shape.eps.to_bits()]).flat_map(|word| word.to_le_bytes()).collect();
+    kernels.with_bytes(&bytes, |start| {
+        kernels.call("begin", &[start, weights.layers.len() as u32]).map_err(EngineError::Cpu)
+    })?;
+    let matrix = |part: u32, layer: u32, matrix: &Matrix<'_>| {
+        kernels.with_bytes(&matrix.bytes, |start| {
+            let as_singles = u32::from(form == Form::Singles);
+            let (rows, cols, bytes) = (matrix.rows as u32, matrix.cols as u32, matrix.bytes.len() as u32);
+            kernels.accepted("matrix", &[part, layer, matrix.dtype.id(), rows, cols, start, bytes, as_singles])
+        })
+    };
+    let vector = |part: u32, layer: u32, values: &[f32]| {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        kernels.with_bytes(&bytes, |start| kernels.accepted("vector", &[part, layer, start, values.len() as u32]))
+    };
+    for (at, layer) in (0..).zip(&weights.layers) {
+        let matrices = [&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down];
+        for (part, values) in (0..).zip(matrices) {
+            matrix(part, at, values)?;
+        }
+        let traits = &layer.traits;
+        let vectors = [Some(&layer.attn_norm), Some(&layer.ffn_norm), traits.qkv_bias.as_ref()];
+        let vectors = vectors.into_iter().chain([traits.q_norm.as_ref(), traits.k_norm.as_ref()]);
+        for (part, values) in (0..).zip(vectors) {
+            vector(part, at, values.map_or(&[], Vec::as_slice))?;
+        }
+        kernels.accepted("layer", &[at, traits.rope.into(), traits.window.unwrap_or(0) as u32])?;
+    }
+    matrix(7, 0, &weights.embedding)?;
+    if let Some(head) = &weights.output {
+        matrix(8, 0, head)?;
+    }
+    vector(5, 0, &weights.output_norm)?;
+    match kernels.call("finish", &[]).map_err(EngineError::Cpu)? {
+        REFUSED => Err(EngineError::Unsupported("heads of more than 256 elements, on the CPU".into())),
+        number => Ok(number),
+    }
+}
+
+#[async_trait(?Send)]
+impl Backend for RemoteBackend {
+    fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn capacity(&self) -> usize {
+        self.model.config.context
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        let _ = self.model.kernels.call("truncate", &[self.number, self.len as u32]);
+    }
+
+    fn fork(&self) -> Result<Box<dyn Backend>, EngineError> {
+        Ok(Box::new(Self::over(Rc::clone(&self.model))?))
+    }
+
+    async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+        let (config, kernels) = (&self.model.config, &self.model.kernels);
+        check_input(config, self.len, config.context, tokens)?;
+        let rotation = config.rope.rotations(&self.model.frequencies, self.len, tokens.len());
+        let (m, rotated) = (tokens.len() as u32, rotation.len() as u32);
+        let start = self.room(4 * (m + rotated))?;
+        let buffer = kernels.memory.buffer();
+        Uint32Array::new_with_byte_offset_and_length(&buffer, start, m).copy_from(tokens);
+        let turns = start + 4 * m;
+        Float32Array::new_with_byte_offset_and_length(&buffer, turns, rotated).copy_from(&rotation);
+        let code = match cpu::wanted(want)? {
+            kernels::model::Want::Nothing => 0,
+            kernels::model::Want::Last => 1,
+            kernels::model::Want::Every => 2,
+            kernels::model::Want::Hidden => 3,
+        };
+        if let Err(error) = kernels.accepted("forward", &[self.number, start, m, turns, rotated, code]) {
+            self.truncate(self.len);
+            return Err(error);
+        }
+        self.len += tokens.len();
+        let (at, len) = (
+            kernels.call("output", &[self.number]).map_err(EngineError::Cpu)?,
+            kernels.call("output_len", &[self.number]).map_err(EngineError::Cpu)?,
+        );
+        // The memory may have grown, and its buffer be another one now.
+        let left = Float32Array::new_with_byte_offset_and_length(&kernels.memory.buffer(), at, len).to_vec();
+        Ok(cpu::output(want, &left))
+    }
+}

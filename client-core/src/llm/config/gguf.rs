@@ -1,0 +1,171 @@
+//! A [`Blueprint`] from GGUF metadata, with the keys and defaults of llama.cpp.
+
+use super::rope::yarn_magnitude;
+use super::{Blueprint, LayerPlan, MAX_LAYERS, MAX_SIZE, ModelConfig, RopeConfig, RopeScaling, checked_size, positive};
+use crate::llm::error::EngineError;
+use crate::llm::gguf::{Gguf, Value};
+use crate::llm::quant;
+
+/// SmolLM3: every block whose number (from 1) is a multiple of this has no positions. GGUF has no key for it.
+const SMOLLM3_NOPE_STEP: usize = 4;
+
+/// Keys of computations that this engine does not have; present with a value that changes something, they refuse the file.
+const FOREIGN: [&str; 9] = [
+    "expert_count",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "embedding_scale",
+    "residual_scale",
+    "logit_scale",
+    "attention.scale",
+    "attention.sliding_window_pattern",
+    "rope.scaling.yarn_log_multiplier",
+];
+
+struct Keys<'g, 'a> {
+    gguf: &'g Gguf<'a>,
+    arch: &'a str,
+}
+
+impl<'a> Keys<'_, 'a> {
+    fn get(&self, key: &str) -> Option<&Value<'a>> {
+        self.gguf.get(&format!("{}.{key}", self.arch))
+    }
+
+    fn size(&self, key: &str, default: Option<usize>, limit: u64) -> Result<usize, EngineError> {
+        let value = match self.get(key) {
+            Some(value) => value.as_u64(),
+            None => default.map(|v| v as u64),
+        };
+        checked_size(key, value, limit)
+    }
+
+    /// A positive number; one of another kind is an error, a missing one the default.
+    fn number(&self, key: &str, default: Option<f64>) -> Result<f64, EngineError> {
+        let value = match self.get(key) {
+            Some(value) => value.as_f64(),
+            None => default,
+        };
+        positive(key, value)
+    }
+
+    fn rope_scaling(&self, context: usize) -> Result<RopeScaling, EngineError> {
+        let factor = || self.number("rope.scaling.factor", self.get("rope.scale_linear").and_then(Value::as_f64));
+        // llama.cpp takes a factor without a type as linear, and a factor of 0 as none.
+        let stated = |key| self.get(key).and_then(Value::as_f64).is_some_and(|v| v != 0.0);
+        let default = if stated("rope.scaling.factor") || stated("rope.scale_linear") { "linear" } else { "none" };
+        match self.get("rope.scaling.type").and_then(Value::as_str).unwrap_or(default) {
+            "none" => Ok(RopeScaling::None),
+            "linear" if default == "none" => Ok(RopeScaling::None),
+            "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
+            "yarn" => {
+                let factor = factor()?;
+                if self.get("rope.scaling.yarn_ext_factor").is_some_and(|v| v.as_f64() != Some(1.0)) {
+                    return Err(EngineError::Unsupported("YaRN with another extrapolation factor than 1".into()));
+                }
+                let attention = self.number("rope.scaling.attn_factor", Some(1.0))?
+                    * self.number("rope.scaling.yarn_attn_factor", Some(1.0))?;
+                Ok(RopeScaling::Yarn {
+                    factor,
+                    original: self.number("rope.scaling.original_context_length", Some(context as f64))?,
+                    beta_fast: self.number("rope.scaling.yarn_beta_fast", Some(32.0))?,
+                    beta_slow: self.number("rope.scaling.yarn_beta_slow", Some(1.0))?,
+                    truncate: true,
+                    magnitude: attention * yarn_magnitude(factor, 1.0),
+                })
+            }
+            other => Err(EngineError::Unsupported(format!("RoPE scaling {other:?}"))),
+        }
+    }
+
+    /// The embedding, with `rope_freqs.weight` (Llama 3.1's divisors, made by the converter) worked in.
+    fn rope(&self, head_dim: usize, context: usize) -> Result<RopeConfig, EngineError> {
+        let dim = self.size("rope.dimension_count", Some(head_dim), MAX_SIZE)?;
+        let base = self.number("rope.freq_base", Some(10_000.0))? as f32;
+        let mut rope = RopeConfig::new(base, dim, self.rope_scaling(context)?);
+        if let Some((info, bytes)) = self.gguf.tensor("rope_freqs.weight") {
+            let mut divisors = vec![0.0; info.elements()];
+            if divisors.len() != dim / 2 || !quant::dequantize(info.dtype, bytes, &mut divisors) {
+                return Err(EngineError::Inconsistent("\"rope_freqs.weight\" does not fit the heads".into()));
+            }
+            for (divisor, scaling) in divisors.iter_mut().zip(&rope.freq_divisors) {
+                *divisor *= scaling;
+            }
+            rope.freq_divisors = divisors;
+        }
+        Ok(rope)
+    }
+}
+
+impl Blueprint {
+    /// Reads the metadata of a model of architecture `llama` (which Mistral and SmolLM2 also call themselves), `qwen2`,
+    /// `qwen3` or `smollm3`. The vocabulary's size comes from the embedding tensor.
+    ///
+    /// # Errors
+    /// Another architecture, a missing or impossible size, or a computation that this engine does not have; by name.
+    pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, EngineError> {
+        let arch = gguf.get("general.architecture").and_then(Value::as_str).unwrap_or("(none)");
+        if !["llama", "qwen2", "qwen3", "smollm3"].contains(&arch) {
+            return Err(EngineError::Unsupported(format!(
+                "the file's architecture is {arch:?}; this engine runs \"llama\" (also Mistral and SmolLM2), \"qwen2\", \
+                 \"qwen3\" and \"smollm3\""
+            )));
+        }
+        let keys = Keys { gguf, arch };
+        for key in FOREIGN {
+            if keys.get(key).is_some_and(|value| value.as_f64() != Some(0.0)) {
+                return Err(EngineError::Unsupported(format!("{arch}.{key}")));
+            }
+        }
+        if keys.get("attention.causal").and_then(Value::as_bool) == Some(false) {
+            return Err(EngineError::Unsupported("attention to later tokens".into()));
+        }
+        let dim = keys.size("embedding_length", None, MAX_SIZE)?;
+        let heads = keys.size("attention.head_count", None, MAX_SIZE)?;
+        let head_dim = keys.size("attention.key_length", Some(dim / heads), MAX_SIZE)?;
+        if keys.size("attention.value_length", Some(head_dim), MAX_SIZE)? != head_dim {
+            return Err(EngineError::Unsupported("keys and values of different sizes".into()));
+        }
+        let vocab = match gguf.tensors().get("token_embd.weight").map(|info| info.dims.as_slice()) {
+            Some(&[_, rows]) => checked_size("the number of tokens", Some(rows as u64), MAX_SIZE)?,
+            _ => return Err(EngineError::Inconsistent("there is no matrix \"token_embd.weight\"".into())),
+        };
+        let layers = keys.size("block_count", None, MAX_LAYERS)?;
+        let context = keys.size("context_length", None, MAX_SIZE)?;
+        let window = match keys.get("attention.sliding_window") {
+            Some(value) if value.as_u64() != Some(0) => {
+                Some(checked_size("attention.sliding_window", value.as_u64(), u64::from(u32::MAX))?)
+            }
+            _ => None,
+        };
+        let plan = |layer: usize| LayerPlan {
+            rope: arch != "smollm3" || !(layer + 1).is_multiple_of(SMOLLM3_NOPE_STEP),
+            window,
+        };
+        let config = ModelConfig {
+            name: gguf.get("general.name").and_then(Value::as_str).unwrap_or("unnamed").to_owned(),
+            vocab,
+            dim,
+            layers,
+            heads,
+            kv_heads: keys.size("attention.head_count_kv", Some(heads), MAX_SIZE)?,
+            head_dim,
+            ffn: keys.size("feed_forward_length", None, MAX_SIZE)?,
+            context,
+            rms_eps: match keys.get("attention.layer_norm_rms_epsilon") {
+                Some(value) => value.as_f64().unwrap_or(f64::NAN) as f32,
+                None => 1e-5,
+            },
+            rope: keys.rope(head_dim, context)?,
+        };
+        Ok(Self {
+            config: config.checked()?,
+            layers: (0..layers).map(plan).collect(),
+            // Converters reorder the rows of `llama` and `smollm3` for neighbours, and leave Qwen's as they were.
+            half_split: arch.starts_with("qwen"),
+            qk_norm: arch == "qwen3",
+            qkv_bias: arch == "qwen2",
+            tied: None,
+        })
+    }
+}

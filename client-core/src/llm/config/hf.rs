@@ -1,0 +1,193 @@
+//! A [`Blueprint`] from Hugging Face's `config.json`, with the defaults of the `transformers` classes.
+
+use serde_json::{Map, Value};
+
+use super::rope::yarn_magnitude;
+use super::{Blueprint, LayerPlan, MAX_LAYERS, MAX_SIZE, ModelConfig, RopeConfig, RopeScaling, checked_size, positive};
+use crate::llm::error::EngineError;
+
+/// Largest `config.json`, bytes; those of real models stay below 10 KiB.
+const MAX_CONFIG: usize = 1 << 20;
+
+fn inconsistent(message: String) -> EngineError {
+    EngineError::Inconsistent(message)
+}
+
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// A value that is there and not null.
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    fn size(&self, key: &str, default: Option<usize>, limit: u64) -> Result<usize, EngineError> {
+        let value = match self.get(key) {
+            Some(value) => value.as_u64(),
+            None => default.map(|v| v as u64),
+        };
+        checked_size(key, value, limit)
+    }
+
+    fn flag(&self, key: &str) -> Option<bool> {
+        self.get(key).and_then(Value::as_bool)
+    }
+}
+
+impl Blueprint {
+    /// Reads the `config.json` of a checkpoint of type `llama`, `mistral`, `qwen2`, `qwen3` or `smollm3`.
+    ///
+    /// # Errors
+    /// Malformed JSON, another model type, an impossible size, or a computation that this engine does not have; by name.
+    pub fn from_hf_json(json: &[u8]) -> Result<Self, EngineError> {
+        if json.len() > MAX_CONFIG {
+            return Err(inconsistent(format!("config.json has {} bytes, more than {MAX_CONFIG}", json.len())));
+        }
+        let fields: Map<String, Value> = serde_json::from_slice(json)
+            .map_err(|error| inconsistent(format!("config.json cannot be read: {error}")))?;
+        let fields = Fields(fields);
+        let kind = fields.get("model_type").and_then(Value::as_str).unwrap_or("(none)").to_owned();
+        let kind = kind.as_str();
+        if !["llama", "mistral", "qwen2", "qwen3", "smollm3"].contains(&kind) {
+            return Err(EngineError::Unsupported(format!(
+                "model type {kind:?}; this engine runs llama, mistral, qwen2, qwen3 and smollm3"
+            )));
+        }
+        if let Some(act) = fields.get("hidden_act").filter(|act| act.as_str() != Some("silu")) {
+            return Err(EngineError::Unsupported(format!("the activation {act}")));
+        }
+        let dim = fields.size("hidden_size", None, MAX_SIZE)?;
+        let heads = fields.size("num_attention_heads", None, MAX_SIZE)?;
+        // Qwen3's class states a head size of its own; in the others it follows from the width.
+        let head_dim = if kind == "qwen3" { 128 } else { dim / heads };
+        let head_dim = fields.size("head_dim", Some(head_dim), MAX_SIZE)?;
+        let layers = fields.size("num_hidden_layers", None, MAX_LAYERS)?;
+        let context = fields.size("max_position_embeddings", None, MAX_SIZE)?;
+        let name = fields.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let config = ModelConfig {
+            name: name.unwrap_or(kind).to_owned(),
+            vocab: fields.size("vocab_size", None, MAX_SIZE)?,
+            dim,
+            layers,
+            heads,
+            kv_heads: fields.size("num_key_value_heads", Some(heads), MAX_SIZE)?,
+            head_dim,
+            ffn: fields.size("intermediate_size", None, MAX_SIZE)?,
+            context,
+            rms_eps: match fields.get("rms_norm_eps") {
+                Some(eps) => eps.as_f64().unwrap_or(f64::NAN) as f32,
+                None => 1e-6,
+            },
+            rope: fields.rope(kind, head_dim, context)?,
+        };
+        Ok(Self {
+            config: config.checked()?,
+            layers: fields.plans(kind, layers)?,
+            half_split: true,
+            qk_norm: kind == "qwen3",
+            qkv_bias: kind == "qwen2",
+            tied: fields.flag("tie_word_embeddings"),
+        })
+    }
+}
+
+impl Fields {
+    fn rope(&self, kind: &str, head_dim: usize, context: usize) -> Result<RopeConfig, EngineError> {
+        // Version 5 of transformers writes `rope_parameters`, which also holds the base; before it was `rope_scaling`.
+        let empty = Map::new();
+        let scaling = match self.get("rope_parameters").or_else(|| self.get("rope_scaling")) {
+            Some(value) => value.as_object().ok_or_else(|| inconsistent("RoPE's scaling is not an object".into()))?,
+            None => &empty,
+        };
+        if scaling.values().any(Value::is_object) {
+            return Err(EngineError::Unsupported("RoPE parameters that differ between kinds of blocks".into()));
+        }
+        let number = |key: &str, default: Option<f64>| {
+            let value = scaling.get(key).filter(|value| !value.is_null());
+            positive(key, value.map_or(default, Value::as_f64))
+        };
+        let partial = scaling.get("partial_rotary_factor").or_else(|| self.get("partial_rotary_factor"));
+        if partial.is_some_and(|share| share.as_f64() != Some(1.0)) {
+            return Err(EngineError::Unsupported("heads that are rotated only in part".into()));
+        }
+        let usual = if kind == "smollm3" { 2_000_000.0 } else { 10_000.0 };
+        let stated = self.get("rope_theta").map_or(Some(usual), Value::as_f64);
+        let base = number("rope_theta", stated)?;
+        let original = || number("original_max_position_embeddings", Some(context as f64));
+        let scaling_type = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
+        let scaling = match scaling_type.unwrap_or("default") {
+            "default" => RopeScaling::None,
+            "linear" => RopeScaling::Linear { factor: number("factor", None)? },
+            "llama3" => {
+                let (low, high) = (number("low_freq_factor", None)?, number("high_freq_factor", None)?);
+                if low >= high {
+                    return Err(inconsistent("low_freq_factor is not below high_freq_factor".into()));
+                }
+                RopeScaling::Llama3 { factor: number("factor", None)?, low, high, original: original()? }
+            }
+            "yarn" => {
+                let original = original()?;
+                let factor = number("factor", Some(context as f64 / original))?;
+                let weight = |key: &str| scaling.get(key).and_then(Value::as_f64).filter(|v| *v != 0.0);
+                let usual = match (weight("mscale"), weight("mscale_all_dim")) {
+                    (Some(one), Some(all)) => yarn_magnitude(factor, one) / yarn_magnitude(factor, all),
+                    _ => yarn_magnitude(factor, 1.0),
+                };
+                RopeScaling::Yarn {
+                    factor,
+                    original,
+                    beta_fast: number("beta_fast", Some(32.0))?,
+                    beta_slow: number("beta_slow", Some(1.0))?,
+                    truncate: scaling.get("truncate").and_then(Value::as_bool).unwrap_or(true),
+                    magnitude: number("attention_factor", Some(usual))?,
+                }
+            }
+            other => return Err(EngineError::Unsupported(format!("RoPE scaling {other:?}"))),
+        };
+        Ok(RopeConfig::new(base as f32, head_dim, scaling))
+    }
+
+    /// Which blocks have positions, and which see only a window.
+    fn plans(&self, kind: &str, layers: usize) -> Result<Vec<LayerPlan>, EngineError> {
+        let list = |key: &str| -> Result<Option<&Vec<Value>>, EngineError> {
+            let Some(value) = self.get(key) else { return Ok(None) };
+            let list = value.as_array().filter(|list| list.len() >= layers);
+            list.map(Some).ok_or_else(|| inconsistent(format!("{key} does not say something of every block")))
+        };
+        let nope = if kind == "smollm3" { list("no_rope_layers")? } else { None };
+        let step = self.size("no_rope_layer_interval", Some(4), MAX_SIZE)?;
+        let has_rope = |layer: usize| match (kind, nope) {
+            ("smollm3", Some(list)) => list.get(layer).and_then(Value::as_u64) != Some(0),
+            ("smollm3", None) => !(layer + 1).is_multiple_of(step),
+            _ => true,
+        };
+        // Mistral's class has a window of 4096 where the file does not mention one; null means none.
+        let unmentioned = kind == "mistral" && !self.0.contains_key("sliding_window");
+        let in_use = match kind {
+            "mistral" => unmentioned || self.get("sliding_window").is_some(),
+            "llama" => false,
+            _ => self.flag("use_sliding_window") == Some(true) && self.get("sliding_window").is_some(),
+        };
+        let window = if in_use { Some(self.size("sliding_window", Some(4096), u64::from(u32::MAX))?) } else { None };
+        let types = if kind == "mistral" { None } else { list("layer_types")? };
+        let first_slid = self.get("max_window_layers").and_then(Value::as_u64).unwrap_or(28);
+        let slides = |layer: usize| -> Result<bool, EngineError> {
+            match types.and_then(|types| types.get(layer)) {
+                Some(Value::String(name)) if name == "sliding_attention" => Ok(true),
+                Some(Value::String(name)) if name == "full_attention" => Ok(false),
+                Some(other) => Err(EngineError::Unsupported(format!("a block of the type {other}"))),
+                None => Ok(match kind {
+                    "mistral" => true,
+                    "smollm3" => !has_rope(layer),
+                    _ => layer as u64 >= first_slid,
+                }),
+            }
+        };
+        let mut plans = Vec::with_capacity(layers);
+        for layer in 0..layers {
+            let window = if slides(layer)? { window } else { None };
+            plans.push(LayerPlan { rope: has_rope(layer), window });
+        }
+        Ok(plans)
+    }
+}

@@ -1,0 +1,133 @@
+//! The sizes of a decoder of the Llama kind, and what its family does differently, from a file's own metadata.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `gguf.rs` | GGUF metadata |
+//! | `hf.rs` | Hugging Face's `config.json` |
+//! | `rope.rs` | positions and their scaling |
+//!
+//! Deliberately absent: mixtures of experts, soft-capped logits, layer norms with a mean, parallel blocks. A file that asks
+//! for one of them is refused by name.
+
+mod gguf;
+mod hf;
+mod rope;
+
+pub use rope::{RopeConfig, RopeScaling};
+
+use super::error::EngineError;
+
+/// Largest number of anything that a config may state; keeps every product of two inside 64 bits and refuses nonsense.
+const MAX_SIZE: u64 = 1 << 24;
+const MAX_LAYERS: u64 = 512;
+
+/// The shape of a decoder of the Llama kind (Llama, Mistral, Qwen, SmolLM). All sizes are at least 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Name from the file, for people.
+    pub name: String,
+    /// Number of tokens V.
+    pub vocab: usize,
+    /// Width of the residual stream d.
+    pub dim: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Width of the SwiGLU's inside.
+    pub ffn: usize,
+    /// Longest sequence the model was made for, tokens.
+    pub context: usize,
+    /// ε of RMSNorm.
+    pub rms_eps: f32,
+    /// Positions.
+    pub rope: RopeConfig,
+}
+
+/// What one block does with positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerPlan {
+    /// Whether queries and keys are rotated.
+    pub rope: bool,
+    /// How many tokens a token sees, itself included; `None` for all before it.
+    pub window: Option<usize>,
+}
+
+/// A model as its metadata describes it: the sizes, and what to look for among the tensors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blueprint {
+    /// The sizes.
+    pub config: ModelConfig,
+    /// Block by block, `config.layers` of them.
+    pub layers: Vec<LayerPlan>,
+    /// Whether the file's rows of queries and keys are in the order for rotating element i of a head with element
+    /// i + dim/2 (Hugging Face, and "NEOX" families in GGUF) instead of neighbours.
+    pub half_split: bool,
+    /// Whether every query and key head is normalised (Qwen3).
+    pub qk_norm: bool,
+    /// Whether queries, keys and values must have biases (Qwen2); elsewhere they may.
+    pub qkv_bias: bool,
+    /// Whether the output head is the embedding; `None` when the file's list of tensors decides.
+    pub tied: Option<bool>,
+}
+
+impl ModelConfig {
+    /// Width of all query heads together.
+    pub fn q_dim(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all key heads (and of all value heads) together.
+    pub fn kv_dim(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Refuses sizes that do not go together.
+    ///
+    /// # Errors
+    /// Says which.
+    pub fn checked(self) -> Result<Self, EngineError> {
+        let sensible = |value: f32| value.is_finite() && value > 0.0;
+        let rope = &self.rope;
+        let problem = if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            "the number of query heads is not a multiple of the number of key heads"
+        } else if !rope.dim.is_multiple_of(2) || rope.dim > self.head_dim {
+            "the rotated part of a head is odd or larger than the head"
+        } else if !(self.rms_eps.is_finite() && self.rms_eps >= 0.0 && sensible(rope.base)) {
+            "RMSNorm's epsilon or RoPE's base is not a sensible number"
+        } else if !(sensible(rope.magnitude) && rope.freq_divisors.iter().all(|v| sensible(*v))) {
+            "RoPE's scaling does not give sensible numbers"
+        } else if !(rope.freq_divisors.is_empty() || rope.freq_divisors.len() == rope.dim / 2) {
+            "RoPE's divisors do not fit the heads"
+        } else if self.heads.saturating_mul(self.head_dim) as u64 > MAX_SIZE {
+            "the heads are too large"
+        } else {
+            return Ok(self);
+        };
+        Err(EngineError::Inconsistent(problem.into()))
+    }
+}
+
+fn checked_size(key: &str, value: Option<u64>, limit: u64) -> Result<usize, EngineError> {
+    match value {
+        Some(value) if value >= 1 && value <= limit => Ok(value as usize),
+        Some(value) => Err(EngineError::Inconsistent(format!("{key} is {value}; it must be between 1 and {limit}"))),
+        None => Err(EngineError::Inconsistent(format!("{key} is missing or is not a whole number"))),
+    }
+}
+
+/// A factor, length or turn count of RoPE's scaling: a positive number.
+fn positive(key: &str, value: Option<f64>) -> Result<f64, EngineError> {
+    match value {
+        Some(value) if value.is_finite() && value > 0.0 => Ok(value),
+        Some(value) => Err(EngineError::Inconsistent(format!("{key} is {value}; it must be a positive number"))),
+        None => Err(EngineError::Inconsistent(format!("{key} is missing or is not a number"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

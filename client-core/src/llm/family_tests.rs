@@ -1,0 +1,170 @@
+//! Tiny checkpoints of every family against what `transformers` computed with them; see tests/golden/make_families.py.
+
+use std::path::{Path, PathBuf};
+
+use pollster::block_on;
+use serde::Deserialize;
+
+use super::backend::{Backend, Output, Want};
+use super::cpu::{CpuBackend, Products};
+use super::gguf::{GgmlType, Gguf};
+use super::reference::{Deviation, Reference};
+use super::safetensors::{Checkpoint, shard_names};
+use super::weights::ModelWeights;
+
+/// How far logits may be from those of `transformers`.
+const TOLERANCE: f32 = 1e-3;
+
+#[derive(Deserialize)]
+struct Golden {
+    prompt: Vec<u32>,
+    greedy: Vec<u32>,
+    logits: Vec<Logits>,
+}
+
+#[derive(Deserialize)]
+struct Logits {
+    position: usize,
+    values: Vec<f32>,
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn folders() -> Vec<(String, PathBuf)> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families");
+    let mut found: Vec<(String, PathBuf)> = std::fs::read_dir(top)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
+        .collect();
+    found.sort();
+    assert!(found.len() >= 9, "{found:?}");
+    found
+}
+
+fn golden(folder: &Path) -> Golden {
+    let golden: Golden = serde_json::from_slice(&read(&folder.join("golden.json"))).unwrap();
+    assert_eq!((golden.greedy.len(), golden.logits.len()), (64, 5));
+    golden
+}
+
+/// The checkpoint in `folder`, its shards in the order of the index where it has one.
+fn checkpoint(folder: &Path, store_as: GgmlType) -> ModelWeights<'static> {
+    let index = folder.join("model.safetensors.index.json");
+    let names = match index.exists() {
+        true => shard_names(&read(&index)).unwrap(),
+        false => vec!["model.safetensors".to_owned()],
+    };
+    let shards: Vec<Vec<u8>> = names.iter().map(|name| read(&folder.join(name))).collect();
+    let files = Checkpoint {
+        config: &read(&folder.join("config.json")),
+        tokenizer: b"",
+        tokenizer_config: None,
+        chat_template: None,
+        shards: shards.iter().map(Vec::as_slice).collect(),
+        store_as,
+    };
+    files.weights().unwrap()
+}
+
+/// The oracle's logits at the golden positions, and the backends' there and on the greedy way.
+fn agrees(name: &str, weights: &ModelWeights<'_>, golden: &Golden) {
+    let tokens = [golden.prompt.as_slice(), &golden.greedy].concat();
+    let oracle = Reference::new(weights).logits(&tokens);
+    for logits in &golden.logits {
+        let deviation = Deviation::between(&oracle[logits.position], &logits.values);
+        assert!(deviation.max < TOLERANCE, "{name}, oracle at {}: {deviation:?}", logits.position);
+    }
+    for products in [Products::Single, Products::Candle] {
+        let mut backend = CpuBackend::with_products(weights, products).unwrap();
+        agrees_on(&mut backend, &format!("{name}, {products:?}"), golden);
+    }
+}
+
+/// One backend, fed in chunks up to each golden position, then greedily from the prompt's end.
+fn agrees_on(backend: &mut dyn Backend, name: &str, golden: &Golden) {
+    let tokens = [golden.prompt.as_slice(), &golden.greedy].concat();
+    for logits in &golden.logits {
+        let chunk = &tokens[backend.len()..=logits.position];
+        let Output::Logits(found) = block_on(backend.forward(chunk, Want::Logits)).unwrap() else { panic!("{name}") };
+        let deviation = Deviation::between(&found, &logits.values);
+        assert!(deviation.max < TOLERANCE, "{name} at {}: {deviation:?}", logits.position);
+    }
+    backend.truncate(golden.prompt.len() - 1);
+    let mut last = golden.prompt[golden.prompt.len() - 1];
+    let mut found = Vec::new();
+    for _ in &golden.greedy {
+        let Output::Token(next) = block_on(backend.forward(&[last], Want::Argmax)).unwrap() else { panic!("{name}") };
+        found.push(next);
+        last = next;
+    }
+    assert_eq!(found, golden.greedy, "{name}");
+}
+
+#[test]
+fn checkpoints_compute_what_transformers_computes() {
+    for (name, folder) in folders() {
+        agrees(&name, &checkpoint(&folder, GgmlType::F16), &golden(&folder));
+    }
+}
+
+#[test]
+fn gguf_files_compute_what_transformers_computes() {
+    let mut architectures = std::collections::BTreeSet::new();
+    for (name, folder) in folders() {
+        let path = folder.join("model.gguf");
+        if !path.exists() {
+            continue;
+        }
+        let bytes = read(&path);
+        let gguf = Gguf::parse(&bytes).unwrap();
+        architectures.insert(gguf.get("general.architecture").unwrap().as_str().unwrap().to_owned());
+        let weights = ModelWeights::from_gguf(&gguf).unwrap();
+        agrees(&format!("{name}.gguf"), &weights, &golden(&folder));
+    }
+    assert_eq!(architectures.into_iter().collect::<Vec<_>>(), ["llama", "qwen2", "qwen3", "smollm3"]);
+}
+
+/// Quantising on load rounds weights and nothing else: logits move a little, and matrices take the blocks' size.
+#[test]
+fn checkpoints_are_quantised_on_load() {
+    for (name, folder) in folders() {
+        let (exact, golden) = (checkpoint(&folder, GgmlType::F16), golden(&folder));
+        for (store_as, bound) in [(GgmlType::Q8_0, 0.15), (GgmlType::Q4_0, 2.5)] {
+            let weights = checkpoint(&folder, store_as);
+            assert_eq!(weights.layers[0].q.dtype, store_as, "{name}");
+            assert_eq!(weights.parameters(), exact.parameters(), "{name}");
+            assert!(weights.bytes() < exact.bytes(), "{name}");
+            let found = Reference::new(&weights).logits(&golden.prompt);
+            let deviation = Deviation::between(&found[0], &golden.logits[0].values);
+            assert!(deviation.median_share < bound && deviation.max > 0.0, "{name} {store_as:?}: {deviation:?}");
+        }
+    }
+}
+
+/// Files that want a computation that is not made here are refused, and say what it is.
+#[test]
+fn foreign_parts_are_refused_by_name() {
+    for (family, from, to, expect) in [
+        ("qwen3", "blk.0.attn_q_norm.weight", "blk.0.attn_s_norm.weight", "attn_q_norm.weight\" is missing"),
+        ("llama-llama3", "rope_freqs.weight", "rope_frecs.weight", "rope_frecs"),
+        ("qwen3", "general.architecture", "general.architekture", "(none)"),
+        ("qwen3", "qwen3.block_count", "qwen3.logit_scale", "qwen3.logit_scale"),
+        ("qwen3", "qwen3.embedding_length", "qwen3.embedding_longth", "embedding_length"),
+        (
+            "qwen2",
+            "qwen2.rope.scaling.type\x08\0\0\0\x04\0\0\0\0\0\0\0yarn",
+            "qwen2.rope.scaling.type\x08\0\0\0\x04\0\0\0\0\0\0\0barn",
+            "barn",
+        ),
+    ] {
+        let folder = folders().into_iter().find(|(name, _)| name == family).unwrap().1;
+        let mut bytes = read(&folder.join("model.gguf"));
+        let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).expect(from);
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        let error = ModelWeights::from_gguf(&Gguf::parse(&bytes).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(expect), "{to}: {error}");
+    }
+}

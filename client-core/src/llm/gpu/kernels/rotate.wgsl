@@ -1,0 +1,12 @@
+// RoPE: turns a pair of neighbours. From the host: ROPE_DIM (elements of a head that are rotated; 0 for none).
+
+// (cos, sin) of every pair, for every column of the call.
+@group(0) @binding(7) var<storage, read> rotation: array<vec2<f32>>;
+
+fn turned(element: u32, column: u32, value: vec2<f32>) -> vec2<f32> {
+    if (element >= ROPE_DIM) {
+        return value;
+    }
+    let turn = rotation[column * (ROPE_DIM / 2u) + element / 2u];
+    return vec2<f32>(value.x * turn.x - value.y * turn.y, value.x * turn.y + value.y * turn.x);
+}

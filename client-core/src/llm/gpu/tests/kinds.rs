@@ -1,0 +1,188 @@
+//! Every storage type and every family against the oracle.
+
+use half::f16;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
+use super::*;
+use crate::llm::config::ModelConfig;
+use crate::llm::synthetic::Family;
+use crate::llm::weights::Matrix;
+
+const TYPES: [GgmlType; 11] = [
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::Bf16,
+    GgmlType::Q4_0,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+    GgmlType::Q8_0,
+    GgmlType::Q4K,
+    GgmlType::Q5K,
+    GgmlType::Q6K,
+];
+
+/// Blocks of random codes whose weights have about the variance 1 / cols. Types without blocks keep their values.
+fn random_codes(matrix: &mut Matrix<'_>, dtype: GgmlType, rng: &mut Xoshiro256PlusPlus) {
+    let amplitude = (3.0 / matrix.cols as f32).sqrt();
+    // The halves in front of a block, and where they are.
+    let (at, halves): (usize, &[f32]) = match dtype {
+        GgmlType::Q4_0 => (0, &[1.0 / 8.0]),
+        GgmlType::Q4_1 => (0, &[2.0 / 15.0, -1.0]),
+        GgmlType::Q5_0 => (0, &[1.0 / 16.0]),
+        GgmlType::Q5_1 => (0, &[2.0 / 31.0, -1.0]),
+        GgmlType::Q8_0 => (0, &[1.0 / 128.0]),
+        // Scales and minima of six bits are 32 on average; those of Q6_K have a sign.
+        GgmlType::Q4K => (0, &[2.0 / 15.0 / 32.0, 1.0 / 32.0]),
+        GgmlType::Q5K => (0, &[2.0 / 31.0 / 32.0, 1.0 / 32.0]),
+        GgmlType::Q6K => (208, &[1.0 / 32.0 / 64.0]),
+        GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => {
+            *matrix = Matrix::encode(dtype, matrix.rows, matrix.cols, &matrix.to_f32()).unwrap();
+            return;
+        }
+    };
+    let mut bytes = vec![0; matrix.rows * dtype.row_bytes(matrix.cols).unwrap()];
+    for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+        block.fill_with(|| rng.next_u64() as u8);
+        let factor = 0.5 + 0.5 * (rng.next_u64() >> 40) as f32 / (1u32 << 24) as f32;
+        for (i, half) in halves.iter().enumerate() {
+            block[at + 2 * i..][..2].copy_from_slice(&f16::from_f32(factor * amplitude * half).to_le_bytes());
+        }
+    }
+    *matrix = Matrix { dtype, rows: matrix.rows, cols: matrix.cols, bytes: bytes.into() };
+}
+
+fn with_codes(mut weights: ModelWeights<'static>, dtype: GgmlType, seed: u64) -> ModelWeights<'static> {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    for layer in &mut weights.layers {
+        for matrix in
+            [&mut layer.q, &mut layer.k, &mut layer.v, &mut layer.o, &mut layer.gate, &mut layer.up, &mut layer.down]
+        {
+            random_codes(matrix, dtype, &mut rng);
+        }
+    }
+    random_codes(&mut weights.embedding, dtype, &mut rng);
+    if let Some(output) = &mut weights.output {
+        random_codes(output, dtype, &mut rng);
+    }
+    weights
+}
+
+/// The largest difference over calls of these numbers of tokens.
+fn worst(backend: &mut dyn Backend, weights: &ModelWeights<'_>, calls: &[usize]) -> f32 {
+    let tokens = synthetic::tokens(weights.config.vocab, calls.iter().sum(), 9);
+    let expect = Reference::new(weights).logits(&tokens);
+    let mut worst = 0f32;
+    let mut at = 0;
+    for &columns in calls {
+        let found = logits(backend, &tokens[at..at + columns]);
+        at += columns;
+        let deviation = Deviation::between(&found, &expect[at - 1]);
+        assert!(deviation.same_choice, "{columns} columns: {deviation:?}");
+        worst = worst.max(deviation.max);
+    }
+    worst
+}
+
+#[test]
+fn every_storage_type() {
+    let Some(gpu) = gpu() else { return };
+    for (dtype, untied) in TYPES.into_iter().zip([false, true].into_iter().cycle()) {
+        let config = synthetic::config([300, 256, 2, 4, 2, 512]);
+        let plain = synthetic::weights(config, storage(GgmlType::F32, GgmlType::F32, untied), 11).unwrap();
+        let weights = with_codes(plain, dtype, 12);
+        let found = worst(&mut backend(&gpu, &weights), &weights, &[20, 1]);
+        println!("{}: {found:.1e}", dtype.name());
+        assert!(found <= 1e-3, "{}: {found}", dtype.name());
+    }
+}
+
+/// Rows long enough for 16 and 32 lanes, matrices large enough for two units to a group.
+#[test]
+fn long_rows_and_many_rows() {
+    let Some(gpu) = gpu() else { return };
+    let config = synthetic::config([4500, 2048, 1, 4, 1, 8192]);
+    let config =
+        ModelConfig { head_dim: 32, rope: crate::llm::config::RopeConfig { dim: 32, ..config.rope }, ..config };
+    let weights = synthetic::weights(config, storage(GgmlType::Q4_0, GgmlType::Q8_0, false), 13).unwrap();
+    let found = worst(&mut backend(&gpu, &weights), &weights, &[10, 3, 1]);
+    assert!(found <= 1e-3, "{found}");
+}
+
+/// Biases, norms of heads, blocks without positions, windows, scaled rotations; a window shorter than a tile of
+/// attention, one that ends inside the prompt, one as long as everything.
+#[test]
+fn every_family() {
+    let Some(gpu) = gpu() else { return };
+    let families = [
+        Family::Llama,
+        Family::Qwen2,
+        Family::Qwen3,
+        Family::SmolLm3,
+        Family::Mistral(1),
+        Family::Mistral(5),
+        Family::Mistral(70),
+        Family::Mistral(4096),
+    ];
+    for family in families {
+        let mut config = synthetic::config([90, 64, 4, 4, 2, 96]);
+        config.rope.magnitude = 1.2;
+        config.rope.dim = 12;
+        let weights =
+            synthetic::weights_like(family, config, storage(GgmlType::Q8_0, GgmlType::F16, false), 21).unwrap();
+        let mut single = backend(&gpu, &weights);
+        let found = worst(&mut single, &weights, &[90, 3, 1, 1]);
+        let per_layer = (single.counters().dispatches as usize / 4 - 2).div_ceil(4);
+        let mut half = block_on(GpuBackend::with_cache(&gpu, &weights, KernelSet::BASELINE, true)).unwrap();
+        let halves = worst(&mut half, &weights, &[90, 1]);
+        println!("{family:?}: {found:.1e}, with a KV cache of halves {halves:.1e}; {per_layer} dispatches a layer");
+        assert!(found <= 1e-3 && halves <= 5e-3, "{family:?}: {found}, {halves}");
+        assert!(per_layer <= 6);
+    }
+}
+
+/// Only one of the two norms.
+#[test]
+fn a_single_norm_of_heads() {
+    let Some(gpu) = gpu() else { return };
+    for keep_queries in [true, false] {
+        let config = synthetic::config([40, 64, 1, 2, 1, 64]);
+        let stored = storage(GgmlType::F32, GgmlType::F32, false);
+        let mut weights = synthetic::weights_like(Family::Qwen3, config, stored, 3).unwrap();
+        let traits = &mut weights.layers[0].traits;
+        if keep_queries { &mut traits.k_norm } else { &mut traits.q_norm }.take();
+        assert!(worst(&mut backend(&gpu, &weights), &weights, &[12, 1]) <= 1e-3);
+    }
+}
+
+/// What the adapter offers beyond the baseline holds here, and a proof is taken again only for its device.
+#[test]
+fn parts_are_proved_once() {
+    let Some(plain) = gpu() else { return };
+    let (gpu, proof) = block_on(GpuContext::request_proven(None)).unwrap();
+    println!("{proof:?}");
+    let facts = plain.facts();
+    assert_eq!(proof.passed.len() + proof.failed.len(), usize::from(facts.subgroups) + usize::from(facts.shader_f16));
+    assert_eq!(gpu.facts().dropped, proof.failed);
+    assert_eq!(plain.kernels(), KernelSet::BASELINE);
+    // Taken as it is, though no test can have found this.
+    let failed = vec![("subgroups".to_owned(), "a driver's fault".to_owned())];
+    let known = Proof { passed: vec!["shader-f16".into()], failed: failed.clone(), ..proof.clone() };
+    let (again, taken) = block_on(GpuContext::request_proven(Some(known.clone()))).unwrap();
+    assert_eq!((taken, again.kernels()), (known.clone(), KernelSet { subgroups: false, half: facts.shader_f16 }));
+    assert_eq!(again.facts().dropped, failed);
+    let (_, other) = block_on(GpuContext::request_proven(Some(Proof { version: 0, ..known }))).unwrap();
+    assert_eq!(other, proof);
+    if facts.subgroups {
+        let set = KernelSet { subgroups: true, ..KernelSet::BASELINE };
+        let weights = synthetic::weights(
+            synthetic::config([70, 64, 2, 2, 1, 96]),
+            storage(GgmlType::Q4_0, GgmlType::F16, true),
+            5,
+        )
+        .unwrap();
+        let mut backend = block_on(GpuBackend::with_kernels(&gpu, &weights, set)).unwrap();
+        assert!(worst(&mut backend, &weights, &[12, 3, 1]) <= 1e-3);
+    }
+}

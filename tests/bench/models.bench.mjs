@@ -1,0 +1,102 @@
+// Rates of the engine on a model of the size that people have: random weights of SmolLM2-135M's shape, or a GGUF file of
+// the caller's own (BENCH_GGUF). Tokens a second by the wall clock and by the CPU seconds of the whole process tree.
+import { expect, test } from "@playwright/test";
+import fs from "node:fs";
+import { serve } from "../e2e/check_server.mjs";
+
+const shape = [49152, 576, 30, 9, 3, 1536];
+const storages = { Q8_0: 8, Q4_0: 2 };
+const hertz = 100;
+
+/** Processes below this one, with CPU seconds and resident bytes. */
+function tree() {
+  const processes = new Map();
+  for (const pid of fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8");
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      processes.set(Number(pid), { parent: Number(fields[1]), cpu: (Number(fields[11]) + Number(fields[12])) / hertz, rss: Number(fields[21]) * 4096 });
+    } catch {
+      // It ended while we looked.
+    }
+  }
+  const below = (pid) => pid === process.pid || (processes.has(pid) && pid > 1 && below(processes.get(pid).parent));
+  const ours = [...processes].filter(([pid]) => pid !== process.pid && below(pid)).map(([, found]) => found);
+  return { cpu: ours.reduce((sum, found) => sum + found.cpu, 0), rss: ours.reduce((sum, found) => sum + found.rss, 0) };
+}
+
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+const round = (value, digits = 1) => Number(value.toFixed(digits));
+
+async function measure(page, url, spec) {
+  await page.goto(url);
+  await page.evaluate((url) => {
+    const worker = new Worker(`${url}bench/worker.mjs`, { type: "module" });
+    window.call = (message) =>
+      new Promise((resolve, reject) => {
+        worker.onmessage = ({ data }) => (data.error ? reject(new Error(data.error)) : resolve(data));
+        worker.onerror = (error) => reject(new Error(error.message ?? "the worker did not start"));
+        worker.postMessage(message);
+      });
+  }, url);
+  const call = (message) => page.evaluate((message) => window.call(message), message);
+  const timed = async (message) => {
+    const before = tree();
+    const { seconds } = await call(message);
+    return { seconds, cpu: tree().cpu - before.cpu };
+  };
+  const loaded = await call({ run: "load", spec });
+  const report = { ...loaded.result, load_s: round(loaded.seconds), ttft_ms: {}, prefill_tokens_per_s: {}, prefill_tokens_per_cpu_s: {} };
+  const slow = spec.backend === "webgpu";
+  let peak = 0;
+  for (const tokens of slow ? [16] : [16, 128, 512]) {
+    // The first pass compiles.
+    await call({ run: "prefill", tokens });
+    const runs = [];
+    for (let i = 0; i < (slow ? 1 : 5); i += 1) runs.push(await timed({ run: "prefill", tokens }));
+    const seconds = median(runs.map((run) => run.seconds));
+    report.ttft_ms[tokens] = round(1e3 * seconds);
+    report.prefill_tokens_per_s[tokens] = round(tokens / seconds);
+    report.prefill_tokens_per_cpu_s[tokens] = round((runs.length * tokens) / runs.reduce((sum, run) => sum + run.cpu, 0));
+    peak = Math.max(peak, tree().rss);
+  }
+  await call({ run: "prefill", tokens: slow ? 16 : 128 });
+  const before = (await call({ run: "counters" })).result;
+  const tokens = slow ? 4 : 64;
+  await call({ run: "decode", tokens: slow ? 1 : 16 });
+  const runs = [];
+  for (let i = 0; i < (slow ? 1 : 3); i += 1) runs.push(await timed({ run: "decode", tokens }));
+  const after = (await call({ run: "counters" })).result;
+  const decoded = runs.length * tokens + (slow ? 1 : 16);
+  const rate = tokens / median(runs.map((run) => run.seconds));
+  report.decode_tokens_per_s = round(rate);
+  report.decode_tokens_per_cpu_s = round((runs.length * tokens) / runs.reduce((sum, run) => sum + run.cpu, 0));
+  report.decode_gb_per_s = round((rate * loaded.result.weight_bytes) / 1e9);
+  report.dispatches_per_token = round((after[0] - before[0]) / decoded);
+  report.submits_per_token = round((after[1] - before[1]) / decoded);
+  report.kernel_memory_mb = round((await call({ run: "memory" })).result / 1e6);
+  report.browser_rss_mb = round(Math.max(peak, tree().rss) / 1e6);
+  return report;
+}
+
+test("the engine on a larger model", async ({ page }) => {
+  const server = await serve();
+  const reports = {};
+  try {
+    const gguf = process.env.BENCH_GGUF ? { file: { gguf: `${server.url}model.gguf` } } : null;
+    const random = Object.fromEntries(Object.entries(storages).map(([name, storage]) => [name, { storage }]));
+    for (const [name, model] of Object.entries(gguf ?? random)) {
+      const spec = { base: server.url, shape, storage: 0, threads: 1, backend: "cpu", ...model };
+      reports[`${name}, one thread`] = await measure(page, server.url, spec);
+      reports[`${name}, threads`] = await measure(page, server.url, { ...spec, threads: 8 });
+      if (process.env.BENCH_GPU) reports[`${name}, WebGPU`] = await measure(page, server.url, { ...spec, backend: "webgpu" });
+    }
+  } finally {
+    server.stop();
+  }
+  console.log(JSON.stringify(reports, null, 2));
+  const row = (name, r) =>
+    [name, r.build, r.prefill_tokens_per_s[128] ?? r.prefill_tokens_per_s[16], r.prefill_tokens_per_cpu_s[128] ?? "", r.decode_tokens_per_s, r.decode_tokens_per_cpu_s, r.decode_gb_per_s, r.ttft_ms[128] ?? r.ttft_ms[16], r.browser_rss_mb].join(" | ");
+  console.log(["model | build | prefill tok/s | per CPU-s | decode tok/s | per CPU-s | GB/s | TTFT ms | RSS MB", ...Object.entries(reports).map(([name, r]) => row(name, r))].join("\n"));
+  expect(Object.keys(reports).length).toBeGreaterThan(0);
+});

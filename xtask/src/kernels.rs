@@ -1,0 +1,61 @@
+//! The CPU kernels as wasm modules of their own, in four builds. trunk calls this when it has built the page, so that
+//! `trunk serve` has them too.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::build::target_folder;
+use crate::shell::{command, run};
+
+/// Arguments of `cargo xtask kernels`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder for the modules [default: where trunk puts the page, else dist].
+    #[arg(long, env = "TRUNK_STAGING_DIR", default_value = "dist")]
+    pub out: PathBuf,
+}
+
+/// A memory that threads share. The standard library that comes with rustc was built for one thread, which the linker
+/// would object to; nothing of it is called by two threads (see the crate's `pool`).
+const SHARED: &str = "--cfg=kernel_threads -Clink-arg=--shared-memory -Clink-arg=--import-memory -Clink-arg=--max-memory=4294967296 \
+                      -Clink-arg=--no-check-features -Clink-arg=--export=__stack_pointer";
+
+/// Names of the builds, and what the compiler is told.
+const BUILDS: [(&str, &str, bool); 4] = [
+    ("simd", "+simd128", false),
+    ("relaxed", "+simd128,+relaxed-simd", false),
+    ("simd-threads", "+simd128,+atomics,+bulk-memory", true),
+    ("relaxed-threads", "+simd128,+relaxed-simd,+atomics,+bulk-memory", true),
+];
+
+/// Builds them.
+pub fn build(args: &Args) -> Result<()> {
+    fs::create_dir_all(&args.out).with_context(|| format!("{}", args.out.display()))?;
+    let target = target_folder()?.join("kernels");
+    for (name, features, shared) in BUILDS {
+        let mut flags = format!("-Ctarget-feature={features} -Cstrip=symbols");
+        if shared {
+            flags = format!("{flags} {SHARED}");
+        }
+        // One folder for each: flags are part of what cargo compares, and one build would throw the other away.
+        let folder = target.join(name);
+        let folder_name = folder.to_string_lossy();
+        let mut cargo =
+            vec!["rustc", "--quiet", "--release", "--package", "kernels", "--lib", "--crate-type", "cdylib"];
+        cargo.extend(["--target", "wasm32-unknown-unknown", "--target-dir", &folder_name]);
+        let mut cargo = command("cargo", &cargo);
+        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags).env_remove("RUSTFLAGS");
+        run(cargo).with_context(|| format!("the CPU kernels ({name}) did not build"))?;
+        copy(
+            &folder.join("wasm32-unknown-unknown/release/kernels.wasm"),
+            &args.out.join(format!("kernels-{name}.wasm")),
+        )?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display())).map(drop)
+}
