@@ -75,6 +75,8 @@ export interface WriteOptions {
   temperature?: number;
   topK?: number;
   topP?: number;
+  /** 1, the default, is off; larger ones make repetitions less likely. */
+  repetitionPenalty?: number;
   seed?: number;
   stop?: string[];
   signal?: AbortSignal;

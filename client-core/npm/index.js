@@ -11,7 +11,7 @@ const DECIDERS = { policy: "policy", optimum: "oracle", "closed-form": "closed-f
 
 /** Options of writing, in the worker's names; what is not given is the worker's default. */
 function writeOptions(options) {
-  const names = { maxTokens: "max_tokens", temperature: "temperature", topK: "top_k", topP: "top_p", seed: "seed", stop: "stop" };
+  const names = { maxTokens: "max_tokens", temperature: "temperature", topK: "top_k", topP: "top_p", repetitionPenalty: "repetition_penalty", seed: "seed", stop: "stop" };
   const given = Object.entries(names).filter(([name]) => options[name] !== undefined);
   const out = Object.fromEntries(given.map(([name, wire]) => [wire, options[name]]));
   if (out.seed !== undefined && !(Number.isSafeInteger(out.seed) && out.seed >= 0))

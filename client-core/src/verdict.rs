@@ -11,8 +11,10 @@ use crate::protocol::worker::Tier;
 
 /// What wasm32 can address, bytes.
 const WASM_LIMIT: u64 = 4 << 30;
-/// Bytes of a number in the KV cache.
-const CACHE_NUMBER_BYTES: u64 = 4;
+/// Up to this many bytes the GPU's KV cache is in single precision, beyond in half; on the CPU it is always in single.
+const SINGLE_CACHE_BYTES: u64 = 64 << 20;
+/// Most bytes of the GPU's KV cache; longer contexts are cut.
+const GPU_CACHE_BYTES: u64 = 256 << 20;
 /// Shortest context that is worth proposing, tokens.
 const SHORTEST_CONTEXT: u64 = 512;
 /// Bits a weight in the smallest of the common formats (Q4_0: 18 bytes for 32 weights).
@@ -83,10 +85,13 @@ impl Shape {
         shape.quantisation = most.map_or("none", |(name, _)| name).to_owned();
         Ok(shape)
     }
+}
 
-    fn cache_bytes(&self, context: u64) -> u64 {
-        self.cache_width.saturating_mul(CACHE_NUMBER_BYTES).saturating_mul(context)
-    }
+/// What a KV cache takes that holds `width` numbers for each of `context` tokens.
+#[must_use]
+pub fn cache_bytes(width: u64, context: u64, on_gpu: bool) -> u64 {
+    let single = width.saturating_mul(4).saturating_mul(context);
+    if on_gpu && single > SINGLE_CACHE_BYTES { single / 2 } else { single }
 }
 
 /// What this tab has.
@@ -116,10 +121,12 @@ pub fn weigh(
     room: Room,
     others: &[ModelEntry],
 ) -> Verdict {
-    let context = context.unwrap_or(shape.context).clamp(1, shape.context.max(1));
-    let cache_bytes = shape.cache_bytes(context.into());
+    let wanted = context.unwrap_or(shape.context).clamp(1, shape.context.max(1));
     let on_gpu = room.tier == Tier::WebGpu;
-    // The file is read whole and stays until its weights are in their place: on the GPU, or beside it in this memory.
+    let most = if on_gpu { GPU_CACHE_BYTES / (2 * shape.cache_width.max(1)) } else { u64::MAX };
+    let context = u32::try_from(most).unwrap_or(u32::MAX).clamp(1, wanted);
+    let cache_bytes = cache_bytes(shape.cache_width, context.into(), on_gpu);
+    // The file is read whole and stays until its weights are in their place: on the GPU, or beside it in WebAssembly.
     let load_bytes = file_bytes + if on_gpu { shape.largest_bytes } else { shape.weight_bytes + cache_bytes };
     let gpu_bytes = if on_gpu { shape.weight_bytes + cache_bytes } else { 0 };
     let download_bytes = file_bytes.saturating_sub(here_bytes);
@@ -146,7 +153,7 @@ pub fn weigh(
         verdict.advice = Some("Let the server answer.".to_owned());
         return verdict;
     }
-    let refusals = refusals(shape, load_bytes, gpu_bytes, cache_bytes, room);
+    let refusals = refusals(shape, file_bytes, load_bytes, gpu_bytes, cache_bytes, room);
     verdict.fits = refusals.is_empty();
     if !verdict.kept {
         let free = room.storage_bytes.unwrap_or_default();
@@ -158,16 +165,29 @@ pub fn weigh(
     if !verdict.fits {
         verdict.advice = Some(advice(shape, file_bytes, context, room, others));
     }
+    if context < wanted {
+        verdict.remarks.push(format!("On the GPU its context is cut to {context} tokens."));
+    }
     verdict.remarks.splice(0..0, refusals);
     verdict
 }
 
-fn refusals(shape: &Shape, load_bytes: u64, gpu_bytes: u64, cache_bytes: u64, room: Room) -> Vec<String> {
+fn refusals(
+    shape: &Shape,
+    file_bytes: u64,
+    load_bytes: u64,
+    gpu_bytes: u64,
+    cache_bytes: u64,
+    room: Room,
+) -> Vec<String> {
     let mut refusals = Vec::new();
-    if load_bytes > WASM_LIMIT {
+    // The worker's memory has the file, the kernels' memory has the weights; each ends there.
+    let largest_memory =
+        if room.tier == Tier::WebGpu { load_bytes } else { file_bytes.max(shape.weight_bytes + cache_bytes) };
+    if largest_memory > WASM_LIMIT {
         refusals.push(format!(
-            "Loading takes {} of the tab's WebAssembly memory, which ends at {}.",
-            size(load_bytes),
+            "Loading takes {} in one WebAssembly memory, which ends at {}.",
+            size(largest_memory),
             size(WASM_LIMIT)
         ));
     }
@@ -344,6 +364,18 @@ mod tests {
         let on_cpu = weigh(&shape, file_bytes, file_bytes, Some(1_000_000), room(Tier::Cpu), &[]);
         assert_eq!((on_cpu.download_bytes, on_cpu.context), (0, 8192), "no more than the model was made for");
         assert_eq!(on_cpu.load_bytes, file_bytes + shape.weight_bytes + on_cpu.cache_bytes);
+    }
+
+    #[test]
+    fn the_gpu_cuts_long_contexts_and_halves_large_caches() {
+        let shape = llama_8b(4.5);
+        let verdict =
+            weigh(&shape, shape.weight_bytes, 0, None, Room { device_bytes: None, ..room(Tier::WebGpu) }, &[]);
+        assert_eq!((verdict.context, verdict.cache_bytes), (2048, 256 << 20));
+        assert!(verdict.remarks.iter().any(|remark| remark.contains("2048")), "{verdict:?}");
+        assert_eq!(cache_bytes(1024, 16_384, true), 64 << 20);
+        assert_eq!(cache_bytes(1024, 32_768, true), 64 << 20);
+        assert_eq!(cache_bytes(1024, 32_768, false), 128 << 20);
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub struct WriteOptions {
     pub top_k: usize,
     /// 1 is off.
     pub top_p: f32,
+    /// 1 is off; larger ones make repetitions less likely.
+    pub repetition_penalty: f32,
     /// Seed of sampling.
     pub seed: u64,
     /// Texts that end the answer; they are not part of it.
@@ -115,7 +117,15 @@ pub struct WriteOptions {
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { max_tokens: 128, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, stop: Vec::new() }
+        Self {
+            max_tokens: 128,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+            stop: Vec::new(),
+        }
     }
 }
 

@@ -17,9 +17,7 @@ use crate::llm::{Engine, EngineError, Tokenizer, cpu};
 use crate::offload::local::EnginePort;
 use crate::offload::ports::{Clock, LocalEngine, LocalError, LocalFinish};
 use crate::protocol::worker::{AskOptions, Event, ModelState, Tier, TierChoice};
-
-/// Bytes of a number in the KV cache.
-const CACHE_NUMBER_BYTES: u64 = 4;
+use crate::verdict;
 
 /// A model in memory.
 pub(super) struct Loaded {
@@ -41,7 +39,7 @@ impl Loaded {
 
     /// What its KV cache takes when it is full.
     pub(super) fn cache_bytes(&self) -> u64 {
-        self.cache_width * CACHE_NUMBER_BYTES * self.engine.info().context as u64
+        verdict::cache_bytes(self.cache_width, self.engine.info().context as u64, self.on_gpu)
     }
 
     /// Whether both are in GPU memory.

@@ -103,6 +103,9 @@ impl Hub {
             .ok()
             .and_then(|memory| property(&memory.buffer(), "byteLength")?.as_f64())
             .unwrap_or(0.0) as u64;
+        // Large models are in the memory of the kernels' module.
+        let kernels = self.kernels.lock().await.as_ref().map_or(0, |kernels| kernels.memory_bytes());
+        let wasm_bytes = wasm_bytes + kernels;
         let memory = MemoryReport { wasm_bytes, weight_bytes, cache_bytes, on_gpu, stored_bytes, quota_bytes };
         self.emit(Event::Memory { ask, memory });
     }
