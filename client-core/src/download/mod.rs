@@ -201,7 +201,7 @@ pub async fn obtain<S: Source, H: Shelf, C: Clock>(
     match shelf.size(&wanted.name).await {
         Ok(Some(size)) if size <= wanted.bytes => file.take(size, shelf, clock).await,
         Ok(_) => {}
-        Err(error) => file.into_memory(Vec::new(), error)?,
+        Err(error) => file.go_on_in_memory(Vec::new(), error)?,
     }
     let mut first_from = file.received;
     progress(file.received);
@@ -212,7 +212,7 @@ pub async fn obtain<S: Source, H: Shelf, C: Clock>(
         // A browser may have emptied its storage meanwhile, without a word to who writes there.
         if file.memory.is_none() && shelf.size(&wanted.name).await != Ok(Some(wanted.bytes)) {
             file.restart();
-            file.into_memory(Vec::new(), ShelfError::Unavailable("what was stored has been cleared".to_owned()))?;
+            file.go_on_in_memory(Vec::new(), ShelfError::Unavailable("what was stored has been cleared".to_owned()))?;
             continue;
         }
         if file.agrees() {
@@ -369,7 +369,7 @@ impl<'w> Arriving<'w> {
     }
 
     /// From now on in memory, where `part` is what has arrived before.
-    fn into_memory(&mut self, mut part: Vec<u8>, why: ShelfError) -> Result<(), DownloadError> {
+    fn go_on_in_memory(&mut self, mut part: Vec<u8>, why: ShelfError) -> Result<(), DownloadError> {
         // The size comes from outside: a server that promises too much must not bring the tab down.
         usize::try_from(self.wanted.bytes)
             .ok()
@@ -391,10 +391,10 @@ impl<'w> Arriving<'w> {
             let _ = shelf.delete(&self.wanted.name).await;
         }
         match part {
-            Ok(part) if part.len() == length => Ok(self.into_memory(part, why)?),
+            Ok(part) if part.len() == length => Ok(self.go_on_in_memory(part, why)?),
             _ => {
                 self.restart();
-                self.into_memory(Vec::new(), why)?;
+                self.go_on_in_memory(Vec::new(), why)?;
                 Err(Trouble::Cut("what was stored is gone".to_owned()))
             }
         }
