@@ -5,6 +5,7 @@
 //! - [`figures`]: the paper's control figures, from our own runs and policies.
 //! - [`host`]: who writes the answers: the model here, or an engine upstream.
 //! - [`http`]: the server: files, and an API in OpenAI's format.
+//! - [`hub`]: a model hub's files, passed on and kept.
 //! - [`lm`]: the language models that ship: corpus, tokenizer, training, evaluation.
 //! - [`rl`]: training and judging offloading policies.
 //! - [`runs`]: training as a service: queue, list of runs, live metrics.
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod figures;
 pub mod host;
 pub mod http;
+pub mod hub;
 pub mod lm;
 pub mod rl;
 pub mod runs;

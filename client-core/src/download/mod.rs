@@ -201,7 +201,7 @@ pub async fn obtain<S: Source, H: Shelf, C: Clock>(
     match shelf.size(&wanted.name).await {
         Ok(Some(size)) if size <= wanted.bytes => file.take(size, shelf, clock).await,
         Ok(_) => {}
-        Err(error) => file.go_on_in_memory(Vec::new(), error)?,
+        Err(error) => file.hold_in_memory(Vec::new(), error)?,
     }
     let mut first_from = file.received;
     progress(file.received);
@@ -209,11 +209,19 @@ pub async fn obtain<S: Source, H: Shelf, C: Clock>(
         let result = fetch(source, shelf, clock, stop, &mut file, progress).await;
         shelf.end();
         result?;
-        // A browser may have emptied its storage meanwhile, without a word to who writes there.
-        if file.memory.is_none() && shelf.size(&wanted.name).await != Ok(Some(wanted.bytes)) {
-            file.restart();
-            file.go_on_in_memory(Vec::new(), ShelfError::Unavailable("what was stored has been cleared".to_owned()))?;
-            continue;
+        // A browser may have emptied its storage meanwhile, or have taken less than it said, without a word to the writer.
+        if file.memory.is_none() {
+            let stored = shelf.size(&wanted.name).await;
+            if stored != Ok(Some(wanted.bytes)) {
+                let why = match stored {
+                    Ok(Some(stored)) => format!("the browser kept only {stored} of {} bytes", wanted.bytes),
+                    _ => "what was stored has been cleared".to_owned(),
+                };
+                let _ = shelf.delete(&wanted.name).await;
+                file.restart();
+                file.hold_in_memory(Vec::new(), ShelfError::Unavailable(why))?;
+                continue;
+            }
         }
         if file.agrees() {
             return Ok(Obtained { memory: file.memory, not_kept: file.not_kept });
@@ -369,7 +377,7 @@ impl<'w> Arriving<'w> {
     }
 
     /// From now on in memory, where `part` is what has arrived before.
-    fn go_on_in_memory(&mut self, mut part: Vec<u8>, why: ShelfError) -> Result<(), DownloadError> {
+    fn hold_in_memory(&mut self, mut part: Vec<u8>, why: ShelfError) -> Result<(), DownloadError> {
         // The size comes from outside: a server that promises too much must not bring the tab down.
         usize::try_from(self.wanted.bytes)
             .ok()
@@ -391,10 +399,10 @@ impl<'w> Arriving<'w> {
             let _ = shelf.delete(&self.wanted.name).await;
         }
         match part {
-            Ok(part) if part.len() == length => Ok(self.go_on_in_memory(part, why)?),
+            Ok(part) if part.len() == length => Ok(self.hold_in_memory(part, why)?),
             _ => {
                 self.restart();
-                self.go_on_in_memory(Vec::new(), why)?;
+                self.hold_in_memory(Vec::new(), why)?;
                 Err(Trouble::Cut("what was stored is gone".to_owned()))
             }
         }

@@ -87,6 +87,8 @@ struct FakeShelf {
     unavailable: bool,
     /// Emptied by the browser once a file has this many bytes.
     cleared_at: Option<usize>,
+    /// Takes everything and keeps only so many bytes of it.
+    keeps: Option<usize>,
 }
 
 #[async_trait(?Send)]
@@ -122,6 +124,7 @@ impl Shelf for FakeShelf {
             return Err(ShelfError::Full);
         }
         file.extend_from_slice(bytes);
+        file.truncate(self.keeps.unwrap_or(usize::MAX));
         Ok(())
     }
 
@@ -303,6 +306,15 @@ fn storage_that_is_cleared_under_way_means_memory() {
         assert!(obtained.not_kept.is_some_and(|why| why.to_string().contains("cleared")));
         assert_eq!(seen.opened_from, [0, 0]);
     }
+}
+
+#[test]
+fn a_browser_that_drops_bytes_in_silence_means_memory() {
+    let mut shelf = FakeShelf { keeps: Some(450), ..FakeShelf::default() };
+    let seen = play(&mut shelf, &[Serve::Rest], None);
+    let obtained = seen.result.expect("a file");
+    assert_eq!((obtained.memory, shelf.stored()), (Some(content()), None));
+    assert!(obtained.not_kept.is_some_and(|why| why.to_string().contains("450 of 1000")));
 }
 
 #[test]

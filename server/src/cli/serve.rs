@@ -18,6 +18,7 @@ use crate::host::{Embedder, Host};
 use crate::http::files::Files;
 use crate::http::files::source::Source;
 use crate::http::{App, Limits, Parts, serve};
+use crate::hub::{Hub, HubConfig};
 use crate::runs::{Runs, RunsConfig};
 use crate::tls::{self, Identity};
 
@@ -101,6 +102,10 @@ pub struct Args {
     #[command(flatten)]
     pub training: TrainingArgs,
 
+    /// A model hub's files for pages.
+    #[command(flatten)]
+    pub hub: HubArgs,
+
     /// Longest time that answers get to end after Ctrl-C, in seconds.
     #[arg(long, env = "TANDEM_DRAIN", default_value_t = 10, value_name = "SECONDS")]
     pub drain: u64,
@@ -155,6 +160,41 @@ pub struct TrainingArgs {
     #[arg(long, env = "TANDEM_TRAIN_MAX_MINUTES", value_name = "MINUTES", default_value_t = 120,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub train_max_minutes: u32,
+}
+
+/// A model hub's files for pages.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Model hub")]
+pub struct HubArgs {
+    /// Pass a model hub's files on to pages, as /models/hub/ORGANISATION/REPOSITORY/FILE; asked for as
+    /// ORGANISATION/REPOSITORY/resolve/main/FILE under this address. [default: none]
+    #[arg(long = "hub", env = "TANDEM_HUB", value_name = "URL")]
+    pub base: Option<String>,
+
+    /// Another host that the hub may redirect to; may be given several times.
+    #[arg(long = "hub-host", env = "TANDEM_HUB_HOST", value_name = "HOST", value_delimiter = ',', requires = "base")]
+    pub hosts: Vec<String>,
+
+    /// Bearer token for the hub; better given in the environment than on the command line.
+    #[arg(long = "hub-key", env = "TANDEM_HUB_KEY", value_name = "TOKEN", hide_env_values = true, requires = "base")]
+    pub key: Option<String>,
+
+    /// Folder where the hub's files are kept. [default: hub in the data folder, see --data]
+    #[arg(long = "hub-cache", env = "TANDEM_HUB_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+
+    /// Largest file that is passed on, in bytes.
+    #[arg(long = "hub-max-file", env = "TANDEM_HUB_MAX_FILE", value_name = "BYTES", default_value_t = 8_000_000_000)]
+    pub max_file: u64,
+
+    /// Largest size of the folder, in bytes; beyond it nothing new is fetched.
+    #[arg(
+        long = "hub-max-cache",
+        env = "TANDEM_HUB_MAX_CACHE",
+        value_name = "BYTES",
+        default_value_t = 64_000_000_000
+    )]
+    pub max_cache: u64,
 }
 
 impl TrainingArgs {
@@ -294,7 +334,24 @@ async fn parts(args: &Args) -> anyhow::Result<Parts> {
     };
     let limits = Limits { max_body_bytes: args.max_body, ..Limits::default() };
     let runs = training_runs(args)?;
-    Ok(Parts { host, embedder: encoder.or(own), files, runs, limits, cors_origins: args.cors_origin.clone() })
+    let hub = hub(args)?;
+    Ok(Parts { host, embedder: encoder.or(own), files, runs, hub, limits, cors_origins: args.cors_origin.clone() })
+}
+
+/// The hub, where one is named.
+fn hub(args: &Args) -> anyhow::Result<Option<Hub>> {
+    let Some(base) = args.hub.base.clone() else { return Ok(None) };
+    let usual = || args.data.clone().or_else(data_folder).map(|data| data.join("hub"));
+    let dir = args.hub.cache.clone().or_else(usual).context("no data folder is known; name one with --hub-cache")?;
+    let config = HubConfig {
+        base,
+        hosts: args.hub.hosts.clone(),
+        token: args.hub.key.clone(),
+        dir,
+        max_file_bytes: args.hub.max_file,
+        max_cache_bytes: args.hub.max_cache,
+    };
+    Ok(Some(Hub::new(config).context("--hub")?))
 }
 
 /// The training runs. A folder that was asked for has to work; without the usual one the server does all but train.

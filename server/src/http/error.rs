@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::host::HostError;
+use crate::hub::HubError;
 use crate::runs::RunsError;
 
 /// An error answer.
@@ -66,6 +67,11 @@ impl ApiError {
         )
     }
 
+    /// 404 for a file.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("file_not_found"), message)
+    }
+
     /// 405.
     #[must_use]
     pub fn wrong_method(method: &str, path: &str) -> Self {
@@ -93,6 +99,26 @@ impl ApiError {
         json!({ "error": {
             "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
         } })
+    }
+}
+
+impl From<HubError> for ApiError {
+    fn from(error: HubError) -> Self {
+        let text = error.to_string();
+        let mut letters = text.chars();
+        let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+        let message = format!("{first}{}.", letters.as_str());
+        let server = |status, code| Self::new(status, "server_error", Some(code), message.clone());
+        match error {
+            HubError::NotFound(_) => Self::not_found(message),
+            HubError::TooLarge { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("file_too_large"), message)
+            }
+            HubError::Busy => Self { retry_after_s: Some(5), ..server(StatusCode::SERVICE_UNAVAILABLE, "server_busy") },
+            HubError::Full { .. } => server(StatusCode::INSUFFICIENT_STORAGE, "cache_full"),
+            HubError::Redirect(_) | HubError::Upstream(_) => server(StatusCode::BAD_GATEWAY, "hub_error"),
+            HubError::Config(_) | HubError::Disk(_) => server(StatusCode::INTERNAL_SERVER_ERROR, "hub_error"),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`openai`] | `/v1/…` |
 //! | [`runs`] | `/api/runs`: training runs |
 //! | [`similarity`] | `/api/similarity`, eq. 26–27 |
+//! | [`hub`] | `/models/hub/…`: a hub's files |
 //! | [`health`], [`metrics`] | `/health`, `/metrics` |
 //! | [`json`], [`error`] | reading a JSON body; every error in OpenAI's shape |
 //!
@@ -19,11 +20,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::host::{Embedder, Host, HostError};
+use crate::hub::Hub;
 use crate::runs::Runs;
 
 pub mod error;
 pub mod files;
 pub mod health;
+pub mod hub;
 pub mod json;
 pub mod metrics;
 pub mod openai;
@@ -61,6 +64,8 @@ pub struct Parts {
     pub files: files::Files,
     /// Training runs.
     pub runs: Runs,
+    /// A hub whose files are passed on.
+    pub hub: Option<Hub>,
     /// What is refused.
     pub limits: Limits,
     /// Origins of pages on other servers that may use the API; `*` for all.
@@ -120,6 +125,12 @@ impl App {
     #[must_use]
     pub fn runs(&self) -> &Runs {
         &self.0.parts.runs
+    }
+
+    /// The hub whose files are passed on.
+    #[must_use]
+    pub fn hub(&self) -> Option<&Hub> {
+        self.0.parts.hub.as_ref()
     }
 
     /// What is refused.

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::error::ApiError;
-use super::{App, files, health, metrics, openai, runs, similarity};
+use super::{App, files, health, hub, metrics, openai, runs, similarity};
 
 /// The server as a service.
 pub fn router(app: App) -> Router {
@@ -30,6 +30,7 @@ pub fn router(app: App) -> Router {
         .route("/api/runs/{id}/curves.svg", get(runs::curves))
         .route("/api/runs/{id}/stop", post(runs::stop))
         .route("/api/runs/{id}/resume", post(runs::resume))
+        .route("/models/hub/{organisation}/{repository}/{*path}", get(hub::get))
         .route("/health", get(health::get))
         .route("/metrics", get(metrics::get))
         .method_not_allowed_fallback(wrong_method)

@@ -22,10 +22,11 @@ pub fn base() -> String {
 }
 
 fn policy(script_hashes: &str) -> String {
+    // A model may come from any address that a person names, so requests may go anywhere; scripts may not come from there.
     // 'wasm-unsafe-eval' compiles WebAssembly and nothing else; JavaScript's eval stays forbidden.
     format!(
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'{script_hashes}; worker-src 'self' blob:; \
-         style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; \
+         style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob: http: https:; \
          object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
     )
 }

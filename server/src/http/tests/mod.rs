@@ -5,6 +5,7 @@ mod api;
 mod errors;
 mod fake;
 mod files;
+mod hub;
 mod lifetime;
 mod runs;
 mod upstream;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::files::Files;
 use super::{App, Limits, Parts, serve};
+use crate::hub::{Hub, HubConfig};
 use crate::runs::{Runs, RunsConfig};
 use crate::tls::Identity;
 use fake::{FakeEmbedder, FakeHost};
@@ -41,6 +43,8 @@ struct Setup {
     has_embedder: bool,
     /// Trains within these limits.
     training: Option<RunLimits>,
+    /// Passes this hub's files on, from a cache in the server's own folder.
+    hub: Option<HubConfig>,
 }
 
 impl Default for Setup {
@@ -51,6 +55,7 @@ impl Default for Setup {
             drain: Duration::from_secs(5),
             has_embedder: true,
             training: None,
+            hub: None,
         }
     }
 }
@@ -81,6 +86,7 @@ impl Server {
             embedder: setup.has_embedder.then(|| Arc::new(FakeEmbedder) as _),
             files,
             runs,
+            hub: setup.hub.map(|config| Hub::new(HubConfig { dir: folder.path().join("hub"), ..config }).unwrap()),
             limits: Limits { max_body_bytes: 4096, max_inputs: 3 },
             cors_origins: setup.cors_origins,
         });

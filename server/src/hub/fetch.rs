@@ -1,0 +1,198 @@
+//! One file on its way from the hub into the cache.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LOCATION};
+use reqwest::{Response, StatusCode, Url};
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::watch;
+
+use super::name::FileName;
+use super::{Hub, HubError, Opened, tag_path, with_ending};
+
+/// Most redirects that are followed.
+const MAX_REDIRECTS: usize = 5;
+
+/// How far a download is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many bytes are in the file.
+    Written(u64),
+    /// All of them, and the checksum agrees where the hub gave one.
+    Whole,
+    /// It ended before; why.
+    Failed(String),
+}
+
+/// A download under way. Several clients read what it has written.
+#[derive(Debug)]
+pub struct Flight {
+    part: PathBuf,
+    bytes: u64,
+    tag: String,
+    sha256: Option<String>,
+    progress: watch::Sender<Progress>,
+    /// Taken by the task that reads it.
+    response: Mutex<Option<(Response, tokio::fs::File)>>,
+}
+
+impl Flight {
+    /// The file as a client reads it.
+    pub(super) fn opened(self: &std::sync::Arc<Self>) -> Opened {
+        let (path, tag) = (self.part.clone(), self.tag.clone());
+        Opened { path, bytes: self.bytes, tag, flight: Some(std::sync::Arc::clone(self)) }
+    }
+
+    /// Length of the file.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How far it is, now and later.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+}
+
+/// Asks the hub for a file and makes room for it. Nothing of its body is read.
+pub(super) async fn start(hub: &Hub, name: &FileName) -> Result<Flight, HubError> {
+    let config = &hub.0.config;
+    let mut url = hub.0.base.join(&name.address()).map_err(|error| HubError::Config(error.to_string()))?;
+    let mut linked = None;
+    let mut redirects = 0;
+    let response = loop {
+        let mut request = hub.0.client.get(url.clone());
+        if let Some(token) = config.token.as_ref().filter(|_| url.origin() == hub.0.base.origin()) {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let response = request.send().await.map_err(|error| HubError::Upstream(words(&error)))?;
+        // Hubs that keep large files elsewhere name their checksum in the redirect only.
+        linked = linked.or_else(|| header(response.headers(), "x-linked-etag"));
+        if !response.status().is_redirection() {
+            break response;
+        }
+        redirects += 1;
+        let location = header(response.headers(), LOCATION.as_str());
+        let next = location.and_then(|location| url.join(&location).ok());
+        url = next.filter(|_| redirects <= MAX_REDIRECTS).ok_or_else(|| HubError::Upstream("it redirects".into()))?;
+        if !allowed(hub, &url) {
+            return Err(HubError::Redirect(url.host_str().unwrap_or_default().to_owned()));
+        }
+    };
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            return Err(HubError::NotFound(name.to_string()));
+        }
+        status => return Err(HubError::Upstream(format!("it answered {status}"))),
+    }
+    let length = header(response.headers(), CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+    let bytes: u64 = length.ok_or_else(|| HubError::Upstream("it does not say how large the file is".into()))?;
+    let limit = config.max_file_bytes;
+    if bytes > limit {
+        return Err(HubError::TooLarge { name: name.to_string(), bytes, limit });
+    }
+    let (used, limit) = (hub.used(), config.max_cache_bytes);
+    if used.saturating_add(bytes) > limit {
+        return Err(HubError::Full { used, limit });
+    }
+    let tag = linked.or_else(|| header(response.headers(), ETAG.as_str())).unwrap_or_default();
+    let tag: String = tag.trim_start_matches("W/").trim_matches('"').chars().filter(is_tag).take(128).collect();
+    let is_sha256 = tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let path = hub.path(name);
+    if let Some(folder) = path.parent() {
+        tokio::fs::create_dir_all(folder).await?;
+    }
+    let part = with_ending(&path, ".part");
+    let file = tokio::fs::File::create(&part).await?;
+    Ok(Flight {
+        part,
+        bytes,
+        sha256: is_sha256.then(|| tag.to_lowercase()),
+        tag,
+        progress: watch::Sender::new(Progress::Written(0)),
+        response: Mutex::new(Some((response, file))),
+    })
+}
+
+/// Reads a started download to its end.
+pub(super) async fn run(hub: Hub, name: FileName, flight: std::sync::Arc<Flight>) {
+    let taken = flight.response.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let Some((response, file)) = taken else { return };
+    let result = receive(&flight, response, file).await;
+    let result = match result {
+        Ok(()) => keep(&hub, &name, &flight).await,
+        Err(problem) => Err(problem),
+    };
+    if let Err(problem) = &result {
+        tracing::warn!(%name, problem, "a file of the hub did not arrive");
+        // The next one who asks starts anew; what is left behind would only take room.
+        let _ = tokio::fs::remove_file(&flight.part).await;
+    }
+    hub.flights().remove(&name.to_string());
+    flight.progress.send_replace(result.map_or_else(Progress::Failed, |()| Progress::Whole));
+}
+
+async fn receive(flight: &Flight, mut response: Response, mut file: tokio::fs::File) -> Result<(), String> {
+    let mut hash = Sha256::new();
+    let mut written = 0u64;
+    while let Some(chunk) = response.chunk().await.map_err(|error| words(&error))? {
+        written += chunk.len() as u64;
+        if written > flight.bytes {
+            return Err("the hub sent more than it promised".to_owned());
+        }
+        if flight.sha256.is_some() {
+            hash.update(&chunk);
+        }
+        file.write_all(&chunk).await.map_err(|error| error.to_string())?;
+        // What readers are told of has to be in the file.
+        file.flush().await.map_err(|error| error.to_string())?;
+        flight.progress.send_replace(Progress::Written(written));
+    }
+    if written < flight.bytes {
+        return Err("the hub sent less than it promised".to_owned());
+    }
+    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    match &flight.sha256 {
+        Some(sha256) if *sha256 != digest => Err("the file's checksum is not the one that the hub names".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+async fn keep(hub: &Hub, name: &FileName, flight: &Flight) -> Result<(), String> {
+    let path = hub.path(name);
+    let words = |error: std::io::Error| error.to_string();
+    tokio::fs::write(tag_path(&path), &flight.tag).await.map_err(words)?;
+    tokio::fs::rename(&flight.part, &path).await.map_err(words)
+}
+
+/// Whether the hub may send us there: not from an encrypted to an open connection, and to named hosts only.
+fn allowed(hub: &Hub, url: &Url) -> bool {
+    let base = &hub.0.base;
+    let Some(host) = url.host_str() else { return false };
+    let named = hub.0.config.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
+    (url.scheme() == "https" || url.scheme() == base.scheme()) && (url.origin() == base.origin() || named)
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(|value| value.trim().to_owned())
+}
+
+fn is_tag(letter: &char) -> bool {
+    letter.is_ascii_graphic() && *letter != '"'
+}
+
+/// What went wrong, without the address: it may hold a signature.
+fn words(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        "it does not answer in time".to_owned()
+    } else if error.is_connect() {
+        "it cannot be reached".to_owned()
+    } else {
+        "the connection broke off".to_owned()
+    }
+}

@@ -1,0 +1,223 @@
+//! A model hub's files, passed on and kept: pages may not read most hubs themselves, and a classroom should fetch a file
+//! once.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`fetch`] | one file on its way: asked for, checked, written |
+//! | [`name`] | which files may be asked for |
+//!
+//! A file is `ORGANISATION/REPOSITORY/PATH` and is asked for as `ORGANISATION/REPOSITORY/resolve/main/PATH` under the hub's
+//! base address. It is handed on while it arrives; several clients share one download, which goes on when they leave. What
+//! is whole lies in the cache folder under its name, with its entity tag beside it. Redirects are followed to the allowed
+//! hosts only.
+//!
+//! Deliberately absent: a hub that is asked by default (the operator names one), branches other than `main`, lists of
+//! files, and looking for newer versions of what is in the cache: delete the file to fetch it again.
+
+pub mod fetch;
+pub mod name;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fetch::Flight;
+use name::FileName;
+
+/// Files that are fetched at the same time.
+const MAX_FLIGHTS: usize = 4;
+/// Longest silence of the hub.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Which hub, and what of it.
+#[derive(Clone, Debug)]
+pub struct HubConfig {
+    /// Base address.
+    pub base: String,
+    /// Hosts beside the base's own that the hub may redirect to.
+    pub hosts: Vec<String>,
+    /// Bearer token for the base's own host.
+    pub token: Option<String>,
+    /// Cache folder.
+    pub dir: PathBuf,
+    /// Largest file, bytes.
+    pub max_file_bytes: u64,
+    /// Largest cache, bytes.
+    pub max_cache_bytes: u64,
+}
+
+/// Why a file is not handed on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HubError {
+    /// The configuration makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// The hub has no such file, or gives it to nobody.
+    #[error("the hub has no file {0} that everybody may read")]
+    NotFound(String),
+    /// Too large for this server.
+    #[error("{name} has {bytes} bytes, more than the {limit} that this server passes on")]
+    TooLarge {
+        /// The file.
+        name: String,
+        /// Its size.
+        bytes: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// The cache is full.
+    #[error("the cache of hub files is full ({used} of {limit} bytes); the server's owner can delete files from it")]
+    Full {
+        /// What is there.
+        used: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// Too many downloads.
+    #[error("{MAX_FLIGHTS} files are being fetched already; try again in a moment")]
+    Busy,
+    /// The hub wants to send us elsewhere.
+    #[error("the hub redirects to {0}, which this server's owner has not allowed")]
+    Redirect(String),
+    /// The hub does not do its part.
+    #[error("the hub cannot be used ({0})")]
+    Upstream(String),
+    /// The disk does not.
+    #[error("the cache folder cannot be used ({0})")]
+    Disk(String),
+}
+
+impl From<std::io::Error> for HubError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
+/// A file that can be read: whole, or while it arrives.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Where its bytes are, or will be.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Its version, without quotes.
+    pub tag: String,
+    /// The download that writes it; `None` when it is whole.
+    pub flight: Option<Arc<Flight>>,
+}
+
+/// The hub.
+#[derive(Clone, Debug)]
+pub struct Hub(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: HubConfig,
+    base: reqwest::Url,
+    client: reqwest::Client,
+    flights: Mutex<HashMap<String, Arc<Flight>>>,
+    /// Two clients that ask for the same file at once start one download.
+    starting: tokio::sync::Mutex<()>,
+}
+
+impl Hub {
+    /// Prepares the cache folder; nothing is asked yet.
+    ///
+    /// # Errors
+    /// The base is no HTTP address, or the folder cannot be made.
+    pub fn new(config: HubConfig) -> Result<Self, HubError> {
+        let base = format!("{}/", config.base.trim_end_matches('/'));
+        let base = reqwest::Url::parse(&base).map_err(|error| HubError::Config(format!("{base}: {error}")))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(HubError::Config(format!("{base} is no http:// or https:// address")));
+        }
+        std::fs::create_dir_all(&config.dir)?;
+        // Each redirect is looked at before it is followed.
+        crate::tls::install_provider();
+        let mut client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(SILENCE)
+            .user_agent(concat!("tandem/", env!("CARGO_PKG_VERSION")));
+        if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            client = client.no_proxy();
+        }
+        let client = client.build().map_err(|error| HubError::Config(error.to_string()))?;
+        let (flights, starting) = (Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Self(Arc::new(Inner { config, base, client, flights, starting })))
+    }
+
+    /// The file of this name, from the cache or from the hub.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub async fn open(&self, name: &FileName) -> Result<Opened, HubError> {
+        if let Some(opened) = self.known(name).await? {
+            return Ok(opened);
+        }
+        let _one = self.0.starting.lock().await;
+        if let Some(opened) = self.known(name).await? {
+            return Ok(opened);
+        }
+        if self.flights().len() >= MAX_FLIGHTS {
+            return Err(HubError::Busy);
+        }
+        let flight = Arc::new(fetch::start(self, name).await?);
+        self.flights().insert(name.to_string(), Arc::clone(&flight));
+        tokio::spawn(fetch::run(self.clone(), name.clone(), Arc::clone(&flight)));
+        Ok(flight.opened())
+    }
+
+    async fn known(&self, name: &FileName) -> Result<Option<Opened>, HubError> {
+        if let Some(flight) = self.flights().get(&name.to_string()) {
+            return Ok(Some(flight.opened()));
+        }
+        let path = self.path(name);
+        match tokio::fs::metadata(&path).await {
+            Ok(meta) if meta.is_file() => {
+                let tag = tokio::fs::read_to_string(tag_path(&path)).await.unwrap_or_default();
+                Ok(Some(Opened { bytes: meta.len(), tag: tag.trim().to_owned(), path, flight: None }))
+            }
+            Ok(_) => Err(HubError::NotFound(name.to_string())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
+        self.0.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, name: &FileName) -> PathBuf {
+        self.0.config.dir.join(name.to_string())
+    }
+
+    /// Bytes of everything in the cache.
+    fn used(&self) -> u64 {
+        size_of(&self.0.config.dir)
+    }
+}
+
+/// Where a file's entity tag is kept.
+fn tag_path(path: &Path) -> PathBuf {
+    with_ending(path, ".etag")
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn size_of(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => size_of(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
