@@ -6,7 +6,7 @@ use pollster::block_on;
 use serde::Deserialize;
 
 use super::backend::{Backend, Output, Want};
-use super::cpu::{CpuBackend, Products};
+use super::cpu::{CpuBackend, Form};
 use super::gguf::{GgmlType, Gguf};
 use super::reference::{Deviation, Reference};
 use super::safetensors::{Checkpoint, shard_names};
@@ -77,9 +77,9 @@ fn agrees(name: &str, weights: &ModelWeights<'_>, golden: &Golden) {
         let deviation = Deviation::between(&oracle[logits.position], &logits.values);
         assert!(deviation.max < TOLERANCE, "{name}, oracle at {}: {deviation:?}", logits.position);
     }
-    for products in [Products::Single, Products::Candle] {
-        let mut backend = CpuBackend::with_products(weights, products).unwrap();
-        agrees_on(&mut backend, &format!("{name}, {products:?}"), golden);
+    for form in [Form::Singles, Form::Stored] {
+        let mut backend = CpuBackend::with_form(weights, form).unwrap();
+        agrees_on(&mut backend, &format!("{name}, {form:?}"), golden);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::lm::manifest::{self, Accuracy, Entry};
 use crate::lm::{corpus, evaluate, tables};
 use anyhow::Context as _;
 use client_core::llm::Engine;
-use client_core::llm::config::ModelConfig;
+use client_core::llm::config::Blueprint;
 use client_core::llm::gguf::Gguf;
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let bytes = std::fs::read(&args.model).with_context(|| format!("cannot read {}", args.model.display()))?;
     let mut engine = Engine::from_gguf_cpu(&bytes)?;
     let info = engine.info();
-    let config = ModelConfig::from_gguf(&Gguf::parse(&bytes)?)?;
+    let config = Blueprint::from_gguf(&Gguf::parse(&bytes)?)?.config;
     let cache_width = 2 * config.layers * config.kv_dim();
     let tables = match &args.tables {
         Some(dir) => tables::from_dir(dir)?,
