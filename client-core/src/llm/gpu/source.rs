@@ -137,7 +137,8 @@ impl Product {
         let count = if columns == Columns::Few { FEW } else { 1 };
         let pairs = self.pairs(columns);
         let mut text = String::new();
-        if columns != Columns::Tiled && set.subgroups {
+        // Browsers ask for the directive; naga, which compiles natively, knows the functions but not yet the directive.
+        if columns != Columns::Tiled && set.subgroups && cfg!(target_arch = "wasm32") {
             text += "enable subgroups;\n";
         }
         if columns == Columns::Tiled && set.half {

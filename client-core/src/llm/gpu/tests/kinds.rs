@@ -5,7 +5,6 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::*;
-use crate::llm::config::ModelConfig;
 use crate::llm::synthetic::Family;
 use crate::llm::weights::Matrix;
 
@@ -102,12 +101,12 @@ fn every_storage_type() {
 #[test]
 fn long_rows_and_many_rows() {
     let Some(gpu) = gpu() else { return };
-    let config = synthetic::config([4500, 2048, 1, 4, 1, 8192]);
-    let config =
-        ModelConfig { head_dim: 32, rope: crate::llm::config::RopeConfig { dim: 32, ..config.rope }, ..config };
-    let weights = synthetic::weights(config, storage(GgmlType::Q4_0, GgmlType::Q8_0, false), 13).unwrap();
-    let found = worst(&mut backend(&gpu, &weights), &weights, &[10, 3, 1]);
-    assert!(found <= 1e-3, "{found}");
+    for (vocab, ffn) in [(4500, 8192), (80, 2048)] {
+        let config = synthetic::config([vocab, 64, 1, 4, 1, ffn]);
+        let weights = synthetic::weights(config, storage(GgmlType::Q4_0, GgmlType::Q8_0, false), 13).unwrap();
+        let found = worst(&mut backend(&gpu, &weights), &weights, &[10, 3, 1]);
+        assert!(found <= 1e-3, "{ffn}: {found}");
+    }
 }
 
 /// Biases, norms of heads, blocks without positions, windows, scaled rotations; a window shorter than a tile of
@@ -165,6 +164,8 @@ fn parts_are_proved_once() {
     let facts = plain.facts();
     assert_eq!(proof.passed.len() + proof.failed.len(), usize::from(facts.subgroups) + usize::from(facts.shader_f16));
     assert_eq!(gpu.facts().dropped, proof.failed);
+    // The emulated GPU has subgroups, and they work.
+    assert!(!facts.software || !facts.subgroups || gpu.kernels().subgroups, "{proof:?}");
     assert_eq!(plain.kernels(), KernelSet::BASELINE);
     // Taken as it is, though no test can have found this.
     let failed = vec![("subgroups".to_owned(), "a driver's fault".to_owned())];
