@@ -1,0 +1,105 @@
+//! One function for each kind of outside data. It returns whether the input was sound, and panics when the code under test
+//! breaks a promise.
+
+use client_core::llm::config::Blueprint;
+use client_core::llm::gguf::{Gguf, GgmlType};
+use client_core::llm::safetensors::{Checkpoint, TensorFile};
+use client_core::llm::template::ChatTemplate;
+use client_core::llm::weights::ModelWeights;
+use client_core::llm::{ChatMessage, Tokenizer};
+
+use crate::counting::peak_of;
+use crate::seeds::CONFIG;
+
+/// All targets.
+pub const NAMES: [&str; 4] = ["gguf", "safetensors", "tokenizer", "template"];
+
+/// What a reader may hold beyond twice its input: its lists of up to 4096 entries each.
+const SLACK: usize = 1 << 20;
+
+/// The target called `name`.
+pub fn by_name(name: &str) -> Option<fn(&[u8]) -> bool> {
+    Some(match name {
+        "gguf" => gguf,
+        "safetensors" => safetensors,
+        "tokenizer" => tokenizer,
+        "template" => template,
+        _ => return None,
+    })
+}
+
+/// A GGUF file: the reader, then the model that it describes.
+pub fn gguf(data: &[u8]) -> bool {
+    let (parsed, peak) = peak_of(|| Gguf::parse(data));
+    assert!(peak <= 2 * data.len() + SLACK, "the reader held {peak} bytes for {} of input", data.len());
+    let Ok(gguf) = parsed else { return false };
+    let mut spans = Vec::new();
+    for (name, info) in gguf.tensors() {
+        let (_, bytes) = gguf.tensor(name).expect("a listed tensor is inside the file");
+        assert_eq!(bytes.len(), info.len);
+        spans.push((info.start, info.start + info.len));
+    }
+    spans.sort_unstable();
+    assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "two tensors overlap");
+    for value in gguf.metadata().values() {
+        if let Some(list) = value.as_array() {
+            assert_eq!(list.iter().count(), list.len());
+        }
+    }
+    if let Ok(weights) = ModelWeights::from_gguf(&gguf) {
+        assert_eq!(weights.layers.len(), weights.config.layers);
+        let row = weights.embedding.row_f32(0).expect("the embedding has rows");
+        assert_eq!(row.len(), weights.config.dim);
+        assert_eq!(weights.config.rope.frequencies().len(), weights.config.rope.dim / 2);
+        let last = &weights.layers[weights.config.layers - 1];
+        assert_eq!(last.q.bytes.len(), last.q.dtype.row_bytes(last.q.cols).expect("whole blocks") * last.q.rows);
+    }
+    true
+}
+
+/// A safetensors file: the reader, then the checkpoint around it; and the input as a `config.json`.
+pub fn safetensors(data: &[u8]) -> bool {
+    let _ = Blueprint::from_hf_json(data);
+    let (parsed, peak) = peak_of(|| TensorFile::parse(data));
+    assert!(peak <= 2 * data.len() + SLACK, "the reader held {peak} bytes for {} of input", data.len());
+    let Ok(file) = parsed else { return false };
+    let covered: usize = file.names().map(|name| file.tensor(name).expect("listed").bytes.len()).sum();
+    let header = u64::from_le_bytes(data[..8].try_into().expect("eight bytes")) as usize;
+    assert_eq!(8 + header + covered, data.len());
+    let checkpoint = Checkpoint {
+        config: CONFIG.as_bytes(),
+        tokenizer: b"",
+        tokenizer_config: None,
+        chat_template: None,
+        shards: vec![data],
+        store_as: GgmlType::Q8_0,
+    };
+    if let Ok(weights) = checkpoint.weights() {
+        assert_eq!(weights.layers.len(), weights.config.layers);
+    }
+    true
+}
+
+/// The tokenizer of a GGUF file, then a text there and back.
+pub fn tokenizer(data: &[u8]) -> bool {
+    let Ok(gguf) = Gguf::parse(data) else { return false };
+    let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) else { return false };
+    let Ok(ids) = tokenizer.encode_prompt("Hi <s>there, it's 12\n \u{1F980}!") else { return false };
+    let mut stream = tokenizer.stream();
+    for id in ids.iter().copied().take(64).chain([u32::MAX]) {
+        let _ = stream.push(id);
+        let _ = tokenizer.token_text(id);
+        let _ = tokenizer.is_stop(id);
+    }
+    let _ = stream.finish();
+    true
+}
+
+/// A chat template, with a short conversation.
+pub fn template(data: &[u8]) -> bool {
+    let Ok(source) = std::str::from_utf8(data) else { return false };
+    let Ok(template) = ChatTemplate::new(Some(source), "<s>", "</s>") else { return false };
+    let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
+    let messages = [message("system", "Be brief."), message("user", " Hi! "), message("assistant", "x\ny")];
+    template.render(&messages).is_ok()
+}
