@@ -37,7 +37,7 @@ pub fn gguf(data: &[u8]) -> bool {
     for (name, info) in gguf.tensors() {
         let (_, bytes) = gguf.tensor(name).expect("a listed tensor is inside the file");
         assert_eq!(bytes.len(), info.len);
-        spans.push((info.start, info.start + info.len));
+        spans.push((info.start, info.start + info.len as u64));
     }
     spans.sort_unstable();
     assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "two tensors overlap");

@@ -9,7 +9,7 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::Blob;
 
 use super::message::describe;
-use crate::llm::gguf::{Gguf, GgufError};
+use crate::llm::gguf::Gguf;
 use crate::verdict::Shape;
 
 /// Bytes that are copied out of the browser at a time.
@@ -103,11 +103,8 @@ impl ModelFile {
 /// unless this is the `last` try.
 #[must_use]
 pub fn shape_of_head(head: &[u8], size: u64, last: bool) -> Option<Result<Shape, String>> {
-    let Ok(length) = usize::try_from(size) else {
-        return Some(Err(format!("the file has {size} bytes, more than this engine can address")));
-    };
-    match Gguf::parse_head(head, length) {
-        Err(GgufError::Truncated(_)) if !last && head.len() < length => None,
+    match Gguf::parse_header(head, size) {
+        Err(error) if error.wants_more() && !last && (head.len() as u64) < size => None,
         Ok(gguf) => Some(Shape::from_gguf(&gguf).map_err(|error| error.to_string())),
         Err(error) => Some(Err(error.to_string())),
     }

@@ -4,13 +4,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use super::config::Blueprint;
+use super::config::{Blueprint, ModelConfig};
 use super::error::EngineError;
 use super::gguf::{Gguf, TensorInfo};
 use super::quant;
 use super::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
 
 /// What the parts are called. Those of a block follow `block` and its number; weights end in `.weight`, biases in `.bias`.
+#[derive(Debug)]
 pub(super) struct Names {
     embedding: &'static str,
     output_norm: &'static str,
@@ -63,7 +64,7 @@ pub(super) const HF_NAMES: Names = Names {
 };
 
 /// A file's tensors.
-pub(super) trait Source<'a> {
+pub trait Source<'a> {
     /// All names.
     fn names(&self) -> Vec<&str>;
 
@@ -108,127 +109,154 @@ impl RowOrder {
     }
 }
 
-struct Assembly<'s, S> {
+/// A model's tensors, taken one block at a time: so a caller that hands each block on (to a GPU, say) never holds the whole
+/// model. [`ModelWeights`] is all of them together.
+#[derive(Debug)]
+pub struct WeightStream<S> {
+    plan: Blueprint,
     names: &'static Names,
-    source: &'s S,
+    source: S,
     present: BTreeSet<String>,
-    used: BTreeSet<String>,
     order: Option<RowOrder>,
 }
 
-/// Takes the tensors that `plan` describes.
-///
-/// # Errors
-/// A tensor is missing, has another shape, or is one that this engine would not use: a file with such a tensor wants a
-/// computation that is not made here.
-pub(super) fn assemble<'a, S: Source<'a>>(
-    plan: Blueprint,
-    names: &'static Names,
-    source: &S,
-) -> Result<ModelWeights<'a>, EngineError> {
-    let config = &plan.config;
-    let order = RowOrder { head_dim: config.head_dim, rope_dim: config.rope.dim };
-    let mut assembly = Assembly {
-        names,
-        source,
-        present: source.names().into_iter().map(str::to_owned).collect(),
-        used: BTreeSet::new(),
-        order: plan.half_split.then_some(order),
-    };
-    let mut layers = Vec::new();
-    for layer in 0..config.layers {
-        layers.push(assembly.layer(&plan, layer)?);
-    }
-    let output = format!("{}.weight", names.output);
-    // Some files repeat a tied head; some configs do not say whether it is tied, and then the list of tensors does.
-    let output = match plan.tied {
-        Some(true) => {
-            assembly.used.insert(output);
-            None
-        }
-        None if !assembly.present.contains(&output) => None,
-        _ => Some(assembly.matrix(&output, config.vocab, config.dim, None)?),
-    };
-    let embedding = assembly.matrix(&format!("{}.weight", names.embedding), config.vocab, config.dim, None)?;
-    let output_norm = assembly.vector(&format!("{}.weight", names.output_norm), config.dim)?;
-    assembly.refuse_unused()?;
-    Ok(ModelWeights { embedding, output_norm, layers, output, config: plan.config })
-}
-
-impl<'a, S: Source<'a>> Assembly<'_, S> {
-    fn matrix(
-        &mut self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-        order: Option<RowOrder>,
-    ) -> Result<Matrix<'a>, EngineError> {
-        self.used.insert(name.to_owned());
-        self.source.matrix(name, rows, cols, order.as_ref())
-    }
-
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        self.used.insert(name.to_owned());
-        self.source.vector(name, len)
-    }
-
-    fn layer(&mut self, plan: &Blueprint, layer: usize) -> Result<LayerWeights<'a>, EngineError> {
-        let (config, names, order) = (&plan.config, self.names, self.order);
-        let name = |part: &str| format!("{}{layer}.{part}.weight", names.block);
-        let (dim, q_dim, kv_dim) = (config.dim, config.q_dim(), config.kv_dim());
-        let [q, k, v] = names.qkv;
-        Ok(LayerWeights {
-            attn_norm: self.vector(&name(names.attn_norm), dim)?,
-            q: self.matrix(&name(q), q_dim, dim, order)?,
-            k: self.matrix(&name(k), kv_dim, dim, order)?,
-            v: self.matrix(&name(v), kv_dim, dim, None)?,
-            o: self.matrix(&name(names.o), dim, q_dim, None)?,
-            ffn_norm: self.vector(&name(names.ffn_norm), dim)?,
-            gate: self.matrix(&name(names.gate), config.ffn, dim, None)?,
-            up: self.matrix(&name(names.up), config.ffn, dim, None)?,
-            down: self.matrix(&name(names.down), dim, config.ffn, None)?,
-            traits: self.traits(plan, layer)?,
-        })
-    }
-
-    fn traits(&mut self, plan: &Blueprint, layer: usize) -> Result<LayerTraits, EngineError> {
-        let (config, names, order) = (&plan.config, self.names, self.order);
-        let arrange = |values: Vec<f32>| match order {
-            Some(order) => order.neighbours(&values, 1),
-            None => values,
-        };
-        let biases = names.qkv.map(|part| format!("{}{layer}.{part}.bias", names.block));
-        let mut qkv_bias = None;
-        if plan.qkv_bias || biases.iter().any(|name| self.present.contains(name)) {
-            let [q, k, v] = biases;
-            let mut bias = arrange(self.vector(&q, config.q_dim())?);
-            bias.extend(arrange(self.vector(&k, config.kv_dim())?));
-            bias.extend(self.vector(&v, config.kv_dim())?);
-            qkv_bias = Some(bias);
-        }
-        let mut norms = [None, None];
-        if plan.qk_norm {
-            for (norm, part) in norms.iter_mut().zip(names.head_norms) {
-                *norm = Some(arrange(self.vector(&format!("{}{layer}.{part}.weight", names.block), config.head_dim)?));
-            }
-        }
-        let [q_norm, k_norm] = norms;
-        let place = plan.layers.get(layer).copied();
-        let place = place.ok_or_else(|| EngineError::Inconsistent(format!("nothing is said of block {layer}")))?;
-        Ok(LayerTraits { qkv_bias, q_norm, k_norm, rope: place.rope, window: place.window })
-    }
-
-    fn refuse_unused(&self) -> Result<(), EngineError> {
-        let foreign = self
-            .present
-            .difference(&self.used)
-            .find(|name| !self.names.redundant.iter().any(|ending| name.contains(ending)));
-        match foreign {
+impl<'a, S: Source<'a>> WeightStream<S> {
+    /// # Errors
+    /// The source has a tensor that would not be used: it wants a computation that is not made here.
+    pub(super) fn new(plan: Blueprint, names: &'static Names, source: S) -> Result<Self, EngineError> {
+        let order = RowOrder { head_dim: plan.config.head_dim, rope_dim: plan.config.rope.dim };
+        let present = source.names().into_iter().map(str::to_owned).collect();
+        let stream = Self { order: plan.half_split.then_some(order), plan, names, source, present };
+        let used = stream.used();
+        let redundant = |name: &String| names.redundant.iter().any(|part| name.contains(part));
+        match stream.present.difference(&used).find(|name| !redundant(name)) {
             Some(name) => Err(EngineError::Unsupported(format!(
                 "tensor {name:?} belongs to a computation that this engine does not have"
             ))),
-            None => Ok(()),
+            None => Ok(stream),
         }
+    }
+
+    /// Names of everything that is read.
+    fn used(&self) -> BTreeSet<String> {
+        let names = self.names;
+        let mut used: BTreeSet<String> =
+            [names.embedding, names.output_norm, names.output].map(|name| format!("{name}.weight")).into();
+        for layer in 0..self.plan.config.layers {
+            let block = [names.attn_norm, names.o, names.ffn_norm, names.gate, names.up, names.down];
+            used.extend(block.iter().chain(&names.qkv).map(|part| self.name(layer, part)));
+            if self.plan.qk_norm {
+                used.extend(names.head_norms.iter().map(|part| self.name(layer, part)));
+            }
+            used.extend(names.qkv.map(|part| self.bias_name(layer, part)));
+        }
+        used
+    }
+
+    fn name(&self, layer: usize, part: &str) -> String {
+        format!("{}{layer}.{part}.weight", self.names.block)
+    }
+
+    fn bias_name(&self, layer: usize, part: &str) -> String {
+        format!("{}{layer}.{part}.bias", self.names.block)
+    }
+
+    /// The model's sizes.
+    pub fn config(&self) -> &ModelConfig {
+        &self.plan.config
+    }
+
+    /// Token embedding, `[vocab, dim]`.
+    ///
+    /// # Errors
+    /// It is missing, has another shape, or cannot be read; so with all that follow.
+    pub fn embedding(&self) -> Result<Matrix<'a>, EngineError> {
+        let config = &self.plan.config;
+        self.source.matrix(&format!("{}.weight", self.names.embedding), config.vocab, config.dim, None)
+    }
+
+    /// RMSNorm after the last block, `[dim]`.
+    ///
+    /// # Errors
+    /// As [`embedding`](Self::embedding).
+    pub fn output_norm(&self) -> Result<Vec<f32>, EngineError> {
+        self.source.vector(&format!("{}.weight", self.names.output_norm), self.plan.config.dim)
+    }
+
+    /// Output head, `[vocab, dim]`; `None` when it is the embedding.
+    ///
+    /// # Errors
+    /// As [`embedding`](Self::embedding).
+    pub fn output(&self) -> Result<Option<Matrix<'a>>, EngineError> {
+        let (config, name) = (&self.plan.config, format!("{}.weight", self.names.output));
+        // Some files repeat a tied head; some configs do not say whether it is tied, and then the list of tensors does.
+        match self.plan.tied {
+            Some(true) => Ok(None),
+            None if !self.present.contains(&name) => Ok(None),
+            _ => self.source.matrix(&name, config.vocab, config.dim, None).map(Some),
+        }
+    }
+
+    /// The tensors of block `layer`, counted from 0.
+    ///
+    /// # Errors
+    /// As [`embedding`](Self::embedding); also when there is no such block.
+    pub fn layer(&self, layer: usize) -> Result<LayerWeights<'a>, EngineError> {
+        let (config, names) = (&self.plan.config, self.names);
+        let (dim, q_dim, kv_dim) = (config.dim, config.q_dim(), config.kv_dim());
+        let matrix = |part: &str, rows, cols, order: Option<&RowOrder>| {
+            self.source.matrix(&self.name(layer, part), rows, cols, order)
+        };
+        let vector = |part: &str| self.source.vector(&self.name(layer, part), dim);
+        let [q, k, v] = names.qkv;
+        Ok(LayerWeights {
+            attn_norm: vector(names.attn_norm)?,
+            q: matrix(q, q_dim, dim, self.order.as_ref())?,
+            k: matrix(k, kv_dim, dim, self.order.as_ref())?,
+            v: matrix(v, kv_dim, dim, None)?,
+            o: matrix(names.o, dim, q_dim, None)?,
+            ffn_norm: vector(names.ffn_norm)?,
+            gate: matrix(names.gate, config.ffn, dim, None)?,
+            up: matrix(names.up, config.ffn, dim, None)?,
+            down: matrix(names.down, dim, config.ffn, None)?,
+            traits: self.traits(layer)?,
+        })
+    }
+
+    fn traits(&self, layer: usize) -> Result<LayerTraits, EngineError> {
+        let (config, names) = (&self.plan.config, self.names);
+        let arranged = |name: &str, len| -> Result<Vec<f32>, EngineError> {
+            let values = self.source.vector(name, len)?;
+            Ok(self.order.map_or_else(|| values.clone(), |order| order.neighbours(&values, 1)))
+        };
+        let [q, k, v] = names.qkv.map(|part| self.bias_name(layer, part));
+        let mut qkv_bias = None;
+        if self.plan.qkv_bias || [&q, &k, &v].into_iter().any(|name| self.present.contains(name)) {
+            let mut bias = arranged(&q, config.q_dim())?;
+            bias.extend(arranged(&k, config.kv_dim())?);
+            bias.extend(self.source.vector(&v, config.kv_dim())?);
+            qkv_bias = Some(bias);
+        }
+        let norm = |part: &str| match self.plan.qk_norm {
+            true => arranged(&self.name(layer, part), config.head_dim).map(Some),
+            false => Ok(None),
+        };
+        let [q_norm, k_norm] = names.head_norms;
+        let place = self.plan.layers.get(layer).copied();
+        let place = place.ok_or_else(|| EngineError::Inconsistent(format!("there is no block {layer}")))?;
+        let (q_norm, k_norm) = (norm(q_norm)?, norm(k_norm)?);
+        Ok(LayerTraits { qkv_bias, q_norm, k_norm, rope: place.rope, window: place.window })
+    }
+
+    /// Everything.
+    ///
+    /// # Errors
+    /// As [`embedding`](Self::embedding).
+    pub fn collect(self) -> Result<ModelWeights<'a>, EngineError> {
+        // One block after the other: a file that says it has many fails at the first that is missing.
+        let layers = (0..self.plan.config.layers).map(|layer| self.layer(layer)).collect::<Result<Vec<_>, _>>()?;
+        let (embedding, output_norm, output) = (self.embedding()?, self.output_norm()?, self.output()?);
+        Ok(ModelWeights { embedding, output_norm, layers, output, config: self.plan.config })
     }
 }
 
@@ -239,11 +267,55 @@ impl<'a> ModelWeights<'a> {
     /// # Errors
     /// What [`Blueprint::from_gguf`] reports, a missing tensor, one of another shape, or one that would not be used.
     pub fn from_gguf(gguf: &Gguf<'a>) -> Result<Self, EngineError> {
-        assemble(Blueprint::from_gguf(gguf)?, &GGUF_NAMES, gguf)
+        WeightStream::new(Blueprint::from_gguf(gguf)?, &GGUF_NAMES, gguf)?.collect()
     }
 }
 
-impl<'a> Source<'a> for Gguf<'a> {
+/// Reads tensors' bytes from wherever the file is: a part of a blob, a storage handle.
+pub trait TensorData {
+    /// The bytes of one tensor of the file.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>, EngineError>;
+}
+
+impl TensorData for Gguf<'_> {
+    fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>, EngineError> {
+        self.data(info).map(<[u8]>::to_vec).ok_or_else(|| EngineError::Inconsistent("a tensor is not in memory".into()))
+    }
+}
+
+impl<F: Fn(u64, usize) -> Result<Vec<u8>, EngineError>> TensorData for F {
+    fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>, EngineError> {
+        let bytes = self(info.start, info.len)?;
+        match bytes.len() == info.len {
+            true => Ok(bytes),
+            false => Err(EngineError::Inconsistent("a part of the model file came back with another length".into())),
+        }
+    }
+}
+
+/// A GGUF file of which the header is in memory and the tensors' data elsewhere.
+#[derive(Debug)]
+pub struct GgufParts<'g, 'a, D> {
+    gguf: &'g Gguf<'a>,
+    data: D,
+}
+
+impl<'g, 'a, D: TensorData> WeightStream<GgufParts<'g, 'a, D>> {
+    /// The tensors of the file whose header is `gguf` ([`Gguf::parse_header`]), read through `data` when they are asked
+    /// for: a function of first byte and length, or another [`TensorData`].
+    ///
+    /// # Errors
+    /// As [`ModelWeights::from_gguf`].
+    pub fn from_gguf_header(gguf: &'g Gguf<'a>, data: D) -> Result<Self, EngineError> {
+        Self::new(Blueprint::from_gguf_header(gguf, &data)?, &GGUF_NAMES, GgufParts { gguf, data })
+    }
+}
+
+/// The whole file is in memory: matrices borrow from it.
+impl<'a> Source<'a> for &Gguf<'a> {
     fn names(&self) -> Vec<&str> {
         self.tensors().keys().copied().collect()
     }
@@ -255,10 +327,8 @@ impl<'a> Source<'a> for Gguf<'a> {
         cols: usize,
         order: Option<&RowOrder>,
     ) -> Result<Matrix<'a>, EngineError> {
-        let (info, bytes) = find(self, name)?;
-        if info.dims != [cols, rows] {
-            return Err(wrong_shape(name, &info.dims, &[cols, rows]));
-        }
+        let info = listed(self, name, &[cols, rows])?;
+        let bytes = self.data(info).ok_or_else(|| EngineError::Inconsistent(format!("{name:?} is not in memory")))?;
         // A row is whole blocks, so rows of stored bytes can be moved as they are.
         let bytes = match order {
             Some(order) => Cow::Owned(order.neighbours(bytes, bytes.len() / rows)),
@@ -268,17 +338,48 @@ impl<'a> Source<'a> for Gguf<'a> {
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        let (info, bytes) = find(self, name)?;
-        let mut out = vec![0.0; info.elements().min(len)];
-        if info.dims != [len] || !quant::dequantize(info.dtype, bytes, &mut out) {
-            return Err(wrong_shape(name, &info.dims, &[len]));
-        }
-        Ok(out)
+        stored_vector(self, *self, name, len)
     }
 }
 
-fn find<'f, 'a>(gguf: &'f Gguf<'a>, name: &str) -> Result<(&'f TensorInfo, &'a [u8]), EngineError> {
-    gguf.tensor(name).ok_or_else(|| EngineError::Inconsistent(format!("tensor {name:?} is missing")))
+impl<D: TensorData> Source<'static> for GgufParts<'_, '_, D> {
+    fn names(&self) -> Vec<&str> {
+        self.gguf.tensors().keys().copied().collect()
+    }
+
+    fn matrix(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        order: Option<&RowOrder>,
+    ) -> Result<Matrix<'static>, EngineError> {
+        let info = listed(self.gguf, name, &[cols, rows])?;
+        let mut bytes = self.data.bytes(info)?;
+        if let Some(order) = order {
+            bytes = order.neighbours(&bytes, bytes.len() / rows);
+        }
+        Ok(Matrix { dtype: info.dtype, rows, cols, bytes: Cow::Owned(bytes) })
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
+        stored_vector(self.gguf, &self.data, name, len)
+    }
+}
+
+fn stored_vector(gguf: &Gguf<'_>, data: &impl TensorData, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
+    let info = listed(gguf, name, &[len])?;
+    let mut out = vec![0.0; len];
+    match quant::dequantize(info.dtype, &data.bytes(info)?, &mut out) {
+        true => Ok(out),
+        false => Err(wrong_shape(name, &info.dims, &[len])),
+    }
+}
+
+fn listed<'f>(gguf: &'f Gguf<'_>, name: &str, dims: &[usize]) -> Result<&'f TensorInfo, EngineError> {
+    let info = gguf.tensors().get(name);
+    let info = info.ok_or_else(|| EngineError::Inconsistent(format!("tensor {name:?} is missing")))?;
+    if info.dims == dims { Ok(info) } else { Err(wrong_shape(name, &info.dims, dims)) }
 }
 
 pub(super) fn wrong_shape(name: &str, found: &[usize], expected: &[usize]) -> EngineError {

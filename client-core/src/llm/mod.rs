@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`gguf`], [`safetensors`] | the file formats, read so that hostile files end in an error |
 //! | [`config`], [`weights`] | a model's sizes and its tensors, checked against each other |
-//! | `assemble` | from a file's metadata and tensors to those, whatever its family and format |
+//! | [`assemble`] | from a file's metadata and tensors to those, whatever its family and format, also block by block |
 //! | [`quant`] | ggml's block formats, bit for bit |
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
@@ -24,7 +24,7 @@
 //! Deliberately absent: downloading, storage and messages (the worker's), batching of several sequences in one pass,
 //! and any clock or random source of its own: the caller passes time and seed.
 
-mod assemble;
+pub mod assemble;
 pub mod backend;
 #[cfg(feature = "llm-candle")]
 pub mod candle;

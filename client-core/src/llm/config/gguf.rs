@@ -2,6 +2,7 @@
 
 use super::rope::yarn_magnitude;
 use super::{Blueprint, LayerPlan, MAX_LAYERS, MAX_SIZE, ModelConfig, RopeConfig, RopeScaling, checked_size, positive};
+use crate::llm::assemble::TensorData;
 use crate::llm::error::EngineError;
 use crate::llm::gguf::{Gguf, Value};
 use crate::llm::quant;
@@ -79,13 +80,13 @@ impl<'a> Keys<'_, 'a> {
     }
 
     /// The embedding, with `rope_freqs.weight` (Llama 3.1's divisors, made by the converter) worked in.
-    fn rope(&self, head_dim: usize, context: usize) -> Result<RopeConfig, EngineError> {
+    fn rope(&self, head_dim: usize, context: usize, data: &dyn TensorData) -> Result<RopeConfig, EngineError> {
         let dim = self.size("rope.dimension_count", Some(head_dim), MAX_SIZE)?;
         let base = self.number("rope.freq_base", Some(10_000.0))? as f32;
         let mut rope = RopeConfig::new(base, dim, self.rope_scaling(context)?);
-        if let Some((info, bytes)) = self.gguf.tensor("rope_freqs.weight") {
-            let mut divisors = vec![0.0; info.elements()];
-            if divisors.len() != dim / 2 || !quant::dequantize(info.dtype, bytes, &mut divisors) {
+        if let Some(info) = self.gguf.tensors().get("rope_freqs.weight") {
+            let mut divisors = vec![0.0; dim / 2];
+            if info.elements() != dim / 2 || !quant::dequantize(info.dtype, &data.bytes(info)?, &mut divisors) {
                 return Err(EngineError::Inconsistent("\"rope_freqs.weight\" does not fit the heads".into()));
             }
             for (divisor, scaling) in divisors.iter_mut().zip(&rope.freq_divisors) {
@@ -104,6 +105,14 @@ impl Blueprint {
     /// # Errors
     /// Another architecture, a missing or impossible size, or a computation that this engine does not have; by name.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, EngineError> {
+        Self::from_gguf_header(gguf, gguf)
+    }
+
+    /// As [`from_gguf`](Self::from_gguf), for a file of which only the header is in memory: `data` reads the rest.
+    ///
+    /// # Errors
+    /// The same, and what `data` reports.
+    pub fn from_gguf_header(gguf: &Gguf<'_>, data: &dyn TensorData) -> Result<Self, EngineError> {
         let arch = gguf.get("general.architecture").and_then(Value::as_str).unwrap_or("(none)");
         if !["llama", "qwen2", "qwen3", "smollm3"].contains(&arch) {
             return Err(EngineError::Unsupported(format!(
@@ -156,7 +165,7 @@ impl Blueprint {
                 Some(value) => value.as_f64().unwrap_or(f64::NAN) as f32,
                 None => 1e-5,
             },
-            rope: keys.rope(head_dim, context)?,
+            rope: keys.rope(head_dim, context, data)?,
         };
         Ok(Self {
             config: config.checked()?,

@@ -76,6 +76,13 @@ pub enum GgufError {
     },
 }
 
+impl GgufError {
+    /// Whether the beginning of a file that was given to [`Gguf::parse_header`] may just have been too short.
+    pub fn wants_more(&self) -> bool {
+        matches!(self, Self::Truncated(_))
+    }
+}
+
 /// One metadata value. Numbers keep their width; use the `as_` methods to read them.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
@@ -193,8 +200,8 @@ pub struct TensorInfo {
     pub dtype: GgmlType,
     /// Dimensions in ggml's order: the first is the one whose elements lie next to each other.
     pub dims: Vec<usize>,
-    /// First byte, counted from the beginning of the file.
-    pub start: usize,
+    /// First byte, counted from the beginning of the file; files may be larger than wasm's 4 GiB of memory.
+    pub start: u64,
     /// Size in bytes.
     pub len: usize,
 }
@@ -207,7 +214,7 @@ impl TensorInfo {
     }
 }
 
-/// A parsed file. Borrows from the bytes that it was read from.
+/// A parsed file, or the header of one. Borrows from the bytes that it was read from.
 #[derive(Debug, Clone)]
 pub struct Gguf<'a> {
     bytes: &'a [u8],
@@ -221,15 +228,15 @@ impl<'a> Gguf<'a> {
     /// # Errors
     /// Any [`GgufError`]. When it succeeds, every tensor's bytes are inside the file, aligned, and no two overlap.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, GgufError> {
-        Self::parse_head(bytes, bytes.len())
+        Self::parse_header(bytes, bytes.len() as u64)
     }
 
-    /// Reads and checks the header of a file of `file_len` bytes, of which only the beginning is here. What
-    /// [`tensor`](Self::tensor) returns of data that is not here is `None`.
+    /// Reads and checks the header of a file of `file_len` bytes of which `bytes` are the first. The tensors' places are
+    /// known and checked then, their data is the caller's to read; [`tensor`](Self::tensor) finds it only inside `bytes`.
     ///
     /// # Errors
-    /// Any [`GgufError`]; [`GgufError::Truncated`] when the header goes on behind `bytes`.
-    pub fn parse_head(bytes: &'a [u8], file_len: usize) -> Result<Self, GgufError> {
+    /// Any [`GgufError`]; one for which [`wants_more`](GgufError::wants_more) holds may vanish with a longer beginning.
+    pub fn parse_header(bytes: &'a [u8], file_len: u64) -> Result<Self, GgufError> {
         let mut cursor = Cursor { bytes, pos: 0 };
         if cursor.take(4, "the header").map_err(|_| GgufError::Magic)? != MAGIC {
             return Err(GgufError::Magic);
@@ -293,8 +300,13 @@ impl<'a> Gguf<'a> {
     /// One tensor's place and its bytes.
     pub fn tensor(&self, name: &str) -> Option<(&TensorInfo, &'a [u8])> {
         let info = self.tensors.get(name)?;
-        let end = info.start.checked_add(info.len)?;
-        Some((info, self.bytes.get(info.start..end)?))
+        Some((info, self.data(info)?))
+    }
+
+    /// The bytes of a tensor of this file, where they are in memory.
+    pub fn data(&self, info: &TensorInfo) -> Option<&'a [u8]> {
+        let start = usize::try_from(info.start).ok()?;
+        self.bytes.get(start..start.checked_add(info.len)?)
     }
 }
 
@@ -307,7 +319,7 @@ fn refuse_overlap(tensors: &BTreeMap<&str, TensorInfo>) -> Result<(), GgufError>
     order.sort_unstable();
     for pair in order.windows(2) {
         if let [(start, len, _), (next, _, name)] = pair
-            && start + len > *next
+            && start + *len as u64 > *next
         {
             return Err(GgufError::TensorPlace { name: (*name).to_owned(), problem: "lies over another tensor's" });
         }
@@ -352,7 +364,7 @@ struct TensorHeader<'a> {
 
 impl TensorHeader<'_> {
     /// Turns the header into a place in the file, or says why there is none.
-    fn place(self, file_len: usize, data_start: u64, alignment: u64) -> Result<TensorInfo, GgufError> {
+    fn place(self, file_len: u64, data_start: u64, alignment: u64) -> Result<TensorInfo, GgufError> {
         let name = self.name;
         let bad_shape = || GgufError::TensorShape(name.to_owned());
         let bad_place = |problem| GgufError::TensorPlace { name: name.to_owned(), problem };
@@ -379,9 +391,8 @@ impl TensorHeader<'_> {
         if !self.offset.is_multiple_of(alignment) {
             return Err(bad_place("does not begin at a multiple of the alignment"));
         }
-        let start = data_start.checked_add(self.offset).and_then(|v| usize::try_from(v).ok());
-        let start = start.ok_or_else(|| bad_place("begins outside the file"))?;
-        match start.checked_add(len) {
+        let start = data_start.checked_add(self.offset).ok_or_else(|| bad_place("begins outside the file"))?;
+        match start.checked_add(len as u64) {
             Some(end) if end <= file_len => Ok(TensorInfo { dtype, dims, start, len }),
             _ => Err(bad_place("ends outside the file: the download was probably cut short")),
         }

@@ -104,6 +104,31 @@ fn bad_files_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_header_is_enough_to_know_the_places() {
+    let bytes = good();
+    let whole = Gguf::parse(&bytes).unwrap();
+    let data_start = whole.tensors().values().map(|info| info.start).min().unwrap() as usize;
+    let mut enough = 0;
+    for len in 4..=data_start {
+        match Gguf::parse_header(&bytes[..len], bytes.len() as u64) {
+            Ok(header) => {
+                assert_eq!((header.tensors(), header.metadata()), (whole.tensors(), whole.metadata()));
+                assert!(header.tensor("a").is_none());
+                enough += 1;
+            }
+            Err(error) => assert!(error.wants_more() && enough == 0, "{len}: {error}"),
+        }
+    }
+    assert!(enough > 0);
+    assert!(!Gguf::parse_header(&bytes, bytes.len() as u64 - 1).unwrap_err().wants_more());
+    // A tensor beyond what 32 bits can address.
+    let far = Builder::header(1, 0).tensor("t", &[8], 0, 1 << 33).align(32).0;
+    let header = Gguf::parse_header(&far, (1 << 33) + 4096).unwrap();
+    assert!(header.tensors()["t"].start > u64::from(u32::MAX));
+    assert!(Gguf::parse_header(&far, 1 << 33).is_err());
+}
+
+#[test]
 fn every_cut_is_noticed() {
     let bytes = good();
     for len in 0..bytes.len() {

@@ -11,7 +11,7 @@ mod read;
 
 pub use read::{SafetensorsError, Storage, TensorFile, TensorView};
 
-use super::assemble::{HF_NAMES, RowOrder, Source, assemble, wrong_shape};
+use super::assemble::{HF_NAMES, RowOrder, Source, WeightStream, wrong_shape};
 use super::config::Blueprint;
 use super::error::EngineError;
 use super::gguf::GgmlType;
@@ -70,7 +70,7 @@ impl Checkpoint<'_> {
             }
             shards.push(shard);
         }
-        assemble(plan, &HF_NAMES, &Shards { shards, store_as: self.store_as })
+        WeightStream::new(plan, &HF_NAMES, Shards { shards, store_as: self.store_as })?.collect()
     }
 }
 
