@@ -8,6 +8,7 @@
 
 use clap::{Parser, Subcommand};
 
+pub mod bench_engine;
 pub mod corpus;
 pub mod decide;
 pub mod distil;
@@ -55,6 +56,8 @@ enum Command {
     Distil(distil::Args),
     /// Write a training checkpoint as a GGUF file.
     ExportLm(export_lm::Args),
+    /// Measure how fast the engine decodes and prefills, on the GPU through Vulkan or on the CPU.
+    BenchEngine(bench_engine::Args),
     /// Measure a model file: accuracy (eq. 23) and hallucination (eq. 24).
     Eval(eval::Args),
 }
@@ -76,6 +79,7 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Distil(args) => distil::run(args),
             Command::ExportLm(args) => export_lm::run(args),
+            Command::BenchEngine(args) => bench_engine::run(args),
             Command::Eval(args) => eval::run(args),
         }
     }
