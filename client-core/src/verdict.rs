@@ -399,7 +399,8 @@ mod tests {
         // The header alone, without a single weight.
         let whole = crate::llm::gguf::Gguf::parse(bytes).expect("a model");
         let first = whole.tensors().values().map(|info| info.start).min().expect("tensors");
-        let head = crate::llm::gguf::Gguf::parse_header(&bytes[..first as usize], bytes.len() as u64).expect("a header");
+        let head =
+            crate::llm::gguf::Gguf::parse_header(&bytes[..first as usize], bytes.len() as u64).expect("a header");
         let shape = Shape::from_gguf(&head).expect("a model");
         assert_eq!((shape.parameters, shape.quantisation.as_str()), (entry.parameters, entry.quantisation.as_str()));
         assert_eq!((shape.context, shape.cache_width), (entry.context_length, u64::from(entry.cache_width)));
