@@ -25,7 +25,9 @@ impl Playwright {
             build::page()?;
         }
         build::engine_check()?;
-        npm::package()?;
+        if !keep_page || !npm::is_built()? {
+            npm::package()?;
+        }
         step("The server for the browser tests");
         let mut server = vec!["test", "--no-run", "--quiet"];
         server.extend_from_slice(NATIVE);

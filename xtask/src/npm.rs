@@ -18,10 +18,19 @@ const HELPER: &str = "web/src/kernels_worker.js";
 /// Most bytes of the worker's wasm under brotli.
 const WORKER_LIMIT: u64 = 1_200_000;
 
+fn folder() -> Result<PathBuf> {
+    Ok(build::target_folder()?.join("npm").join("tandem-client"))
+}
+
+/// Whether there is a package from before.
+pub fn is_built() -> Result<bool> {
+    Ok(folder()?.join("worker/worker_bg.wasm").is_file())
+}
+
 /// Builds the package and prints its sizes. Returns its folder.
 pub fn package() -> Result<PathBuf> {
     tools::require_node()?;
-    let out = build::target_folder()?.join("npm").join("tandem-client");
+    let out = folder()?;
     let worker = out.join("worker");
     if out.exists() {
         std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
