@@ -161,15 +161,11 @@ fn damaged_model_files_are_refused() {
     let sound = model_file(&weights, &tokens, &merges, 0, TEMPLATE);
     assert!(Engine::from_gguf_cpu(&sound).is_ok());
     for (from, to, expect) in [
-        ("attn_gate", "", ""),
-        ("blk.0.attn_k.", "blk.7.attn_k.", "missing"),
+        ("blk.0.attn_k.", "blk.7.attn_k.", "\"blk.7.attn_k.weight\" belongs to a computation"),
         ("llama.block_count", "llama.block_kount", "block_count"),
         ("\u{5}\0\0\0\0\0\0\0llama\u{c}", "\u{5}\0\0\0\0\0\0\0mamba\u{c}", "mamba"),
         ("{% for m", "{% fur m", "template"),
     ] {
-        if to.is_empty() {
-            continue;
-        }
         let at = sound.windows(from.len()).position(|w| w == from.as_bytes()).expect(from);
         let mut bytes = sound.clone();
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
