@@ -104,7 +104,7 @@ pub struct Args {
 
     /// A model hub's files for pages.
     #[command(flatten)]
-    pub hub: HubArgs,
+    pub hub: Box<HubArgs>,
 
     /// Longest time that answers get to end after Ctrl-C, in seconds.
     #[arg(long, env = "TANDEM_DRAIN", default_value_t = 10, value_name = "SECONDS")]
