@@ -48,6 +48,7 @@ impl<'a> Places<'a> {
     /// Writes `values` to `at ..`. Two pieces of a job must not be given the same places. Places past the end are a
     /// mistake of this crate and are not written.
     #[allow(unsafe_code)]
+    #[inline(always)]
     pub fn write(&self, at: usize, values: &[f32]) {
         debug_assert!(at + values.len() <= self.len, "a result has no place");
         if at + values.len() <= self.len {

@@ -178,6 +178,9 @@ impl Product<'_> {
     }
 
     fn planar(&self, part: &Matrix, planar: &Planar, start: usize, groups: std::ops::Range<usize>) {
+        if self.x.m == 1 {
+            return self.single_column(part, planar, start, groups);
+        }
         let mut group = groups.start;
         while group < groups.end {
             let two = tile::NARROW && planar.four && group + 2 <= groups.end && self.x.m >= TILE;
@@ -203,6 +206,32 @@ impl Product<'_> {
                 }
             }
             group += if two { 2 } else { 1 };
+        }
+    }
+
+    /// One column: a group of rows takes so little time that nothing is looked up for it that could be looked up before.
+    fn single_column(&self, part: &Matrix, planar: &Planar, start: usize, groups: std::ops::Range<usize>) {
+        let columns = self.x.columns::<1>(0);
+        let blocks = part.cols / BLOCK;
+        let places = groups.start * blocks..groups.end * blocks;
+        let of = |lanes: usize| places.start * lanes..places.end * lanes;
+        let (code_bytes, scale_lanes) =
+            (if planar.four { FOUR_BYTES } else { EIGHT_BYTES }, if planar.split { 2 * GROUP } else { GROUP });
+        let codes = planar.codes[of(code_bytes)].chunks_exact(blocks * code_bytes);
+        let scales = planar.scales[of(scale_lanes)].chunks_exact(blocks * scale_lanes);
+        let minima = planar.minima.get(of(GROUP)).unwrap_or_default();
+        for ((group, codes), scales) in groups.clone().zip(codes).zip(scales) {
+            let minima = minima.get((group - groups.start) * blocks * GROUP..).unwrap_or_default();
+            let minima = minima.get(..blocks * GROUP).unwrap_or_default();
+            let weights = tile::Weights { codes, scales, minima, offset: planar.offset };
+            let [sums] = sums(planar, &weights, &columns);
+            let (row, rows) = (group * GROUP, (part.rows - group * GROUP).min(GROUP));
+            if rows == GROUP {
+                // Of constant size: no call.
+                self.out.write(start + row, &sums[..GROUP]);
+            } else {
+                self.out.write(start + row, &sums[..rows]);
+            }
         }
     }
 
