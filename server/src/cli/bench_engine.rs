@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail, ensure};
 use client_core::llm::EngineError;
 use client_core::llm::backend::{Backend, Counters, Draw, Output, Want};
 use client_core::llm::config::{ModelConfig, RopeConfig};
-use client_core::llm::cpu::CpuBackend;
 use client_core::llm::gguf::{GgmlType, Gguf};
 use client_core::llm::sampler::SamplerParams;
 use client_core::llm::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
@@ -283,7 +282,7 @@ struct Loaded<'c> {
 fn load<'c>(args: &Args, weights: &ModelWeights<'_>, clock: &'c dyn Fn() -> f64) -> Result<Loaded<'c>> {
     match args.backend {
         BackendName::Cpu => Ok(Loaded {
-            backend: Box::new(CpuBackend::new(weights)?),
+            backend: client_core::llm::cpu::backend(weights)?,
             device: "CPU".to_owned(),
             kernels: Vec::new(),
             copy: Box::new(|| Ok(copy_on_cpu(clock))),
