@@ -5,6 +5,7 @@ import http from "node:http";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { ask, done, expect, open, origins, startTandem, test } from "./harness.mjs";
+import { writeLargeModel } from "./large_model.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 const compact = path.join(root, "public/models/compact.gguf");
@@ -92,6 +93,19 @@ test("a picked file is read from the disk, and the compact model can come back",
   expect(edge.requests.filter((request) => request.url.endsWith(".gguf"))).toEqual([]);
   await page.getByTestId("own-model").click();
   await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "absent");
+});
+
+test("a large model computes in the best build of the CPU kernels", async ({ page, edge, problems }, testInfo) => {
+  const file = testInfo.outputPath("large.gguf");
+  expect(writeLargeModel(file)).toBeGreaterThan(16_000_000);
+  await open(page, edge.url, "?seed=7&tier=cpu");
+  await page.getByTestId("other-model").click();
+  await page.getByTestId("model-file").setInputFiles(file);
+  await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
+  await page.getByTestId("load-model").click();
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
+  await expect(page.getByTestId("tier")).toContainText("relaxed SIMD");
+  await answersAlone(page);
 });
 
 test("a dropped file is weighed; one that is no model is refused", async ({ page, edge, problems }) => {
