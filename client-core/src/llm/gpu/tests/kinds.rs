@@ -164,8 +164,8 @@ fn parts_are_proved_once() {
     let facts = plain.facts();
     assert_eq!(proof.passed.len() + proof.failed.len(), usize::from(facts.subgroups) + usize::from(facts.shader_f16));
     assert_eq!(gpu.facts().dropped, proof.failed);
-    // The emulated GPU has subgroups, and they work.
-    assert!(!facts.software || !facts.subgroups || gpu.kernels().subgroups, "{proof:?}");
+    // A part is used where its test passed, and only there.
+    assert_eq!(gpu.kernels().subgroups, proof.passed.iter().any(|part| part == "subgroups"), "{proof:?}");
     assert_eq!(plain.kernels(), KernelSet::BASELINE);
     // Taken as it is, though no test can have found this.
     let failed = vec![("subgroups".to_owned(), "a driver's fault".to_owned())];
@@ -175,7 +175,7 @@ fn parts_are_proved_once() {
     assert_eq!(again.facts().dropped, failed);
     let (_, other) = block_on(GpuContext::request_proven(Some(Proof { version: 0, ..known }))).unwrap();
     assert_eq!(other, proof);
-    if facts.subgroups {
+    if gpu.kernels().subgroups {
         let set = KernelSet { subgroups: true, ..KernelSet::BASELINE };
         let weights = synthetic::weights(
             synthetic::config([70, 64, 2, 2, 1, 96]),
