@@ -166,27 +166,44 @@ pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
     }
 }
 
-/// Values of an unquantised row, appended to `out`.
-pub fn plain(format: Format, bytes: &[u8], out: &mut Vec<f32>) {
+/// All values of `bytes`, which are whole blocks, into `out`; what has no place there is left out. Bit for bit ggml's.
+pub fn decode(format: Format, bytes: &[u8], out: &mut [f32]) {
     match format {
-        Format::F32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw))),
-        Format::F16 => out.extend(bytes.as_chunks::<2>().0.iter().map(|raw| f16::from_le_bytes(*raw).to_f32())),
-        Format::Bf16 => out.extend(bytes.as_chunks::<2>().0.iter().map(|raw| bf16::from_le_bytes(*raw).to_f32())),
-        _ => {}
+        Format::F32 => {
+            for (y, raw) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *y = f32::from_le_bytes(*raw);
+            }
+        }
+        Format::F16 => {
+            for (y, raw) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *y = f16::from_le_bytes(*raw).to_f32();
+            }
+        }
+        Format::Bf16 => {
+            for (y, raw) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *y = bf16::from_le_bytes(*raw).to_f32();
+            }
+        }
+        _ => {
+            let (len, size) = format.block();
+            let offset = if format == Format::Q4_0 { 8 } else { 0 };
+            for (block, out) in bytes.chunks_exact(size).zip(out.chunks_exact_mut(len)) {
+                let mut places = out.as_chunks_mut::<BLOCK>().0.iter_mut();
+                runs(format, block, |run| {
+                    let Some(ys) = places.next() else { return };
+                    for (i, (y, code)) in ys.iter_mut().zip(run.codes).enumerate() {
+                        *y = run.scales[i / 16] * f32::from(code - offset) - run.minimum;
+                    }
+                });
+            }
+        }
     }
 }
 
-/// All values of `bytes`, which are whole blocks, appended to `out`.
-pub fn values(format: Format, bytes: &[u8], out: &mut Vec<f32>) {
-    if !format.is_quantised() {
-        return plain(format, bytes, out);
-    }
-    let offset = if format == Format::Q4_0 { 8 } else { 0 };
-    for block in bytes.chunks_exact(format.block().1) {
-        runs(format, block, |run| {
-            for (i, code) in run.codes.iter().enumerate() {
-                out.push(run.scales[i / 16] * f32::from(*code - offset) - run.minimum);
-            }
-        });
-    }
+/// All values of `bytes`, which are whole blocks.
+pub fn values(format: Format, bytes: &[u8]) -> Vec<f32> {
+    let (len, size) = format.block();
+    let mut out = vec![0.0; bytes.len() / size * len];
+    decode(format, bytes, &mut out);
+    out
 }

@@ -72,9 +72,7 @@ impl Matrix {
             return Err(WrongSize);
         }
         let store = if as_singles || format == Format::F32 {
-            let mut values = Vec::with_capacity(rows * cols);
-            blocks::values(format, bytes, &mut values);
-            Store::Single(values)
+            Store::Single(blocks::values(format, bytes))
         } else if format.is_quantised() {
             Store::Planar(Planar::new(format, cols, bytes.chunks_exact(row_bytes)))
         } else {
@@ -238,8 +236,7 @@ mod tests {
             for at in (1..bytes.len()).step_by(2) {
                 bytes[at] &= 0xbf;
             }
-            let mut expect = Vec::new();
-            blocks::values(format, &bytes, &mut expect);
+            let expect = blocks::values(format, &bytes);
             let matrix = Matrix::new(format, rows, cols, &bytes, false).unwrap();
             for (row, expect) in expect.chunks_exact(cols).enumerate() {
                 let mut out = vec![0.0; cols];

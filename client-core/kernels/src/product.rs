@@ -299,8 +299,7 @@ mod tests {
                 if format == F32 {
                     bytes = (0..rows * cols).flat_map(|_| (random() as f32 / 2e7 - 0.4).to_le_bytes()).collect();
                 }
-                let mut values = Vec::new();
-                blocks::values(format, &bytes, &mut values);
+                let values = blocks::values(format, &bytes);
                 let matrix = Matrix::new(format, rows, cols, &bytes, false).unwrap();
                 let mut x = Activations::default();
                 x.prepare(m, cols).fill_with(|| random() as f32 / 8e6 - 1.0);

@@ -87,21 +87,10 @@ impl Engine {
     /// The file is damaged, is of a model that is not supported, or contradicts itself.
     #[cfg(feature = "llm-cpu")]
     pub fn from_gguf_cpu(bytes: &[u8]) -> Result<Self, EngineError> {
-        Self::from_gguf_onto(bytes, super::cpu::backend)
-    }
-
-    /// Loads a GGUF file onto what `make` builds of its weights.
-    ///
-    /// # Errors
-    /// As [`from_gguf_cpu`](Self::from_gguf_cpu), and what `make` returns.
-    pub fn from_gguf_onto<'b>(
-        bytes: &'b [u8],
-        make: impl FnOnce(&ModelWeights<'b>) -> Result<Box<dyn Backend>, EngineError>,
-    ) -> Result<Self, EngineError> {
         let gguf = Gguf::parse(bytes)?;
         let words = Words::from_gguf(&gguf)?;
         let weights = ModelWeights::from_gguf(&gguf)?;
-        let backend = make(&weights)?;
+        let backend = super::cpu::backend(&weights)?;
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
     }
 
