@@ -65,7 +65,7 @@ impl Shape {
     #[cfg(feature = "llm")]
     pub fn from_gguf(gguf: &crate::llm::gguf::Gguf<'_>) -> Result<Self, crate::llm::EngineError> {
         use std::collections::BTreeMap;
-        let config = crate::llm::config::Blueprint::from_gguf(gguf)?.config;
+        let config = crate::llm::config::Blueprint::from_gguf_header(gguf, None)?.config;
         let mut by_type: BTreeMap<&'static str, u64> = BTreeMap::new();
         let mut shape = Self {
             name: config.name.clone(),

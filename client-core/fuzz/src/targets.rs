@@ -63,7 +63,7 @@ pub fn safetensors(data: &[u8]) -> bool {
     let (parsed, peak) = peak_of(|| TensorFile::parse(data));
     assert!(peak <= 2 * data.len() + SLACK, "the reader held {peak} bytes for {} of input", data.len());
     let Ok(file) = parsed else { return false };
-    let covered: usize = file.names().map(|name| file.tensor(name).expect("listed").bytes.len()).sum();
+    let covered: usize = file.names().map(|name| file.tensor(name).expect("listed").len).sum();
     let header = u64::from_le_bytes(data[..8].try_into().expect("eight bytes")) as usize;
     assert_eq!(8 + header + covered, data.len());
     let checkpoint = Checkpoint {

@@ -3,11 +3,18 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
 
 use super::config::{Blueprint, ModelConfig};
 use super::error::EngineError;
-use super::gguf::{Gguf, TensorInfo};
+use super::files::{Files, ReadAt};
+use super::gguf::{GgmlType, Gguf, TensorInfo};
+use super::parts::{BlockPart, BlockVectors, MatrixForm, Part, Weights};
 use super::quant;
+use super::safetensors::TensorFile;
 use super::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
 
 /// What the parts are called. Those of a block follow `block` and its number; weights end in `.weight`, biases in `.bias`.
@@ -64,22 +71,28 @@ pub(super) const HF_NAMES: Names = Names {
 };
 
 /// A file's tensors.
+#[async_trait(?Send)]
 pub trait Source<'a> {
     /// All names.
     fn names(&self) -> Vec<&str>;
 
-    /// The matrix `name` of `rows` outputs and `cols` inputs, its rows rearranged by `order` where one is given.
+    /// How the matrix `name` of `rows` outputs and `cols` inputs is handed out.
     ///
     /// # Errors
     /// It is missing, or has another shape.
-    fn matrix(&self, name: &str, rows: usize, cols: usize, order: Option<&RowOrder>)
-    -> Result<Matrix<'a>, EngineError>;
+    fn dtype(&self, name: &str, rows: usize, cols: usize) -> Result<GgmlType, EngineError>;
+
+    /// These rows of the matrix `name`, whose `shape` is outputs and inputs.
+    ///
+    /// # Errors
+    /// It is missing, has another shape, or cannot be read.
+    async fn rows(&self, name: &str, shape: [usize; 2], rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError>;
 
     /// The vector `name` in single precision.
     ///
     /// # Errors
-    /// It is missing, or has another length.
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError>;
+    /// It is missing, has another length, or cannot be read.
+    async fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError>;
 }
 
 /// Brings the elements of heads from the half-split order, where RoPE rotates i with i + dim/2, to neighbours.
@@ -109,14 +122,21 @@ impl RowOrder {
     }
 }
 
-/// A model's tensors, taken one block at a time: so a caller that hands each block on (to a GPU, say) never holds the whole
-/// model. [`ModelWeights`] is all of them together.
+/// A model's tensors, read when they are asked for. [`ModelWeights`] is all of them together.
 #[derive(Debug)]
 pub struct WeightStream<S> {
     plan: Blueprint,
     names: &'static Names,
     source: S,
     present: BTreeSet<String>,
+    order: Option<RowOrder>,
+}
+
+/// What a matrix is called and how it has to be.
+struct Wanted {
+    name: String,
+    rows: usize,
+    cols: usize,
     order: Option<RowOrder>,
 }
 
@@ -166,98 +186,202 @@ impl<'a, S: Source<'a>> WeightStream<S> {
         &self.plan.config
     }
 
-    /// Token embedding, `[vocab, dim]`.
-    ///
-    /// # Errors
-    /// It is missing, has another shape, or cannot be read; so with all that follow.
-    pub fn embedding(&self) -> Result<Matrix<'a>, EngineError> {
-        let config = &self.plan.config;
-        self.source.matrix(&format!("{}.weight", self.names.embedding), config.vocab, config.dim, None)
+    /// Makes the context no longer than `tokens`.
+    pub fn limit_context(&mut self, tokens: usize) {
+        let context = &mut self.plan.config.context;
+        *context = (*context).min(tokens.max(1));
     }
 
-    /// RMSNorm after the last block, `[dim]`.
-    ///
-    /// # Errors
-    /// As [`embedding`](Self::embedding).
-    pub fn output_norm(&self) -> Result<Vec<f32>, EngineError> {
-        self.source.vector(&format!("{}.weight", self.names.output_norm), self.plan.config.dim)
+    /// `None` for the head of a model whose head is its embedding.
+    fn wanted(&self, part: Part) -> Result<Option<Wanted>, EngineError> {
+        let (config, names) = (&self.plan.config, self.names);
+        let (dim, q_dim, kv_dim) = (config.dim, config.q_dim(), config.kv_dim());
+        let whole = |name: &str| Wanted { name: format!("{name}.weight"), rows: config.vocab, cols: dim, order: None };
+        Ok(Some(match part {
+            Part::Embedding => whole(names.embedding),
+            Part::Output => {
+                let wanted = whole(names.output);
+                // Some files repeat a tied head; some configs do not say whether it is tied, and then the list of tensors
+                // does.
+                match self.plan.tied {
+                    Some(true) => return Ok(None),
+                    None if !self.present.contains(&wanted.name) => return Ok(None),
+                    _ => wanted,
+                }
+            }
+            Part::Block(layer, _) if layer >= config.layers => return Err(no_block(layer)),
+            Part::Block(layer, part) => {
+                let [q, k, v] = names.qkv;
+                let (name, rows, cols, order) = match part {
+                    BlockPart::Q => (q, q_dim, dim, self.order),
+                    BlockPart::K => (k, kv_dim, dim, self.order),
+                    BlockPart::V => (v, kv_dim, dim, None),
+                    BlockPart::O => (names.o, dim, q_dim, None),
+                    BlockPart::Gate => (names.gate, config.ffn, dim, None),
+                    BlockPart::Up => (names.up, config.ffn, dim, None),
+                    BlockPart::Down => (names.down, dim, config.ffn, None),
+                };
+                Wanted { name: self.name(layer, name), rows, cols, order }
+            }
+        }))
     }
 
-    /// Output head, `[vocab, dim]`; `None` when it is the embedding.
-    ///
-    /// # Errors
-    /// As [`embedding`](Self::embedding).
-    pub fn output(&self) -> Result<Option<Matrix<'a>>, EngineError> {
-        let (config, name) = (&self.plan.config, format!("{}.weight", self.names.output));
-        // Some files repeat a tied head; some configs do not say whether it is tied, and then the list of tensors does.
-        match self.plan.tied {
-            Some(true) => Ok(None),
-            None if !self.present.contains(&name) => Ok(None),
-            _ => self.source.matrix(&name, config.vocab, config.dim, None).map(Some),
+    fn form_of(&self, wanted: &Wanted) -> Result<MatrixForm, EngineError> {
+        let &Wanted { ref name, rows, cols, order } = wanted;
+        let dtype = self.source.dtype(name, rows, cols)?;
+        match dtype.row_bytes(cols).is_some() && rows > 0 {
+            true => Ok(MatrixForm { dtype, rows, cols, unit: order.map_or(1, |order| order.head_dim) }),
+            false => Err(EngineError::Inconsistent(format!("the rows of {name:?} are not whole blocks"))),
         }
     }
 
-    /// The tensors of block `layer`, counted from 0.
-    ///
-    /// # Errors
-    /// As [`embedding`](Self::embedding); also when there is no such block.
-    pub fn layer(&self, layer: usize) -> Result<LayerWeights<'a>, EngineError> {
-        let (config, names) = (&self.plan.config, self.names);
-        let (dim, q_dim, kv_dim) = (config.dim, config.q_dim(), config.kv_dim());
-        let matrix = |part: &str, rows, cols, order: Option<&RowOrder>| {
-            self.source.matrix(&self.name(layer, part), rows, cols, order)
-        };
-        let vector = |part: &str| self.source.vector(&self.name(layer, part), dim);
-        let [q, k, v] = names.qkv;
-        Ok(LayerWeights {
-            attn_norm: vector(names.attn_norm)?,
-            q: matrix(q, q_dim, dim, self.order.as_ref())?,
-            k: matrix(k, kv_dim, dim, self.order.as_ref())?,
-            v: matrix(v, kv_dim, dim, None)?,
-            o: matrix(names.o, dim, q_dim, None)?,
-            ffn_norm: vector(names.ffn_norm)?,
-            gate: matrix(names.gate, config.ffn, dim, None)?,
-            up: matrix(names.up, config.ffn, dim, None)?,
-            down: matrix(names.down, dim, config.ffn, None)?,
-            traits: self.traits(layer)?,
+    async fn rows_of(&self, wanted: &Wanted, rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError> {
+        let form = self.form_of(wanted)?;
+        let bytes = self.source.rows(&wanted.name, [wanted.rows, wanted.cols], rows.clone()).await?;
+        if form.row_bytes().checked_mul(rows.len()) != Some(bytes.len()) {
+            return Err(EngineError::Inconsistent(format!("{:?} came back with another length", wanted.name)));
+        }
+        // A row is whole blocks, so rows of stored bytes can be moved as they are.
+        Ok(match wanted.order {
+            Some(order) => Cow::Owned(order.neighbours(&bytes, form.row_bytes())),
+            None => bytes,
         })
     }
 
-    fn traits(&self, layer: usize) -> Result<LayerTraits, EngineError> {
-        let (config, names) = (&self.plan.config, self.names);
-        let arranged = |name: &str, len| -> Result<Vec<f32>, EngineError> {
-            let values = self.source.vector(name, len)?;
-            Ok(self.order.map_or_else(|| values.clone(), |order| order.neighbours(&values, 1)))
-        };
-        let [q, k, v] = names.qkv.map(|part| self.bias_name(layer, part));
-        let mut qkv_bias = None;
-        if self.plan.qkv_bias || [&q, &k, &v].into_iter().any(|name| self.present.contains(name)) {
-            let mut bias = arranged(&q, config.q_dim())?;
-            bias.extend(arranged(&k, config.kv_dim())?);
-            bias.extend(self.source.vector(&v, config.kv_dim())?);
-            qkv_bias = Some(bias);
-        }
-        let norm = |part: &str| match self.plan.qk_norm {
-            true => arranged(&self.name(layer, part), config.head_dim).map(Some),
-            false => Ok(None),
-        };
+    async fn matrix(&self, part: Part) -> Result<Option<Matrix<'a>>, EngineError> {
+        let Some(wanted) = self.wanted(part)? else { return Ok(None) };
+        let MatrixForm { dtype, rows, cols, .. } = self.form_of(&wanted)?;
+        let bytes = self.rows_of(&wanted, 0..rows).await?;
+        Ok(Some(Matrix { dtype, rows, cols, bytes }))
+    }
+
+    async fn last_norm(&self) -> Result<Vec<f32>, EngineError> {
+        self.source.vector(&format!("{}.weight", self.names.output_norm), self.plan.config.dim).await
+    }
+
+    async fn block_vectors(&self, layer: usize) -> Result<BlockVectors, EngineError> {
+        let (dim, names) = (self.plan.config.dim, self.names);
+        let place = self.plan.layers.get(layer).copied().ok_or_else(|| no_block(layer))?;
+        let attn_norm = self.source.vector(&self.name(layer, names.attn_norm), dim).await?;
+        let ffn_norm = self.source.vector(&self.name(layer, names.ffn_norm), dim).await?;
         let [q_norm, k_norm] = names.head_norms;
-        let place = self.plan.layers.get(layer).copied();
-        let place = place.ok_or_else(|| EngineError::Inconsistent(format!("there is no block {layer}")))?;
-        let (q_norm, k_norm) = (norm(q_norm)?, norm(k_norm)?);
-        Ok(LayerTraits { qkv_bias, q_norm, k_norm, rope: place.rope, window: place.window })
+        let traits = LayerTraits {
+            qkv_bias: self.bias(layer).await?,
+            q_norm: self.head_norm(layer, q_norm).await?,
+            k_norm: self.head_norm(layer, k_norm).await?,
+            rope: place.rope,
+            window: place.window,
+        };
+        Ok(BlockVectors { attn_norm, ffn_norm, traits })
+    }
+
+    fn has_bias(&self, layer: usize) -> bool {
+        self.plan.qkv_bias || self.names.qkv.iter().any(|part| self.present.contains(&self.bias_name(layer, part)))
+    }
+
+    async fn bias(&self, layer: usize) -> Result<Option<Vec<f32>>, EngineError> {
+        if !self.has_bias(layer) {
+            return Ok(None);
+        }
+        let config = &self.plan.config;
+        let [q, k, v] = self.names.qkv.map(|part| self.bias_name(layer, part));
+        let mut bias = self.arranged(&q, config.q_dim()).await?;
+        bias.extend(self.arranged(&k, config.kv_dim()).await?);
+        bias.extend(self.source.vector(&v, config.kv_dim()).await?);
+        Ok(Some(bias))
+    }
+
+    async fn head_norm(&self, layer: usize, part: &str) -> Result<Option<Vec<f32>>, EngineError> {
+        match self.plan.qk_norm {
+            true => self.arranged(&self.name(layer, part), self.plan.config.head_dim).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// A vector whose elements belong to rows of queries or keys.
+    async fn arranged(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
+        let values = self.source.vector(name, len).await?;
+        Ok(self.order.map_or_else(|| values.clone(), |order| order.neighbours(&values, 1)))
+    }
+
+    async fn layer(&self, layer: usize) -> Result<LayerWeights<'a>, EngineError> {
+        let matrix = async |part| {
+            let matrix = self.matrix(Part::Block(layer, part)).await?;
+            matrix.ok_or_else(|| no_block(layer))
+        };
+        let BlockVectors { attn_norm, ffn_norm, traits } = self.block_vectors(layer).await?;
+        Ok(LayerWeights {
+            attn_norm,
+            q: matrix(BlockPart::Q).await?,
+            k: matrix(BlockPart::K).await?,
+            v: matrix(BlockPart::V).await?,
+            o: matrix(BlockPart::O).await?,
+            ffn_norm,
+            gate: matrix(BlockPart::Gate).await?,
+            up: matrix(BlockPart::Up).await?,
+            down: matrix(BlockPart::Down).await?,
+            traits,
+        })
     }
 
     /// Everything.
     ///
     /// # Errors
-    /// As [`embedding`](Self::embedding).
-    pub fn collect(self) -> Result<ModelWeights<'a>, EngineError> {
+    /// A tensor is missing, has another shape, or cannot be read.
+    pub async fn collect(&self) -> Result<ModelWeights<'a>, EngineError> {
+        let mut layers = Vec::new();
         // One block after the other: a file that says it has many fails at the first that is missing.
-        let layers = (0..self.plan.config.layers).map(|layer| self.layer(layer)).collect::<Result<Vec<_>, _>>()?;
-        let (embedding, output_norm, output) = (self.embedding()?, self.output_norm()?, self.output()?);
-        Ok(ModelWeights { embedding, output_norm, layers, output, config: self.plan.config })
+        for layer in 0..self.plan.config.layers {
+            layers.push(self.layer(layer).await?);
+        }
+        let embedding = self.matrix(Part::Embedding).await?;
+        let embedding = embedding.ok_or_else(|| EngineError::Inconsistent("there is no embedding".into()))?;
+        let (output_norm, output) = (self.last_norm().await?, self.matrix(Part::Output).await?);
+        Ok(ModelWeights { embedding, output_norm, layers, output, config: self.plan.config.clone() })
     }
+}
+
+fn no_block(layer: usize) -> EngineError {
+    EngineError::Inconsistent(format!("there is no block {layer}"))
+}
+
+#[async_trait(?Send)]
+impl<R: ReadAt> Weights for WeightStream<Files<R>> {
+    fn config(&self) -> &ModelConfig {
+        &self.plan.config
+    }
+
+    fn form(&self, part: Part) -> Result<Option<MatrixForm>, EngineError> {
+        self.wanted(part)?.map(|wanted| self.form_of(&wanted)).transpose()
+    }
+
+    async fn rows(&self, part: Part, rows: Range<usize>) -> Result<Cow<'_, [u8]>, EngineError> {
+        let wanted = self.wanted(part)?.filter(|wanted| rows.end <= wanted.rows && !rows.is_empty());
+        let wanted = wanted.ok_or_else(|| EngineError::Inconsistent("a matrix has no such rows".into()))?;
+        self.rows_of(&wanted, rows).await
+    }
+
+    async fn output_norm(&self) -> Result<Vec<f32>, EngineError> {
+        self.last_norm().await
+    }
+
+    async fn vectors(&self, layer: usize) -> Result<BlockVectors, EngineError> {
+        self.block_vectors(layer).await
+    }
+
+    fn extras(&self) -> u64 {
+        let config = &self.plan.config;
+        let bias = (config.q_dim() + 2 * config.kv_dim()) as u64;
+        let biases = (0..config.layers).filter(|layer| self.has_bias(*layer)).count() as u64;
+        let norms = if self.plan.qk_norm { 2 * (config.layers * config.head_dim) as u64 } else { 0 };
+        bias * biases + norms
+    }
+}
+
+/// The result of a future that waits for nothing, since all of its data is in memory.
+pub(super) fn at_once<T>(work: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+    let waits = || Err(EngineError::Inconsistent("data in memory was waited for".into()));
+    work.now_or_never().unwrap_or_else(waits)
 }
 
 impl<'a> ModelWeights<'a> {
@@ -267,113 +391,72 @@ impl<'a> ModelWeights<'a> {
     /// # Errors
     /// What [`Blueprint::from_gguf`] reports, a missing tensor, one of another shape, or one that would not be used.
     pub fn from_gguf(gguf: &Gguf<'a>) -> Result<Self, EngineError> {
-        WeightStream::new(Blueprint::from_gguf(gguf)?, &GGUF_NAMES, gguf)?.collect()
+        at_once(WeightStream::new(Blueprint::from_gguf(gguf)?, &GGUF_NAMES, gguf)?.collect())
     }
 }
 
-/// Reads tensors' bytes from wherever the file is: a part of a blob, a storage handle.
-pub trait TensorData {
-    /// The bytes of one tensor of the file.
+impl<R: ReadAt> WeightStream<Files<R>> {
+    /// The tensors of the GGUF file whose header is `gguf` ([`Gguf::parse_header`]); `read` reads the file.
     ///
     /// # Errors
-    /// They cannot be read.
-    fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>, EngineError>;
-}
-
-impl TensorData for Gguf<'_> {
-    fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>, EngineError> {
-        self.data(info).map(<[u8]>::to_vec).ok_or_else(|| EngineError::Inconsistent("a tensor is not in memory".into()))
+    /// As [`ModelWeights::from_gguf`], but for what is found when a tensor is read.
+    pub async fn from_gguf(gguf: &Gguf<'_>, read: R) -> Result<Self, EngineError> {
+        let divisors = match Blueprint::divisors(gguf) {
+            Some(info) => Some(read.read(0, info.start, info.len).await?),
+            None => None,
+        };
+        let plan = Blueprint::from_gguf_header(gguf, divisors.as_deref())?;
+        Self::new(plan, &GGUF_NAMES, Files::of_gguf(gguf, read))
     }
-}
 
-impl<F: Fn(u64, usize) -> Result<Vec<u8>, EngineError>> TensorData for F {
-    fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>, EngineError> {
-        let bytes = self(info.start, info.len)?;
-        match bytes.len() == info.len {
-            true => Ok(bytes),
-            false => Err(EngineError::Inconsistent("a part of the model file came back with another length".into())),
-        }
-    }
-}
-
-/// A GGUF file of which the header is in memory and the tensors' data elsewhere.
-#[derive(Debug)]
-pub struct GgufParts<'g, 'a, D> {
-    gguf: &'g Gguf<'a>,
-    data: D,
-}
-
-impl<'g, 'a, D: TensorData> WeightStream<GgufParts<'g, 'a, D>> {
-    /// The tensors of the file whose header is `gguf` ([`Gguf::parse_header`]), read through `data` when they are asked
-    /// for: a function of first byte and length, or another [`TensorData`].
+    /// The tensors of the checkpoint whose `config.json` is `config` and whose files have these headers; `read` reads
+    /// them, in the same order.
     ///
     /// # Errors
-    /// As [`ModelWeights::from_gguf`].
-    pub fn from_gguf_header(gguf: &'g Gguf<'a>, data: D) -> Result<Self, EngineError> {
-        Self::new(Blueprint::from_gguf_header(gguf, &data)?, &GGUF_NAMES, GgufParts { gguf, data })
+    /// What [`Blueprint::from_hf_json`] reports, a tensor in two files, or one that would not be used.
+    pub fn from_safetensors(
+        config: &[u8],
+        headers: &[TensorFile<'_>],
+        read: R,
+        store_as: GgmlType,
+    ) -> Result<Self, EngineError> {
+        let files = Files::of_safetensors(headers, read, store_as)?;
+        Self::new(Blueprint::from_hf_json(config)?, &HF_NAMES, files)
     }
 }
 
 /// The whole file is in memory: matrices borrow from it.
+#[async_trait(?Send)]
 impl<'a> Source<'a> for &Gguf<'a> {
     fn names(&self) -> Vec<&str> {
         self.tensors().keys().copied().collect()
     }
 
-    fn matrix(
-        &self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-        order: Option<&RowOrder>,
-    ) -> Result<Matrix<'a>, EngineError> {
-        let info = listed(self, name, &[cols, rows])?;
-        let bytes = self.data(info).ok_or_else(|| EngineError::Inconsistent(format!("{name:?} is not in memory")))?;
-        // A row is whole blocks, so rows of stored bytes can be moved as they are.
-        let bytes = match order {
-            Some(order) => Cow::Owned(order.neighbours(bytes, bytes.len() / rows)),
-            None => Cow::Borrowed(bytes),
-        };
-        Ok(Matrix { dtype: info.dtype, rows, cols, bytes })
+    fn dtype(&self, name: &str, rows: usize, cols: usize) -> Result<GgmlType, EngineError> {
+        Ok(listed(self, name, &[cols, rows])?.dtype)
     }
 
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        stored_vector(self, *self, name, len)
-    }
-}
-
-impl<D: TensorData> Source<'static> for GgufParts<'_, '_, D> {
-    fn names(&self) -> Vec<&str> {
-        self.gguf.tensors().keys().copied().collect()
+    async fn rows(&self, name: &str, shape: [usize; 2], rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError> {
+        let [all, cols] = shape;
+        let bytes = in_memory(self, name, &[cols, all])?;
+        let row_bytes = bytes.len() / all.max(1);
+        let part = bytes.get(rows.start.saturating_mul(row_bytes)..rows.end.saturating_mul(row_bytes));
+        part.map(Cow::Borrowed).ok_or_else(|| EngineError::Inconsistent(format!("{name:?} has no such rows")))
     }
 
-    fn matrix(
-        &self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-        order: Option<&RowOrder>,
-    ) -> Result<Matrix<'static>, EngineError> {
-        let info = listed(self.gguf, name, &[cols, rows])?;
-        let mut bytes = self.data.bytes(info)?;
-        if let Some(order) = order {
-            bytes = order.neighbours(&bytes, bytes.len() / rows);
+    async fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
+        let (info, bytes) = (listed(self, name, &[len])?, in_memory(self, name, &[len])?);
+        let mut out = vec![0.0; len];
+        match quant::dequantize(info.dtype, bytes, &mut out) {
+            true => Ok(out),
+            false => Err(wrong_shape(name, &info.dims, &[len])),
         }
-        Ok(Matrix { dtype: info.dtype, rows, cols, bytes: Cow::Owned(bytes) })
-    }
-
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        stored_vector(self.gguf, &self.data, name, len)
     }
 }
 
-fn stored_vector(gguf: &Gguf<'_>, data: &impl TensorData, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-    let info = listed(gguf, name, &[len])?;
-    let mut out = vec![0.0; len];
-    match quant::dequantize(info.dtype, &data.bytes(info)?, &mut out) {
-        true => Ok(out),
-        false => Err(wrong_shape(name, &info.dims, &[len])),
-    }
+fn in_memory<'a>(gguf: &Gguf<'a>, name: &str, dims: &[usize]) -> Result<&'a [u8], EngineError> {
+    let bytes = gguf.data(listed(gguf, name, dims)?);
+    bytes.ok_or_else(|| EngineError::Inconsistent(format!("{name:?} is not in memory")))
 }
 
 fn listed<'f>(gguf: &'f Gguf<'_>, name: &str, dims: &[usize]) -> Result<&'f TensorInfo, EngineError> {

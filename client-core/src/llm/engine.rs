@@ -8,6 +8,7 @@ use super::backend::{Backend, Counters, Output, Want};
 use super::error::EngineError;
 use super::generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, StopFilter, TokenEvent};
 use super::gguf::{Gguf, Value};
+use super::parts::Weights;
 use super::sampler::{self, Sampler, SamplerParams};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
@@ -61,14 +62,21 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// What a GGUF file holds besides tensors that the engine needs.
-struct Words {
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+/// What a model's files hold besides tensors.
+#[derive(Debug)]
+pub struct Words {
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// Conversations to text.
+    pub template: ChatTemplate,
 }
 
 impl Words {
-    fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, EngineError> {
+    /// From the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// The tokenizer or the template cannot be built.
+    pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, EngineError> {
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let source = gguf.get("tokenizer.chat_template").and_then(Value::as_str);
         let template = ChatTemplate::new(
@@ -127,14 +135,14 @@ impl Engine {
     /// Joins parts that were made elsewhere: the seam for other backends and other file formats.
     ///
     /// # Errors
-    /// The tokenizer has more tokens than the model.
+    /// The tokenizer has more tokens than the model; a tensor is missing or has another shape.
     pub fn from_parts(
         tokenizer: Tokenizer,
         template: ChatTemplate,
-        weights: &ModelWeights<'_>,
+        weights: &dyn Weights,
         backend: Box<dyn Backend>,
     ) -> Result<Self, EngineError> {
-        let config = &weights.config;
+        let (config, totals) = (weights.config(), weights.totals()?);
         if tokenizer.vocab_size() > config.vocab {
             return Err(EngineError::Inconsistent(format!(
                 "the tokenizer has {} tokens, the model only {}",
@@ -144,9 +152,9 @@ impl Engine {
         }
         let info = ModelInfo {
             name: config.name.clone(),
-            parameters: weights.parameters(),
-            weight_bytes: weights.bytes(),
-            quantisation: weights.quantisation(),
+            parameters: totals.parameters,
+            weight_bytes: totals.bytes,
+            quantisation: totals.quantisation,
             vocab: config.vocab,
             dim: config.dim,
             layers: config.layers,
@@ -189,6 +197,11 @@ impl Engine {
     /// Replaces what is awaited between tokens; `None` for nothing. In a tab the default lets one message in.
     pub fn set_yield(&mut self, yield_now: Option<YieldNow>) {
         self.yield_now = yield_now;
+    }
+
+    /// States the time that chat templates see: seconds since 1970, shown as UTC. Without it they see a fixed day.
+    pub fn set_now(&mut self, unix_s: i64) {
+        self.template.set_now(unix_s);
     }
 
     /// Forgets the conversation; the memory of the KV cache is kept.

@@ -1,16 +1,21 @@
 //! Tiny checkpoints of every family against what `transformers` computed with them; see tests/golden/make_families.py.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use pollster::block_on;
 use serde::Deserialize;
 
 use super::assemble::WeightStream;
 use super::backend::{Backend, Output, Want};
 use super::cpu::{CpuBackend, Form};
+use super::error::EngineError;
+use super::files::ReadAt;
 use super::gguf::{GgmlType, Gguf};
+use super::parts::{BlockPart, Part, Weights};
 use super::reference::{Deviation, Reference};
-use super::safetensors::{Checkpoint, shard_names};
+use super::safetensors::{Checkpoint, TensorFile, header_bytes, shard_names};
 use super::weights::ModelWeights;
 
 /// How far logits may be from those of `transformers`.
@@ -51,14 +56,17 @@ fn golden(folder: &Path) -> Golden {
     golden
 }
 
-/// The checkpoint in `folder`, its shards in the order of the index where it has one.
-fn checkpoint(folder: &Path, store_as: GgmlType) -> ModelWeights<'static> {
+fn shards(folder: &Path) -> Vec<String> {
     let index = folder.join("model.safetensors.index.json");
-    let names = match index.exists() {
+    match index.exists() {
         true => shard_names(&read(&index)).unwrap(),
         false => vec!["model.safetensors".to_owned()],
-    };
-    let shards: Vec<Vec<u8>> = names.iter().map(|name| read(&folder.join(name))).collect();
+    }
+}
+
+/// The checkpoint in `folder`, its shards in the order of the index where it has one.
+fn checkpoint(folder: &Path, store_as: GgmlType) -> ModelWeights<'static> {
+    let shards: Vec<Vec<u8>> = shards(folder).iter().map(|name| read(&folder.join(name))).collect();
     let files = Checkpoint {
         config: &read(&folder.join("config.json")),
         tokenizer: b"",
@@ -128,10 +136,55 @@ fn gguf_files_compute_what_transformers_computes() {
     assert_eq!(architectures.into_iter().collect::<Vec<_>>(), ["llama", "qwen2", "qwen3", "smollm3"]);
 }
 
-/// With only the header in memory and every tensor read when it is asked for, the same model comes out; a part that comes
-/// back short is noticed.
+/// Reads files in memory, and keeps the largest piece in mind.
+struct Counting<'a> {
+    files: Vec<&'a [u8]>,
+    largest: Cell<usize>,
+    /// Bytes that are missing of every piece.
+    short: usize,
+}
+
+impl<'a> Counting<'a> {
+    fn new(files: &[&'a [u8]]) -> Self {
+        Self { files: files.to_vec(), largest: Cell::new(0), short: 0 }
+    }
+}
+
+#[async_trait(?Send)]
+impl ReadAt for Counting<'_> {
+    async fn read(&self, file: usize, start: u64, len: usize) -> Result<Vec<u8>, EngineError> {
+        self.largest.set(self.largest.get().max(len));
+        self.files[..].read(file, start, len - self.short).await
+    }
+}
+
+/// All bytes of a matrix, read in pieces of at least one unit.
+fn in_pieces(weights: &dyn Weights, part: Part) -> Vec<u8> {
+    let form = weights.required(part).unwrap();
+    form.pieces(form.row_bytes(), 1).flat_map(|rows| block_on(weights.rows(part, rows)).unwrap().into_owned()).collect()
+}
+
+fn same_weights(name: &str, parts: &dyn Weights, whole: &ModelWeights<'_>) {
+    assert_eq!(*parts.config(), whole.config, "{name}");
+    assert_eq!(parts.totals().unwrap(), whole.totals().unwrap(), "{name}");
+    assert_eq!(parts.totals().unwrap().parameters, whole.parameters(), "{name}");
+    assert!(block_on(parts.vectors(whole.layers.len())).is_err());
+    for (number, layer) in whole.layers.iter().enumerate() {
+        for part in BlockPart::ALL {
+            let found = in_pieces(parts, Part::Block(number, part));
+            assert!(found == *layer.matrix(part).bytes, "{name}: {part:?} of {number}");
+        }
+        let vectors = block_on(parts.vectors(number)).unwrap();
+        assert_eq!((&vectors.traits, &vectors.ffn_norm), (&layer.traits, &layer.ffn_norm), "{name}");
+    }
+    assert!(in_pieces(parts, Part::Embedding) == *whole.embedding.bytes, "{name}");
+    assert_eq!(parts.form(Part::Output).unwrap().is_some(), whole.output.is_some(), "{name}");
+}
+
+/// With only the header in memory and every piece of a tensor read when it is asked for, the same model comes out; a piece
+/// that comes back short is noticed.
 #[test]
-fn gguf_files_are_read_part_by_part() {
+fn gguf_files_are_read_piece_by_piece() {
     for (name, folder) in folders() {
         let path = folder.join("model.gguf");
         if !path.exists() {
@@ -146,19 +199,34 @@ fn gguf_files_are_read_part_by_part() {
             }
             beginning = (2 * beginning).min(bytes.len());
         };
-        let part = |start: u64, len: usize| Ok(bytes[start as usize..start as usize + len].to_vec());
-        let parts = WeightStream::from_gguf_header(&gguf, part).unwrap();
+        let mut reader = Counting::new(&[&bytes]);
+        let parts = block_on(WeightStream::from_gguf(&gguf, &reader)).unwrap();
         let whole = ModelWeights::from_gguf(&Gguf::parse(&bytes).unwrap()).unwrap();
-        assert_eq!(*parts.config(), whole.config, "{name}");
-        assert!(parts.layer(whole.layers.len()).is_err());
-        let parts = parts.collect().unwrap();
-        assert_eq!(parts.embedding.bytes, whole.embedding.bytes, "{name}");
-        for (a, b) in parts.layers.iter().zip(&whole.layers) {
-            assert_eq!((&a.q.bytes, &a.down.bytes, &a.traits), (&b.q.bytes, &b.down.bytes, &b.traits), "{name}");
-        }
-        let short = |start: u64, len: usize| Ok(bytes[start as usize..start as usize + len - 1].to_vec());
-        let error = WeightStream::from_gguf_header(&gguf, short).and_then(WeightStream::collect).unwrap_err();
-        assert!(error.to_string().contains("another length"), "{name}: {error}");
+        same_weights(&name, &parts, &whole);
+        assert!(reader.largest.get() < whole.embedding.bytes.len(), "{name}: no matrix was read whole");
+        let collected = block_on(parts.collect()).unwrap();
+        assert_eq!(collected.layers[0].q.bytes, whole.layers[0].q.bytes, "{name}");
+        reader.short = 1;
+        let error = block_on(async { WeightStream::from_gguf(&gguf, &reader).await?.collect().await }).unwrap_err();
+        assert!(error.to_string().contains("length") || error.to_string().contains("rope_freqs"), "{name}: {error}");
+    }
+}
+
+/// The same with checkpoints that are quantised while they are read.
+#[test]
+fn checkpoints_are_read_piece_by_piece() {
+    for (name, folder) in folders() {
+        let (names, store_as) = (shards(&folder), GgmlType::Q8_0);
+        let files: Vec<Vec<u8>> = names.iter().map(|name| read(&folder.join(name))).collect();
+        let headers: Vec<TensorFile<'_>> = files
+            .iter()
+            .map(|file| TensorFile::parse_header(&file[..header_bytes(file).unwrap()], file.len() as u64).unwrap())
+            .collect();
+        let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+        let reader = Counting::new(&files);
+        let config = read(&folder.join("config.json"));
+        let parts = WeightStream::from_safetensors(&config, &headers, &reader, store_as).unwrap();
+        same_weights(&name, &parts, &checkpoint(&folder, store_as));
     }
 }
 

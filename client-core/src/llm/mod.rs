@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [`gguf`], [`safetensors`] | the file formats, read so that hostile files end in an error |
 //! | [`config`], [`weights`] | a model's sizes and its tensors, checked against each other |
-//! | [`assemble`] | from a file's metadata and tensors to those, whatever its family and format, also block by block |
+//! | [`assemble`] | from a file's metadata and tensors to those, whatever its family and format |
+//! | [`parts`], [`files`] | tensors in pieces, from files that are larger than this memory |
 //! | [`quant`] | ggml's block formats, bit for bit |
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
@@ -38,12 +39,14 @@ pub mod error;
 #[cfg(test)]
 #[cfg(feature = "llm-cpu")]
 mod family_tests;
+pub mod files;
 pub mod generate;
 pub mod gguf;
 // On wasm32 a GPU handle stays on its thread; natively the same `Arc` is shared between threads.
 #[cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
 #[cfg(feature = "llm-gpu")]
 pub mod gpu;
+pub mod parts;
 pub mod quant;
 pub mod reference;
 pub mod safetensors;

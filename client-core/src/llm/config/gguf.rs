@@ -2,9 +2,8 @@
 
 use super::rope::yarn_magnitude;
 use super::{Blueprint, LayerPlan, MAX_LAYERS, MAX_SIZE, ModelConfig, RopeConfig, RopeScaling, checked_size, positive};
-use crate::llm::assemble::TensorData;
 use crate::llm::error::EngineError;
-use crate::llm::gguf::{Gguf, Value};
+use crate::llm::gguf::{Gguf, TensorInfo, Value};
 use crate::llm::quant;
 
 /// SmolLM3: every block whose number (from 1) is a multiple of this has no positions. GGUF has no key for it.
@@ -22,6 +21,9 @@ const FOREIGN: [&str; 9] = [
     "attention.sliding_window_pattern",
     "rope.scaling.yarn_log_multiplier",
 ];
+
+/// The tensor that holds what rotations are divided by.
+const DIVISORS: &str = "rope_freqs.weight";
 
 struct Keys<'g, 'a> {
     gguf: &'g Gguf<'a>,
@@ -79,14 +81,14 @@ impl<'a> Keys<'_, 'a> {
         }
     }
 
-    /// The embedding, with `rope_freqs.weight` (Llama 3.1's divisors, made by the converter) worked in.
-    fn rope(&self, head_dim: usize, context: usize, data: &dyn TensorData) -> Result<RopeConfig, EngineError> {
+    /// The embedding, with `divisors` (Llama 3.1's `rope_freqs.weight`, made by the converter) worked in.
+    fn rope(&self, head_dim: usize, context: usize, divisors: Option<&[u8]>) -> Result<RopeConfig, EngineError> {
         let dim = self.size("rope.dimension_count", Some(head_dim), MAX_SIZE)?;
         let base = self.number("rope.freq_base", Some(10_000.0))? as f32;
         let mut rope = RopeConfig::new(base, dim, self.rope_scaling(context)?);
-        if let Some(info) = self.gguf.tensors().get("rope_freqs.weight") {
+        if let (Some(info), Some(bytes)) = (self.gguf.tensors().get(DIVISORS), divisors) {
             let mut divisors = vec![0.0; dim / 2];
-            if info.elements() != dim / 2 || !quant::dequantize(info.dtype, &data.bytes(info)?, &mut divisors) {
+            if info.elements() != dim / 2 || !quant::dequantize(info.dtype, bytes, &mut divisors) {
                 return Err(EngineError::Inconsistent("\"rope_freqs.weight\" does not fit the heads".into()));
             }
             for (divisor, scaling) in divisors.iter_mut().zip(&rope.freq_divisors) {
@@ -105,14 +107,28 @@ impl Blueprint {
     /// # Errors
     /// Another architecture, a missing or impossible size, or a computation that this engine does not have; by name.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, EngineError> {
-        Self::from_gguf_header(gguf, gguf)
+        let divisors = match Self::divisors(gguf) {
+            None => None,
+            Some(info) => {
+                let missing = || EngineError::Inconsistent(format!("{DIVISORS:?} is not in memory"));
+                Some(gguf.data(info).ok_or_else(missing)?)
+            }
+        };
+        Self::from_gguf_header(gguf, divisors)
     }
 
-    /// As [`from_gguf`](Self::from_gguf), for a file of which only the header is in memory: `data` reads the rest.
+    /// The tensor whose bytes [`from_gguf_header`](Self::from_gguf_header) needs.
+    pub fn divisors<'g>(gguf: &'g Gguf<'_>) -> Option<&'g TensorInfo> {
+        gguf.tensors().get(DIVISORS)
+    }
+
+    /// As [`from_gguf`](Self::from_gguf), for a file of which only the header is in memory, and what
+    /// [`divisors`](Self::divisors) names. Without those bytes everything is right but the positions: enough for a model
+    /// that is only weighed.
     ///
     /// # Errors
-    /// The same, and what `data` reports.
-    pub fn from_gguf_header(gguf: &Gguf<'_>, data: &dyn TensorData) -> Result<Self, EngineError> {
+    /// The same.
+    pub fn from_gguf_header(gguf: &Gguf<'_>, divisors: Option<&[u8]>) -> Result<Self, EngineError> {
         let arch = gguf.get("general.architecture").and_then(Value::as_str).unwrap_or("(none)");
         if !["llama", "qwen2", "qwen3", "smollm3"].contains(&arch) {
             return Err(EngineError::Unsupported(format!(
@@ -165,7 +181,7 @@ impl Blueprint {
                 Some(value) => value.as_f64().unwrap_or(f64::NAN) as f32,
                 None => 1e-5,
             },
-            rope: keys.rope(head_dim, context, data)?,
+            rope: keys.rope(head_dim, context, divisors)?,
         };
         Ok(Self {
             config: config.checked()?,

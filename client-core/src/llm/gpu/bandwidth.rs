@@ -1,7 +1,5 @@
 //! The bandwidth of the card's memory, measured by copying: what decoding is compared with.
 
-use futures::channel::oneshot;
-
 use super::context::GpuContext;
 use crate::llm::error::EngineError;
 
@@ -21,7 +19,7 @@ pub async fn copy_bandwidth(
 ) -> Result<f64, EngineError> {
     let bytes = bytes.next_multiple_of(16).min(usize::try_from(gpu.limits.max_buffer_size).unwrap_or(usize::MAX) & !15);
     let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-    let make = || Ok([gpu.buffer("copied", bytes, usage), gpu.buffer("copy", bytes, usage)]);
+    let make = async { Ok([gpu.buffer("copied", bytes, usage), gpu.buffer("copy", bytes, usage)]) };
     let [from, to] = gpu.guarded(make).await?;
     let mut best = 0f64;
     // The first run also pays for pages that are touched for the first time.
@@ -31,31 +29,14 @@ pub async fn copy_bandwidth(
             encoder.copy_buffer_to_buffer(&from, 0, &to, 0, bytes as u64);
         }
         let commands = encoder.finish();
-        finished(gpu).await?;
+        gpu.settled().await?;
         let started = clock();
         gpu.queue.submit([commands]);
-        finished(gpu).await?;
+        gpu.settled().await?;
         let took = clock() - started;
         if run > 0 && took > 0.0 {
             best = best.max((2 * COPIES * bytes) as f64 / took);
         }
     }
     Ok(best)
-}
-
-/// Waits until the device has done everything that was submitted.
-async fn finished(gpu: &GpuContext) -> Result<(), EngineError> {
-    let (sender, receiver) = oneshot::channel();
-    gpu.queue.on_submitted_work_done(move || {
-        // Nobody listens any more when the caller lost interest.
-        let _ = sender.send(());
-    });
-    let failed = |what: &dyn std::fmt::Display| match gpu.check() {
-        Err(cause) => cause,
-        Ok(()) => EngineError::Gpu(format!("the end of a copy cannot be awaited: {what}")),
-    };
-    // In a browser this does nothing: the event loop brings the answer.
-    gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| failed(&error))?;
-    receiver.await.map_err(|error| failed(&error))?;
-    gpu.check()
 }

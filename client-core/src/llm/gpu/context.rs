@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::channel::oneshot;
+
 use super::tier::{self, KernelSet, Proof};
 use crate::llm::error::EngineError;
 
@@ -164,11 +166,36 @@ impl GpuContext {
         }
     }
 
-    /// Runs `make` and returns its result unless the device refused something in it.
-    pub(super) async fn guarded<T>(&self, make: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    /// Waits until everything that was written or submitted is done.
+    ///
+    /// # Errors
+    /// The device's faults.
+    pub(super) async fn settled(&self) -> Result<(), EngineError> {
+        let failed = |error: &dyn std::fmt::Display| match self.check() {
+            Err(cause) => cause,
+            Ok(()) => EngineError::Gpu(error.to_string()),
+        };
+        let (sender, receiver) = oneshot::channel();
+        let submission = self.queue.submit([]);
+        self.queue.on_submitted_work_done(move || {
+            // Nobody listens any more when the caller lost interest.
+            let _ = sender.send(());
+        });
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        // In a browser this does nothing: the event loop brings the answer.
+        self.device.poll(wait).map_err(|error| failed(&error))?;
+        receiver.await.map_err(|error| failed(&error))?;
+        self.check()
+    }
+
+    /// Does `make` and returns its result unless the device refused something in it.
+    pub(super) async fn guarded<T>(
+        &self,
+        make: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let made = make();
+        let made = make.await;
         let (validation, memory) = (validation.pop(), memory.pop());
         if let Some(error) = validation.await {
             return Err(EngineError::Gpu(error.to_string()));

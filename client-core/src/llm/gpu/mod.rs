@@ -52,8 +52,8 @@ pub use self::tier::{KERNEL_VERSION, KernelSet, Proof};
 use super::backend::{Backend, Counters, Draw, Output, Snapshot, Want, check_input};
 use super::config::ModelConfig;
 use super::error::EngineError;
+use super::parts::Weights;
 use super::sampler::SamplerParams;
-use super::weights::ModelWeights;
 
 /// Tokens of a prompt that one submission computes.
 pub const CHUNK: usize = 128;
@@ -91,7 +91,7 @@ impl GpuBackend {
     /// # Errors
     /// The model is larger than the adapter allows, or has a shape that the kernels do not cover; the device refuses
     /// something or has no memory.
-    pub async fn new(gpu: &GpuContext, weights: &ModelWeights<'_>) -> Result<Self, EngineError> {
+    pub async fn new(gpu: &GpuContext, weights: &dyn Weights) -> Result<Self, EngineError> {
         let set = KernelSet { half: false, ..gpu.kernels() };
         Self::with_kernels(gpu, weights, set).await
     }
@@ -100,12 +100,8 @@ impl GpuBackend {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub async fn with_kernels(
-        gpu: &GpuContext,
-        weights: &ModelWeights<'_>,
-        set: KernelSet,
-    ) -> Result<Self, EngineError> {
-        let config = &weights.config;
+    pub async fn with_kernels(gpu: &GpuContext, weights: &dyn Weights, set: KernelSet) -> Result<Self, EngineError> {
+        let config = weights.config();
         let cache_bytes =
             (8 * config.layers as u64).saturating_mul(config.kv_dim() as u64).saturating_mul(config.context as u64);
         Self::with_cache(gpu, weights, set, cache_bytes > MAX_SINGLE_CACHE_BYTES).await
@@ -117,13 +113,12 @@ impl GpuBackend {
     /// As [`new`](Self::new).
     pub async fn with_cache(
         gpu: &GpuContext,
-        weights: &ModelWeights<'_>,
+        weights: &dyn Weights,
         set: KernelSet,
         half_cache: bool,
     ) -> Result<Self, EngineError> {
-        let model = gpu.guarded(|| GpuModel::new(gpu, weights, set, half_cache)).await?;
-        let model = Arc::new(model);
-        gpu.guarded(|| Self::over(gpu.clone(), Arc::clone(&model))).await
+        let model = Arc::new(gpu.guarded(GpuModel::new(gpu, weights, set, half_cache)).await?);
+        gpu.guarded(async { Self::over(gpu.clone(), model) }).await
     }
 
     fn over(gpu: GpuContext, model: Arc<GpuModel>) -> Result<Self, EngineError> {

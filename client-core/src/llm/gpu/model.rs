@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::context::GpuContext;
-use super::pack::{Packed, pack, pack_vector};
+use super::pack::{Layout, Packer, pack_vector};
 use super::source::{self, Columns, FEW, Finish, Input, Product, Qkv, SLICE, TILE_COLUMNS, padded};
 use super::tier::KernelSet;
 use crate::llm::config::ModelConfig;
 use crate::llm::error::EngineError;
-use crate::llm::weights::{LayerWeights, ModelWeights};
+use crate::llm::parts::{BlockPart, MatrixForm, PIECE_BYTES, Part, Weights};
 
 /// How a kernel uses a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,43 +142,40 @@ pub(super) struct GpuModel {
 }
 
 impl GpuModel {
-    /// Uploads the weights and compiles the kernels.
+    /// Uploads the weights piece by piece and prepares the kernels.
     ///
     /// # Errors
-    /// A matrix larger than what the adapter lets a kernel see, or a shape that the kernels do not cover.
-    pub(super) fn new(
+    /// A matrix larger than what the adapter lets a kernel see, or a shape that the kernels do not cover; what `weights`
+    /// reports.
+    pub(super) async fn new(
         gpu: &GpuContext,
-        weights: &ModelWeights<'_>,
+        weights: &dyn Weights,
         set: KernelSet,
         half_cache: bool,
     ) -> Result<Self, EngineError> {
-        let config = weights.config.clone();
+        let config = weights.config().clone();
         if !config.head_dim.is_multiple_of(2) {
             return Err(EngineError::Unsupported("heads with an odd number of elements, on the GPU".into()));
         }
-        let mut maker = Maker { gpu, config: &config, set, layouts: HashMap::new(), pipelines: HashMap::new() };
-        let mut layers = Vec::with_capacity(weights.layers.len());
+        let layouts = HashMap::new();
+        let mut maker = Maker { gpu, config: &config, weights, set, layouts, pipelines: HashMap::new() };
+        let mut layers = Vec::new();
         let mut q_stride = 0;
-        for layer in &weights.layers {
-            let qkv = Qkv::new(&layer.traits, half_cache);
-            q_stride = q_stride.max(qkv.stride(&config));
-            layers.push(maker.layer(layer, qkv)?);
+        for layer in 0..config.layers {
+            let (layer, stride) = maker.layer(layer, half_cache).await?;
+            q_stride = q_stride.max(stride);
+            layers.push(layer);
+            // What has been written is on the device before more is: else it would all pile up on the way.
+            gpu.settled().await?;
         }
-        let embedding = pack(&[&weights.embedding])?;
-        let table = maker.buffer("embedding", &embedding.bytes)?;
+        let (embedding, table) = maker.upload("embedding", &[Part::Embedding]).await?;
         let (last, all) = (Finish::Last, Finish::Store);
-        let (head, head_all) = match &weights.output {
-            Some(output) => {
-                let packed = pack(&[output])?;
-                let head = maker.linear("head", &packed, Input::Norm, last, 0)?;
-                let all = maker.linear_over("head", head.weights.clone(), &packed, Input::Norm, all, 0)?;
-                (head, all)
-            }
-            None => (
-                maker.linear_over("head", table.clone(), &embedding, Input::Norm, last, 0)?,
-                maker.linear_over("head", table.clone(), &embedding, Input::Norm, all, 0)?,
-            ),
+        let (head, head_buffer) = match weights.form(Part::Output)? {
+            Some(_) => maker.upload("head", &[Part::Output]).await?,
+            None => (embedding, table.clone()),
         };
+        let head_all = maker.linear_over("head", head_buffer.clone(), &head, Input::Norm, all, 0)?;
+        let head = maker.linear_over("head", head_buffer, &head, Input::Norm, last, 0)?;
         let vocab = config.vocab;
         let halves = (2 * embedding.blocks).div_ceil(64);
         let embed = maker.kernel("embed", source::embed(&embedding), EMBED, halves)?;
@@ -188,7 +185,7 @@ impl GpuModel {
             q_stride,
             embed: Linear { kernel: embed, weights: table },
             layers,
-            output_norm: maker.buffer("output_norm", &pack_vector(&weights.output_norm))?,
+            output_norm: maker.buffer("output_norm", &pack_vector(&weights.output_norm().await?))?,
             head,
             head_all,
             peak: maker.kernel("peak", source::peak(vocab), PEAK, vocab.div_ceil(SLICE))?,
@@ -209,18 +206,20 @@ impl GpuModel {
 struct Maker<'m> {
     gpu: &'m GpuContext,
     config: &'m ModelConfig,
+    weights: &'m dyn Weights,
     set: KernelSet,
     layouts: HashMap<&'static [Use], wgpu::BindGroupLayout>,
     pipelines: HashMap<String, Arc<Lazy>>,
 }
 
 impl Maker<'_> {
-    fn layer(&mut self, layer: &LayerWeights<'_>, qkv: Qkv) -> Result<GpuLayer, EngineError> {
+    /// A block, with the elements of a column of its queries' buffer.
+    async fn layer(&mut self, layer: usize, half_cache: bool) -> Result<(GpuLayer, usize), EngineError> {
         let config = self.config;
         let dim = padded(config.dim);
-        let traits = &layer.traits;
-        let packed = pack(&[&layer.q, &layer.k, &layer.v])?;
-        let gate_up = pack(&[&layer.gate, &layer.up])?;
+        let vectors = self.weights.vectors(layer).await?;
+        let traits = &vectors.traits;
+        let qkv = Qkv::new(traits, half_cache);
         let head_norm = if qkv.head_norm() {
             let ones = vec![1.0; config.head_dim];
             let gains = [traits.q_norm.as_ref(), traits.k_norm.as_ref()].map(|gain| gain.unwrap_or(&ones).as_slice());
@@ -231,55 +230,100 @@ impl Maker<'_> {
             None
         };
         let attention = source::attention(config, qkv, traits.window);
-        Ok(GpuLayer {
-            attn_norm: self.buffer("attn_norm", &pack_vector(&layer.attn_norm))?,
-            qkv: self.linear("qkv", &packed, Input::Norm, Finish::Qkv(qkv), qkv.stride(config))?,
+        let attention = self.kernel("attention", attention, ATTENTION, config.heads)?;
+        let of = |part| Part::Block(layer, part);
+        let (q, k, v) = (of(BlockPart::Q), of(BlockPart::K), of(BlockPart::V));
+        let stride = qkv.stride(config);
+        let gate_up = [of(BlockPart::Gate), of(BlockPart::Up)];
+        let made = GpuLayer {
+            attn_norm: self.buffer("attn_norm", &pack_vector(&vectors.attn_norm))?,
+            qkv: self.linear("qkv", &[q, k, v], Input::Norm, Finish::Qkv(qkv), stride).await?,
             bias: self.buffer("bias", &pack_vector(traits.qkv_bias.as_deref().unwrap_or_default()))?,
             head_norm,
-            attention: self.kernel("attention", attention, ATTENTION, config.heads)?,
-            o: self.linear("o", &pack(&[&layer.o])?, Input::Plain, Finish::Add, dim)?,
-            ffn_norm: self.buffer("ffn_norm", &pack_vector(&layer.ffn_norm))?,
-            gate_up: self.linear("gate_up", &gate_up, Input::Norm, Finish::SwiGlu, padded(config.ffn))?,
-            down: self.linear("down", &pack(&[&layer.down])?, Input::Plain, Finish::Add, dim)?,
-        })
+            attention,
+            o: self.linear("o", &[of(BlockPart::O)], Input::Plain, Finish::Add, dim).await?,
+            ffn_norm: self.buffer("ffn_norm", &pack_vector(&vectors.ffn_norm))?,
+            gate_up: self.linear("gate_up", &gate_up, Input::Norm, Finish::SwiGlu, padded(config.ffn)).await?,
+            down: self.linear("down", &[of(BlockPart::Down)], Input::Plain, Finish::Add, dim).await?,
+        };
+        Ok((made, stride))
+    }
+
+    /// Matrices under each other in a buffer of their own. Not more than a piece of one is in memory at a time.
+    async fn upload(&self, label: &str, parts: &[Part]) -> Result<(Layout, wgpu::Buffer), EngineError> {
+        let forms = parts.iter().map(|part| self.weights.required(*part)).collect::<Result<Vec<_>, _>>()?;
+        let layout = Packer::new(&forms, true)?.layout();
+        let buffer = self.empty(label, layout.bytes)?;
+        for lift in [true, false] {
+            if let Some(layout) = self.write(&buffer, parts, &forms, lift).await? {
+                return Ok((layout, buffer));
+            }
+        }
+        Err(EngineError::Inconsistent(format!("the {label} matrix cannot be packed")))
+    }
+
+    /// `None` when scales cannot be lifted.
+    async fn write(
+        &self,
+        buffer: &wgpu::Buffer,
+        parts: &[Part],
+        forms: &[MatrixForm],
+        lift: bool,
+    ) -> Result<Option<Layout>, EngineError> {
+        let mut packer = Packer::new(forms, lift)?;
+        let mut write = |at: u64, bytes: &[u8]| self.gpu.queue.write_buffer(buffer, at, bytes);
+        for (part, form) in parts.iter().zip(forms) {
+            for rows in form.pieces(packer.row_bytes(form), PIECE_BYTES) {
+                let bytes = self.weights.rows(*part, rows).await?;
+                if !packer.rows(form, &bytes, &mut write) {
+                    return Ok(None);
+                }
+            }
+        }
+        packer.finish(&mut write);
+        Ok(Some(packer.layout()))
     }
 
     fn buffer(&self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, EngineError> {
-        let limit = self.gpu.limits.max_storage_buffer_binding_size.min(self.gpu.limits.max_buffer_size);
-        if bytes.len() as u64 > limit {
-            return Err(EngineError::Unsupported(format!(
-                "its {label} matrix takes {} MB, and this GPU lets a kernel see at most {} MB",
-                bytes.len() / 1_000_000,
-                limit / 1_000_000
-            )));
-        }
-        let buffer = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: bytes.len().max(16) as u64,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let buffer = self.empty(label, bytes.len() as u64)?;
         self.gpu.queue.write_buffer(&buffer, 0, bytes);
         Ok(buffer)
     }
 
-    fn linear(
+    fn empty(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer, EngineError> {
+        let limit = self.gpu.limits.max_storage_buffer_binding_size.min(self.gpu.limits.max_buffer_size);
+        if bytes > limit {
+            return Err(EngineError::Unsupported(format!(
+                "its {label} matrix takes {} MB, and this GPU lets a kernel see at most {} MB",
+                bytes / 1_000_000,
+                limit / 1_000_000
+            )));
+        }
+        Ok(self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes.max(16),
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        }))
+    }
+
+    async fn linear(
         &mut self,
         label: &'static str,
-        packed: &Packed,
+        parts: &[Part],
         input: Input,
         finish: Finish,
         out_stride: usize,
     ) -> Result<Linear, EngineError> {
-        let buffer = self.buffer(label, &packed.bytes)?;
-        self.linear_over(label, buffer, packed, input, finish, out_stride)
+        let (layout, buffer) = self.upload(label, parts).await?;
+        self.linear_over(label, buffer, &layout, input, finish, out_stride)
     }
 
     fn linear_over(
         &mut self,
         label: &'static str,
         weights: wgpu::Buffer,
-        packed: &Packed,
+        packed: &Layout,
         input: Input,
         finish: Finish,
         out_stride: usize,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::pack::{Packed, Parts};
+use super::pack::{Layout, Parts};
 use super::tier::KernelSet;
 use crate::llm::config::ModelConfig;
 use crate::llm::gguf::GgmlType;
@@ -100,8 +100,8 @@ pub(super) struct Product {
 }
 
 impl Product {
-    pub(super) fn new(packed: &Packed, input: Input, finish: Finish, out_stride: usize) -> Self {
-        let Packed { dtype, rows, blocks, parts, scale_unit, .. } = *packed;
+    pub(super) fn new(packed: &Layout, input: Input, finish: Finish, out_stride: usize) -> Self {
+        let Layout { dtype, rows, blocks, parts, scale_unit, .. } = *packed;
         Self { dtype, rows, blocks, parts, scale_unit, input, finish, out_stride }
     }
 
@@ -197,7 +197,7 @@ impl Product {
 }
 
 /// The text of `embed.wgsl`.
-pub(super) fn embed(packed: &Packed) -> String {
+pub(super) fn embed(packed: &Layout) -> String {
     constants(&[("X_STRIDE", packed.blocks * BLOCK / 4)])
         + include_str!("kernels/common_call.wgsl")
         + &loader(packed.dtype, packed.blocks, packed.parts, packed.scale_unit)

@@ -9,14 +9,12 @@
 
 mod read;
 
-pub use read::{SafetensorsError, Storage, TensorFile, TensorView};
+pub use read::{SafetensorsError, Storage, TensorFile, TensorView, header_bytes};
 
-use super::assemble::{HF_NAMES, RowOrder, Source, WeightStream, wrong_shape};
-use super::config::Blueprint;
+use super::assemble::{WeightStream, at_once};
 use super::error::EngineError;
 use super::gguf::GgmlType;
-use super::quant;
-use super::weights::{Matrix, ModelWeights};
+use super::weights::ModelWeights;
 
 /// Most files that an index may name. The largest open checkpoints have about 200.
 const MAX_SHARDS: usize = 1024;
@@ -54,23 +52,16 @@ impl Checkpoint<'_> {
         Ok(config.get("chat_template").and_then(serde_json::Value::as_str).map(str::to_owned))
     }
 
-    /// All tensors, in this engine's order and checked against the config. One tensor at a time is held in single
+    /// All tensors, in this engine's order and checked against the config. One matrix at a time is held in single
     /// precision while it is stored as `store_as`.
     ///
     /// # Errors
     /// A file is malformed, a tensor is missing, occurs in two shards, has another shape or a type other than F32, F16
     /// and BF16, or would not be used.
     pub fn weights(&self) -> Result<ModelWeights<'static>, EngineError> {
-        let plan = Blueprint::from_hf_json(self.config)?;
-        let mut shards: Vec<TensorFile<'_>> = Vec::with_capacity(self.shards.len());
-        for bytes in &self.shards {
-            let shard = TensorFile::parse(bytes)?;
-            if let Some(name) = shard.names().find(|name| shards.iter().any(|other| other.tensor(name).is_some())) {
-                return Err(EngineError::Inconsistent(format!("tensor {name:?} is in two of the files")));
-            }
-            shards.push(shard);
-        }
-        WeightStream::new(plan, &HF_NAMES, Shards { shards, store_as: self.store_as })?.collect()
+        let shards = self.shards.iter().map(|bytes| TensorFile::parse(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let files: &[&[u8]] = &self.shards;
+        at_once(WeightStream::from_safetensors(self.config, &shards, files, self.store_as)?.collect())
     }
 }
 
@@ -93,55 +84,6 @@ pub fn shard_names(index_json: &[u8]) -> Result<Vec<String>, EngineError> {
     match names.iter().find(|name| !plain(name)) {
         Some(name) => Err(bad(format!("names {name:?}, which is not a safetensors file in the same folder"))),
         None => Ok(names.into_iter().collect()),
-    }
-}
-
-struct Shards<'a> {
-    shards: Vec<TensorFile<'a>>,
-    store_as: GgmlType,
-}
-
-impl Shards<'_> {
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EngineError> {
-        let view = self.shards.iter().find_map(|shard| shard.tensor(name));
-        let view = view.ok_or_else(|| EngineError::Inconsistent(format!("tensor {name:?} is missing")))?;
-        if view.shape != shape {
-            return Err(wrong_shape(name, &view.shape, shape));
-        }
-        let Storage::Float(dtype) = view.storage else {
-            return Err(EngineError::Unsupported(format!("tensor {name:?} is stored as {:?}", view.storage)));
-        };
-        // The reader has checked that the file holds this many.
-        let mut out = vec![0.0; shape.iter().product()];
-        if !quant::dequantize(dtype, view.bytes, &mut out) {
-            return Err(EngineError::Inconsistent(format!("tensor {name:?} has the wrong number of bytes")));
-        }
-        Ok(out)
-    }
-}
-
-impl Source<'static> for Shards<'_> {
-    fn names(&self) -> Vec<&str> {
-        self.shards.iter().flat_map(TensorFile::names).collect()
-    }
-
-    fn matrix(
-        &self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-        order: Option<&RowOrder>,
-    ) -> Result<Matrix<'static>, EngineError> {
-        let mut values = self.values(name, &[rows, cols])?;
-        if let Some(order) = order {
-            values = order.neighbours(&values, cols);
-        }
-        let dtype = if self.store_as.row_bytes(cols).is_some() { self.store_as } else { GgmlType::F32 };
-        Matrix::encode(dtype, rows, cols, &values)
-    }
-
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        self.values(name, &[len])
     }
 }
 

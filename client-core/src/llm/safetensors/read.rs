@@ -41,7 +41,7 @@ pub enum SafetensorsError {
     },
     /// Bytes after the last tensor.
     #[error("the safetensors file has {0} bytes that belong to no tensor")]
-    Rest(usize),
+    Rest(u64),
 }
 
 /// How a tensor's elements are stored.
@@ -77,21 +77,35 @@ impl Storage {
 
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorView<'a> {
+pub struct TensorView {
     /// How its elements are stored.
     pub storage: Storage,
     /// Dimensions, the slowest first (rows before columns).
     pub shape: Vec<usize>,
-    /// First byte, counted from the beginning of the file.
-    pub start: usize,
-    /// The elements, little-endian.
-    pub bytes: &'a [u8],
+    /// First byte of its elements (little-endian), counted from the beginning of the file; files may be larger than
+    /// wasm's 4 GiB of memory.
+    pub start: u64,
+    /// Size in bytes.
+    pub len: usize,
 }
 
-/// A parsed file (or shard). Borrows from the bytes that it was read from.
+/// The parsed header of a file (or shard). Borrows from the bytes that it was read from.
 #[derive(Debug, Clone, Default)]
 pub struct TensorFile<'a> {
-    tensors: BTreeMap<Cow<'a, str>, TensorView<'a>>,
+    tensors: BTreeMap<Cow<'a, str>, TensorView>,
+}
+
+/// Bytes of the beginning of a file that its header takes, by the first eight of them.
+///
+/// # Errors
+/// There are fewer, or they name a length beyond the format's limit.
+pub fn header_bytes(first: &[u8]) -> Result<usize, SafetensorsError> {
+    let (length, _) = first.split_first_chunk::<8>().ok_or(SafetensorsError::Truncated)?;
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER {
+        return Err(SafetensorsError::HeaderLength(length));
+    }
+    Ok(8 + length as usize)
 }
 
 impl<'a> TensorFile<'a> {
@@ -101,36 +115,38 @@ impl<'a> TensorFile<'a> {
     /// Any [`SafetensorsError`]. When it succeeds, every tensor's bytes are inside the file and as many as its shape
     /// says, and together they cover the file's data exactly once.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, SafetensorsError> {
-        let (length, rest) = bytes.split_first_chunk::<8>().ok_or(SafetensorsError::Truncated)?;
-        let length = u64::from_le_bytes(*length);
-        if length > MAX_HEADER {
-            return Err(SafetensorsError::HeaderLength(length));
-        }
-        let (header, data) = rest.split_at_checked(length as usize).ok_or(SafetensorsError::Truncated)?;
+        Self::parse_header(bytes, bytes.len() as u64)
+    }
+
+    /// Reads and checks the header of a file of `file_len` bytes of which `bytes` are the first, at least as many as
+    /// [`header_bytes`] says. The tensors' places are known and checked then, their data is the caller's to read.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_header(bytes: &'a [u8], file_len: u64) -> Result<Self, SafetensorsError> {
+        let data_start = header_bytes(bytes)?;
+        let header = bytes.get(8..data_start).ok_or(SafetensorsError::Truncated)?;
+        let data_start = data_start as u64;
         let mut json = serde_json::Deserializer::from_slice(header);
         let entries = (&mut json).deserialize_map(HeaderVisitor);
         let entries = entries.and_then(|entries| json.end().map(|()| entries));
         let entries = entries.map_err(|error| SafetensorsError::Header(error.to_string()))?;
 
-        let data_start = bytes.len() - data.len();
         let mut tensors = BTreeMap::new();
         for (name, entry) in entries {
             let bad = |problem| SafetensorsError::Place { name: name.to_string(), problem };
             let (begin, end) = entry.data_offsets;
-            let span = usize::try_from(begin).ok().zip(usize::try_from(end).ok());
-            let place = span.and_then(|(begin, end)| Some((begin, data.get(begin..end)?)));
-            let (begin, bytes) = place.ok_or_else(|| bad("lies outside the file"))?;
+            let start = data_start.checked_add(begin).ok_or_else(|| bad("lies outside the file"))?;
+            let inside = data_start.checked_add(end).is_some_and(|end| end <= file_len);
+            let len = end.checked_sub(begin).filter(|_| inside).ok_or_else(|| bad("lies outside the file"))?;
             let mut size = Some(entry.dtype.0.bytes());
             for dim in &entry.shape.0 {
                 size = size.and_then(|size| size.checked_mul(*dim));
             }
-            if size != Some(bytes.len()) {
-                return Err(bad("is not as long as its shape says"));
-            }
-            let view = TensorView { storage: entry.dtype.0, shape: entry.shape.0, start: data_start + begin, bytes };
-            tensors.insert(name, view);
+            let len = size.filter(|size| *size as u64 == len).ok_or_else(|| bad("is not as long as its shape says"))?;
+            tensors.insert(name, TensorView { storage: entry.dtype.0, shape: entry.shape.0, start, len });
         }
-        let mut order: Vec<_> = tensors.iter().map(|(name, view)| (view.start, view.bytes.len(), name)).collect();
+        let mut order: Vec<_> = tensors.iter().map(|(name, view)| (view.start, view.len, name)).collect();
         order.sort_unstable();
         let mut covered = data_start;
         for (start, len, name) in order {
@@ -138,17 +154,22 @@ impl<'a> TensorFile<'a> {
                 let problem = if start < covered { "lies over another tensor's" } else { "comes after a gap" };
                 return Err(SafetensorsError::Place { name: name.to_string(), problem });
             }
-            covered += len;
+            covered += len as u64;
         }
-        if covered != bytes.len() {
-            return Err(SafetensorsError::Rest(bytes.len() - covered));
+        match file_len.checked_sub(covered) {
+            Some(0) => Ok(Self { tensors }),
+            rest => Err(rest.map_or(SafetensorsError::Truncated, SafetensorsError::Rest)),
         }
-        Ok(Self { tensors })
     }
 
     /// One tensor.
-    pub fn tensor(&self, name: &str) -> Option<&TensorView<'a>> {
+    pub fn tensor(&self, name: &str) -> Option<&TensorView> {
         self.tensors.get(name)
+    }
+
+    /// All tensors, by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorView)> {
+        self.tensors.iter().map(|(name, view)| (name.as_ref(), view))
     }
 
     /// All names.

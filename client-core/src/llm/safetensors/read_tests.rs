@@ -21,11 +21,15 @@ fn reads_what_was_written() {
     let parsed = TensorFile::parse(&bytes).unwrap();
     assert_eq!(parsed.names().collect::<Vec<_>>(), ["a", "b!", "n"]);
     let a = parsed.tensor("a").unwrap();
-    assert_eq!(
-        (a.storage, a.shape.as_slice(), a.bytes),
-        (Storage::Float(GgmlType::F32), [2, 3].as_slice(), &data[..24])
-    );
-    assert_eq!(&bytes[a.start..a.start + 24], a.bytes);
+    assert_eq!((a.storage, a.shape.as_slice(), a.len), (Storage::Float(GgmlType::F32), [2, 3].as_slice(), 24));
+    assert_eq!(bytes[a.start as usize..][..a.len], data[..24]);
+    // The header alone says the same, of files of any length.
+    let header = header_bytes(&bytes[..8]).unwrap();
+    assert_eq!(header, bytes.len() - 40);
+    let alone = TensorFile::parse_header(&bytes[..header], bytes.len() as u64).unwrap();
+    assert!(alone.tensors().eq(parsed.tensors()));
+    let short = TensorFile::parse_header(&bytes[..header - 1], bytes.len() as u64);
+    assert_eq!(short.unwrap_err(), SafetensorsError::Truncated);
     assert_eq!(parsed.tensor("b!").unwrap().storage, Storage::Float(GgmlType::Bf16));
     assert_eq!(parsed.tensor("n").unwrap().storage, Storage::Other(8));
 }
@@ -109,8 +113,20 @@ proptest! {
             bytes[(at + i) % len] = value;
         }
         if let Ok(parsed) = TensorFile::parse(&bytes) {
-            let total: usize = parsed.names().map(|name| parsed.tensor(name).unwrap().bytes.len()).sum();
+            let total: usize = parsed.names().map(|name| parsed.tensor(name).unwrap().len).sum();
             prop_assert_eq!(total, 40);
         }
     }
+}
+
+#[test]
+fn tensors_beyond_four_gibibytes_have_their_place() {
+    let long = 5u64 << 30;
+    let entry =
+        |begin: u64, end: u64| format!(r#"{{"dtype":"U8","shape":[{}],"data_offsets":[{begin},{end}]}}"#, end - begin);
+    let header = format!(r#"{{"a":{},"b":{}}}"#, entry(0, long), entry(long, long + 4));
+    let bytes = file(&header, &[]);
+    let parsed = TensorFile::parse_header(&bytes, bytes.len() as u64 + long + 4).unwrap();
+    assert_eq!(parsed.tensor("b").unwrap().start, bytes.len() as u64 + long);
+    assert!(TensorFile::parse_header(&bytes, bytes.len() as u64 + long + 3).is_err());
 }
