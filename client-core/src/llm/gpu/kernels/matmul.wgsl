@@ -54,13 +54,15 @@ fn product(w: RowBlock, v: Operand) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    var first = group.y * COLS;
+fn main(input: Input) {
+    let thread = numbered(input);
+    let reach = exchanged();
+    var first = input.group.y * COLS;
     if (LAST_ONLY) {
         first = call.columns - 1u;
     }
     let lane = thread % LANES;
-    let unit = (group.x * (THREADS / LANES) + thread / LANES) * PAIRS;
+    let unit = (input.group.x * (THREADS / LANES) + thread / LANES) * PAIRS;
 @p    let rows#p = rows_of(min(unit + #pu, UNITS - 1u));
 @pc    var acc#p_#c = vec2<f32>(0.0);
 @c    var squares#c = 0.0;
@@ -71,9 +73,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 @c        squares#c += v#c.squares;
 @pc        acc#p_#c += vec2<f32>(product(upper#p, v#c), product(lower#p, v#c));
     }
-@c    squares#c = lane_sum(vec2<f32>(squares#c, 0.0), thread, lane).x;
+@c    squares#c = lane_sum(vec2<f32>(squares#c, 0.0), thread, lane, reach).x;
 @c    let scale#c = column_scale(squares#c);
-@pc    acc#p_#c = lane_sum(acc#p_#c, thread, lane);
+@pc    acc#p_#c = lane_sum(acc#p_#c, thread, lane, reach);
     if (lane == 0u) {
 @pc        if (unit + #pu < UNITS && first + #cu < call.columns) { finish(unit + #pu, rows#p, first + #cu, acc#p_#c * scale#c); }
     }

@@ -164,8 +164,8 @@ fn parts_are_proved_once() {
     let facts = plain.facts();
     assert_eq!(proof.passed.len() + proof.failed.len(), usize::from(facts.subgroups) + usize::from(facts.shader_f16));
     assert_eq!(gpu.facts().dropped, proof.failed);
-    // A part is used where its test passed, and only there.
-    assert_eq!(gpu.kernels().subgroups, proof.passed.iter().any(|part| part == "subgroups"), "{proof:?}");
+    // They are right for subgroups of every size (SwiftShader's have four threads, most GPUs' 32).
+    assert_eq!(gpu.kernels().subgroups, facts.subgroups, "{proof:?}");
     assert_eq!(plain.kernels(), KernelSet::BASELINE);
     // Taken as it is, though no test can have found this.
     let failed = vec![("subgroups".to_owned(), "a driver's fault".to_owned())];
