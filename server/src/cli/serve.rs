@@ -187,7 +187,7 @@ pub struct HubArgs {
     #[arg(long = "hub-max-file", env = "TANDEM_HUB_MAX_FILE", value_name = "BYTES", default_value_t = 8_000_000_000)]
     pub max_file: u64,
 
-    /// Largest size of the folder, in bytes; beyond it nothing new is fetched.
+    /// Largest size of the folder, in bytes; beyond it, files that were asked for longest ago are removed.
     #[arg(
         long = "hub-max-cache",
         env = "TANDEM_HUB_MAX_CACHE",

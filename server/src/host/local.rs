@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use client_core::llm::{self, ChatMessage, Engine, EngineError, SamplingOptions, TokenEvent};
@@ -133,6 +133,10 @@ fn generate(
         seed: sampling.seed,
         stop: sampling.stop,
     };
+    // A clock before 1970 is as good as none.
+    if let Ok(since_1970) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        engine.set_now(since_1970.as_secs() as i64);
+    }
     let started = Instant::now();
     let clock = || started.elapsed().as_secs_f64();
     let mut on_token = |token: TokenEvent<'_>| {
@@ -189,12 +193,24 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::host::testing::{card, engine};
+    use crate::host::testing::{card, engine, engine_with};
     use crate::host::{Message, Sampling};
 
     fn ask(text: &str, max_tokens: Option<usize>) -> Generation {
         let sampling = Sampling { max_tokens, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, stop: Vec::new() };
         Generation { prompt: Prompt::Text(text.into()), sampling }
+    }
+
+    #[test]
+    fn templates_see_the_day() {
+        let mut engine = engine_with(512, "{{ strftime_now('%Y') }}");
+        let year = |engine: &Engine| engine.render(&[], "").unwrap().parse::<u32>().unwrap();
+        assert_eq!(year(&engine), 2024, "what a template sees that nobody has told");
+        engine.set_now(0);
+        assert_eq!(year(&engine), 1970);
+        let (events, _kept) = mpsc::channel(8);
+        generate(&mut engine, ask("a", Some(1)), &events).unwrap();
+        assert!(year(&engine) >= 2025, "the server's clock");
     }
 
     async fn collect(host: &LocalHost, generation: Generation) -> (String, usize, GenerationEvent) {

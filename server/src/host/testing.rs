@@ -12,6 +12,11 @@ use super::ModelCard;
 
 /// A token for each byte, `<s>` in front of every text, and nothing that ends an answer.
 pub fn engine(context: usize) -> Engine {
+    engine_with(context, "{% for m in messages %}{{ m.content }}:{% endfor %}")
+}
+
+/// As [`engine`], with another chat template.
+pub fn engine_with(context: usize, template: &str) -> Engine {
     let mut letters: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     letters.sort_unstable();
     let vocab: serde_json::Map<String, serde_json::Value> =
@@ -32,7 +37,7 @@ pub fn engine(context: usize) -> Engine {
     config.context = context;
     let storage = Storage { blocks: GgmlType::Q8_0, embedding: GgmlType::Q8_0, untied: false };
     let weights = synthetic::weights(config, storage, 1).unwrap();
-    let template = ChatTemplate::new(Some("{% for m in messages %}{{ m.content }}:{% endfor %}"), "<s>", "").unwrap();
+    let template = ChatTemplate::new(Some(template), "<s>", "").unwrap();
     Engine::from_parts(tokenizer, template, &weights, Box::new(CpuBackend::new(&weights).unwrap())).unwrap()
 }
 

@@ -77,8 +77,9 @@ async fn body(opened: Opened, first: u64, length: u64) -> Result<Body, HubError>
     };
     let mut file = file?;
     file.seek(SeekFrom::Start(first)).await?;
-    let state = (file, opened.flight, first, first + length);
-    let pieces = futures::stream::try_unfold(state, |(mut file, flight, at, end)| async move {
+    // The lease lasts as long as the body: what is being read is not removed.
+    let state = (file, opened.flight, opened.lease, first, first + length);
+    let pieces = futures::stream::try_unfold(state, |(mut file, flight, lease, at, end)| async move {
         if at == end {
             return Ok::<_, std::io::Error>(None);
         }
@@ -92,7 +93,7 @@ async fn body(opened: Opened, first: u64, length: u64) -> Result<Body, HubError>
             return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the cached file became shorter"));
         }
         let at = at + piece.len() as u64;
-        Ok(Some((Bytes::from(piece), (file, flight, at, end))))
+        Ok(Some((Bytes::from(piece), (file, flight, lease, at, end))))
     });
     Ok(Body::from_stream(pieces))
 }

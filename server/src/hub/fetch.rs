@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
+use super::evict::Lease;
 use super::name::FileName;
 use super::{Hub, HubError, Opened, tag_path, with_ending};
 
@@ -40,9 +41,17 @@ pub struct Flight {
 
 impl Flight {
     /// The file as a client reads it.
-    pub(super) fn opened(self: &std::sync::Arc<Self>) -> Opened {
+    pub(super) fn opened(self: &std::sync::Arc<Self>, lease: Lease) -> Opened {
         let (path, tag) = (self.part.clone(), self.tag.clone());
-        Opened { path, bytes: self.bytes, tag, flight: Some(std::sync::Arc::clone(self)) }
+        Opened { path, bytes: self.bytes, tag, flight: Some(std::sync::Arc::clone(self)), lease }
+    }
+
+    /// Bytes that are still to come.
+    pub(super) fn missing(&self) -> u64 {
+        match *self.progress.borrow() {
+            Progress::Written(bytes) => self.bytes.saturating_sub(bytes),
+            Progress::Whole | Progress::Failed(_) => 0,
+        }
     }
 
     /// Length of the file.
@@ -96,10 +105,7 @@ pub(super) async fn start(hub: &Hub, name: &FileName) -> Result<Flight, HubError
     if bytes > limit {
         return Err(HubError::TooLarge { name: name.to_string(), bytes, limit });
     }
-    let (used, limit) = (hub.used(), config.max_cache_bytes);
-    if used.saturating_add(bytes) > limit {
-        return Err(HubError::Full { used, limit });
-    }
+    hub.make_room(bytes)?;
     let tag = linked.or_else(|| header(response.headers(), ETAG.as_str())).unwrap_or_default();
     let tag: String = tag.trim_start_matches("W/").trim_matches('"').chars().filter(is_tag).take(128).collect();
     let is_sha256 = tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());

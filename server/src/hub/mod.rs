@@ -3,6 +3,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`evict`] | making room for new ones |
 //! | [`fetch`] | one file on its way: asked for, checked, written |
 //! | [`name`] | which files may be asked for |
 //!
@@ -14,6 +15,7 @@
 //! Deliberately absent: a hub that is asked by default (the operator names one), branches other than `main`, lists of
 //! files, and looking for newer versions of what is in the cache: delete the file to fetch it again.
 
+pub mod evict;
 pub mod fetch;
 pub mod name;
 
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use evict::{Lease, Leases};
 use fetch::Flight;
 use name::FileName;
 
@@ -43,7 +46,7 @@ pub struct HubConfig {
     pub dir: PathBuf,
     /// Largest file, bytes.
     pub max_file_bytes: u64,
-    /// Largest cache, bytes.
+    /// Largest cache, bytes; what was asked for longest ago makes room.
     pub max_cache_bytes: u64,
 }
 
@@ -66,8 +69,8 @@ pub enum HubError {
         /// What is allowed.
         limit: u64,
     },
-    /// The cache is full.
-    #[error("the cache of hub files is full ({used} of {limit} bytes); the server's owner can delete files from it")]
+    /// The cache is full of files that are being read or written, or smaller than the file.
+    #[error("the cache of hub files has no room ({used} of {limit} bytes are in use); try again later")]
     Full {
         /// What is there.
         used: u64,
@@ -105,6 +108,8 @@ pub struct Opened {
     pub tag: String,
     /// The download that writes it; `None` when it is whole.
     pub flight: Option<Arc<Flight>>,
+    /// To be held while it is read.
+    pub lease: Lease,
 }
 
 /// The hub.
@@ -119,6 +124,7 @@ struct Inner {
     flights: Mutex<HashMap<String, Arc<Flight>>>,
     /// Two clients that ask for the same file at once start one download.
     starting: tokio::sync::Mutex<()>,
+    leases: Leases,
 }
 
 impl Hub {
@@ -145,7 +151,7 @@ impl Hub {
         }
         let client = client.build().map_err(|error| HubError::Config(error.to_string()))?;
         let (flights, starting) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Self(Arc::new(Inner { config, base, client, flights, starting })))
+        Ok(Self(Arc::new(Inner { config, base, client, flights, starting, leases: Leases::default() })))
     }
 
     /// The file of this name, from the cache or from the hub.
@@ -166,18 +172,20 @@ impl Hub {
         let flight = Arc::new(fetch::start(self, name).await?);
         self.flights().insert(name.to_string(), Arc::clone(&flight));
         tokio::spawn(fetch::run(self.clone(), name.clone(), Arc::clone(&flight)));
-        Ok(flight.opened())
+        Ok(flight.opened(self.0.leases.take(&self.path(name))))
     }
 
     async fn known(&self, name: &FileName) -> Result<Option<Opened>, HubError> {
-        if let Some(flight) = self.flights().get(&name.to_string()) {
-            return Ok(Some(flight.opened()));
-        }
         let path = self.path(name);
+        // Before anything is looked at, so that it cannot go in between.
+        let lease = self.0.leases.take(&path);
+        if let Some(flight) = self.flights().get(&name.to_string()) {
+            return Ok(Some(flight.opened(lease)));
+        }
         match tokio::fs::metadata(&path).await {
             Ok(meta) if meta.is_file() => {
                 let tag = tokio::fs::read_to_string(tag_path(&path)).await.unwrap_or_default();
-                Ok(Some(Opened { bytes: meta.len(), tag: tag.trim().to_owned(), path, flight: None }))
+                Ok(Some(Opened { bytes: meta.len(), tag: tag.trim().to_owned(), path, flight: None, lease }))
             }
             Ok(_) => Err(HubError::NotFound(name.to_string())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -193,9 +201,23 @@ impl Hub {
         self.0.config.dir.join(name.to_string())
     }
 
-    /// Bytes of everything in the cache.
+    /// Bytes of everything in the cache, and of what is on its way to it.
     fn used(&self) -> u64 {
-        size_of(&self.0.config.dir)
+        let missing: u64 = self.flights().values().map(|flight| flight.missing()).sum();
+        size_of(&self.0.config.dir).saturating_add(missing)
+    }
+
+    /// Makes room for a file of `bytes`.
+    ///
+    /// # Errors
+    /// [`HubError::Full`]; nothing was removed then.
+    fn make_room(&self, bytes: u64) -> Result<(), HubError> {
+        let (used, limit) = (self.used(), self.0.config.max_cache_bytes);
+        let over = used.saturating_add(bytes).saturating_sub(limit);
+        match bytes <= limit && (over == 0 || self.0.leases.free(&self.0.config.dir, over)) {
+            true => Ok(()),
+            false => Err(HubError::Full { used, limit }),
+        }
     }
 }
 
