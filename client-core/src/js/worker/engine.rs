@@ -47,7 +47,9 @@ impl Loaded {
         self.on_gpu
     }
 
+    /// The engine, whose chat template sees the present time.
     pub(super) fn engine(&mut self) -> &mut Engine {
+        self.engine.set_now((js_sys::Date::now() / 1e3) as i64);
         &mut self.engine
     }
 }
@@ -150,7 +152,7 @@ pub(super) struct Writing<'a> {
 impl LocalEngine for Writing<'_> {
     async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError> {
         let clock = || self.hub.clock.now_s();
-        let entropy = EnginePort { engine: &mut self.loaded.engine, clock: &clock }.entropy(prompt).await;
+        let entropy = EnginePort { engine: self.loaded.engine(), clock: &clock }.entropy(prompt).await;
         // Between two prompts the page gets a word in.
         self.hub.clock.sleep(0.0).await;
         entropy
@@ -165,7 +167,7 @@ impl LocalEngine for Writing<'_> {
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
     ) -> Result<LocalFinish, LocalError> {
         let clock = || self.hub.clock.now_s();
-        let mut port = EnginePort { engine: &mut self.loaded.engine, clock: &clock };
+        let mut port = EnginePort { engine: self.loaded.engine(), clock: &clock };
         port.generate(prompt, prefix, max_tokens, options, on_token).await
     }
 
