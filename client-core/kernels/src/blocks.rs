@@ -1,4 +1,4 @@
-//! ggml's block formats as integers: value = scale · code − minimum, per run of 16 or 32 codes.
+//! ggml's block formats as integers: value = scale · (code − offset) − minimum, per run of 16 or 32 codes.
 
 use half::{bf16, f16};
 
@@ -52,6 +52,16 @@ impl Format {
         cols.is_multiple_of(len).then(|| cols / len * bytes)
     }
 
+    /// What is to be taken from every code: value = scale · (code − offset) − minimum.
+    pub const fn offset(self) -> i8 {
+        match self {
+            Self::Q4_0 => 8,
+            Self::Q5_0 => 16,
+            Self::Q6K => 32,
+            _ => 0,
+        }
+    }
+
     /// Whether values are codes with scales.
     pub const fn is_quantised(self) -> bool {
         self.block().0 > 1
@@ -61,7 +71,7 @@ impl Format {
 /// 32 codes with their scales and minima. The two halves of 16 have scales of their own in Q6_K only.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Run {
-    /// Q4: 0 to 15; otherwise −128 to 127, five-bit codes with their minimum or offset taken out of the code.
+    /// 0 to 15 (Q4), 0 to 31 (Q5), 0 to 63 (Q6_K), −128 to 127 (Q8_0), less nothing: see [`Format::offset`].
     pub codes: [i8; BLOCK],
     /// Of the first and the second 16 codes.
     pub scales: [f32; 2],
@@ -87,10 +97,8 @@ fn scale_and_minimum(packed: &[u8; 12], j: usize) -> (u8, u8) {
 }
 
 /// Hands every run of 32 codes of a quantised block to `take`, in order. `block` has the format's size; unquantised
-/// formats have no runs.
-///
-/// Four-bit codes come as 0 to 15, with the −8 of Q4_0 left to whoever multiplies; all other codes are signed, so that
-/// only real minima remain.
+/// formats have no runs. Only Q8_0 has signed codes: the others' are six-bit at most, which multiply faster, with
+/// [`Format::offset`] left to whoever multiplies.
 pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
     let mut codes = [0i8; BLOCK];
     let nibbles = |codes: &mut [i8; BLOCK], bytes: &[u8]| {
@@ -119,7 +127,6 @@ pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
             let high = fifth(block, start);
             for (i, code) in codes.iter_mut().enumerate() {
                 *code |= ((high >> i & 1) << 4) as i8;
-                *code -= if with_minimum { 0 } else { 16 };
             }
             let minimum = if with_minimum { -half_at(block, 2) } else { 0.0 };
             take(Run { codes, scales: [half_at(block, 0); 2], minimum });
@@ -157,7 +164,7 @@ pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
                     let low = byte(half * 64 + quarter % 2 * 32 + i);
                     let low = if quarter < 2 { low & 15 } else { low >> 4 };
                     let high = byte(128 + half * 32 + i) >> (2 * quarter) & 3;
-                    *code = (low | (high << 4)) as i8 - 32;
+                    *code = (low | (high << 4)) as i8;
                 }
                 let scale = |part: usize| d * f32::from(byte(192 + 2 * j + part) as i8);
                 take(Run { codes, scales: [scale(0), scale(1)], minimum: 0.0 });
@@ -186,7 +193,7 @@ pub fn decode(format: Format, bytes: &[u8], out: &mut [f32]) {
         }
         _ => {
             let (len, size) = format.block();
-            let offset = if format == Format::Q4_0 { 8 } else { 0 };
+            let offset = format.offset();
             for (block, out) in bytes.chunks_exact(size).zip(out.chunks_exact_mut(len)) {
                 let mut places = out.as_chunks_mut::<BLOCK>().0.iter_mut();
                 runs(format, block, |run| {

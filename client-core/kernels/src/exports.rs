@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::blocks::Format;
 use crate::matrix::Matrix;
 use crate::model::{Layer, Model, Sequence, Shape, Want};
+use crate::tile;
 
 const REFUSED: u32 = u32::MAX;
 
@@ -285,6 +286,16 @@ extern "C" fn output_len(sequence: u32) -> u32 {
         Some(Some((_, sequence))) => sequence.output().len() as u32,
         _ => 0,
     })
+}
+
+/// How bytes are multiplied in the relaxed builds: 1 not in one instruction, 2 in one, 0 as is faster here. What comes out
+/// is the same, which is what this is for: to show it.
+#[unsafe(no_mangle)]
+extern "C" fn fuse(choice: u32) {
+    tile::fuse(match choice {
+        0 => None,
+        choice => Some(choice == 2),
+    });
 }
 
 #[cfg(kernel_threads)]

@@ -38,20 +38,52 @@ pub enum Store {
     Planar(Planar),
 }
 
+/// How codes lie and what multiplies them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codes {
+    /// 0 to 15, two to a byte.
+    Four,
+    /// 0 to 63.
+    Six,
+    /// 0 to 63, one scale to 16 instead of 32.
+    SixSplit,
+    /// −128 to 127.
+    Eight,
+}
+
+impl Codes {
+    fn of(format: Format) -> Self {
+        match format {
+            Format::Q4_0 | Format::Q4_1 | Format::Q4K => Self::Four,
+            Format::Q6K => Self::SixSplit,
+            Format::Q5_0 | Format::Q5_1 | Format::Q5K => Self::Six,
+            _ => Self::Eight,
+        }
+    }
+
+    /// Bytes of the codes of one group and one block of columns.
+    pub const fn bytes(self) -> usize {
+        if matches!(self, Self::Four) { FOUR_BYTES } else { EIGHT_BYTES }
+    }
+
+    /// Scales of one group and one block of columns.
+    pub const fn scales(self) -> usize {
+        if matches!(self, Self::SixSplit) { 2 * GROUP } else { GROUP }
+    }
+}
+
 /// Codes, scales and minima, group of rows by group of rows, block of 32 columns by block.
 #[derive(Debug)]
 pub struct Planar {
     /// `[groups][blocks][128]` bytes of eight-bit codes, or `[64]` of four-bit ones: byte 16 · k + 4 · r + e of a block
     /// holds column 4 · k + e of row r below and, for four-bit codes, column 16 + 4 · k + e above.
     pub codes: Vec<u8>,
-    /// Four bits to a code.
-    pub four: bool,
-    /// What is taken from every code: 8 for Q4_0.
-    pub offset: i32,
-    /// `[groups][blocks][4]`, or `[2][4]` where the halves of a block have scales of their own (`split`).
+    /// What the codes are.
+    pub codes_are: Codes,
+    /// What is taken from every code.
+    pub offset: i8,
+    /// `[groups][blocks][4]`, or `[2][4]` where the halves of a block have scales of their own.
     pub scales: Vec<f32>,
-    /// Whether they do.
-    pub split: bool,
     /// `[groups][blocks][4]`; empty where all are 0.
     pub minima: Vec<f32>,
 }
@@ -131,19 +163,15 @@ pub(crate) fn halves(format: Format, bytes: &[u8], out: &mut [f32]) {
 
 impl Planar {
     fn new<'a>(format: Format, cols: usize, rows: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
-        let four = matches!(format, Format::Q4_0 | Format::Q4_1 | Format::Q4K);
-        let split = format == Format::Q6K;
+        let codes_are = Codes::of(format);
         let with_minima = matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K);
         let blocks = cols / BLOCK;
         let places = rows.len().div_ceil(GROUP) * blocks;
-        let code_bytes = if four { FOUR_BYTES } else { EIGHT_BYTES };
-        let halves = if split { 2 } else { 1 };
         let mut planar = Self {
-            codes: vec![0; places * code_bytes],
-            four,
-            offset: if format == Format::Q4_0 { 8 } else { 0 },
-            scales: vec![0.0; places * halves * GROUP],
-            split,
+            codes: vec![0; places * codes_are.bytes()],
+            codes_are,
+            offset: format.offset(),
+            scales: vec![0.0; places * codes_are.scales()],
             minima: vec![0.0; if with_minima { places * GROUP } else { 0 }],
         };
         for (row, bytes) in rows.enumerate() {
@@ -160,7 +188,7 @@ impl Planar {
     }
 
     fn put(&mut self, place: usize, lane: usize, run: &Run) {
-        if self.four {
+        if self.codes_are == Codes::Four {
             let codes = &mut self.codes[place * FOUR_BYTES..][..FOUR_BYTES];
             for (i, pair) in run.codes[..16].iter().zip(&run.codes[16..]).enumerate() {
                 codes[i / 4 * 16 + lane * 4 + i % 4] = *pair.0 as u8 | (*pair.1 as u8) << 4;
@@ -171,7 +199,7 @@ impl Planar {
                 codes[i / 4 * 16 + lane * 4 + i % 4] = *code as u8;
             }
         }
-        if self.split {
+        if self.codes_are == Codes::SixSplit {
             self.scales[(2 * place) * GROUP + lane] = run.scales[0];
             self.scales[(2 * place + 1) * GROUP + lane] = run.scales[1];
         } else {
@@ -187,18 +215,18 @@ impl Planar {
         for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
             let place = first + block;
             for (i, y) in out.iter_mut().enumerate() {
-                let code = if self.four {
+                let code = if self.codes_are == Codes::Four {
                     let byte = self.codes[place * FOUR_BYTES + i % 16 / 4 * 16 + lane * 4 + i % 4];
                     i32::from(if i < 16 { byte & 15 } else { byte >> 4 })
                 } else {
                     i32::from(self.codes[place * EIGHT_BYTES + i / 4 * 16 + lane * 4 + i % 4] as i8)
                 };
-                let scale = match self.split {
+                let scale = match self.codes_are == Codes::SixSplit {
                     true => self.scales[(2 * place + i / 16) * GROUP + lane],
                     false => self.scales[place * GROUP + lane],
                 };
                 let minimum = self.minima.get(place * GROUP + lane).copied().unwrap_or(0.0);
-                *y = scale * (code - self.offset) as f32 - minimum;
+                *y = scale * (code - i32::from(self.offset)) as f32 - minimum;
             }
         }
     }

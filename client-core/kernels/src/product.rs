@@ -2,9 +2,9 @@
 
 use crate::blocks::BLOCK;
 use crate::math::dot;
-use crate::matrix::{EIGHT_BYTES, FOUR_BYTES, GROUP, Matrix, Planar, Store, halves};
+use crate::matrix::{GROUP, Matrix, Planar, Store, halves};
 use crate::pool::{self, Job, Places};
-use crate::tile::{self, Columns};
+use crate::tile::{self, Columns, Facts, Folded, Kernel, Task, Weights};
 
 /// Columns that are multiplied with one look at the weights.
 const TILE: usize = 4;
@@ -21,9 +21,8 @@ pub struct Activations {
     /// Four columns interleaved, for as many fours as there are; the rest one by one. So are the others.
     wide: Vec<[i16; 4]>,
     codes: Vec<[i8; 4]>,
-    scales: Vec<f32>,
-    sums: Vec<i32>,
-    starts: Vec<[i16; 2]>,
+    folded: Vec<Folded>,
+    facts: Vec<Facts>,
 }
 
 impl Activations {
@@ -45,11 +44,11 @@ impl Activations {
             return;
         }
         let (fours, blocks) = (self.values.len() / 4, self.cols / BLOCK);
-        self.wide.resize(fours, [0; 4]);
-        self.codes.resize(if tile::NARROW { fours } else { 0 }, [0; 4]);
-        self.scales.resize(self.m * blocks, 0.0);
-        self.sums.resize(self.m * blocks, 0);
-        self.starts.resize(self.m * blocks, [0; 2]);
+        let needs = tile::needs();
+        self.wide.resize(if needs.wide { fours } else { 0 }, [0; 4]);
+        self.codes.resize(if needs.codes { fours } else { 0 }, [0; 4]);
+        self.folded.resize(if needs.folded { fours } else { 0 }, [[0; 4]; 2]);
+        self.facts.resize(self.m * blocks, Facts::default());
         for (i, x) in self.values.chunks_exact(self.cols).enumerate() {
             let tile = if i < self.m / TILE * TILE { TILE } else { 1 };
             let (first, c) = (i / tile * tile * blocks, i % tile);
@@ -58,36 +57,41 @@ impl Activations {
                 let larger = |a: f32, b: f32| if b > a { b } else { a };
                 let largest = x.iter().map(|x| x.abs()).fold(0f32, larger);
                 let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-                let (mut even, mut odd) = (0, 0);
-                let at = first + block * tile + c;
+                let (mut halves, mut pairs, mut negative) = ([0; 2], [0; 2], 0);
                 for (k, x) in x.as_chunks::<4>().0.iter().enumerate() {
                     // Adding 1.5 · 2²³ rounds to the nearest whole number and leaves it in the low bits.
                     let code = x.map(|x| (x * inverse + 12_582_912.0).to_bits() as i16);
-                    even += code[0] + code[1];
-                    odd += code[2] + code[3];
+                    let sums = [code[0] + code[1], code[2] + code[3]];
+                    halves[k / 4] += sums[0] + sums[1];
+                    pairs = [pairs[0] + sums[0], pairs[1] + sums[1]];
                     let place = (first + block * tile) * 8 + k * tile + c;
-                    self.wide[place] = code;
-                    if tile::NARROW {
+                    if needs.wide {
+                        self.wide[place] = code;
+                    }
+                    if needs.codes {
                         self.codes[place] = code.map(|code| code as i8);
                     }
+                    if needs.folded {
+                        negative -= code.map(|code| i32::from(code.min(0))).iter().sum::<i32>();
+                        self.folded[place] =
+                            [code.map(|code| code.unsigned_abs() as u8), code.map(|code| (code >> 15) as u8)];
+                    }
                 }
-                self.scales[at] = largest / 127.0;
-                self.sums[at] = i32::from(even + odd);
-                self.starts[at] = [-8 * even, -8 * odd];
+                self.facts[first + block * tile + c] = Facts { scale: largest / 127.0, halves, pairs, negative };
             }
         }
     }
 
     /// Columns i to i + C − 1, which were interleaved.
+    #[inline(always)]
     fn columns<const C: usize>(&self, i: usize) -> Columns<'_, C> {
         let blocks = self.cols / BLOCK;
-        let (wide, places) = (i * blocks * 8..(i + C) * blocks * 8, i * blocks..(i + C) * blocks);
+        let fours = i * blocks * 8..(i + C) * blocks * 8;
         Columns {
-            wide: self.wide[wide.clone()].as_chunks::<C>().0.as_chunks().0,
-            codes: self.codes.get(wide).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
-            scales: self.scales[places.clone()].as_chunks().0,
-            sums: self.sums[places.clone()].as_chunks().0,
-            starts: self.starts[places].as_chunks().0,
+            wide: self.wide.get(fours.clone()).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
+            codes: self.codes.get(fours.clone()).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
+            folded: self.folded.get(fours).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
+            facts: self.facts[i * blocks..(i + C) * blocks].as_chunks().0,
         }
     }
 }
@@ -134,7 +138,9 @@ impl Product<'_> {
     /// The products with some groups of rows of `part`, whose first row is number `start` of the output.
     fn groups(&self, part: &Matrix, start: usize, groups: std::ops::Range<usize>) {
         match &part.store {
-            Store::Planar(planar) => self.planar(part, planar, start, groups),
+            Store::Planar(planar) => {
+                tile::choose(planar.codes_are, Rows { product: self, part, planar, start, groups });
+            }
             Store::Single(values) => {
                 for row in groups.start * GROUP..(groups.end * GROUP).min(part.rows) {
                     self.single(&values[row * part.cols..][..part.cols], start + row);
@@ -176,93 +182,80 @@ impl Product<'_> {
             self.out.write(i * self.width + row, &[sum]);
         }
     }
+}
 
-    fn planar(&self, part: &Matrix, planar: &Planar, start: usize, groups: std::ops::Range<usize>) {
-        if self.x.m == 1 {
-            return self.single_column(part, planar, start, groups);
+/// Some groups of rows of a planar matrix times all columns.
+struct Rows<'a> {
+    product: &'a Product<'a>,
+    part: &'a Matrix,
+    planar: &'a Planar,
+    /// Of the output, for the first row of `part`.
+    start: usize,
+    groups: std::ops::Range<usize>,
+}
+
+impl Task for Rows<'_> {
+    // All kernels in one function would be too much for an engine to compile well.
+    #[inline(never)]
+    fn run<K: Kernel>(self) {
+        let mut group = self.groups.start;
+        if self.product.x.m >= TILE {
+            while group + tile::GROUPS <= self.groups.end {
+                self.together::<K, { tile::GROUPS }>(group);
+                group += tile::GROUPS;
+            }
         }
-        let mut group = groups.start;
-        while group < groups.end {
-            let two = tile::NARROW && planar.four && group + 2 <= groups.end && self.x.m >= TILE;
-            let weights = [part_of(part, planar, group), part_of(part, planar, if two { group + 1 } else { group })];
-            let row = start + group * GROUP;
-            let rows = [group, group + 1].map(|group| part.rows.saturating_sub(group * GROUP).min(GROUP));
-            let tiled = self.x.m / TILE * TILE;
-            for i in (0..tiled).step_by(TILE) {
-                let columns = self.x.columns::<TILE>(i);
-                if two {
-                    let [first, second] = tile::four_twice([&weights[0], &weights[1]], &columns);
-                    self.write(i, row, rows[0], &first);
-                    self.write(i, row + GROUP, rows[1], &second);
-                } else {
-                    self.write(i, row, rows[0], &sums(planar, &weights[0], &columns));
-                }
-            }
-            for i in tiled..self.x.m {
-                let columns = self.x.columns::<1>(i);
-                self.write(i, row, rows[0], &sums(planar, &weights[0], &columns));
-                if two {
-                    self.write(i, row + GROUP, rows[1], &sums(planar, &weights[1], &columns));
-                }
-            }
-            group += if two { 2 } else { 1 };
+        while group < self.groups.end {
+            self.together::<K, 1>(group);
+            group += 1;
         }
     }
+}
 
-    /// One column: a group of rows takes so little time that nothing is looked up for it that could be looked up before.
-    fn single_column(&self, part: &Matrix, planar: &Planar, start: usize, groups: std::ops::Range<usize>) {
-        let columns = self.x.columns::<1>(0);
-        let blocks = part.cols / BLOCK;
-        let places = groups.start * blocks..groups.end * blocks;
-        let of = |lanes: usize| places.start * lanes..places.end * lanes;
-        let (code_bytes, scale_lanes) =
-            (if planar.four { FOUR_BYTES } else { EIGHT_BYTES }, if planar.split { 2 * GROUP } else { GROUP });
-        let codes = planar.codes[of(code_bytes)].chunks_exact(blocks * code_bytes);
-        let scales = planar.scales[of(scale_lanes)].chunks_exact(blocks * scale_lanes);
-        let minima = planar.minima.get(of(GROUP)).unwrap_or_default();
-        for ((group, codes), scales) in groups.clone().zip(codes).zip(scales) {
-            let minima = minima.get((group - groups.start) * blocks * GROUP..).unwrap_or_default();
-            let minima = minima.get(..blocks * GROUP).unwrap_or_default();
-            let weights = tile::Weights { codes, scales, minima, offset: planar.offset };
-            let [sums] = sums(planar, &weights, &columns);
-            let (row, rows) = (group * GROUP, (part.rows - group * GROUP).min(GROUP));
-            if rows == GROUP {
-                // Of constant size: no call.
-                self.out.write(start + row, &sums[..GROUP]);
-            } else {
-                self.out.write(start + row, &sums[..rows]);
-            }
+impl Rows<'_> {
+    /// `G` groups of rows, from number `group`.
+    #[inline(always)]
+    fn together<K: Kernel, const G: usize>(&self, group: usize) {
+        let weights: [Weights<'_>; G] = std::array::from_fn(|g| self.weights(group + g));
+        let weights = weights.each_ref();
+        let m = self.product.x.m;
+        for i in (0..m / TILE * TILE).step_by(TILE) {
+            self.write(i, group, &K::products(weights, &self.product.x.columns::<TILE>(i)));
+        }
+        for i in m / TILE * TILE..m {
+            self.write(i, group, &K::products(weights, &self.product.x.columns::<1>(i)));
         }
     }
 
     #[inline(always)]
-    fn write<const C: usize>(&self, i: usize, row: usize, rows: usize, sums: &[[f32; GROUP]; C]) {
-        for (c, sums) in sums.iter().enumerate() {
-            self.out.write((i + c) * self.width + row, &sums[..rows]);
+    fn weights(&self, group: usize) -> Weights<'_> {
+        let planar = self.planar;
+        let blocks = self.part.cols / BLOCK;
+        let (first, codes, scales) = (group * blocks, planar.codes_are.bytes(), planar.codes_are.scales());
+        Weights {
+            codes: &planar.codes[first * codes..][..blocks * codes],
+            scales: &planar.scales[first * scales..][..blocks * scales],
+            minima: planar.minima.get(first * GROUP..(first + blocks) * GROUP).unwrap_or_default(),
+            offset: planar.offset,
         }
     }
-}
 
-/// One group of rows.
-fn part_of<'a>(part: &Matrix, planar: &'a Planar, group: usize) -> tile::Weights<'a> {
-    let blocks = part.cols / BLOCK;
-    let first = group * blocks;
-    let scale_lanes = if planar.split { 2 * GROUP } else { GROUP };
-    let code_bytes = if planar.four { FOUR_BYTES } else { EIGHT_BYTES };
-    tile::Weights {
-        codes: &planar.codes[first * code_bytes..][..blocks * code_bytes],
-        scales: &planar.scales[first * scale_lanes..][..blocks * scale_lanes],
-        minima: planar.minima.get(first * GROUP..(first + blocks) * GROUP).unwrap_or_default(),
-        offset: planar.offset,
-    }
-}
-
-#[inline(always)]
-fn sums<const C: usize>(planar: &Planar, weights: &tile::Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
-    match (planar.four, planar.split) {
-        (true, _) => tile::four(weights, columns),
-        (false, false) => tile::eight(weights, columns),
-        (false, true) => tile::eight_split(weights, columns),
+    #[inline(always)]
+    fn write<const G: usize, const C: usize>(&self, i: usize, group: usize, sums: &[[[f32; GROUP]; C]; G]) {
+        let Product { width, ref out, .. } = *self.product;
+        for (g, sums) in sums.iter().enumerate() {
+            let row = (group + g) * GROUP;
+            let rows = self.part.rows - row;
+            for (c, sums) in sums.iter().enumerate() {
+                let at = (i + c) * width + self.start + row;
+                if rows >= GROUP {
+                    // Of constant size: no call.
+                    out.write(at, &sums[..GROUP]);
+                } else {
+                    out.write(at, &sums[..rows]);
+                }
+            }
+        }
     }
 }
 
@@ -312,7 +305,7 @@ mod tests {
                             let tile = if i < m / TILE * TILE { TILE } else { 1 };
                             let block = i / tile * tile * (cols / 32) + col / 32 * tile + i % tile;
                             let four = i / tile * tile * (cols / 4) + col / 4 * tile + i % tile;
-                            f64::from(x.wide[four][col % 4]) * f64::from(x.scales[block])
+                            f64::from(x.wide[four][col % 4]) * f64::from(x.facts[block].scale)
                         })
                         .collect(),
                     false => x.values.iter().map(|x| f64::from(*x)).collect(),

@@ -193,6 +193,13 @@ impl Kernels {
         property(&self.memory.buffer(), "byteLength").and_then(|bytes| bytes.as_f64()).unwrap_or(0.0) as u64
     }
 
+    /// Whether the relaxed builds multiply bytes in one instruction: `None` for what is faster on this machine. Results are
+    /// the same to the last bit.
+    pub fn fuse(&self, choice: Option<bool>) {
+        // A build without the function has one way only.
+        let _ = self.call("fuse", &[choice.map_or(0, |fused| if fused { 2 } else { 1 })]);
+    }
+
     fn call(&self, name: &str, arguments: &[u32]) -> Result<u32, String> {
         let function = property(&self.exports, name).ok_or_else(|| format!("the kernels have no function {name}"))?;
         let function: Function = function.unchecked_into();

@@ -1,5 +1,6 @@
 //! Models with random weights, of any shape and storage type: what kernels are tested and timed on.
 
+use half::f16;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
@@ -143,8 +144,50 @@ fn random_matrix(
 ) -> Result<Matrix<'static>, EngineError> {
     // Variance 1/cols: a uniform variable on [−a, a] has a²/3.
     let amplitude = (3.0 / cols as f32).sqrt();
+    if is_only_read(dtype) {
+        return random_blocks(rng, dtype, rows, cols, amplitude);
+    }
     let values: Vec<f32> = (0..rows * cols).map(|_| uniform(rng) * amplitude).collect();
     Matrix::encode(dtype, rows, cols, &values)
+}
+
+/// Whether there is no encoder for these blocks.
+fn is_only_read(dtype: GgmlType) -> bool {
+    use GgmlType::{Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K};
+    matches!(dtype, Q4_1 | Q5_0 | Q5_1 | Q4K | Q5K | Q6K)
+}
+
+/// Blocks of random codes whose scale makes values as large as `amplitude`. Minima, where there are any, take their middle
+/// away.
+fn random_blocks(
+    rng: &mut Xoshiro256PlusPlus,
+    dtype: GgmlType,
+    rows: usize,
+    cols: usize,
+    amplitude: f32,
+) -> Result<Matrix<'static>, EngineError> {
+    let not_whole = || EngineError::Inconsistent(format!("rows of {cols} are not whole blocks of {}", dtype.name()));
+    let bytes_in_all = dtype.row_bytes(cols).ok_or_else(not_whole)? * rows;
+    let mut bytes: Vec<u8> = (0..bytes_in_all.div_ceil(8)).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+    bytes.truncate(bytes_in_all);
+    // Where the scale and the minimum of a block lie, and the largest value and the middle in units of the scale.
+    let (scale_at, minimum_at, largest, middle) = match dtype {
+        GgmlType::Q4_1 => (0, Some(2), 7.5, -7.5),
+        GgmlType::Q5_0 => (0, None, 16.0, 0.0),
+        GgmlType::Q5_1 => (0, Some(2), 15.5, -15.5),
+        GgmlType::Q4K => (0, Some(2), 7.5 * 63.0, 7.5),
+        GgmlType::Q5K => (0, Some(2), 15.5 * 63.0, 15.5),
+        _ => (208, None, 32.0 * 127.0, 0.0),
+    };
+    let scale = amplitude / largest;
+    let half = |value: f32| f16::from_f32(value).to_le_bytes();
+    for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+        block[scale_at..scale_at + 2].copy_from_slice(&half(scale));
+        if let Some(at) = minimum_at {
+            block[at..at + 2].copy_from_slice(&half(scale * middle));
+        }
+    }
+    Ok(Matrix { dtype, rows, cols, bytes: bytes.into() })
 }
 
 fn random_norm(rng: &mut Xoshiro256PlusPlus, dim: usize) -> Vec<f32> {

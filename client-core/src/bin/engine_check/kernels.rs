@@ -46,32 +46,55 @@ async fn logits(backend: &mut dyn Backend, tokens: &[u32]) -> Result<Vec<f32>, E
 #[wasm_bindgen]
 pub async fn run_kernel_checks(base_url: String) -> Result<String, JsError> {
     console_error_panic_hook::set_once();
-    let families = [
+    let models = [
         (Family::Llama, GgmlType::Q8_0),
+        (Family::Llama, GgmlType::Q4_1),
+        (Family::Llama, GgmlType::Q5_0),
+        (Family::Llama, GgmlType::Q5_1),
+        (Family::Llama, GgmlType::Q4K),
+        (Family::Llama, GgmlType::Q5K),
+        (Family::Llama, GgmlType::Q6K),
         (Family::Qwen2, GgmlType::Q4_0),
         (Family::Qwen3, GgmlType::F16),
         (Family::SmolLm3, GgmlType::F32),
         (Family::Mistral(9), GgmlType::Q4_0),
     ];
+    let tokens = synthetic::tokens(2100, 70, 3);
+    let (prompt, rest) = tokens.split_at(66);
+    let passes = || std::iter::once(prompt).chain(rest.chunks(1));
     let mut checks = Vec::new();
+    let mut loaded = Vec::new();
     for build in builds() {
-        let kernels = Kernels::load(&base_url, build).await.map_err(|problem| JsError::new(&problem))?;
-        for (family, blocks) in families {
-            let config = synthetic::config([8500, 192, 4, 6, 2, 384]);
-            let storage = Storage { blocks, embedding: GgmlType::Q8_0, untied: true };
-            let weights = synthetic::weights_like(family, config, storage, 5)?;
-            let tokens = synthetic::tokens(8500, 70, 3);
-            let (prompt, rest) = tokens.split_at(66);
-            // Models of this size would be held as singles; here the stored form is what is checked.
-            let mut ours = CpuBackend::with_form(&weights, Form::Stored)?;
-            let mut theirs = RemoteBackend::with_form(&kernels, &weights, Form::Stored)?;
-            let mut same = 0;
-            for part in std::iter::once(prompt).chain(rest.chunks(1)) {
-                let (a, b) = (logits(&mut ours, part).await?, logits(&mut theirs, part).await?);
-                same += usize::from(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()) && a.len() == b.len());
+        loaded.push(Kernels::load(&base_url, build).await.map_err(|problem| JsError::new(&problem))?);
+    }
+    for (family, blocks) in models {
+        let config = synthetic::config([2100, 256, 4, 8, 2, 512]);
+        let storage = Storage { blocks, embedding: GgmlType::Q8_0, untied: true };
+        let weights = synthetic::weights_like(family, config, storage, 5)?;
+        // Models of this size would be held as singles; here the stored form is what is checked.
+        let mut ours = CpuBackend::with_form(&weights, Form::Stored)?;
+        let mut expected = Vec::new();
+        for part in passes() {
+            expected.push(logits(&mut ours, part).await?);
+        }
+        for kernels in &loaded {
+            let build = kernels.build();
+            for fused in [false, true] {
+                if fused && !build.relaxed {
+                    continue;
+                }
+                kernels.fuse(Some(fused));
+                let mut theirs = RemoteBackend::with_form(kernels, &weights, Form::Stored)?;
+                let mut same = 0;
+                for (part, expected) in passes().zip(&expected) {
+                    let found = logits(&mut theirs, part).await?;
+                    let equal = expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
+                    same += usize::from(equal && expected.len() == found.len());
+                }
+                let way = if fused { ", fused" } else { "" };
+                let name = format!("{}{way}: {family:?}, {}", build.name(), blocks.name());
+                checks.push(Check { name, passed: same == 5, detail: format!("{same} of 5 passes are the same") });
             }
-            let name = format!("{}: {family:?}, {}", build.name(), blocks.name());
-            checks.push(Check { name, passed: same == 5, detail: format!("{same} of 5 passes are the same") });
         }
     }
     Ok(serde_json::to_string(&checks)?)

@@ -1,0 +1,128 @@
+//! The innermost loops: groups of four rows of a planar matrix times a few columns of activations.
+//!
+//! | build | products |
+//! | --- | --- |
+//! | simd128 (`wide`) | codes widened to sixteen bits once for all columns, `i32x4.dot_i16x8_s` |
+//! | relaxed SIMD (`narrow`) | bytes times seven-bit bytes, `i32x4.relaxed_dot_i8x16_i7x16_add_s`, where the machine has that as one instruction; else four-bit codes in sixteen bits and `wide` for the rest |
+//! | portable | plain loops |
+//!
+//! All sums of codes are exact, so that the builds differ in nothing.
+
+use crate::matrix::{Codes, GROUP};
+
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod narrow;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+mod portable;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod vector;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wide;
+
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+use narrow as build;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+use portable as build;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(target_feature = "relaxed-simd")))]
+use wide as build;
+
+/// Groups that are multiplied together, where there are several columns: two share each look at the activations where
+/// registers suffice.
+pub const GROUPS: usize = if cfg!(all(target_arch = "wasm32", target_feature = "relaxed-simd")) { 2 } else { 1 };
+
+/// The forms of activations that the kernels of this build, on this machine, multiply.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// [`Columns::wide`].
+    pub wide: bool,
+    /// [`Columns::codes`].
+    pub codes: bool,
+    /// [`Columns::folded`].
+    pub folded: bool,
+}
+
+/// What activations are needed as.
+#[inline(always)]
+pub fn needs() -> Needs {
+    build::needs()
+}
+
+/// One group of rows of a [`Planar`](crate::matrix::Planar).
+#[derive(Debug, Clone, Copy)]
+pub struct Weights<'a> {
+    /// Whole blocks.
+    pub codes: &'a [u8],
+    /// Four to a block, or eight.
+    pub scales: &'a [f32],
+    /// Four to a block, or none.
+    pub minima: &'a [f32],
+    /// Taken from every code.
+    pub offset: i8,
+}
+
+/// Four codes of activations as |x| and, in all bits of a byte, whether x < 0.
+pub type Folded = [[u8; 4]; 2];
+
+/// What is known of the 32 codes x of a block of one column.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts {
+    /// Value = scale · x.
+    pub scale: f32,
+    /// Sums of the first and the second sixteen.
+    pub halves: [i16; 2],
+    /// Sums of those at 4k and 4k + 1, and of those at 4k + 2 and 4k + 3.
+    pub pairs: [i16; 2],
+    /// Sum of −x over the negative ones.
+    pub negative: i32,
+}
+
+impl Facts {
+    /// Sum of all.
+    #[inline(always)]
+    pub fn sum(&self) -> i32 {
+        i32::from(self.halves[0]) + i32::from(self.halves[1])
+    }
+}
+
+/// The activations of `C` columns, interleaved like the weights: four of the first column, four of the next, and so on,
+/// so that one address serves them all. Only what is needed is there ([`needs`]).
+#[derive(Debug, Clone, Copy)]
+pub struct Columns<'a, const C: usize> {
+    /// Codes in sixteen bits.
+    pub wide: &'a [[[[i16; 4]; C]; 8]],
+    /// Codes in eight bits.
+    pub codes: &'a [[[[i8; 4]; C]; 8]],
+    /// The same, folded: what [`Codes::Eight`] is multiplied with.
+    pub folded: &'a [[[Folded; C]; 8]],
+    /// One to a block and column.
+    pub facts: &'a [[Facts; C]],
+}
+
+/// The innermost loop for one kind of codes.
+pub trait Kernel {
+    /// Products of `G` groups of rows with `C` columns, which have as many blocks.
+    fn products<const G: usize, const C: usize>(
+        weights: [&Weights<'_>; G],
+        columns: &Columns<'_, C>,
+    ) -> [[[f32; GROUP]; C]; G];
+}
+
+/// What calls a kernel, compiled for each of them: which it is, is asked once and not for each group.
+pub trait Task {
+    /// Does it.
+    fn run<K: Kernel>(self);
+}
+
+/// Runs `task` with the kernel for these codes.
+#[inline(always)]
+pub fn choose(codes: Codes, task: impl Task) {
+    build::choose(codes, task);
+}
+
+/// Chooses between the two ways of the relaxed build (see `narrow`), which return the same: `None` for the faster.
+#[cfg(target_arch = "wasm32")]
+pub fn fuse(choice: Option<bool>) {
+    #[cfg(target_feature = "relaxed-simd")]
+    narrow::fuse(choice);
+    let _ = choice;
+}
