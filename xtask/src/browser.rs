@@ -1,7 +1,7 @@
 //! Playwright with the real page, the real server and a real Chromium.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -26,7 +26,7 @@ impl Playwright {
         }
         build::engine_check()?;
         if !keep_page || !npm::is_built()? {
-            npm::package()?;
+            npm::package(Some(Path::new("dist")))?;
         }
         step("The server for the browser tests");
         let mut server = vec!["test", "--no-run", "--quiet"];

@@ -8,6 +8,9 @@ use crate::kernels;
 use crate::shell::{command, output, run, step};
 use crate::tools;
 
+/// Where cargo puts wasm modules, in its target folder.
+pub const WASM: &str = "wasm32-unknown-unknown/release";
+
 /// Builds the page, the engine worker and the burn-wgpu policy module into dist/.
 pub fn page() -> Result<()> {
     let tools = tools::ensure_wasm_tools()?;
@@ -21,10 +24,7 @@ pub fn page() -> Result<()> {
 pub fn engine_check() -> Result<()> {
     let tools = tools::ensure_wasm_tools()?;
     step("The engine's checks, as wasm");
-    let mut cargo = vec!["build", "--release", "--target", "wasm32-unknown-unknown"];
-    cargo.extend(["--package", "client-core", "--bin", "engine_check", "--features", WORKER_FEATURES]);
-    run(command("cargo", &cargo))?;
-    let wasm = target_folder()?.join("wasm32-unknown-unknown/release/engine_check.wasm");
+    let wasm = worker_wasm("engine_check")?;
     let wasm = wasm.to_string_lossy();
     let bindgen = ["--target", "web", "--no-typescript", "--out-dir", "target/engine-check", &wasm];
     run(tools.program("wasm-bindgen", &bindgen)?)?;
@@ -54,14 +54,19 @@ pub fn target_folder() -> Result<PathBuf> {
 /// Features of the engine worker, the same everywhere so that its dependencies are compiled once.
 const WORKER_FEATURES: &str = "js,llm-cpu,llm-gpu,policy-cpu";
 
+/// Builds one of the binaries that hold the engine, as the page's worker is built, and says where it is.
+fn worker_wasm(bin: &str) -> Result<PathBuf> {
+    let mut cargo = vec!["build", "--release", "--target", "wasm32-unknown-unknown"];
+    cargo.extend(["--package", "client-core", "--bin", bin, "--features", WORKER_FEATURES]);
+    run(command("cargo", &cargo))?;
+    Ok(target_folder()?.join(WASM).join(format!("{bin}.wasm")))
+}
+
 /// Builds the engine worker into a folder: worker.js and worker_bg.wasm, as trunk does for the page.
 pub fn worker(out: &Path) -> Result<()> {
     let tools = tools::ensure_wasm_tools()?;
     step("The engine worker, as wasm");
-    let mut cargo = vec!["build", "--release", "--target", "wasm32-unknown-unknown"];
-    cargo.extend(["--package", "client-core", "--bin", "worker", "--features", WORKER_FEATURES]);
-    run(command("cargo", &cargo))?;
-    let wasm = target_folder()?.join("wasm32-unknown-unknown/release/worker.wasm");
+    let wasm = worker_wasm("worker")?;
     let (wasm, folder) = (wasm.to_string_lossy(), out.to_string_lossy());
     run(tools.program("wasm-bindgen", &["--target", "no-modules", "--no-typescript", "--out-dir", &folder, &wasm])?)?;
     let bound = out.join("worker_bg.wasm");

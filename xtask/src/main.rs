@@ -69,7 +69,7 @@ fn main() -> Result<()> {
             build::compress()
         }
         Command::Kernels(args) => kernels::build(&args),
-        Command::Npm => npm::package().map(drop),
+        Command::Npm => npm::package(None).map(drop),
         Command::Setup => tools::ensure_wasm_tools().map(drop),
     }
 }

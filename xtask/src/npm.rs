@@ -27,8 +27,12 @@ pub fn is_built() -> Result<bool> {
     Ok(folder()?.join("worker/worker_bg.wasm").is_file())
 }
 
-/// Builds the package and prints its sizes. Returns its folder.
-pub fn package() -> Result<PathBuf> {
+/// Files of the engine worker, which trunk makes as the package needs them.
+const WORKER: [&str; 2] = ["worker.js", "worker_bg.wasm"];
+
+/// Builds the package and prints its sizes. The engine worker is taken from `page`, a folder in which trunk has built it, or
+/// is built too. Returns the package's folder.
+pub fn package(page: Option<&Path>) -> Result<PathBuf> {
     tools::require_node()?;
     let out = folder()?;
     let worker = out.join("worker");
@@ -36,7 +40,10 @@ pub fn package() -> Result<PathBuf> {
         std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
     }
     std::fs::create_dir_all(&worker).with_context(|| format!("cannot make {}", worker.display()))?;
-    build::worker(&worker)?;
+    match page {
+        Some(page) => WORKER.iter().try_for_each(|file| copy(&page.join(file), &worker.join(file)))?,
+        None => build::worker(&worker)?,
+    }
     step("The package");
     copy_folder(Path::new(SOURCE), &out)?;
     copy(Path::new(BOOT), &worker.join("worker_boot.js"))?;

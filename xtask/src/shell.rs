@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -23,15 +24,27 @@ pub fn command<S: AsRef<std::ffi::OsStr>>(program: &str, args: &[S]) -> Command 
     command
 }
 
-/// Runs to the end with this terminal's output; an exit code other than 0 is an error.
+/// Runs to the end with this terminal's output and says how long it took; an exit code other than 0 is an error.
 pub fn run(mut command: Command) -> Result<()> {
     let shown = describe(&command);
     eprintln!("  $ {shown}");
+    let start = Instant::now();
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` ended with {status}");
     }
+    took(start.elapsed());
     Ok(())
+}
+
+/// Says how long something took, if a person may have noticed.
+pub fn took(time: Duration) {
+    let seconds = time.as_secs();
+    match (seconds / 60, seconds % 60) {
+        (0, 0) => {}
+        (0, s) => eprintln!("  took {s} s"),
+        (min, s) => eprintln!("  took {min} min {s} s"),
+    }
 }
 
 /// Standard output of a program that ran well; `None` when it is missing or failed.

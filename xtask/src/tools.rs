@@ -91,6 +91,11 @@ fn ensure_cargo_tool(name: &str, version: &str, flags: &[&str], cache: &Path) ->
     let mut install = command("cargo", &args);
     // A tool is built for this machine, whatever the workspace's own flags and target folder say.
     install.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS").current_dir(std::env::temp_dir());
+    // Trunk's own profile takes minutes to make a program fast that waits for others.
+    install.envs(
+        [("LTO", "off"), ("CODEGEN_UNITS", "16"), ("OPT_LEVEL", "1")]
+            .map(|(key, value)| (format!("CARGO_PROFILE_RELEASE_{key}"), value)),
+    );
     run(install).with_context(|| format!("{package} {version} could not be installed"))
 }
 
