@@ -9,6 +9,11 @@ use crate::protocol::engine::Verdict;
 use crate::protocol::manifest::ModelEntry;
 use crate::protocol::worker::Tier;
 
+/// Longest header of a model file that is looked at, bytes: vocabularies of a quarter of a million tokens stay below.
+pub const LONGEST_HEAD: usize = 64 << 20;
+/// What the pieces of a file take that are under way at once, bytes: one as the browser hands it out, as it is read, as it
+/// is rearranged, and as the device takes it, of 8 MiB each.
+const PIECES_BYTES: u64 = 32 << 20;
 /// What wasm32 can address, bytes.
 const WASM_LIMIT: u64 = 4 << 30;
 /// Up to this many bytes the GPU's KV cache is in single precision, beyond in half; on the CPU it is always in single.
@@ -126,10 +131,18 @@ pub fn weigh(
     let most = if on_gpu { GPU_CACHE_BYTES / (2 * shape.cache_width.max(1)) } else { u64::MAX };
     let context = u32::try_from(most).unwrap_or(u32::MAX).clamp(1, wanted);
     let cache_bytes = cache_bytes(shape.cache_width, context.into(), on_gpu);
-    // The file is read whole and stays until its weights are in their place: on the GPU, or beside it in WebAssembly.
-    let load_bytes = file_bytes + if on_gpu { shape.largest_bytes } else { shape.weight_bytes + cache_bytes };
-    let gpu_bytes = if on_gpu { shape.weight_bytes + cache_bytes } else { 0 };
     let download_bytes = file_bytes.saturating_sub(here_bytes);
+    let kept = room.storage_bytes.is_none_or(|free| download_bytes <= free);
+    // The worker reads the header and then piece by piece, unless the browser could not store the file: then it has it all.
+    let read_bytes = match kept {
+        true => file_bytes.saturating_sub(shape.weight_bytes).min(LONGEST_HEAD as u64),
+        false => file_bytes,
+    };
+    let worker_bytes = read_bytes + PIECES_BYTES;
+    // The kernels rearrange a matrix that they have whole.
+    let kernels_bytes = if on_gpu { 0 } else { shape.weight_bytes + shape.largest_bytes + cache_bytes };
+    let load_bytes = worker_bytes + kernels_bytes;
+    let gpu_bytes = if on_gpu { shape.weight_bytes + cache_bytes } else { 0 };
     let mut verdict = Verdict {
         name: shape.name.clone(),
         parameters: shape.parameters,
@@ -143,7 +156,7 @@ pub fn weigh(
         context,
         longest_context: shape.context,
         fits: true,
-        kept: room.storage_bytes.is_none_or(|free| download_bytes <= free),
+        kept,
         remarks: Vec::new(),
         advice: None,
     };
@@ -153,7 +166,7 @@ pub fn weigh(
         verdict.advice = Some("Let the server answer.".to_owned());
         return verdict;
     }
-    let refusals = refusals(shape, file_bytes, load_bytes, gpu_bytes, cache_bytes, room);
+    let refusals = refusals(shape, worker_bytes.max(kernels_bytes), load_bytes.max(gpu_bytes), cache_bytes, room);
     verdict.fits = refusals.is_empty();
     if !verdict.kept {
         let free = room.storage_bytes.unwrap_or_default();
@@ -172,18 +185,9 @@ pub fn weigh(
     verdict
 }
 
-fn refusals(
-    shape: &Shape,
-    file_bytes: u64,
-    load_bytes: u64,
-    gpu_bytes: u64,
-    cache_bytes: u64,
-    room: Room,
-) -> Vec<String> {
+/// `largest_memory` is what the larger of both WebAssembly memories takes, `device_bytes` what the device gives at most.
+fn refusals(shape: &Shape, largest_memory: u64, device_bytes: u64, cache_bytes: u64, room: Room) -> Vec<String> {
     let mut refusals = Vec::new();
-    // The worker's memory has the file, the kernels' memory has the weights; each ends there.
-    let largest_memory =
-        if room.tier == Tier::WebGpu { load_bytes } else { file_bytes.max(shape.weight_bytes + cache_bytes) };
     if largest_memory > WASM_LIMIT {
         refusals.push(format!(
             "Loading takes {} in one WebAssembly memory, which ends at {}.",
@@ -204,9 +208,9 @@ fn refusals(
     }
     // What says "8 GiB" may have any amount.
     if let Some(device) = room.device_bytes.filter(|device| *device < DEVICE_CLAIM_CAP)
-        && load_bytes.max(gpu_bytes) > device
+        && device_bytes > device
     {
-        refusals.push(format!("It takes {}; this device has about {}.", size(load_bytes.max(gpu_bytes)), size(device)));
+        refusals.push(format!("It takes {}; this device has about {}.", size(device_bytes), size(device)));
     }
     refusals
 }
@@ -343,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_context_that_is_too_long_is_shortened_to_one_that_fits() {
-        // 135M at 4 bits on a device that says 512 MiB: 8192 tokens of cache take 377 MB beside two copies of 75 MB.
+        // 135M at 4 bits on a device that says 400 MiB: 8192 tokens of cache take 377 MB beside weights of 75 MB.
         let room = Room { device_bytes: Some(400 << 20), ..room(Tier::Cpu) };
         let shape = smol(4.5);
         let file_bytes = shape.weight_bytes;
@@ -360,10 +364,25 @@ mod tests {
         let on_gpu = weigh(&shape, file_bytes, 1_000_000, Some(1000), room(Tier::WebGpu), &[]);
         assert_eq!(on_gpu.download_bytes, file_bytes - 1_000_000);
         assert_eq!(on_gpu.cache_bytes, 2 * 30 * 192 * 4 * 1000);
-        assert_eq!(on_gpu.load_bytes, file_bytes + shape.largest_bytes, "weights and cache are the GPU's");
+        assert_eq!(on_gpu.load_bytes, 2_000_000 + PIECES_BYTES, "weights and cache are the GPU's");
         let on_cpu = weigh(&shape, file_bytes, file_bytes, Some(1_000_000), room(Tier::Cpu), &[]);
         assert_eq!((on_cpu.download_bytes, on_cpu.context), (0, 8192), "no more than the model was made for");
-        assert_eq!(on_cpu.load_bytes, file_bytes + shape.weight_bytes + on_cpu.cache_bytes);
+        let weights = shape.weight_bytes + shape.largest_bytes;
+        assert_eq!(on_cpu.load_bytes, 2_000_000 + PIECES_BYTES + weights + on_cpu.cache_bytes);
+    }
+
+    #[test]
+    fn a_file_larger_than_wasms_memory_fits_a_gpu_as_long_as_it_is_stored() {
+        let room = Room { device_bytes: None, storage_bytes: Some(10 * GB), ..room(Tier::WebGpu) };
+        let shape = llama_8b(8.5);
+        let file_bytes = shape.weight_bytes + 7_000_000;
+        assert!(file_bytes > WASM_LIMIT);
+        let verdict = weigh(&shape, file_bytes, 0, Some(2048), room, &[]);
+        assert!(verdict.fits && verdict.load_bytes < 100_000_000, "{verdict:?}");
+        // One with nothing but air between its tensors is no larger.
+        assert_eq!(weigh(&smol(4.5), 5 * GB, 5 * GB, Some(512), room, &[]).load_bytes, PIECES_BYTES + (64 << 20));
+        let homeless = weigh(&shape, file_bytes, 0, Some(2048), Room { storage_bytes: Some(GB), ..room }, &[]);
+        assert!(!homeless.fits && homeless.load_bytes > file_bytes, "{homeless:?}");
     }
 
     #[test]

@@ -1,14 +1,13 @@
-// A model that is large enough for the CPU kernels' own module: the compact model's tokenizer, and random weights of
-// another shape.
+// Files that are large, each in its way. A model that is large enough for the CPU kernels' own module: the compact model's
+// tokenizer, and random weights of another shape. And the compact model itself, with gigabytes of nothing before its weights.
 import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 const compact = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../public/models/compact.gguf");
-const [dim, heads, keyHeads, head, inner, layers] = [1024, 16, 4, 64, 2816, 2];
+const [dim, heads, keyHeads, head, inner] = [1024, 16, 4, 64, 2816];
 const sizes = {
   "llama.embedding_length": dim,
-  "llama.block_count": layers,
   "llama.attention.head_count": heads,
   "llama.attention.head_count_kv": keyHeads,
   "llama.feed_forward_length": inner,
@@ -18,8 +17,8 @@ const sizes = {
 };
 const widths = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
 
-/** The compact model's metadata with other sizes, and the length of its vocabulary. */
-function metadata() {
+/** The compact model's metadata with these sizes, the length of its vocabulary, and where its list of tensors begins. */
+function metadata(sizes = {}) {
   const file = fs.readFileSync(compact);
   let at = 24;
   let vocab = 0;
@@ -49,12 +48,27 @@ function metadata() {
     if (key in sizes) entry.writeUInt32LE(sizes[key], value - start);
     entries.push(entry);
   }
-  return { entries, vocab };
+  return { file, entries, vocab, tensorsAt: at };
+}
+
+/** Random blocks of Q8_0, of which matrices are repetitions: so many that no row begins as the one before it. */
+function randomBlocks() {
+  const blocks = Buffer.alloc(34 * 5003);
+  let seed = 1;
+  for (let block = 0; block < blocks.length; block += 34) {
+    // A scale of 2⁻¹¹ in half precision, and 32 codes.
+    blocks.writeUInt16LE(0x1000, block);
+    for (let i = 2; i < 34; i += 1) {
+      seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+      blocks[block + i] = seed >>> 24;
+    }
+  }
+  return blocks;
 }
 
 /** Writes the model; returns its number of parameters in matrices. */
-export function writeLargeModel(target) {
-  const { entries, vocab } = metadata();
+export function writeLargeModel(target, layers = 2) {
+  const { entries, vocab } = metadata({ ...sizes, "llama.block_count": layers });
   const tensors = [["token_embd", dim, vocab], ["output_norm", dim]];
   for (let layer = 0; layer < layers; layer += 1) {
     const of = (name, ...shape) => tensors.push([`blk.${layer}.${name}`, ...shape]);
@@ -68,23 +82,15 @@ export function writeLargeModel(target) {
     of("ffn_up", dim, inner);
     of("ffn_down", inner, dim);
   }
-  let [seed, offset, parameters] = [1, 0, 0];
+  let [offset, parameters] = [0, 0];
+  const blocks = randomBlocks();
   const [infos, data] = [[], []];
   for (const [name, ...shape] of tensors) {
     const elements = shape.reduce((product, size) => product * size, 1);
     const matrix = shape.length === 2;
-    const bytes = Buffer.alloc(matrix ? (elements / 32) * 34 : elements * 4);
-    if (matrix) {
-      parameters += elements;
-      for (let block = 0; block < bytes.length; block += 34) {
-        // A scale of 2⁻¹¹ in half precision, and 32 random codes.
-        bytes.writeUInt16LE(0x1000, block);
-        for (let i = 2; i < 34; i += 1) {
-          seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
-          bytes[block + i] = seed >>> 24;
-        }
-      }
-    } else for (let i = 0; i < elements; i += 1) bytes.writeFloatLE(1, 4 * i);
+    const bytes = matrix ? Buffer.alloc((elements / 32) * 34, blocks) : Buffer.alloc(elements * 4);
+    if (matrix) parameters += elements;
+    else for (let i = 0; i < elements; i += 1) bytes.writeFloatLE(1, 4 * i);
     const label = Buffer.from(`${name}.weight`);
     const info = Buffer.alloc(8 + label.length + 4 + 8 * shape.length + 12);
     info.writeBigUInt64LE(BigInt(label.length));
@@ -104,4 +110,35 @@ export function writeLargeModel(target) {
   const header = Buffer.concat([head24, ...entries, ...infos]);
   fs.writeFileSync(target, Buffer.concat([header, Buffer.alloc((32 - (header.length % 32)) % 32), ...data]));
   return parameters;
+}
+
+/**
+ * Writes the compact model with its tensors 4 and 6 GiB further back, in turns. Between them the file is sparse: it takes
+ * little of the disk. Returns its length in bytes.
+ */
+export function writeFarModel(target) {
+  const { file, tensorsAt } = metadata();
+  const header = Buffer.from(file);
+  const tensors = [];
+  let at = tensorsAt;
+  for (let count = Number(file.readBigUInt64LE(8)); count > 0; count -= 1) {
+    at += 8 + Number(file.readBigUInt64LE(at));
+    at += 4 + 8 * file.readUInt32LE(at) + 4;
+    const [offset, shift] = [Number(file.readBigUInt64LE(at)), (tensors.length % 2 ? 6 : 4) * 2 ** 30];
+    header.writeBigUInt64LE(BigInt(offset + shift), at);
+    tensors.push({ offset, shift });
+    at += 8;
+  }
+  const begin = Math.ceil(at / 32) * 32;
+  const order = tensors.toSorted((a, b) => a.offset - b.offset);
+  const out = fs.openSync(target, "w");
+  fs.writeSync(out, header, 0, begin, 0);
+  order.forEach(({ offset, shift }, i) => {
+    const end = begin + (order[i + 1]?.offset ?? file.length - begin);
+    fs.writeSync(out, file, begin + offset, end - begin - offset, begin + offset + shift);
+  });
+  const length = file.length + 6 * 2 ** 30;
+  fs.ftruncateSync(out, length);
+  fs.closeSync(out);
+  return length;
 }

@@ -5,7 +5,7 @@ import http from "node:http";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { ask, done, expect, open, origins, startTandem, test } from "./harness.mjs";
-import { writeLargeModel } from "./large_model.mjs";
+import { writeFarModel, writeLargeModel } from "./large_model.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 const compact = path.join(root, "public/models/compact.gguf");
@@ -107,6 +107,101 @@ test("a large model computes in the best build of the CPU kernels", async ({ pag
   await expect(page.getByTestId("tier")).toContainText("relaxed SIMD");
   await answersAlone(page);
 });
+
+/** Lets a spec speak with the page's engine worker: `window.engine(command)` sends, `window.heard` are the events. */
+async function listen(page) {
+  await page.addInitScript(() => {
+    const Worker = window.Worker;
+    window.heard = [];
+    window.Worker = class extends Worker {
+      constructor(...args) {
+        super(...args);
+        window.engine = (command) => this.postMessage(JSON.stringify(command));
+        this.addEventListener("message", ({ data }) => typeof data === "string" && window.heard.push(JSON.parse(data)));
+      }
+    };
+  });
+}
+
+/** Loads the file that is chosen; returns the answer to a question. */
+async function answerOf(page) {
+  await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
+  await page.getByTestId("load-model").click();
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
+  await answersAlone(page);
+  return (await page.getByTestId("token").allTextContents()).join("");
+}
+
+for (const tier of ["web-gpu", "cpu"]) {
+  test(`a dropped file of more than 4 GiB answers as the small one in it: ${tier}`, async ({ page, edge, problems }, testInfo) => {
+    const file = testInfo.outputPath("far.gguf");
+    expect(writeFarModel(file)).toBeGreaterThan(6 * 2 ** 30);
+    const query = `?seed=7&tier=${tier}`;
+    await open(page, edge.url, query);
+    await expect(page.getByTestId("tier")).toHaveAttribute("data-tier", tier);
+    await page.getByTestId("other-model").click();
+    await page.getByTestId("model-file").setInputFiles(compact);
+    await expect(page.locator("#model-title")).toContainText("compact.gguf");
+    const expected = await answerOf(page);
+    expect(expected.length).toBeGreaterThan(0);
+
+    await open(page, edge.url, query);
+    await page.evaluate(() => document.body.append(Object.assign(document.createElement("input"), { type: "file", id: "hand" })));
+    await page.locator("#hand").setInputFiles(file);
+    const transfer = await page.evaluateHandle(() => {
+      const data = new DataTransfer();
+      data.items.add(document.querySelector("#hand").files[0]);
+      return data;
+    });
+    await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
+    await expect(page.locator("#model-title")).toContainText("far.gguf");
+    expect(await answerOf(page)).toBe(expected);
+    await expect(page.getByTestId("tier")).toHaveAttribute("data-tier", tier);
+    fs.rmSync(file);
+  });
+
+  test(`a load takes a small part of the file in the worker's memory, and can be stopped: ${tier}`, async ({ page, edge, problems }, testInfo) => {
+    const file = testInfo.outputPath("mid.gguf");
+    writeLargeModel(file, 12);
+    const { size } = fs.statSync(file);
+    await listen(page);
+    await open(page, edge.url, `?tier=${tier}`);
+    await page.getByTestId("other-model").click();
+    await page.getByTestId("model-context").selectOption("512");
+    await page.getByTestId("model-file").setInputFiles(file);
+    await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
+    const state = page.getByTestId("model-state");
+    // Stopped at its first progress.
+    await page.evaluate(() => {
+      const look = setInterval(() => {
+        if (!window.heard.some(({ type, state }) => type === "model" && state.state === "loading" && state.read > 0)) return;
+        clearInterval(look);
+        window.engine({ type: "cancel-load" });
+      }, 1);
+    });
+    await page.getByTestId("load-model").click();
+    await expect(state).toHaveAttribute("data-state", "loading");
+    await expect(state).toHaveAttribute("data-state", "absent");
+    // And to its end.
+    await page.getByTestId("load-model").click();
+    await expect(state).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
+    const seen = await page.evaluate(async () => {
+      const progress = window.heard.filter(({ type, state }) => type === "model" && state.state === "loading" && state.read > 0);
+      window.engine({ type: "measure", ask: 99 });
+      const report = () => window.heard.find(({ type, ask }) => type === "memory" && ask === 99);
+      while (!report()) await new Promise((resolve) => setTimeout(resolve, 10));
+      return { progress: progress.map(({ state }) => state), memory: report().memory };
+    });
+    console.log(`${tier}: a file of ${size} bytes, ${seen.memory.wasm_bytes} bytes of WebAssembly memory, ${seen.progress.length} reports`);
+    expect(seen.progress.length).toBeGreaterThan(1);
+    for (const { read, total } of seen.progress) expect(read).toBeLessThanOrEqual(total);
+    expect(seen.memory.on_gpu).toBe(tier === "web-gpu");
+    // The CPU's weights are in the kernels' memory; what is left is the worker's own.
+    const own = seen.memory.wasm_bytes - (seen.memory.on_gpu ? 0 : seen.memory.weight_bytes);
+    expect(own).toBeLessThan(size / 2);
+    fs.rmSync(file);
+  });
+}
 
 test("a dropped file is weighed; one that is no model is refused", async ({ page, edge, problems }) => {
   await open(page, edge.url);

@@ -36,7 +36,7 @@ pub fn start(ctx: Ctx) {
 fn coming(state: &State) -> bool {
     matches!(
         state.model(),
-        ModelState::Cached | ModelState::Loading | ModelState::Ready { .. } | ModelState::Downloading { .. }
+        ModelState::Cached | ModelState::Loading { .. } | ModelState::Ready { .. } | ModelState::Downloading { .. }
     )
 }
 

@@ -273,7 +273,7 @@ impl State {
             && self.backend != Some(PolicyBackend::BurnWgpu)
             && self.backend_note.is_none()
             && !self.busy()
-            && !matches!(self.model(), ModelState::Downloading { .. } | ModelState::Loading)
+            && !matches!(self.model(), ModelState::Downloading { .. } | ModelState::Loading { .. })
     }
 
     /// The worker died. What was written stays.

@@ -1,23 +1,24 @@
 //! A model file, wherever it lies: on the shelf, on a person's disk, or in this memory. Read piece by piece, so that a file
 //! need not pass through memory whole.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
+use async_trait::async_trait;
 use js_sys::{ArrayBuffer, Uint8Array};
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::Blob;
 
 use super::message::describe;
-use crate::llm::gguf::Gguf;
-use crate::verdict::Shape;
+use crate::llm::EngineError;
+use crate::llm::files::ReadAt;
+use crate::llm::gguf::{Gguf, GgufError};
+use crate::offload::signal::StopFlag;
+use crate::verdict::{LONGEST_HEAD, Shape};
 
-/// Bytes that are copied out of the browser at a time.
-const PIECE: usize = 8 << 20;
 /// Bytes of a file that are read first for its header. Enough for small vocabularies; more is read where it is not.
 pub const FIRST_HEAD: usize = 256 << 10;
-/// Longest header that is looked at: vocabularies of a quarter of a million tokens stay below.
-pub const LONGEST_HEAD: usize = 64 << 20;
 
 /// A file whose bytes can be had.
 #[derive(Clone, Debug)]
@@ -58,29 +59,19 @@ impl ModelFile {
         }
     }
 
-    /// All of it, copied piece by piece into one block of memory.
+    /// Its beginning, as far as the header needs it; where the header cannot be read, a part that shows why.
     ///
     /// # Errors
-    /// The memory cannot be had, or the browser cannot read the file.
-    pub async fn whole(&self) -> Result<Rc<Vec<u8>>, String> {
-        if let Self::Memory(bytes) = self {
-            return Ok(Rc::clone(bytes));
-        }
-        let size = self.size();
-        let mut bytes = Vec::new();
-        usize::try_from(size).ok().and_then(|size| bytes.try_reserve_exact(size).ok()).ok_or_else(|| {
-            format!(
-                "this tab has no memory left for a model of {size} bytes; close other tabs, or let the server answer"
-            )
-        })?;
-        while (bytes.len() as u64) < size {
-            let piece = self.read(bytes.len() as u64, PIECE).await?;
-            if piece.is_empty() {
-                return Err("the file became shorter while it was read; choose it again".to_owned());
+    /// The browser cannot read it.
+    pub async fn head(&self) -> Result<Vec<u8>, String> {
+        let mut length = FIRST_HEAD;
+        loop {
+            let head = self.read(0, length).await?;
+            match Gguf::parse_header(&head, self.size()) {
+                Err(error) if more_may_help(&error, &head, self.size(), length >= LONGEST_HEAD) => length *= 4,
+                _ => return Ok(head),
             }
-            bytes.extend_from_slice(&piece);
         }
-        Ok(Rc::new(bytes))
     }
 
     /// What the file's header tells of the model, read without the rest.
@@ -88,15 +79,63 @@ impl ModelFile {
     /// # Errors
     /// The file is no model that the engine runs, or cannot be read.
     pub async fn shape(&self) -> Result<Shape, String> {
-        let mut length = FIRST_HEAD;
-        loop {
-            let head = self.read(0, length).await?;
-            match shape_of_head(&head, self.size(), length >= LONGEST_HEAD) {
-                Some(shape) => return shape,
-                None => length *= 4,
-            }
-        }
+        let head = self.head().await?;
+        shape_of_head(&head, self.size(), true).unwrap_or_else(|| Err("the file has no header".to_owned()))
     }
+}
+
+/// A file on its way into an engine, which asks for it piece by piece. Each piece may be the last: a load can be stopped.
+pub struct Reading<'a> {
+    /// What is read.
+    pub file: &'a ModelFile,
+    /// Ends it.
+    pub stop: &'a StopFlag,
+    /// Told the bytes that have been read and those that will be.
+    pub progress: &'a dyn Fn(u64, u64),
+    /// The same numbers.
+    count: Cell<(u64, u64)>,
+}
+
+impl std::fmt::Debug for Reading<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading").field("count", &self.count.get()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// Of nothing yet.
+    pub fn new(file: &'a ModelFile, stop: &'a StopFlag, progress: &'a dyn Fn(u64, u64)) -> Self {
+        Self { file, stop, progress, count: Cell::default() }
+    }
+
+    /// From the beginning; `total` bytes will be asked for.
+    pub fn begin(&self, total: u64) {
+        self.count.set((0, total));
+    }
+}
+
+#[async_trait(?Send)]
+impl ReadAt for Reading<'_> {
+    async fn read(&self, _: usize, start: u64, len: usize) -> Result<Vec<u8>, EngineError> {
+        if self.stop.is_stopped() {
+            return Err(EngineError::File("the load was stopped".to_owned()));
+        }
+        let bytes = self.file.read(start, len).await.map_err(EngineError::File)?;
+        if bytes.len() < len {
+            let problem = "the file became shorter while it was read; choose it again";
+            return Err(EngineError::File(problem.to_owned()));
+        }
+        let (read, total) = self.count.get();
+        let read = read + len as u64;
+        self.count.set((read, total));
+        (self.progress)(read.min(total), total);
+        Ok(bytes)
+    }
+}
+
+/// Whether a header that could not be read may become readable with more of the file, unless this is the `last` try.
+fn more_may_help(error: &GgufError, head: &[u8], size: u64, last: bool) -> bool {
+    error.wants_more() && !last && (head.len() as u64) < size
 }
 
 /// The model's shape by the beginning of its file of `size` bytes; `None` where more of it is needed, and there is more,
@@ -104,7 +143,7 @@ impl ModelFile {
 #[must_use]
 pub fn shape_of_head(head: &[u8], size: u64, last: bool) -> Option<Result<Shape, String>> {
     match Gguf::parse_header(head, size) {
-        Err(error) if error.wants_more() && !last && (head.len() as u64) < size => None,
+        Err(error) if more_may_help(&error, head, size, last) => None,
         Ok(gguf) => Some(Shape::from_gguf(&gguf).map_err(|error| error.to_string())),
         Err(error) => Some(Err(error.to_string())),
     }

@@ -2,8 +2,8 @@
 //!
 //! The `kernels` crate is part of the worker in its plainest build (simd128, one thread). Beside it lie four more, small
 //! ones: with and without relaxed SIMD, for one thread or for several over a shared memory. [`Kernels::load`] takes the
-//! best; [`RemoteBackend`] is a model in that module's memory. Tensors are copied one by one, so that this module's own
-//! memory, which cannot shrink, never holds the model twice.
+//! best; [`RemoteBackend`] is a model in that module's memory. Weights are read and copied piece by piece, so that this
+//! module's own memory, which cannot shrink, never holds more than a few megabytes of them.
 //!
 //! Helpers are workers that run the same module over the same memory (`kernels_worker.js`). They claim pieces of work and
 //! park when there is none, so that a machine that is busy elsewhere loses nothing by them.
@@ -24,7 +24,7 @@ use crate::llm::backend::{Backend, Output, Want, check_input};
 use crate::llm::config::ModelConfig;
 use crate::llm::cpu::{self, Form};
 use crate::llm::error::EngineError;
-use crate::llm::weights::{Matrix, ModelWeights};
+use crate::llm::parts::{BlockPart, PIECE_BYTES, Part, Weights};
 
 /// Most threads, the worker's own included: more do not help a model that fits into a tab.
 const MAX_THREADS: usize = 8;
@@ -91,6 +91,8 @@ pub struct Kernels {
     exports: JsValue,
     memory: Memory,
     helpers: Vec<Worker>,
+    /// The module builds one model at a time, and weights are waited for meanwhile.
+    building: futures::lock::Mutex<()>,
     /// Called by the module; kept for as long as it lives.
     _wake: Option<Closure<dyn Fn(u32)>>,
 }
@@ -147,7 +149,8 @@ impl Kernels {
             Some(memory) => memory,
             None => property(&exports, "memory").ok_or("the kernels have no memory")?.unchecked_into(),
         };
-        let mut kernels = Self { build, exports, memory, helpers: Vec::new(), _wake: wake };
+        let mut kernels =
+            Self { build, exports, memory, helpers: Vec::new(), building: futures::lock::Mutex::new(()), _wake: wake };
         for _ in 1..build.threads {
             let helper = kernels.helper(base, &module)?;
             kernels.helpers.push(helper);
@@ -220,15 +223,45 @@ impl Kernels {
 
     /// Copies `bytes` into the module's memory, hands their address to `act`, and frees them.
     fn with_bytes<T>(&self, bytes: &[u8], act: impl FnOnce(u32) -> Result<T, EngineError>) -> Result<T, EngineError> {
-        let len = u32::try_from(bytes.len()).map_err(|_| EngineError::Unsupported("a tensor of over 4 GiB".into()))?;
-        let start = match self.call("allocate", &[len]).map_err(EngineError::Cpu)? {
-            0 => return Err(EngineError::Cpu("there is no memory left for the model".into())),
-            start => start,
-        };
-        Uint8Array::new_with_byte_offset_and_length(&self.memory.buffer(), start, len).copy_from(bytes);
-        let result = act(start);
-        self.call("release", &[start, len]).map_err(EngineError::Cpu)?;
-        result
+        let space = Space::new(self, bytes.len() as u64)?;
+        space.write(0, bytes)?;
+        act(space.start)
+    }
+}
+
+/// A part of a module's memory, given back when it is dropped.
+struct Space<'k> {
+    kernels: &'k Kernels,
+    start: u32,
+    len: u32,
+}
+
+impl Drop for Space<'_> {
+    fn drop(&mut self) {
+        // A module that cannot be called holds nothing that matters.
+        let _ = self.kernels.call("release", &[self.start, self.len]);
+    }
+}
+
+impl<'k> Space<'k> {
+    fn new(kernels: &'k Kernels, bytes: u64) -> Result<Self, EngineError> {
+        let len = u32::try_from(bytes).map_err(|_| EngineError::Unsupported("a tensor of over 4 GiB".into()))?;
+        match kernels.call("allocate", &[len]).map_err(EngineError::Cpu)? {
+            0 => Err(EngineError::Cpu("there is no memory left for the model".into())),
+            start => Ok(Self { kernels, start, len }),
+        }
+    }
+
+    /// Copies `bytes` to byte `at` of it.
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), EngineError> {
+        let len = bytes.len() as u64;
+        if at.checked_add(len).is_none_or(|end| end > self.len.into()) {
+            return Err(EngineError::Inconsistent("a tensor came with too many bytes".into()));
+        }
+        // Whoever waited for the bytes may find that the memory has grown, and its buffer is another one.
+        let buffer = self.kernels.memory.buffer();
+        Uint8Array::new_with_byte_offset_and_length(&buffer, self.start + at as u32, len as u32).copy_from(bytes);
+        Ok(())
     }
 }
 
@@ -269,25 +302,28 @@ impl Drop for RemoteBackend {
 }
 
 impl RemoteBackend {
-    /// Copies a model's weights, tensor by tensor.
+    /// Reads a model's weights piece by piece into the module's memory.
     ///
     /// # Errors
-    /// The module has no memory left, or refuses a tensor.
-    pub fn new(kernels: &Rc<Kernels>, weights: &ModelWeights<'_>) -> Result<Self, EngineError> {
-        Self::with_form(kernels, weights, Form::of(weights))
+    /// The module has no memory left, or refuses a tensor; what `weights` reports.
+    pub async fn new(kernels: &Rc<Kernels>, weights: &dyn Weights) -> Result<Self, EngineError> {
+        let form = Form::of_size(weights.totals()?.parameters);
+        Self::with_form(kernels, weights, form).await
     }
 
     /// As [`new`](Self::new), in a form of the caller's choice.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn with_form(kernels: &Rc<Kernels>, weights: &ModelWeights<'_>, form: Form) -> Result<Self, EngineError> {
-        let built = build(kernels, weights, form);
+    pub async fn with_form(kernels: &Rc<Kernels>, weights: &dyn Weights, form: Form) -> Result<Self, EngineError> {
+        let turn = kernels.building.lock().await;
+        let built = build(kernels, weights, form).await;
         if built.is_err() {
             // Frees what was begun.
             let _ = kernels.call("free_model", &[REFUSED]);
         }
-        let config = weights.config.clone();
+        drop(turn);
+        let config = weights.config().clone();
         let frequencies = config.rope.frequencies();
         let model = RemoteModel { kernels: Rc::clone(kernels), number: built?, config, frequencies };
         Self::over(Rc::new(model))
@@ -321,43 +357,48 @@ impl RemoteBackend {
     }
 }
 
-fn build(kernels: &Kernels, weights: &ModelWeights<'_>, form: Form) -> Result<u32, EngineError> {
-    let shape = cpu::shape(&weights.config);
+async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u32, EngineError> {
+    let config = weights.config();
+    let shape = cpu::shape(config);
     let sizes = [shape.vocab, shape.dim, shape.heads, shape.kv_heads, shape.head_dim, shape.ffn, shape.rope_dim]
         .map(|n| n as u32);
     let bytes: Vec<u8> = sizes.iter().chain([&shape.eps.to_bits()]).flat_map(|word| word.to_le_bytes()).collect();
-    kernels.with_bytes(&bytes, |start| {
-        kernels.call("begin", &[start, weights.layers.len() as u32]).map_err(EngineError::Cpu)
-    })?;
-    let matrix = |part: u32, layer: u32, matrix: &Matrix<'_>| {
-        kernels.with_bytes(&matrix.bytes, |start| {
-            let as_singles = u32::from(form == Form::Singles);
-            let (rows, cols, bytes) = (matrix.rows as u32, matrix.cols as u32, matrix.bytes.len() as u32);
-            kernels.accepted("matrix", &[part, layer, matrix.dtype.id(), rows, cols, start, bytes, as_singles])
-        })
-    };
-    let vector = |part: u32, layer: u32, values: &[f32]| {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        kernels.with_bytes(&bytes, |start| kernels.accepted("vector", &[part, layer, start, values.len() as u32]))
-    };
-    for (at, layer) in (0..).zip(&weights.layers) {
-        let matrices = [&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down];
-        for (part, values) in (0..).zip(matrices) {
-            matrix(part, at, values)?;
+    kernels
+        .with_bytes(&bytes, |start| kernels.call("begin", &[start, config.layers as u32]).map_err(EngineError::Cpu))?;
+    let matrix = async |number: u32, layer: u32, part: Part| {
+        let stored = weights.required(part)?;
+        let (row_bytes, bytes) = (stored.row_bytes(), stored.bytes());
+        let space = Space::new(kernels, bytes)?;
+        for rows in stored.pieces(row_bytes, PIECE_BYTES) {
+            let at = rows.start as u64 * row_bytes as u64;
+            space.write(at, &weights.rows(part, rows).await?)?;
         }
-        let traits = &layer.traits;
-        let vectors = [Some(&layer.attn_norm), Some(&layer.ffn_norm), traits.qkv_bias.as_ref()];
+        let (rows, cols, as_singles) = (stored.rows as u32, stored.cols as u32, u32::from(form == Form::Singles));
+        let facts = [number, layer, stored.dtype.id(), rows, cols, space.start, space.len, as_singles];
+        kernels.accepted("matrix", &facts).map(drop)
+    };
+    let vector = |number: u32, layer: u32, values: &[f32]| {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        kernels.with_bytes(&bytes, |start| kernels.accepted("vector", &[number, layer, start, values.len() as u32]))
+    };
+    for (at, layer) in (0..).zip(0..config.layers) {
+        for (number, part) in (0..).zip(BlockPart::ALL) {
+            matrix(number, at, Part::Block(layer, part)).await?;
+        }
+        let has = weights.vectors(layer).await?;
+        let traits = &has.traits;
+        let vectors = [Some(&has.attn_norm), Some(&has.ffn_norm), traits.qkv_bias.as_ref()];
         let vectors = vectors.into_iter().chain([traits.q_norm.as_ref(), traits.k_norm.as_ref()]);
-        for (part, values) in (0..).zip(vectors) {
-            vector(part, at, values.map_or(&[], Vec::as_slice))?;
+        for (number, values) in (0..).zip(vectors) {
+            vector(number, at, values.map_or(&[], Vec::as_slice))?;
         }
         kernels.accepted("layer", &[at, traits.rope.into(), traits.window.unwrap_or(0) as u32])?;
     }
-    matrix(7, 0, &weights.embedding)?;
-    if let Some(head) = &weights.output {
-        matrix(8, 0, head)?;
+    matrix(7, 0, Part::Embedding).await?;
+    if weights.form(Part::Output)?.is_some() {
+        matrix(8, 0, Part::Output).await?;
     }
-    vector(5, 0, &weights.output_norm)?;
+    vector(5, 0, &weights.output_norm().await?)?;
     match kernels.call("finish", &[]).map_err(EngineError::Cpu)? {
         REFUSED => Err(EngineError::Unsupported("heads of more than 256 elements, on the CPU".into())),
         number => Ok(number),

@@ -12,6 +12,9 @@ pub enum EngineError {
     /// The file is damaged or is not safetensors.
     #[error("the model file cannot be read: {0}")]
     Safetensors(#[from] SafetensorsError),
+    /// The browser does not hand out the file (any more), or its reading was stopped.
+    #[error("{0}")]
+    File(String),
     /// The file is sound but describes a model that this engine does not run.
     #[error("this model is not supported: {0}")]
     Unsupported(String),

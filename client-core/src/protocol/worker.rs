@@ -418,7 +418,12 @@ pub enum ModelState {
         total: u64,
     },
     /// Being checked and put into GPU or wasm memory.
-    Loading,
+    Loading {
+        /// Bytes of its weights that have been read so far.
+        read: u64,
+        /// Bytes of all of them; 0 while that is not known yet.
+        total: u64,
+    },
     /// Ready to answer.
     Ready {
         /// How much GPU or wasm memory the weights take.

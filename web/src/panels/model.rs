@@ -20,7 +20,7 @@ fn name(state: &ModelState) -> &'static str {
         ModelState::Partial { .. } => "partial",
         ModelState::Cached => "cached",
         ModelState::Downloading { .. } => "downloading",
-        ModelState::Loading => "loading",
+        ModelState::Loading { .. } => "loading",
         ModelState::Ready { .. } => "ready",
         ModelState::Failed { .. } => "failed",
     }
@@ -32,6 +32,7 @@ fn progress(state: &ModelState) -> Option<f64> {
         ModelState::Downloading { received, total } | ModelState::Partial { received, total } => {
             Some(chart::along(*received as f64, *total as f64))
         }
+        ModelState::Loading { read, total: total @ 1.. } => Some(chart::along(*read as f64, *total as f64)),
         _ => None,
     }
 }
@@ -56,7 +57,10 @@ fn sentence(state: &State) -> String {
         ModelState::Downloading { received, total } => {
             format!("{} of {}", format::bytes(*received), format::bytes(*total))
         }
-        ModelState::Loading => "Being checked and put into memory …".into(),
+        ModelState::Loading { total: 0, .. } => "Being checked and put into memory …".into(),
+        ModelState::Loading { read, total } => {
+            format!("{} of {} are in memory …", format::bytes(*read), format::bytes(*total))
+        }
         ModelState::Ready { memory_bytes } => format!("Ready. Its weights take {}.", format::bytes(*memory_bytes)),
         ModelState::Failed { message } => message.clone(),
     }
@@ -127,7 +131,7 @@ pub fn ModelPanel() -> impl IntoView {
     };
     // Weighed anew whenever something changes that the verdict depends on.
     let question = Memo::new(move |_| {
-        let settled = !state.with(|s| matches!(s, ModelState::Downloading { .. } | ModelState::Loading));
+        let settled = !state.with(|s| matches!(s, ModelState::Downloading { .. } | ModelState::Loading { .. }));
         ctx.state.with(|s| {
             (s.source.clone(), s.context, s.tier.as_ref().map(|t| t.tier), s.models.len(), usable.get() && settled)
         })
@@ -150,7 +154,7 @@ pub fn ModelPanel() -> impl IntoView {
                     <div
                         class="progress"
                         role="progressbar"
-                        aria-label="Download"
+                        aria-label="Download and loading"
                         aria-valuemin="0"
                         aria-valuemax="100"
                         aria-valuenow=move || state.with(|s| format!("{:.0}", progress(s).unwrap_or(0.0)))
@@ -164,7 +168,7 @@ pub fn ModelPanel() -> impl IntoView {
                 <Show when=can_load>
                     <button class="primary" data-testid="load-model" on:click=move |_| ctx.load_model()>{load_label}</button>
                 </Show>
-                <Show when=move || state.with(|s| matches!(s, ModelState::Downloading { .. }))>
+                <Show when=move || state.with(|s| matches!(s, ModelState::Downloading { .. } | ModelState::Loading { .. }))>
                     <button data-testid="cancel-load" on:click=move |_| ctx.send(Command::CancelLoad)>"Cancel"</button>
                 </Show>
                 <Show when=move || state.with(|s| matches!(s, ModelState::Cached | ModelState::Partial { .. } | ModelState::Ready { .. }))>

@@ -84,7 +84,7 @@ pub async fn run_kernel_checks(base_url: String) -> Result<String, JsError> {
                     continue;
                 }
                 kernels.fuse(Some(fused));
-                let mut theirs = RemoteBackend::with_form(kernels, &weights, Form::Stored)?;
+                let mut theirs = RemoteBackend::with_form(kernels, &weights, Form::Stored).await?;
                 let mut same = 0;
                 for (part, expected) in passes().zip(&expected) {
                     let found = logits(&mut theirs, part).await?;
@@ -170,7 +170,7 @@ impl EngineBench {
         let build = Build { threads: best.threads.min(spec.threads.max(1)), ..best };
         let kernels = Kernels::load(&spec.base, build).await.map_err(|problem| JsError::new(&problem))?;
         about.build = build.name();
-        let backend = Box::new(RemoteBackend::new(&kernels, &weights)?);
+        let backend = Box::new(RemoteBackend::new(&kernels, &weights).await?);
         Ok(Self { backend, kernels: Some(kernels), about })
     }
 

@@ -6,16 +6,19 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use super::{Hub, tier};
-use crate::js::file::ModelFile;
+use crate::js::file::{ModelFile, Reading};
 use crate::js::kernels::{Kernels, RemoteBackend};
+use crate::llm::assemble::WeightStream;
 use crate::llm::backend::Backend;
-use crate::llm::gguf::{Gguf, Value};
+use crate::llm::engine::Words;
+use crate::llm::files::{Files, ReadAt};
+use crate::llm::gguf::Gguf;
 use crate::llm::gpu::{GpuBackend, GpuContext};
-use crate::llm::template::ChatTemplate;
-use crate::llm::weights::ModelWeights;
-use crate::llm::{Engine, EngineError, Tokenizer, cpu};
+use crate::llm::parts::Weights;
+use crate::llm::{Engine, EngineError, cpu};
 use crate::offload::local::EnginePort;
 use crate::offload::ports::{Clock, LocalEngine, LocalError, LocalFinish};
+use crate::offload::signal::StopFlag;
 use crate::protocol::worker::{AskOptions, Event, ModelState, Tier, TierChoice};
 use crate::verdict;
 
@@ -54,16 +57,31 @@ impl Loaded {
     }
 }
 
-/// Loads a model into the engine of the present tier; a GPU that refuses it is given up for the CPU.
-pub(super) async fn load(hub: &Hub, id: &str, file: ModelFile, context: Option<u32>) -> Result<Loaded, String> {
-    let bytes = file.whole().await?;
+/// Loads a model into the engine of the present tier; a GPU that refuses it is given up for the CPU. `progress` is told the
+/// bytes that have been read and those that will be.
+pub(super) async fn load(
+    hub: &Hub,
+    id: &str,
+    file: ModelFile,
+    context: Option<u32>,
+    stop: &StopFlag,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Loaded, String> {
+    let reading = Reading::new(&file, stop, progress);
     let gpu: Option<GpuContext> = hub.gpu.borrow().clone();
-    let loaded =
-        |(engine, cache_width), on_gpu, file| Loaded { id: id.to_owned(), engine, on_gpu, file, context, cache_width };
+    let loaded = |(engine, cache_width), on_gpu| Loaded {
+        id: id.to_owned(),
+        engine,
+        on_gpu,
+        file: file.clone(),
+        context,
+        cache_width,
+    };
     let problem = match &gpu {
         None => None,
-        Some(gpu) => match build(hub, &bytes, context, Some(gpu)).await {
-            Ok(built) => return Ok(loaded(built, true, file)),
+        Some(gpu) => match build(hub, &reading, context, Some(gpu)).await {
+            Ok(built) => return Ok(loaded(built, true)),
+            Err(error) if stop.is_stopped() => return Err(error.to_string()),
             // A damaged file is damaged on the CPU too; let that path say so.
             Err(error) => Some(error.to_string()),
         },
@@ -73,51 +91,51 @@ pub(super) async fn load(hub: &Hub, id: &str, file: ModelFile, context: Option<u
     {
         return Err(format!("you chose WebGPU, but {problem}; choose the CPU"));
     }
-    let built = build(hub, &bytes, context, None).await.map_err(|error| error.to_string())?;
+    let built = build(hub, &reading, context, None).await.map_err(|error| error.to_string())?;
     if let Some(problem) = problem {
         hub.onto_cpu(&format!("The GPU could not take the model ({problem}), so the CPU computes."));
     }
-    Ok(loaded(built, false, file))
+    Ok(loaded(built, false))
 }
 
-/// An engine over a GGUF file, with a context of at most so many tokens; and the width of its KV cache.
+/// An engine over a GGUF file, with a context of at most so many tokens; and the width of its KV cache. The file is read
+/// piece by piece: it may be larger than this memory.
 async fn build(
     hub: &Hub,
-    bytes: &[u8],
+    reading: &Reading<'_>,
     context: Option<u32>,
     gpu: Option<&GpuContext>,
 ) -> Result<(Engine, u64), EngineError> {
-    let gguf = Gguf::parse(bytes)?;
-    let tokenizer = Tokenizer::from_gguf(&gguf)?;
-    let template = ChatTemplate::new(
-        gguf.get("tokenizer.chat_template").and_then(Value::as_str),
-        &tokenizer.special_text(tokenizer.bos()),
-        &tokenizer.special_text(tokenizer.eos()),
-    )?;
-    let mut weights = ModelWeights::from_gguf(&gguf)?;
-    let chosen = context.and_then(|context| usize::try_from(context).ok()).unwrap_or(usize::MAX);
-    weights.config.context = weights.config.context.min(chosen.max(1));
-    let cache_width = 2 * weights.config.layers as u64 * weights.config.kv_dim() as u64;
+    let (words, mut weights) = {
+        // It goes before the weights come.
+        let head = reading.file.head().await.map_err(EngineError::File)?;
+        let gguf = Gguf::parse_header(&head, reading.file.size())?;
+        (Words::from_gguf(&gguf)?, WeightStream::from_gguf(&gguf, reading).await?)
+    };
+    weights.limit_context(context.and_then(|context| usize::try_from(context).ok()).unwrap_or(usize::MAX));
+    let config = weights.config();
+    let cache_width = 2 * config.layers as u64 * config.kv_dim() as u64;
+    reading.begin(weights.totals()?.bytes);
     let backend: Box<dyn Backend> = match gpu {
         Some(gpu) => Box::new(GpuBackend::new(gpu, &weights).await?),
         None => hub.cpu_backend(&weights).await?,
     };
-    Ok((Engine::from_parts(tokenizer, template, &weights, backend)?, cache_width))
+    Ok((Engine::from_parts(words.tokenizer, words.template, &weights, backend)?, cache_width))
 }
 
 impl Hub {
     /// The CPU's backend: small models in this module, large ones in the best build of the kernels that loads.
-    async fn cpu_backend(&self, weights: &ModelWeights<'_>) -> Result<Box<dyn Backend>, EngineError> {
-        if cpu::Form::of(weights) == cpu::Form::Stored
+    async fn cpu_backend<R: ReadAt>(&self, weights: &WeightStream<Files<R>>) -> Result<Box<dyn Backend>, EngineError> {
+        if cpu::Form::of_size(weights.totals()?.parameters) == cpu::Form::Stored
             && let Some(kernels) = self.kernels().await
         {
             if self.tier.borrow().tier == Tier::Cpu {
                 self.tier.borrow_mut().device = format!("CPU, {}", kernels.build().name());
                 self.emit(Event::Tier { tier: self.tier.borrow().clone() });
             }
-            return Ok(Box::new(RemoteBackend::new(&kernels, weights)?));
+            return Ok(Box::new(RemoteBackend::new(&kernels, weights).await?));
         }
-        cpu::backend(weights)
+        cpu::backend(&weights.collect().await?)
     }
 
     /// The kernels' module; fetched when it is first needed.
@@ -176,9 +194,10 @@ impl LocalEngine for Writing<'_> {
             return Err(error.clone());
         }
         let failed = |problem: String| LocalError::new(format!("{error}, and the CPU could not take over: {problem}"));
-        let bytes = self.loaded.file.whole().await.map_err(failed)?;
-        let built =
-            build(self.hub, &bytes, self.loaded.context, None).await.map_err(|error| failed(error.to_string()))?;
+        let (file, stop) = (self.loaded.file.clone(), StopFlag::default());
+        let reading = Reading::new(&file, &stop, &|_, _| ());
+        let built = build(self.hub, &reading, self.loaded.context, None).await;
+        let built = built.map_err(|error| failed(error.to_string()))?;
         self.loaded.engine = built.0;
         self.loaded.on_gpu = false;
         self.hub.onto_cpu(&format!("The CPU took over because {error}. Reload the page to try the GPU again."));

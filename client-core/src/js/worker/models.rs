@@ -64,6 +64,13 @@ impl Models {
         self.engine.borrow().as_ref().map(read)
     }
 
+    /// What the page is told of a model that is in memory; `None` also while an ask has it.
+    fn in_memory(&self, id: &str) -> Option<ModelState> {
+        let held = self.held.borrow().as_ref().is_some_and(|held| held.id == id);
+        let memory_bytes = self.look(Loaded::memory_bytes).filter(|_| held)?;
+        Some(ModelState::Ready { memory_bytes })
+    }
+
     /// Puts another engine in place; returns what was held before.
     fn replace(&self, engine: Option<Loaded>, held: Option<Held>) -> Option<Held> {
         self.epoch.set(self.epoch.get() + 1);
@@ -219,10 +226,21 @@ impl Hub {
                 self.fetch_file(&id, wanted, stop).await?
             }
         };
-        self.model_state(&id, ModelState::Loading);
+        self.model_state(&id, ModelState::Loading { read: 0, total: 0 });
         // Lets the page draw that before the thread is busy.
         self.clock.sleep(0.0).await;
-        let loaded = load(self, &id, file, context).await?;
+        let reported_s = Cell::new(self.clock.now_s());
+        let progress = |read, total| {
+            let now_s = self.clock.now_s();
+            if now_s - reported_s.get() >= REPORT_INTERVAL_S {
+                reported_s.set(now_s);
+                self.model_state(&id, ModelState::Loading { read, total });
+            }
+        };
+        let loaded = match load(self, &id, file, context, stop, &progress).await {
+            Err(_) if stop.is_stopped() => return Ok(self.models.in_memory(&id).unwrap_or(afterwards)),
+            loaded => loaded?,
+        };
         let memory_bytes = loaded.memory_bytes();
         let before = self.models.replace(Some(loaded), Some(Held { id: id.clone(), afterwards }));
         if let Some(before) = before.filter(|before| before.id != id) {

@@ -11,12 +11,12 @@ use web_sys::WorkerGlobalScope;
 use super::Hub;
 use super::models::{Remote, sentence};
 use crate::download::{Source, SourceError, Wanted};
-use crate::js::file::{LONGEST_HEAD, ModelFile, shape_of_head};
+use crate::js::file::{ModelFile, shape_of_head};
 use crate::js::message::property;
 use crate::js::shelf::OpfsShelf;
 use crate::protocol::engine::{MemoryReport, ModelSource, Verdict};
 use crate::protocol::worker::Event;
-use crate::verdict::{Room, Shape, weigh};
+use crate::verdict::{LONGEST_HEAD, Room, Shape, weigh};
 
 impl Hub {
     pub(super) async fn weigh(self: &Rc<Self>, ask: u64, source: &ModelSource, context: Option<u32>) {

@@ -35,7 +35,12 @@ pub enum Form {
 impl Form {
     /// What suits the model's size.
     pub fn of(weights: &ModelWeights<'_>) -> Self {
-        if weights.parameters() <= SMALL_MODEL { Self::Singles } else { Self::Stored }
+        Self::of_size(weights.parameters())
+    }
+
+    /// What suits a model of so many parameters.
+    pub fn of_size(parameters: u64) -> Self {
+        if parameters <= SMALL_MODEL { Self::Singles } else { Self::Stored }
     }
 }
 
