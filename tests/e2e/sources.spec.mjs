@@ -176,7 +176,7 @@ for (const tier of ["web-gpu", "cpu"]) {
       const look = setInterval(() => {
         if (!window.heard.some(({ type, state }) => type === "model" && state.state === "loading" && state.read > 0)) return;
         clearInterval(look);
-        window.engine({ type: "cancel-load" });
+        document.querySelector("[data-testid=cancel-load]").click();
       }, 1);
     });
     await page.getByTestId("load-model").click();

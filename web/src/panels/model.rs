@@ -32,7 +32,7 @@ fn progress(state: &ModelState) -> Option<f64> {
         ModelState::Downloading { received, total } | ModelState::Partial { received, total } => {
             Some(chart::along(*received as f64, *total as f64))
         }
-        ModelState::Loading { read, total: 1.. } => Some(chart::along(*read as f64, *total as f64)),
+        ModelState::Loading { read, total: total @ 1.. } => Some(chart::along(*read as f64, *total as f64)),
         _ => None,
     }
 }
