@@ -1,4 +1,6 @@
 //! `cargo +nightly fuzz run gguf` from client-core.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| client_core_fuzz::targets::gguf(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    client_core_fuzz::targets::gguf(data);
+});

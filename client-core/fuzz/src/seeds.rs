@@ -39,7 +39,10 @@ fn model(arch: &str) -> Vec<u8> {
     w.meta(&format!("{arch}.attention.layer_norm_rms_epsilon"), MetaValue::F32(1e-5));
     w.meta(&format!("{arch}.rope.freq_base"), MetaValue::F32(100.0));
     w.meta(&format!("{arch}.rope.scaling.factor"), MetaValue::F32(2.0));
-    w.meta(&format!("{arch}.rope.scaling.type"), MetaValue::Str(if arch == "llama" { "linear" } else { "yarn" }.into()));
+    w.meta(
+        &format!("{arch}.rope.scaling.type"),
+        MetaValue::Str(if arch == "llama" { "linear" } else { "yarn" }.into()),
+    );
     let mut tensor = |name: &str, dims: &[usize]| {
         let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| i as f32 * 0.1).collect();
         let dtype = if dims.len() == 2 { GgmlType::F16 } else { GgmlType::F32 };
@@ -78,7 +81,8 @@ fn model(arch: &str) -> Vec<u8> {
 }
 
 fn tokens(kind: &str) -> Vec<u8> {
-    let words = ["<unk>", "<s>", "</s>", "<0x41>", "H", "i", "Hi", "\u{2581}", "t", "h", "th", "e", "the", "\u{2581}the", "1"];
+    let words =
+        ["<unk>", "<s>", "</s>", "<0x41>", "H", "i", "Hi", "\u{2581}", "t", "h", "th", "e", "the", "\u{2581}the", "1"];
     let mut w = Writer::new();
     w.meta("tokenizer.ggml.model", MetaValue::Str(kind.into()));
     w.meta("tokenizer.ggml.pre", MetaValue::Str("smollm".into()));

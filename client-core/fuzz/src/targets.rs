@@ -2,7 +2,7 @@
 //! breaks a promise.
 
 use client_core::llm::config::Blueprint;
-use client_core::llm::gguf::{Gguf, GgmlType};
+use client_core::llm::gguf::{GgmlType, Gguf};
 use client_core::llm::safetensors::{Checkpoint, TensorFile};
 use client_core::llm::template::ChatTemplate;
 use client_core::llm::weights::ModelWeights;

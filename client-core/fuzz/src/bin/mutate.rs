@@ -17,7 +17,10 @@ fn main() -> ExitCode {
     for name in names {
         known = true;
         let report = run(name, executions, seed).unwrap_or_default();
-        println!("{name}: {} executions from seed {seed}, {} of them sound, no crash", report.executions, report.accepted);
+        println!(
+            "{name}: {} executions from seed {seed}, {} of them sound, no crash",
+            report.executions, report.accepted
+        );
     }
     if !known {
         eprintln!("there is no target {wanted:?}; there are {:?} and all", targets::NAMES);
