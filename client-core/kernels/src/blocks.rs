@@ -71,7 +71,7 @@ impl Format {
 /// 32 codes with their scales and minima. The two halves of 16 have scales of their own in Q6_K only.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Run {
-    /// 0 to 15 (Q4), 0 to 31 (Q5), 0 to 63 (Q6_K), −128 to 127 (Q8_0), less nothing: see [`Format::offset`].
+    /// 0 to 15 (Q4), 0 to 31 (Q5), 0 to 63 (Q6_K), −128 to 127 (Q8_0); [`Format::offset`] is not yet taken from them.
     pub codes: [i8; BLOCK],
     /// Of the first and the second 16 codes.
     pub scales: [f32; 2],

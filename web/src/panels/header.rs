@@ -109,7 +109,7 @@ fn TierBadge() -> impl IntoView {
     });
     let name = move |tier: Tier| match tier {
         Tier::WebGpu => "WebGPU",
-        Tier::Cpu => "CPU, SIMD",
+        Tier::Cpu => "CPU",
         Tier::ServerOnly => "server only",
     };
     view! {

@@ -133,7 +133,7 @@ fn dots<const FROM: usize, const TO: usize, const C: usize>(
     x: &[[[i16; 4]; C]; 8],
 ) -> [v128; C] {
     let (mut low, mut high) = ([i32x4_splat(0); C], [i32x4_splat(0); C]);
-    // Of constant length: unrolled.
+    // Of constant length, so that the compiler unrolls as much as pays.
     for k in FROM..TO {
         let x = &x[k];
         let w = load(&codes[16 * k..16 * k + 16]);

@@ -130,7 +130,7 @@ impl Hub {
             && let Some(kernels) = self.kernels().await
         {
             if self.tier.borrow().tier == Tier::Cpu {
-                self.tier.borrow_mut().device = format!("CPU, {}", kernels.build().name());
+                self.tier.borrow_mut().device = kernels.build().name();
                 self.emit(Event::Tier { tier: self.tier.borrow().clone() });
             }
             return Ok(Box::new(RemoteBackend::new(&kernels, weights).await?));

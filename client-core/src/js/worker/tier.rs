@@ -14,7 +14,7 @@ use crate::protocol::worker::{Tier, TierChoice, TierReport};
 /// Some drivers hang when they are asked for a device.
 const PROBE_LIMIT_S: f64 = 10.0;
 /// What the CPU tier is called.
-pub(super) const CPU_NAME: &str = "CPU, WebAssembly SIMD, one thread";
+pub(super) const CPU_NAME: &str = "WebAssembly SIMD, one thread";
 /// Vendors (as WebGPU names them) whose GPUs sit in phones and tablets.
 const PHONE_VENDORS: [&str; 4] = ["qualcomm", "arm", "img-tec", "samsung"];
 
