@@ -10,7 +10,7 @@
 //! | `policy` | the actor network, its observation and action spaces, the policy file |
 //! | `llm` | the engine: GGUF, tokenizer, sampling, CPU and WebGPU backends |
 //! | `verdict` | what a model will take, and whether a tab can give it |
-//! | `js` | the two browser workers, and what they need of the browser |
+//! | `js` | the browser's workers, and what they need of the browser |
 //! | `offload` | how one task is split, run on both sides at once, and put together again |
 //!
 //! Deliberately absent: the DOM, and, outside of `js`, sockets (a transport is passed in), clocks and global random numbers
@@ -24,7 +24,6 @@ pub mod js;
 pub mod llm;
 pub mod mec;
 pub mod offload;
-#[cfg(feature = "policy")]
 pub mod policy;
 pub mod protocol;
 pub mod verdict;

@@ -4,8 +4,10 @@
 use burn::tensor::Device;
 use client_core::mec::{MecParams, UserDecision, UserObservation, World};
 use client_core::policy::actor::{Actor, ActorConfig, Head};
-use client_core::policy::file::{self, PolicyError, PolicyHeader};
-use client_core::policy::{ActionMap, Activation, GoldenDecisions, Policy, PolicyManifest, SetActor, SetConfig};
+use client_core::policy::file::{self, PolicyHeader};
+use client_core::policy::{
+    ActionMap, Activation, GoldenDecisions, Policy, PolicyError, PolicyManifest, SetActor, SetConfig,
+};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 

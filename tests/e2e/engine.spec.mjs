@@ -61,26 +61,19 @@ test("both policy backends decide in the browser as the server does", async ({ p
       const { default: init, PolicyChecks } = await import(`${url}engine_check.js`);
       await init();
       const checks = await PolicyChecks.load(url);
-      const flex = await checks.flex_difference();
-      const worker = new Worker(`${url}page/policy_gpu_loader.js`);
-      const reply = () =>
-        new Promise((resolve, reject) => {
-          worker.onmessage = (message) => resolve(message.data);
-          worker.onerror = (error) => reject(new Error(error.message ?? "the worker's script could not be loaded"));
-        });
-      const ask = (message) => {
-        const answer = reply();
-        worker.postMessage(message);
-        return answer;
-      };
-      checks.difference(0, await reply());
-      let wgpu = 0;
-      for (let n = 0; n < checks.count(); n += 1) {
-        checks.difference(n, await ask(checks.load_message(n)));
-        wgpu = Math.max(wgpu, checks.difference(n, await ask(checks.decide_message(n))));
+      const { PolicyWorker } = await import(`${url}bench/policy_worker.mjs`);
+      const largest = {};
+      for (const backend of ["cpu", "gpu"]) {
+        const worker = new PolicyWorker(`${url}page/policy_boot.js#${backend}`);
+        checks.difference(0, await worker.reply());
+        largest[backend] = 0;
+        for (let n = 0; n < checks.count(); n += 1) {
+          checks.difference(n, await worker.ask(checks.load_message(n)));
+          largest[backend] = Math.max(largest[backend], checks.difference(n, await worker.ask(checks.decide_message(n))));
+        }
+        worker.end();
       }
-      worker.terminate();
-      return { cases: checks.count(), flex, wgpu };
+      return { cases: checks.count(), flex: largest.cpu, wgpu: largest.gpu };
     }, server.url);
     console.log(`policies: ${report.cases} decisions; largest difference: flex ${report.flex}, wgpu ${report.wgpu}`);
     expect(report.cases).toBeGreaterThanOrEqual(5);

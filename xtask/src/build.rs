@@ -11,7 +11,7 @@ use crate::tools;
 /// Where cargo puts wasm modules, in its target folder.
 pub const WASM: &str = "wasm32-unknown-unknown/release";
 
-/// Builds the page, the engine worker and the burn-wgpu policy module into dist/.
+/// Builds the page, the engine worker and the policy's modules into dist/.
 pub fn page() -> Result<()> {
     let tools = tools::ensure_wasm_tools()?;
     step("The page and its workers, as wasm (the first time takes minutes)");
@@ -24,7 +24,7 @@ pub fn page() -> Result<()> {
 pub fn engine_check() -> Result<()> {
     let tools = tools::ensure_wasm_tools()?;
     step("The engine's checks, as wasm");
-    let wasm = worker_wasm("engine_check")?;
+    let wasm = module_wasm("engine_check", WORKER_FEATURES)?;
     let wasm = wasm.to_string_lossy();
     let bindgen = ["--target", "web", "--no-typescript", "--out-dir", "target/engine-check", &wasm];
     run(tools.program("wasm-bindgen", &bindgen)?)?;
@@ -51,27 +51,39 @@ pub fn target_folder() -> Result<PathBuf> {
     Ok(folder.into())
 }
 
-/// Features of the engine worker, the same everywhere so that its dependencies are compiled once.
-const WORKER_FEATURES: &str = "js,llm-cpu,llm-gpu,policy-cpu";
+/// Features of the engine worker, the same everywhere so that its dependencies are compiled once. web/index.html has them too.
+const WORKER_FEATURES: &str = "js,llm-cpu,llm-gpu";
+/// Modules that run in workers and that the npm package carries: binary, features and level of wasm-opt as in web/index.html.
+const WORKERS: [(&str, &str, &str); 2] = [("worker", WORKER_FEATURES, "-O3"), ("policy_cpu", "js,policy-cpu", "-O1")];
 
-/// Builds one of the binaries that hold the engine, as the page's worker is built, and says where it is.
-fn worker_wasm(bin: &str) -> Result<PathBuf> {
+/// Files that trunk makes of [`WORKERS`], and [`workers`] too.
+pub fn worker_files() -> impl Iterator<Item = String> {
+    WORKERS.iter().flat_map(|(bin, ..)| [format!("{bin}.js"), format!("{bin}_bg.wasm")])
+}
+
+/// Builds one of client-core's binaries as trunk does, and says where it is.
+fn module_wasm(bin: &str, features: &str) -> Result<PathBuf> {
     let mut cargo = vec!["build", "--release", "--target", "wasm32-unknown-unknown"];
-    cargo.extend(["--package", "client-core", "--bin", bin, "--features", WORKER_FEATURES]);
+    cargo.extend(["--package", "client-core", "--bin", bin, "--features", features]);
     run(command("cargo", &cargo))?;
     Ok(target_folder()?.join(WASM).join(format!("{bin}.wasm")))
 }
 
-/// Builds the engine worker into a folder: worker.js and worker_bg.wasm, as trunk does for the page.
-pub fn worker(out: &Path) -> Result<()> {
+/// Builds [`WORKERS`] into a folder, as trunk does for the page.
+pub fn workers(out: &Path) -> Result<()> {
     let tools = tools::ensure_wasm_tools()?;
-    step("The engine worker, as wasm");
-    let wasm = worker_wasm("worker")?;
-    let (wasm, folder) = (wasm.to_string_lossy(), out.to_string_lossy());
-    run(tools.program("wasm-bindgen", &["--target", "no-modules", "--no-typescript", "--out-dir", &folder, &wasm])?)?;
-    let bound = out.join("worker_bg.wasm");
-    let bound = bound.to_string_lossy();
-    run(tools.program("wasm-opt", &["-O3", &bound, "-o", &bound])?)
+    let folder = out.to_string_lossy();
+    for (bin, features, level) in WORKERS {
+        step(&format!("{bin}, as wasm"));
+        let wasm = module_wasm(bin, features)?;
+        let wasm = wasm.to_string_lossy();
+        run(tools
+            .program("wasm-bindgen", &["--target", "no-modules", "--no-typescript", "--out-dir", &folder, &wasm])?)?;
+        let bound = out.join(format!("{bin}_bg.wasm"));
+        let bound = bound.to_string_lossy();
+        run(tools.program("wasm-opt", &[level, &bound, "-o", &bound])?)?;
+    }
+    Ok(())
 }
 
 /// Bytes of the page's own module, its script and its styles under brotli that a visitor may have to wait for.
@@ -83,7 +95,7 @@ pub fn compress() -> Result<()> {
     step("Compressing the page");
     let sizes = print_sizes(Path::new("dist"))?;
     // What is fetched before the engine is asked for: everything but the workers and what they fetch.
-    let is_page = |name: &str| !["worker", "kernels", "policy_gpu"].iter().any(|late| name.starts_with(late));
+    let is_page = |name: &str| !["worker", "kernels", "policy_"].iter().any(|late| name.starts_with(late));
     let page: u64 = sizes.iter().filter(|(name, _)| is_page(name)).map(|(_, bytes)| bytes).sum();
     println!("{:<52} {:>12} {page:>12}", "before the engine is asked for", "");
     if page > PAGE_LIMIT {

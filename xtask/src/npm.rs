@@ -11,10 +11,8 @@ use crate::tools;
 
 /// Where the package's own files are.
 const SOURCE: &str = "client-core/npm";
-/// What starts the engine worker; the page has the same.
-const BOOT: &str = "web/src/worker_boot.js";
-/// What starts a helper of the CPU kernels.
-const HELPER: &str = "web/src/kernels_worker.js";
+/// What starts the engine worker, the policy's and a helper of the CPU kernels; the page has the same.
+const SCRIPTS: [&str; 3] = ["web/src/worker_boot.js", "web/src/policy_boot.js", "web/src/kernels_worker.js"];
 /// Most bytes of the worker's wasm under brotli.
 const WORKER_LIMIT: u64 = 1_200_000;
 
@@ -27,11 +25,8 @@ pub fn is_built() -> Result<bool> {
     Ok(folder()?.join("worker/worker_bg.wasm").is_file())
 }
 
-/// Files of the engine worker, which trunk makes as the package needs them.
-const WORKER: [&str; 2] = ["worker.js", "worker_bg.wasm"];
-
-/// Builds the package and prints its sizes. The engine worker is taken from `page`, a folder in which trunk has built it, or
-/// is built too. Returns the package's folder.
+/// Builds the package and prints its sizes. The workers' modules are taken from `page`, a folder in which trunk has built
+/// them, or are built too. Returns the package's folder.
 pub fn package(page: Option<&Path>) -> Result<PathBuf> {
     tools::require_node()?;
     let out = folder()?;
@@ -41,13 +36,14 @@ pub fn package(page: Option<&Path>) -> Result<PathBuf> {
     }
     std::fs::create_dir_all(&worker).with_context(|| format!("cannot make {}", worker.display()))?;
     match page {
-        Some(page) => WORKER.iter().try_for_each(|file| copy(&page.join(file), &worker.join(file)))?,
-        None => build::worker(&worker)?,
+        Some(page) => build::worker_files().try_for_each(|file| copy(&page.join(&file), &worker.join(&file)))?,
+        None => build::workers(&worker)?,
     }
     step("The package");
     copy_folder(Path::new(SOURCE), &out)?;
-    copy(Path::new(BOOT), &worker.join("worker_boot.js"))?;
-    copy(Path::new(HELPER), &worker.join("kernels_worker.js"))?;
+    for script in SCRIPTS.map(Path::new) {
+        copy(script, &worker.join(script.file_name().unwrap_or_default()))?;
+    }
     kernels::build(&kernels::Args { out: worker.clone() })?;
     copy(Path::new("LICENSE"), &out.join("LICENSE"))?;
     let manifest = out.join("package.json");

@@ -2,5 +2,5 @@
 
 fn main() {
     #[cfg(target_arch = "wasm32")]
-    client_core::js::policy_worker::start();
+    client_core::js::policy_worker::start_gpu();
 }

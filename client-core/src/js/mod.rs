@@ -1,4 +1,4 @@
-//! The browser's side of the crate: what the two workers are made of. Only here are browser APIs touched.
+//! The browser's side of the crate: what the workers are made of. Only here are browser APIs touched.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -10,8 +10,8 @@
 //! | [`shelf`] | model files in the origin private file system |
 //! | [`transport`] | the server's API over fetch |
 //! | `worker` | the engine worker: commands in, events out |
-//! | `policy_link` | the messages between the engine worker and the burn-wgpu policy's worker |
-//! | `policy_worker` | that worker |
+//! | [`policy_link`] | the messages between the engine worker and the policy's workers |
+//! | `policy_worker` | those workers, on burn flex and on burn-wgpu |
 //!
 //! Deliberately absent: decisions. What can be decided without a browser is in `offload`, `download` and `cell`, where it
 //! is tested natively.
@@ -23,11 +23,10 @@ pub mod file;
 #[cfg(feature = "llm-cpu")]
 pub mod kernels;
 pub mod message;
-#[cfg(feature = "policy")]
 pub mod policy_link;
-#[cfg(feature = "policy-gpu")]
+#[cfg(any(feature = "policy-cpu", feature = "policy-gpu"))]
 pub mod policy_worker;
 pub mod shelf;
 pub mod transport;
-#[cfg(all(feature = "llm-cpu", feature = "llm-gpu", feature = "policy-cpu"))]
+#[cfg(all(feature = "llm-cpu", feature = "llm-gpu"))]
 pub mod worker;

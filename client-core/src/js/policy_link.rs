@@ -1,5 +1,5 @@
-//! Messages between the engine worker and the worker that runs the policy on burn-wgpu. Both are built from one source,
-//! so they carry no version.
+//! Messages between the engine worker and the workers that run the policy, on burn flex and on burn-wgpu. All are built from
+//! one source, so they carry no version.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub enum Request {
     },
 }
 
-/// Policy worker → engine worker.
+/// Policy worker → engine worker. `policy_boot.js` says [`Reply::Up`] in its place when the module does not start.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// The worker listens; comes once, before anything else.
@@ -41,6 +41,8 @@ pub enum Reply {
     Loaded {
         /// Number of the request.
         call: u32,
+        /// Fewest and most users that it decides for.
+        users: [usize; 2],
     },
     /// A decision.
     Decided {

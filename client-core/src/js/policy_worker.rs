@@ -1,5 +1,6 @@
-//! The worker that runs the policy on burn-wgpu. It is a module of its own because burn-wgpu is larger than all the rest
-//! together; the engine worker starts it when the page asks for it.
+//! The workers that run the policy: one on burn flex, one on burn-wgpu, which differ in the device alone. They are modules of
+//! their own because burn is large and nothing else in the page needs it; the engine worker starts the former with itself, the
+//! latter when the page asks for it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,19 +11,30 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
 
 use super::clock::BrowserClock;
-use super::message::{from_js, property, to_js};
+use super::message::{from_js, to_js};
 use super::policy_link::{Reply, Request};
 use crate::mec::{MecParams, UserDecision, UserObservation};
 use crate::offload::ports::Clock;
 use crate::policy::Policy;
 
+/// Entry point of `policy_cpu.wasm`.
+#[cfg(feature = "policy-cpu")]
+pub fn start_cpu() {
+    start(async |_| Ok(Device::flex()));
+}
+
 /// Entry point of `policy_gpu.wasm`.
-pub fn start() {
+#[cfg(feature = "policy-gpu")]
+pub fn start_gpu() {
+    start(open_gpu);
+}
+
+fn start(open: impl AsyncFnOnce(&DedicatedWorkerGlobalScope) -> Result<Device, String> + 'static) {
     console_error_panic_hook::set_once();
-    spawn_local(async {
+    spawn_local(async move {
         let scope: DedicatedWorkerGlobalScope = js_sys::global().unchecked_into();
         let desk = Rc::new(Desk { scope: scope.clone(), clock: BrowserClock::default(), policy: RefCell::default() });
-        let problem = match open_device(&scope).await {
+        let problem = match open(&scope).await {
             Ok(device) => {
                 listen(&desk, device);
                 None
@@ -33,9 +45,10 @@ pub fn start() {
     });
 }
 
-async fn open_device(scope: &DedicatedWorkerGlobalScope) -> Result<Device, String> {
+#[cfg(feature = "policy-gpu")]
+async fn open_gpu(scope: &DedicatedWorkerGlobalScope) -> Result<Device, String> {
     // Without this look burn would panic, and a panic ends the worker without a word.
-    if property(&scope.navigator(), "gpu").is_none() {
+    if super::message::property(&scope.navigator(), "gpu").is_none() {
         return Err("there is no WebGPU here".to_owned());
     }
     Device::wgpu_options().init_async().await.map_err(|error| format!("WebGPU gives no device: {error}"))
@@ -68,8 +81,9 @@ impl Desk {
         match request {
             Request::Load { call, bytes } => match Policy::load(&bytes.0, device) {
                 Ok(policy) => {
+                    let (least, most) = policy.users().into_inner();
                     *self.policy.borrow_mut() = Some(Rc::new(policy));
-                    Reply::Loaded { call }
+                    Reply::Loaded { call, users: [least, most] }
                 }
                 Err(error) => Reply::Failed { call, problem: error.to_string() },
             },

@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::file::{self, Network, PolicyError, PolicyHeader};
+use super::error::PolicyError;
+use super::file::{self, Network, PolicyHeader};
 use super::set::{self, SET_FEATURES_PER_USER};
 use super::spaces::{self, ACTIONS_PER_USER, FEATURES_PER_USER};
 use crate::mec::{Physics, UserDecision, UserObservation};

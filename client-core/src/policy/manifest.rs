@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::file::PolicyError;
+use super::error::PolicyError;
 use crate::mec::{UserDecision, UserObservation};
 
 /// Version of both files.

@@ -2,12 +2,16 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`spaces`] | observation → network input, network output → decision; every normalisation constant |
-//! | [`actor`] | the network for one number of users, a burn module, the same on every burn device |
-//! | [`set`] | the network for any number of users, likewise |
-//! | [`file`](mod@file) | the policy file: safetensors with a header in its metadata |
+//! | `spaces` | observation → network input, network output → decision; every normalisation constant |
+//! | `actor` | the network for one number of users, a burn module, the same on every burn device |
+//! | `set` | the network for any number of users, likewise |
+//! | `file` | the policy file: safetensors with a header in its metadata |
 //! | [`manifest`] | `policies/manifest.json` and the golden decisions |
-//! | [`decide`] | [`Policy`]: load a file, decide a slot |
+//! | [`error`] | what can be wrong with either |
+//! | `decide` | `Policy`: load a file, decide a slot |
+//!
+//! Manifest and error are always there; what needs burn only with the feature `policy`. The page's engine worker does without
+//! it: modules of their own decide for it (`js::policy_worker`).
 //!
 //! burn has no backend generics: the `Device` that a policy is loaded on says where it runs, `Device::flex()` on the CPU
 //! (feature `policy-cpu`) or burn-wgpu on WebGPU (feature `policy-gpu`). Results are read asynchronously, which is the only
@@ -16,16 +20,28 @@
 //! Deliberately absent: training (the server's `rl` module), sampling (a deployed decision is the mean action, so equal
 //! observations give equal decisions), and downloading.
 
+#[cfg(feature = "policy")]
 pub mod actor;
+#[cfg(feature = "policy")]
 pub mod decide;
+pub mod error;
+#[cfg(feature = "policy")]
 pub mod file;
 pub mod manifest;
+#[cfg(feature = "policy")]
 pub mod set;
+#[cfg(feature = "policy")]
 pub mod spaces;
 
+#[cfg(feature = "policy")]
 pub use actor::{Activation, Actor, ActorConfig, Head};
+#[cfg(feature = "policy")]
 pub use decide::Policy;
-pub use file::{Network, PolicyError, PolicyHeader, Shape};
+pub use error::PolicyError;
+#[cfg(feature = "policy")]
+pub use file::{Network, PolicyHeader, Shape};
 pub use manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest, SetEntry, Shipped};
+#[cfg(feature = "policy")]
 pub use set::{SetActor, SetConfig};
+#[cfg(feature = "policy")]
 pub use spaces::{ACTIONS_PER_USER, ActionMap, FEATURES_PER_USER, SPACES_VERSION};

@@ -2,8 +2,8 @@
 //!
 //! - `run_engine_checks(base_url)` returns a report. Expects `golden.json` under the base URL and the model files that it
 //!   names under `models/` there.
-//! - `PolicyChecks` compares both policy backends with `policies/golden.json`: burn flex in this module, burn-wgpu in the
-//!   page's own worker, which the spec starts and hands the messages to.
+//! - `PolicyChecks` compares both policy backends with `policies/golden.json`, in the page's own workers, which the spec
+//!   starts and hands the messages to.
 //! - `run_kernel_checks(base_url)` holds the builds of the CPU kernels against each other; `EngineBench` is what
 //!   `cargo xtask bench engine` times.
 //!
@@ -14,14 +14,12 @@ mod kernels;
 
 #[cfg(target_arch = "wasm32")]
 mod browser {
-    use burn::tensor::Device;
     use client_core::js::message::{from_js, to_js};
     use client_core::js::policy_link::{Bytes, Reply, Request};
     use client_core::llm::checks::{self, Check, Golden};
     use client_core::llm::gpu::GpuContext;
     use client_core::llm::{Engine, EngineError};
-    use client_core::mec::MecParams;
-    use client_core::policy::{GoldenCase, GoldenDecisions, Policy, PolicyManifest};
+    use client_core::policy::{GoldenCase, GoldenDecisions, PolicyManifest};
     use serde::Serialize;
     use wasm_bindgen::prelude::*;
 
@@ -96,46 +94,13 @@ mod browser {
             self.cases.len()
         }
 
-        /// The largest difference of burn flex's decisions in this module, in α and watts.
-        ///
-        /// # Errors
-        /// A policy does not load or decide.
-        pub async fn flex_difference(&self) -> Result<f64, JsError> {
-            let physics = MecParams::default().physics();
-            let mut largest = 0.0_f64;
-            for (case, bytes) in &self.cases {
-                let policy = Policy::load(bytes, &Device::flex())?;
-                largest = largest.max(case.difference(&policy.decide(&physics, &case.observation).await?));
-            }
-            Ok(largest)
-        }
-
-        /// Ids of the policies.
+        /// Id of the policy of a decision.
         #[must_use]
-        pub fn policies(&self) -> Vec<String> {
-            let mut ids: Vec<String> = self.cases.iter().map(|(case, _)| case.policy.clone()).collect();
-            ids.dedup();
-            ids
+        pub fn policy(&self, case: usize) -> String {
+            self.cases[case].0.policy.clone()
         }
 
-        /// Lets burn flex decide a policy's golden slots `rounds` times, to be timed; the number of decisions.
-        ///
-        /// # Errors
-        /// The policy does not load or decide.
-        pub async fn flex_decide(&self, policy: String, rounds: usize) -> Result<usize, JsError> {
-            let physics = MecParams::default().physics();
-            let cases: Vec<_> = self.cases.iter().filter(|(case, _)| case.policy == policy).collect();
-            let Some((_, bytes)) = cases.first() else { return Ok(0) };
-            let policy = Policy::load(bytes, &Device::flex())?;
-            for _ in 0..rounds {
-                for (case, _) in &cases {
-                    policy.decide(&physics, &case.observation).await?;
-                }
-            }
-            Ok(rounds * cases.len())
-        }
-
-        /// The message that gives the burn-wgpu worker the policy of a decision.
+        /// The message that gives a policy's worker the policy of a decision.
         ///
         /// # Errors
         /// It cannot be posted.
@@ -144,7 +109,7 @@ mod browser {
             to_js(&Request::Load { call: 1, bytes }).map_err(|error| JsError::new(&error))
         }
 
-        /// The message that asks the burn-wgpu worker for a decision.
+        /// The message that asks a policy's worker for a decision.
         ///
         /// # Errors
         /// It cannot be posted.

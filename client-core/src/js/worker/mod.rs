@@ -10,7 +10,7 @@
 //! | `asks` | answering, stopping, comparing |
 //! | `write` | the model by itself: writing, embedding |
 //! | `world` | the simulated cell: changes one after the other, views out |
-//! | `policies` | the policy files and their two backends |
+//! | `policies` | the policy files, and the two modules that decide with them |
 //! | `health` | looking after the server |
 //!
 //! One thread, many tasks: a command starts a task and returns at once. A task never holds a `RefCell` across an await. The
