@@ -175,6 +175,10 @@ test("the offloading client shares an answer with the server", async ({ page, si
     const { EdgeClient } = await import("/index.js");
     const client = await EdgeClient.create({ server, tier: "cpu" });
     const out = { models: client.models.map((model) => model.id), server: client.server.up };
+    // The policy's module is in the package, too.
+    const decision = new Promise((resolve) =>
+      client.addEventListener("world", ({ detail }) => detail.view.decision && resolve(detail.view.decision)),
+    );
     await client.load("compact");
     const prompts = ["What is the capital of Kenya?", "What is the capital of France?", "What is the currency of Japan?"];
     for (const split of [0, 0.5, 1, "policy"]) {
@@ -183,6 +187,7 @@ test("the offloading client shares an answer with the server", async ({ page, si
       while (!(step = await events.next()).done);
       out[split] = step.value;
     }
+    out.decision = await decision;
     return out;
   }, tandem.url);
   await tandem.stop();
@@ -194,6 +199,7 @@ test("the offloading client shares an answer with the server", async ({ page, si
   expect(writers(seen[1])).toEqual(["server"]);
   expect(seen[1].answers[0].text).toContain("Nairobi");
   expect(seen.policy.record.alpha).toBeGreaterThan(0);
+  expect(seen.decision).toMatchObject({ backend: "flex" });
   expect(seen[0.5].record).toMatchObject({ alpha: 0.5, prompts: 3 });
 });
 

@@ -199,6 +199,51 @@ test("where the worker cannot start, the server answers all and the page says so
   expect(await origins(page)).toEqual(["server"]);
 });
 
+const startsOfPolicy = (edge) => edge.requests.filter((request) => request.url.startsWith("/policy_cpu.js")).length;
+
+test("where the policy's module is not to be had, the closed form decides and the page says so", async ({ page, edge }) => {
+  edge.rule = (request) => (request.url.startsWith("/policy_cpu") ? "refuse" : undefined);
+  await open(page, edge.url, "?seed=3");
+  const notice = page.getByTestId("notice").filter({ hasText: /policy.s module/ });
+  await expect(notice).toContainText(/closed form decides/);
+  await expect(notice).toHaveCount(1);
+  await expect(page.getByTestId("policy-backend")).toContainText(/closed form decided/i);
+  expect(Number.parseFloat(await page.getByTestId("decision-alpha").textContent())).toBeGreaterThanOrEqual(0);
+  await loadModel(page);
+  await ask(page, "What is the capital of Kenya?");
+  await done(page);
+  await expect(page.getByTestId("answer-0")).not.toBeEmpty();
+  expect(startsOfPolicy(edge), "one more try, no more").toBe(2);
+});
+
+test("a policy's module that fails is started once more, and then left", async ({ page, edge }) => {
+  await open(page, edge.url, "?seed=3");
+  const backend = page.getByTestId("policy-backend");
+  const alpha = page.getByTestId("decision-alpha");
+  const fails = async () => {
+    const worker = page.workers().find((worker) => worker.url().includes("policy_boot"));
+    await worker.evaluate(() => {
+      self.onmessage = () => {
+        throw new Error("out of order");
+      };
+    });
+    await page.getByRole("button", { name: "Next slot" }).click();
+  };
+  await expect(backend).toContainText(/burn flex.* ms/);
+  const decided = await alpha.textContent();
+  await fails();
+  await expect(page.getByTestId("notice").filter({ hasText: /out of order.*once more/ })).toBeVisible();
+  await page.getByTestId("reset").click();
+  await expect(backend).toContainText(/burn flex.* ms/);
+  await expect(alpha).toHaveText(decided);
+  await fails();
+  await expect(page.getByTestId("notice").filter({ hasText: /does not work.*out of order.*closed form decides/ })).toBeVisible();
+  await expect(backend).toContainText(/closed form decided/i);
+  await page.getByRole("button", { name: "Next slot" }).click();
+  await expect(backend).toContainText(/closed form decided/i);
+  expect(startsOfPolicy(edge)).toBe(2);
+});
+
 test("a deleted model is gone", async ({ page, tandem, problems }) => {
   await open(page, tandem.url);
   await loadModel(page);
