@@ -199,7 +199,8 @@ test("where the worker cannot start, the server answers all and the page says so
   expect(await origins(page)).toEqual(["server"]);
 });
 
-const startsOfPolicy = (edge) => edge.requests.filter((request) => request.url.startsWith("/policy_cpu.js")).length;
+// By the script that starts it: a browser asks several times for a file whose connection breaks.
+const startsOfPolicy = (edge) => edge.requests.filter((request) => request.url.startsWith("/policy_boot.js")).length;
 
 test("where the policy's module is not to be had, the closed form decides and the page says so", async ({ page, edge }) => {
   edge.rule = (request) => (request.url.startsWith("/policy_cpu") ? "refuse" : undefined);

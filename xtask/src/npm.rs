@@ -22,7 +22,8 @@ fn folder() -> Result<PathBuf> {
 
 /// Whether there is a package from before.
 pub fn is_built() -> Result<bool> {
-    Ok(folder()?.join("worker/worker_bg.wasm").is_file())
+    let worker = folder()?.join("worker");
+    Ok(build::worker_files().all(|file| worker.join(file).is_file()))
 }
 
 /// Builds the package and prints its sizes. The workers' modules are taken from `page`, a folder in which trunk has built
