@@ -108,11 +108,11 @@ test("what is missing, damaged or foreign is said in words", async ({ page, edge
   const name = '"model.layers.0.self_attn.q_proj.weight":{"dtype":"';
   whole.write("I32", whole.indexOf(name) + name.length);
   for (const [files, words] of [
-    [without(one, "tokenizer.json"), "Tokenizer.json is missing: drop it together with the other files"],
-    [without(one, "tokenizer.json", "config.json"), "Config.json and tokenizer.json are missing: drop them together"],
-    [without(two, "model-00002-of-00002.safetensors"), "Model-00002-of-00002.safetensors is missing"],
-    [without(two, "model-00001-of-00002.safetensors", "model.safetensors.index.json"), "Model-00001-of-00002.safetensors is missing"],
-    [Object.entries({ ...one, "model.safetensors": damaged }), "Model.safetensors: the safetensors header cannot be read"],
+    [without(one, "tokenizer.json"), "The file tokenizer.json is missing: drop it together with the other files."],
+    [without(one, "tokenizer.json", "config.json"), "The files config.json and tokenizer.json are missing: drop them together"],
+    [without(two, "model-00002-of-00002.safetensors"), "The file model-00002-of-00002.safetensors is missing"],
+    [without(two, "model-00001-of-00002.safetensors", "model.safetensors.index.json"), "The file model-00001-of-00002.safetensors is missing"],
+    [Object.entries({ ...one, "model.safetensors": damaged }), "The file model.safetensors cannot be used: the safetensors header cannot be read"],
     [Object.entries({ ...one, "model.safetensors": short }), "lies outside the file"],
     [Object.entries({ ...one, "model.safetensors": whole }), "only F32, F16 and BF16 are"],
     [Object.entries({ ...one, "config.json": other }), "this engine runs llama, mistral, qwen2, qwen3 and smollm3"],

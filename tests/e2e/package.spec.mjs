@@ -149,7 +149,7 @@ test("a checkpoint's files are loaded, stored as one says, and write what transf
     },
     [wire, prompt],
   );
-  expect(seen.missing).toEqual(["failed", expect.stringMatching(/tokenizer\.json is missing/i)]);
+  expect(seen.missing).toEqual(["failed", expect.stringMatching(/^The file tokenizer\.json is missing/)]);
   expect(seen.type[0]).toBe("invalid");
   expect(seen.unnamed[0]).toBe("invalid");
   expect([seen.eight, seen.half]).toEqual(["Q8_0", "F16"]);

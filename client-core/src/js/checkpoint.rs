@@ -56,7 +56,7 @@ pub async fn all_of(name: &str, file: &ModelFile) -> Result<Vec<u8>, EngineError
     let len = len.ok_or_else(|| EngineError::Inconsistent(format!("{name} has more than {LONGEST_HEAD} bytes")))?;
     let bytes = file.read(0, len).await.map_err(EngineError::File)?;
     if bytes.len() < len {
-        return Err(EngineError::File(format!("{name} became shorter while it was read; choose it again")));
+        return Err(EngineError::File(format!("the file {name} became shorter while it was read; choose it again")));
     }
     Ok(bytes)
 }
@@ -123,7 +123,7 @@ impl CheckpointFiles {
         let config = self.text(CONFIG).await?.unwrap_or_default();
         let mut heads = Vec::new();
         for (name, file) in &self.shards {
-            let named = |problem: String| EngineError::File(format!("{name}: {problem}"));
+            let named = |problem: String| EngineError::File(format!("the file {name} cannot be used: {problem}"));
             let first = file.read(0, 8).await.map_err(named)?;
             let len = header_bytes(&first).map_err(|error| named(error.to_string()))?;
             heads.push(file.read(0, len).await.map_err(named)?);
@@ -131,7 +131,8 @@ impl CheckpointFiles {
         let mut headers = Vec::new();
         for ((name, file), head) in self.shards.iter().zip(&heads) {
             let header = TensorFile::parse_header(head, file.size());
-            headers.push(header.map_err(|error| EngineError::File(format!("{name}: {error}")))?);
+            headers
+                .push(header.map_err(|error| EngineError::File(format!("the file {name} cannot be used: {error}")))?);
         }
         WeightStream::from_safetensors(&config, &headers, read, self.store_as)
     }

@@ -62,7 +62,7 @@ fn sentence(state: &State) -> String {
         }
         ModelState::Loading { total: 0, .. } => "Being checked and put into memory …".into(),
         ModelState::Loading { read, total } => {
-            format!("{} of {} are in memory …", format::bytes(*read), format::bytes(*total))
+            format!("{} of {} are read into memory …", format::bytes(*read), format::bytes(*total))
         }
         ModelState::Ready { memory_bytes } => format!("Ready. Its weights take {}.", format::bytes(*memory_bytes)),
         ModelState::Failed { message } => message.clone(),

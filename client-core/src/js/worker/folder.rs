@@ -95,7 +95,7 @@ impl Hub {
                 "there is no {CONFIG}, so this is no safetensors checkpoint (or the server passes no hub's files on); a GGUF \
                  file is named with its repository: organisation/repository/file.gguf"
             ),
-            name => format!("{name} is missing there, without which the model cannot be loaded"),
+            name => format!("the file {name} is missing there, without which the model cannot be loaded"),
         })
     }
 
@@ -124,7 +124,9 @@ impl Hub {
         let (names, tensor_bytes): (BTreeSet<String>, u64) = match self.find_in(&folder, INDEX).await? {
             Some(found) => {
                 let index = Index::parse(&found.all().await?).map_err(|error| error.to_string())?;
-                let bytes = index.total_bytes.ok_or_else(|| format!("{INDEX} does not say how large the files are"))?;
+                let bytes = index
+                    .total_bytes
+                    .ok_or_else(|| format!("the file {INDEX} does not say how large the others are"))?;
                 (index.tensors, bytes)
             }
             None => {

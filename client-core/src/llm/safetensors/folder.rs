@@ -91,7 +91,7 @@ pub fn weight_files(names: &BTreeSet<&str>, index: Option<&Index>) -> Result<Vec
             Some(shards) => shards,
             None if tensors.len() > 1 => {
                 return Err(EngineError::Incomplete(format!(
-                    "{} and {} may each be a model: drop one of them, or {INDEX} with them",
+                    "both {} and {} may be a model: drop one of them, or {INDEX} with them",
                     tensors[0], tensors[1]
                 )));
             }
@@ -122,11 +122,11 @@ fn told(missing: &[&str]) -> String {
     let more = missing.len().saturating_sub(MAX_NAMED);
     let named = &missing[..missing.len() - more];
     let list = match (named, more) {
-        ([one], 0) => return format!("{one} is missing: drop it together with the other files"),
+        ([one], 0) => return format!("the file {one} is missing: drop it together with the other files"),
         ([first @ .., last], 0) => format!("{} and {last}", first.join(", ")),
-        (named, more) => format!("{} and {more} more files", named.join(", ")),
+        (named, more) => format!("{} and {more} more", named.join(", ")),
     };
-    format!("{list} are missing: drop them together with the other files")
+    format!("the files {list} are missing: drop them together with the other files")
 }
 
 #[cfg(test)]
@@ -172,11 +172,11 @@ mod tests {
                 Ok("m-00001-of-00002.safetensors m-00002-of-00002.safetensors"),
             ),
             ("a-1.safetensors a-2.safetensors b.safetensors", Some(&index), Ok("a-1.safetensors a-2.safetensors")),
-            ("a-1.safetensors", Some(&index), Err("a-2.safetensors is missing: drop it")),
+            ("a-1.safetensors", Some(&index), Err("the file a-2.safetensors is missing: drop it")),
             ("m-00002-of-00002.safetensors", None, Err("m-00001-of-00002.safetensors is missing")),
-            ("m-1-of-9.safetensors", None, Err("m-4-of-9.safetensors and 5 more files are missing")),
+            ("m-1-of-9.safetensors", None, Err("m-4-of-9.safetensors and 5 more are missing")),
             ("m-1-of-99999999999999999999.safetensors", None, Ok("m-1-of-99999999999999999999.safetensors")),
-            ("a.safetensors b.safetensors", None, Err("a.safetensors and b.safetensors may each be")),
+            ("a.safetensors b.safetensors", None, Err("both a.safetensors and b.safetensors may be")),
             ("", None, Err("model.safetensors is missing")),
         ] {
             let names: BTreeSet<&str> = words.split(' ').chain(names.split(' ').filter(|n| !n.is_empty())).collect();
@@ -187,7 +187,7 @@ mod tests {
             }
         }
         for (names, expect) in [
-            (vec!["model.safetensors"], "config.json and tokenizer.json are missing: drop them together"),
+            (vec!["model.safetensors"], "the files config.json and tokenizer.json are missing: drop them together"),
             (vec!["config.json"], "tokenizer.json and model.safetensors are missing"),
             (vec!["config.json", "model.safetensors"], "tokenizer.json is missing: drop it together"),
             (vec!["notes.txt"], "takes a GGUF file"),
