@@ -29,7 +29,7 @@ export function writeFiles(folder, files) {
 
 /**
  * A golden family's files by name, with a prompt that is its golden one and the golden answer to it, both as text. The chat
- * template hands the question on as it is.
+ * template hands the question on as it is, with a space between it and the answer.
  */
 export function family(name) {
   const folder = path.join(families, name);
@@ -41,7 +41,7 @@ export function family(name) {
     files: {
       ...Object.fromEntries(names.map((file) => [file, fs.readFileSync(path.join(folder, file))])),
       "tokenizer.json": JSON.stringify({ version: "1.0", added_tokens: [], pre_tokenizer: { type: "WhitespaceSplit" }, model: { type: "WordLevel", vocab, unk_token: "t0" } }),
-      "chat_template.jinja": "{{ messages[0].content }}",
+      "chat_template.jinja": "{{ messages[0].content }}{{ ' ' }}",
     },
     prompt: text(golden.prompt),
     answer: text(golden.greedy),

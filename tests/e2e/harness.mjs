@@ -185,11 +185,11 @@ export async function look(page, address) {
   await page.getByTestId("model-weigh").click();
 }
 
-/** Asks this device alone and waits for the answer. */
-export async function answersAlone(page) {
+/** Asks this device alone and waits for the answer, which is the log's row of this number. */
+export async function answersAlone(page, rows = 1) {
   await page.getByTestId("mode").selectOption("local-only");
   await ask(page, "What is the capital of Kenya?");
-  await done(page);
+  await done(page, rows);
   expect(await origins(page)).toEqual(["device"]);
 }
 
