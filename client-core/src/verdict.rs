@@ -103,7 +103,7 @@ impl Shape {
     /// A tensor is missing or has another shape than the config says.
     pub fn of_checkpoint(
         name: &str,
-        weights: &dyn crate::llm::parts::Weights,
+        weights: &impl crate::llm::parts::Weights,
         words_bytes: u64,
     ) -> Result<Self, crate::llm::EngineError> {
         let (config, totals) = (weights.config(), weights.totals()?);
