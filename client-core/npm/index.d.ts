@@ -29,10 +29,16 @@ export interface ServerHealth {
 }
 
 /**
- * Where a model comes from: a File or Blob with GGUF data, the id of one of the server's models, an address whose server
- * allows it (CORS), or `organisation/repository/file.gguf` of the hub that the server passes on.
+ * Where a model comes from: a File or Blob with GGUF data; the Files of a safetensors checkpoint (config.json,
+ * tokenizer.json, model.safetensors or its shards with their index, and what else belongs to it); the id of one of the
+ * server's models; an address whose server allows it (CORS), of a GGUF file, or with a slash at the end of a checkpoint's
+ * folder; or, of the hub that the server passes on, `organisation/repository/file.gguf` or a checkpoint's
+ * `organisation/repository`.
  */
-export type ModelSource = Blob | string | { server: string } | { url: string; sha256?: string } | { hub: string };
+export type ModelSource = Blob | File[] | string | { server: string } | { url: string; sha256?: string } | { hub: string };
+
+/** How the matrices of a safetensors checkpoint are stored when it is loaded; `Q8_0` unless said otherwise. */
+export type StoreAs = "Q8_0" | "Q4_0" | "F16" | "F32";
 
 /** What loading a model would take, and whether this tab can hold it. Sizes in bytes, contexts in tokens. */
 export interface Verdict {
@@ -228,18 +234,19 @@ export class EdgeClient extends EventTarget {
       options?: { signal?: AbortSignal },
     ): Promise<EmbeddingsResponse>;
   };
-  inspect(source: ModelSource, options?: { context?: number; signal?: AbortSignal }): Promise<Verdict>;
+  inspect(source: ModelSource, options?: { context?: number; storeAs?: StoreAs; signal?: AbortSignal }): Promise<Verdict>;
   load(
     source: ModelSource,
     options?: {
       context?: number;
+      storeAs?: StoreAs;
       onProgress?: (progress: { received: number; total: number }) => void;
       signal?: AbortSignal;
       /** Load also what the verdict advises against. */
       force?: boolean;
     },
   ): Promise<{ id: string; memoryBytes: number; verdict: Verdict }>;
-  delete(source: ModelSource): Promise<void>;
+  delete(source: ModelSource, options?: { storeAs?: StoreAs }): Promise<void>;
   generate(input: string | Message[], options?: WriteOptions): AsyncGenerator<string, WriteRecord, void>;
   embed(texts: string[], options?: { signal?: AbortSignal }): Promise<{ vectors: number[][]; tokens: number }>;
   memory(): Promise<MemoryReport>;

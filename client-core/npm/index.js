@@ -1,11 +1,14 @@
-// EdgeClient: the engine worker behind an API for pages. The worker speaks in JSON texts; a file travels beside its command.
+// EdgeClient: the engine worker behind an API for pages. The worker speaks in JSON texts; files travel beside their command.
 import { Channel, EdgeError, abortError, camel } from "./lib/channel.js";
 import { Chat, Embeddings } from "./lib/openai.js";
 
 export { EdgeError };
 
 /** Version of the messages that this file speaks; the worker says its own. */
-const VERSION = 3;
+const VERSION = 4;
+
+/** How the matrices of a checkpoint can be stored. */
+const STORE_AS = ["Q8_0", "Q4_0", "F16", "F32"];
 
 const DECIDERS = { policy: "policy", optimum: "oracle", "closed-form": "closed-form", local: "always-local", server: "always-offload" };
 
@@ -58,17 +61,17 @@ export class EdgeClient extends EventTarget {
   }
 
   /** What loading a model would take, and whether this tab can hold it. */
-  async inspect(source, { context, signal } = {}) {
-    const named = this.#source(source);
-    const { verdict } = await this.#question("weigh", { source: named.source, context: context ?? null }, "weighed", signal, named.file);
+  async inspect(source, { context, storeAs, signal } = {}) {
+    const named = this.#source(source, storeAs);
+    const { verdict } = await this.#question("weigh", { source: named.source, context: context ?? null }, "weighed", signal, named.files);
     return camel(verdict);
   }
 
   /** Downloads (or takes from the browser's storage) and loads a model. */
-  async load(source, { context, onProgress, signal, force = false } = {}) {
+  async load(source, { context, storeAs, onProgress, signal, force = false } = {}) {
     signal?.throwIfAborted();
-    const named = this.#source(source);
-    const verdict = await this.inspect(source, { context, signal });
+    const named = this.#source(source, storeAs);
+    const verdict = await this.inspect(source, { context, storeAs, signal });
     if (!verdict.fits && !force)
       throw new EdgeError("does-not-fit", [...verdict.remarks, verdict.advice].filter(Boolean).join(" "), { verdict });
     if (this.#loads.has(named.id)) throw new EdgeError("busy", "This model is being loaded already.");
@@ -77,7 +80,7 @@ export class EdgeClient extends EventTarget {
     const cancel = () => this.#say({ type: "cancel-load" });
     signal?.addEventListener("abort", cancel);
     try {
-      this.#say({ type: "load-model", source: named.source, context: context ?? null }, named.file);
+      this.#say({ type: "load-model", source: named.source, context: context ?? null }, named.files);
       while (true) {
         const state = await states.next();
         if (state.state === "downloading") onProgress?.({ received: state.received, total: state.total });
@@ -97,8 +100,8 @@ export class EdgeClient extends EventTarget {
   }
 
   /** Removes a model from memory and from the browser's storage. */
-  async delete(source) {
-    const { id } = this.#source(source);
+  async delete(source, { storeAs } = {}) {
+    const { id } = this.#source(source, storeAs);
     const states = new Channel();
     this.#loads.set(id, states);
     try {
@@ -184,18 +187,30 @@ export class EdgeClient extends EventTarget {
     this.#lost(new EdgeError("closed", "The client is closed."));
   }
 
-  #source(source) {
+  /** A source in the worker's words, the id that it has there, and the files that travel with it. */
+  #source(source, storeAs = "Q8_0") {
+    const store_as = STORE_AS.find((name) => name === storeAs);
+    if (!store_as) throw new EdgeError("invalid", `“storeAs” is one of ${STORE_AS.join(", ")}.`);
+    if (Array.isArray(source)) {
+      const gguf = source.find((file) => file.name?.endsWith(".gguf"));
+      if (gguf) return this.#source(gguf);
+      if (!source.length || !source.every((file) => file instanceof File)) throw new EdgeError("invalid", "A checkpoint is a list of Files with their names.");
+      const { name } = source.find((file) => file.name.endsWith(".safetensors")) ?? source[0];
+      const bytes = source.reduce((sum, file) => sum + file.size, 0);
+      return { id: `files:${name}:${bytes}#${store_as}`, source: { from: "files", name, bytes, store_as }, files: source };
+    }
     if (source instanceof Blob) {
       // Two pieces of data without a name are two models.
       if (!this.#names.has(source)) this.#names.set(source, source.name ?? `data ${(this.#files += 1)}`);
       const name = this.#names.get(source);
-      return { id: `file:${name}`, source: { from: "file", name }, file: source };
+      return { id: `file:${name}`, source: { from: "file", name }, files: [source] };
     }
     const { server, hub, url, sha256 = null } = typeof source === "string" ? this.#named(source) : source;
     if (server) return { id: server, source: { from: "server", id: server } };
-    const address = hub ? `models/hub/${hub}` : url;
-    if (!address) throw new EdgeError("invalid", "A model is a File, an address, or an id of the server's.");
+    const address = hub ? `models/hub/${hub}${hub.split("/").length === 2 ? "/" : ""}` : url;
+    if (!address) throw new EdgeError("invalid", "A model is a File, a list of Files, an address, or an id of the server's.");
     const absolute = hub ? address : new URL(address, globalThis.location?.href).href;
+    if (absolute.endsWith("/")) return { id: `${absolute}#${store_as}`, source: { from: "folder", url: absolute, store_as } };
     return { id: absolute, source: { from: "url", url: absolute, sha256 } };
   }
 
@@ -218,13 +233,13 @@ export class EdgeClient extends EventTarget {
     return task;
   }
 
-  async #question(type, fields, answer, signal, file) {
+  async #question(type, fields, answer, signal, files) {
     signal?.throwIfAborted();
     const task = this.#begin(signal);
     const aborted = () => task.channel.fail(abortError(signal));
     signal?.addEventListener("abort", aborted);
     try {
-      this.#say({ type, ask: task.ask, ...fields }, file);
+      this.#say({ type, ask: task.ask, ...fields }, files);
       while (true) {
         const event = await task.channel.next();
         if (event.type === answer) {
@@ -238,10 +253,10 @@ export class EdgeClient extends EventTarget {
     }
   }
 
-  #say(command, file) {
+  #say(command, files) {
     if (this.#closed) throw this.#closed;
     const text = JSON.stringify(command);
-    this.#worker.postMessage(file ? { command: text, file } : text);
+    this.#worker.postMessage(files ? { command: text, files } : text);
   }
 
   #hear(data) {

@@ -22,8 +22,8 @@ const SINGLE_CACHE_BYTES: u64 = 64 << 20;
 const GPU_CACHE_BYTES: u64 = 256 << 20;
 /// Shortest context that is worth proposing, tokens.
 const SHORTEST_CONTEXT: u64 = 512;
-/// Bits a weight in the smallest of the common formats (Q4_0: 18 bytes for 32 weights).
-const SMALLEST_BITS: f64 = 4.5;
+/// The common formats, the best first, with their bits a weight (blocks of 32 with a scale of half precision).
+const FORMATS: [(&str, f64); 2] = [("Q8_0", 8.5), ("Q4_0", 4.5)];
 
 /// What a model's header tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Shape {
     pub cache_width: u64,
     /// Layers; the cache is divided among them.
     pub layers: u64,
+    /// Of a checkpoint, whose matrices are stored as a person chooses: bytes of what else is read, the vocabulary above all.
+    pub words_bytes: Option<u64>,
 }
 
 impl Shape {
@@ -60,6 +62,7 @@ impl Shape {
             context: entry.context_length,
             cache_width: entry.cache_width.into(),
             layers: 1,
+            words_bytes: None,
         })
     }
 
@@ -89,6 +92,36 @@ impl Shape {
         let most = by_type.iter().max_by_key(|(_, bytes)| **bytes);
         shape.quantisation = most.map_or("none", |(name, _)| name).to_owned();
         Ok(shape)
+    }
+}
+
+#[cfg(feature = "llm")]
+impl Shape {
+    /// Of a checkpoint called `name`, whose files beside the tensors have `words_bytes`.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape than the config says.
+    pub fn of_checkpoint(
+        name: &str,
+        weights: &impl crate::llm::parts::Weights,
+        words_bytes: u64,
+    ) -> Result<Self, crate::llm::EngineError> {
+        let (config, totals) = (weights.config(), weights.totals()?);
+        let mut largest_bytes = 0;
+        for part in weights.parts() {
+            largest_bytes = largest_bytes.max(weights.form(part)?.map_or(0, |form| form.bytes()));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            parameters: totals.parameters,
+            quantisation: totals.quantisation.to_owned(),
+            weight_bytes: totals.bytes,
+            largest_bytes,
+            context: u32::try_from(config.context).unwrap_or(u32::MAX),
+            cache_width: 2 * config.layers as u64 * config.kv_dim() as u64,
+            layers: config.layers as u64,
+            words_bytes: Some(words_bytes),
+        })
     }
 }
 
@@ -135,7 +168,9 @@ pub fn weigh(
     let kept = room.storage_bytes.is_none_or(|free| download_bytes <= free);
     // The worker reads the header and then piece by piece, unless the browser could not store the file: then it has it all.
     let read_bytes = match kept {
-        true => file_bytes.saturating_sub(shape.weight_bytes).min(LONGEST_HEAD as u64),
+        true => {
+            shape.words_bytes.unwrap_or_else(|| file_bytes.saturating_sub(shape.weight_bytes)).min(LONGEST_HEAD as u64)
+        }
         false => file_bytes,
     };
     let worker_bytes = read_bytes + PIECES_BYTES;
@@ -229,12 +264,17 @@ fn advice(shape: &Shape, file_bytes: u64, context: u32, room: Room, others: &[Mo
         shorter /= 2;
     }
     let bits = shape.weight_bytes as f64 * 8.0 / shape.parameters.max(1) as f64;
-    let smaller = (shape.parameters as f64 * SMALLEST_BITS / 8.0) as u64;
-    if bits > SMALLEST_BITS * 1.1 {
-        let scale = |bytes: u64| (bytes as f64 * SMALLEST_BITS / bits) as u64;
+    for (format, smaller_bits) in FORMATS {
+        let smaller = (shape.parameters as f64 * smaller_bits / 8.0) as u64;
+        let scale = |bytes: u64| (bytes as f64 * smaller_bits / bits) as u64;
         let stored = Shape { weight_bytes: smaller, largest_bytes: scale(shape.largest_bytes), ..shape.clone() };
-        if fits(&stored, smaller, context.min(shortest)) {
-            return format!("Take a Q4_0 file of the same model: about {}.", size(smaller));
+        // A checkpoint's files stay what they are.
+        let file = shape.words_bytes.map_or(smaller, |_| file_bytes);
+        if bits > smaller_bits * 1.1 && fits(&stored, file, context.min(shortest)) {
+            return match shape.words_bytes {
+                Some(_) => format!("Store it as {format}: about {}.", size(smaller)),
+                None => format!("Take a {format} file of the same model: about {}.", size(smaller)),
+            };
         }
     }
     let small = others.iter().filter(|entry| entry.bytes < file_bytes).min_by_key(|entry| entry.bytes);
@@ -274,6 +314,7 @@ mod tests {
             context: 131_072,
             cache_width: 2 * 32 * 1024,
             layers: 32,
+            words_bytes: None,
         }
     }
 
@@ -289,6 +330,7 @@ mod tests {
             context: 8192,
             cache_width: 2 * 30 * 192,
             layers: 30,
+            words_bytes: None,
         }
     }
 
@@ -332,7 +374,7 @@ mod tests {
                 Some(512),
                 Room { binding_bytes: Some(32 << 20), ..gpu },
                 false,
-                "Q4_0",
+                "Q8_0",
             ),
             ("8B on the CPU", llama_8b(4.5), Some(2048), cpu, false, "Load Atlas Compact"),
             ("3 GB of it on a device of 1 GiB", llama_8b(4.5), Some(2048), poor, false, "let the server answer"),
@@ -343,6 +385,24 @@ mod tests {
             assert_eq!(verdict.remarks.is_empty(), fits, "{what}: {verdict:?}");
             assert!(verdict.advice.unwrap_or_default().contains(told), "{what}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_is_weighed_as_it_will_be_stored() {
+        let gpu = Room { binding_bytes: Some(40 << 20), ..room(Tier::WebGpu) };
+        let words_bytes = Some(3_000_000);
+        for (bits, fits, advice) in
+            [(32.0, false, "Store it as Q8_0"), (16.0, false, "Store it as Q8_0"), (8.5, true, "")]
+        {
+            let shape = Shape { words_bytes, ..smol(bits) };
+            let verdict = weigh(&shape, 538_000_000, 538_000_000, Some(512), gpu, &[]);
+            assert_eq!((verdict.fits, verdict.download_bytes), (fits, 0), "{verdict:?}");
+            assert!(verdict.advice.unwrap_or_default().contains(advice));
+            assert_eq!(verdict.load_bytes, 3_000_000 + PIECES_BYTES, "not what the files have beside the weights");
+        }
+        let narrow = Room { binding_bytes: Some(20 << 20), ..gpu };
+        let verdict = weigh(&Shape { words_bytes, ..smol(8.5) }, 538_000_000, 0, Some(512), narrow, &[]);
+        assert!(verdict.advice.unwrap_or_default().contains("Store it as Q4_0"));
     }
 
     #[test]

@@ -176,3 +176,53 @@ export function origins(page) {
     .getByTestId("token")
     .evaluateAll((tokens) => [...new Set(tokens.map((token) => token.dataset.origin))].sort());
 }
+
+/** Names a model by its address, as a person does. */
+export async function look(page, address) {
+  const other = page.getByTestId("other-model");
+  if (!(await page.getByTestId("model-address").isVisible())) await other.click();
+  await page.getByTestId("model-address").fill(address);
+  await page.getByTestId("model-weigh").click();
+}
+
+/** Asks this device alone and waits for the answer, which is the log's row of this number. */
+export async function answersAlone(page, rows = 1) {
+  await page.getByTestId("mode").selectOption("local-only");
+  await ask(page, "What is the capital of Kenya?");
+  await done(page, rows);
+  expect(await origins(page)).toEqual(["device"]);
+}
+
+/** Lets a spec speak with the page's engine worker: `window.engine(command)` sends, `window.heard` are the events. */
+export async function listen(page) {
+  await page.addInitScript(() => {
+    const Worker = window.Worker;
+    window.heard = [];
+    window.Worker = class extends Worker {
+      constructor(...args) {
+        super(...args);
+        window.engine = (command) => this.postMessage(JSON.stringify(command));
+        this.addEventListener("message", ({ data }) => typeof data === "string" && window.heard.push(JSON.parse(data)));
+      }
+    };
+  });
+}
+
+/** Loads the model that is chosen; returns the answer to a question. */
+export async function answerOf(page) {
+  await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
+  await page.getByTestId("load-model").click();
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
+  await answersAlone(page);
+  return (await page.getByTestId("token").allTextContents()).join("");
+}
+
+/** Drops files, `[name, bytes]` each, onto the page. */
+export async function drop(page, files) {
+  const transfer = await page.evaluateHandle((files) => {
+    const data = new DataTransfer();
+    for (const [name, bytes] of files) data.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], name));
+    return data;
+  }, files.map(([name, bytes]) => [name, Buffer.from(bytes).toString("base64")]));
+  await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
+}

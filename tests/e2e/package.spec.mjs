@@ -5,6 +5,7 @@ import http from "node:http";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test as base } from "@playwright/test";
+import { family } from "./checkpoint.mjs";
 import { startTandem } from "./harness.mjs";
 
 const tests = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
@@ -120,6 +121,41 @@ test("verdict, loading, writing, chat, embeddings, memory, files", async ({ page
   expect(seen.bad).toEqual(["failed", expect.stringMatching(/GGUF/)]);
   expect(seen.missing).toEqual(["failed", expect.stringMatching(/404/)]);
   expect(seen.closed).toBe("closed");
+});
+
+test("a checkpoint's files are loaded, stored as one says, and write what transformers writes", async ({ page, site }) => {
+  const { files, prompt, answer } = family("llama");
+  const wire = Object.entries(files).map(([name, bytes]) => [name, Buffer.from(bytes).toString("base64")]);
+  const seen = await page.evaluate(
+    async ([wire, prompt]) => {
+      const { EdgeClient } = await import("/index.js");
+      const client = await EdgeClient.create({ tier: "cpu" });
+      const files = wire.map(([name, bytes]) => new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], name));
+      const out = {};
+      const failed = (error) => [error.code, error.message];
+      out.missing = await client.load(files.filter(({ name }) => name !== "tokenizer.json")).catch(failed);
+      out.type = await client.load(files, { storeAs: "Q4_K" }).catch(failed);
+      out.unnamed = await client.load([new Blob(["x"])]).catch(failed);
+      out.eight = (await client.load(files)).verdict.quantisation;
+      const loaded = await client.load(files, { storeAs: "F16" });
+      out.half = loaded.verdict.quantisation;
+      out.bytes = [loaded.memoryBytes, (await client.memory()).weightBytes];
+      out.text = "";
+      for await (const piece of client.generate(prompt, { maxTokens: 64 })) out.text += piece;
+      await client.delete(files, { storeAs: "F16" });
+      out.model = client.model;
+      client.close();
+      return out;
+    },
+    [wire, prompt],
+  );
+  expect(seen.missing).toEqual(["failed", expect.stringMatching(/^The file tokenizer\.json is missing/)]);
+  expect(seen.type[0]).toBe("invalid");
+  expect(seen.unnamed[0]).toBe("invalid");
+  expect([seen.eight, seen.half]).toEqual(["Q8_0", "F16"]);
+  expect(seen.bytes[0]).toBe(seen.bytes[1]);
+  expect(seen.text.trim()).toBe(answer);
+  expect(seen.model).toBeUndefined();
 });
 
 test("aborting ends a download and an answer, and the engine goes on", async ({ page, site }) => {

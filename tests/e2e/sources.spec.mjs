@@ -4,7 +4,7 @@ import fs from "node:fs";
 import http from "node:http";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { ask, done, expect, open, origins, startTandem, test } from "./harness.mjs";
+import { answerOf, answersAlone, drop, expect, listen, look, open, startTandem, test } from "./harness.mjs";
 import { writeFarModel, writeLargeModel } from "./large_model.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
@@ -26,20 +26,6 @@ async function elsewhere({ cors = true } = {}) {
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return { url: `http://127.0.0.1:${server.address().port}/`, requests, stop: () => server.close() };
-}
-
-async function look(page, address) {
-  const other = page.getByTestId("other-model");
-  if (!(await page.getByTestId("model-address").isVisible())) await other.click();
-  await page.getByTestId("model-address").fill(address);
-  await page.getByTestId("model-weigh").click();
-}
-
-async function answersAlone(page) {
-  await page.getByTestId("mode").selectOption("local-only");
-  await ask(page, "What is the capital of Kenya?");
-  await done(page);
-  expect(await origins(page)).toEqual(["device"]);
 }
 
 test("before loading, the page says what the model takes and that it fits", async ({ page, edge, problems }) => {
@@ -107,30 +93,6 @@ test("a large model computes in the best build of the CPU kernels", async ({ pag
   await expect(page.getByTestId("tier")).toContainText("relaxed SIMD");
   await answersAlone(page);
 });
-
-/** Lets a spec speak with the page's engine worker: `window.engine(command)` sends, `window.heard` are the events. */
-async function listen(page) {
-  await page.addInitScript(() => {
-    const Worker = window.Worker;
-    window.heard = [];
-    window.Worker = class extends Worker {
-      constructor(...args) {
-        super(...args);
-        window.engine = (command) => this.postMessage(JSON.stringify(command));
-        this.addEventListener("message", ({ data }) => typeof data === "string" && window.heard.push(JSON.parse(data)));
-      }
-    };
-  });
-}
-
-/** Loads the file that is chosen; returns the answer to a question. */
-async function answerOf(page) {
-  await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
-  await page.getByTestId("load-model").click();
-  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
-  await answersAlone(page);
-  return (await page.getByTestId("token").allTextContents()).join("");
-}
 
 for (const tier of ["web-gpu", "cpu"]) {
   test(`a dropped file of more than 4 GiB answers as the small one in it: ${tier}`, async ({ page, edge, problems }, testInfo) => {
@@ -205,24 +167,14 @@ for (const tier of ["web-gpu", "cpu"]) {
 
 test("a dropped file is weighed; one that is no model is refused", async ({ page, edge, problems }) => {
   await open(page, edge.url);
-  const drop = async (name, bytes) => {
-    const transfer = await page.evaluateHandle(
-      ([name, bytes]) => {
-        const data = new DataTransfer();
-        data.items.add(new File([new Uint8Array(bytes)], name));
-        return data;
-      },
-      [name, [...bytes]],
-    );
-    await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
-  };
-  await drop("mine.gguf", fs.readFileSync(compact));
+  await drop(page, [["mine.gguf", fs.readFileSync(compact)]]);
   await expect(page.locator("#model-title")).toContainText("mine.gguf");
   await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
-  await drop("damaged.gguf", Buffer.from("GGUFnonsense"));
+  await drop(page, [["damaged.gguf", "GGUFnonsense"]]);
   await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "false");
-  await drop("notes.txt", Buffer.from("hello"));
-  await expect(page.getByTestId("notice").last()).toContainText(/GGUF/);
+  await drop(page, [["notes.txt", "hello"]]);
+  await expect(page.locator("#model-title")).toContainText("notes.txt");
+  await expect(page.getByTestId("verdict")).toContainText(/no model here: it takes a GGUF file/);
 });
 
 test("a hub's file comes through the server and stays in its cache", async ({ page }) => {

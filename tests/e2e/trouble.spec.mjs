@@ -1,6 +1,7 @@
 // What goes wrong in the field: the server dies, the download is cut, there is no WebGPU.
 import { chromium } from "@playwright/test";
-import { ask, chromiumArgs, done, expect, loadModel, open, origins, test } from "./harness.mjs";
+import { family } from "./checkpoint.mjs";
+import { answersAlone, ask, chromiumArgs, done, drop, expect, loadModel, open, test } from "./harness.mjs";
 
 test("the server dies in the middle of an answer: the device finishes and the page says so", async ({ page, edge }) => {
   await open(page, edge.url, "?decider=manual&alpha=1");
@@ -56,13 +57,6 @@ async function inWorker(page, script) {
     const reply = await route.fetch();
     await route.fulfill({ response: reply, body: script + (await reply.text()) });
   });
-}
-
-async function answersAlone(page, rows = 1) {
-  await page.getByTestId("mode").selectOption("local-only");
-  await ask(page, "What is the capital of Kenya?");
-  await done(page, rows);
-  expect(await origins(page)).toEqual(["device"]);
 }
 
 test("a browser that refuses room: the model stays in memory and the page says so", async ({ page, edge }) => {
@@ -132,12 +126,13 @@ test("a minute without a timer's tick is no reason to give the engine up", async
   await answersAlone(page);
 });
 
+/** Lets a spec lose the GPU: `self.lastDevice` is the one in use. */
+const keepDevice =
+  "const ask = GPUAdapter.prototype.requestDevice;" +
+  "GPUAdapter.prototype.requestDevice = async function (...args) { return (self.lastDevice = await ask.apply(this, args)); };";
+
 test("a GPU that is lost in the middle of an answer: the CPU goes on, and the page says so", async ({ page, edge }) => {
-  await inWorker(
-    page,
-    "const ask = GPUAdapter.prototype.requestDevice;" +
-      "GPUAdapter.prototype.requestDevice = async function (...args) { return (self.lastDevice = await ask.apply(this, args)); };",
-  );
+  await inWorker(page, keepDevice);
   await open(page, edge.url, "?tier=web-gpu");
   await loadModel(page);
   await page.getByTestId("mode").selectOption("local-only");
@@ -149,6 +144,25 @@ test("a GPU that is lost in the middle of an answer: the CPU goes on, and the pa
   await expect(page.getByTestId("notice").filter({ hasText: /CPU/ }).first()).toBeVisible();
   for (let n = 0; n < 3; n += 1) await expect(page.getByTestId(`answer-${n}`)).not.toBeEmpty();
   await answersAlone(page, 2);
+});
+
+test("a GPU that is lost while a dropped checkpoint writes: the CPU reads its files again and writes the same", async ({ page, edge }) => {
+  const { files, prompt, answer } = family("qwen3");
+  await inWorker(page, keepDevice);
+  await open(page, edge.url, "?tier=web-gpu");
+  await drop(page, Object.entries(files));
+  await page.getByTestId("other-model").click();
+  await page.getByTestId("model-store").selectOption("F16");
+  await loadModel(page);
+  await page.getByTestId("mode").selectOption("local-only");
+  await ask(page, prompt);
+  await expect(page.getByTestId("token").first()).toBeVisible();
+  await page.workers()[0].evaluate(() => self.lastDevice.destroy());
+  await done(page);
+  await expect(page.getByTestId("tier")).toHaveAttribute("data-tier", "cpu");
+  // Where the CPU begins there is no space before its first token.
+  const text = (await page.getByTestId("token").allTextContents()).join("");
+  expect(text.match(/t\d+/g).join(" ")).toBe(answer);
 });
 
 test("a worker that is killed is started again, with its model", async ({ page, edge }) => {

@@ -8,6 +8,10 @@ export async function use(file: File): Promise<string> {
   const abort = new AbortController();
   await client.load(file, { onProgress: ({ received, total }) => console.log(received / total), signal: abort.signal });
 
+  await client.load([file, file], { storeAs: "Q4_0" });
+  // @ts-expect-error that is a format of files, not one to store as
+  await client.load([file], { storeAs: "Q4_K" });
+
   let text = "";
   const pieces = client.generate([{ role: "user", content: "Hello" }], { maxTokens: 8, stop: ["\n"] });
   for await (const piece of pieces) text += piece;

@@ -27,8 +27,8 @@ pub struct Ctx {
     pub tour: RwSignal<Option<usize>>,
     /// The worker.
     pub engine: StoredValue<Engine, LocalStorage>,
-    /// The file that a person chose as the model.
-    file: StoredValue<Option<web_sys::File>, LocalStorage>,
+    /// The files that a person chose as the model.
+    files: StoredValue<Vec<web_sys::File>, LocalStorage>,
     /// Ends what the page itself asked of the server.
     pub abort: StoredValue<Option<web_sys::AbortController>, LocalStorage>,
     world_sent: StoredValue<Option<WorldSettings>>,
@@ -46,7 +46,7 @@ impl Ctx {
             training: RwSignal::new(Training::default()),
             tour: RwSignal::new(None),
             engine: StoredValue::new_local(Engine::default()),
-            file: StoredValue::new_local(None),
+            files: StoredValue::new_local(Vec::new()),
             abort: StoredValue::new_local(None),
             frame_pending: StoredValue::new(false),
         }
@@ -54,8 +54,8 @@ impl Ctx {
 
     /// Sends a command to the worker.
     pub fn send(self, command: Command) {
-        let file = if about_file(&command) { self.file.get_value() } else { None };
-        if let Err(error) = self.engine.get_value().send(&command, file.as_ref()) {
+        let files = if about_files(&command) { self.files.get_value() } else { Vec::new() };
+        if let Err(error) = self.engine.get_value().send(&command, &files) {
             self.notify(Kind::Problem, format!("The engine could not be reached ({}).", dom::error_text(&error)));
         }
     }
@@ -174,9 +174,9 @@ impl Ctx {
         });
     }
 
-    /// Chooses a model, with the file that it is in where a person picked one.
-    pub fn choose(self, source: ModelSource, file: Option<web_sys::File>) {
-        self.file.set_value(file);
+    /// Chooses a model, with the files that it is in where a person picked some.
+    pub fn choose(self, source: ModelSource, files: Vec<web_sys::File>) {
+        self.files.set_value(files);
         self.state.update(|s| s.choose(source));
     }
 
@@ -217,13 +217,9 @@ impl Ctx {
     }
 }
 
-/// Whether a file travels beside this command.
-fn about_file(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Weigh { source: ModelSource::File { .. }, .. }
-            | Command::LoadModel { source: ModelSource::File { .. }, .. }
-    )
+/// Whether the chosen files travel beside this command.
+fn about_files(command: &Command) -> bool {
+    matches!(command, Command::Weigh { .. } | Command::LoadModel { .. })
 }
 
 /// The panels' way to the context.

@@ -116,11 +116,6 @@ pub fn error_text(error: &JsValue) -> String {
         .unwrap_or_else(|| format!("{error:?}"))
 }
 
-/// Whether a drag brings files along.
-pub fn carries_files(event: &web_sys::DragEvent) -> bool {
-    event.data_transfer().is_some_and(|data| data.types().includes(&JsValue::from_str("Files"), 0))
-}
-
 /// Whether keys that are typed here belong to a text.
 pub fn in_text_field(target: Option<web_sys::EventTarget>) -> bool {
     let Some(element) = target.and_then(|t| t.dyn_into::<web_sys::HtmlElement>().ok()) else { return false };

@@ -83,16 +83,18 @@ impl Engine {
         }
     }
 
-    /// Sends a command, with the file that it speaks of; silently dropped while there is no worker (a new one gets the
+    /// Sends a command, with the files that it speaks of; silently dropped while there is no worker (a new one gets the
     /// settings with its greeting).
-    pub fn send(&self, command: &Command, file: Option<&web_sys::File>) -> Result<(), JsValue> {
+    pub fn send(&self, command: &Command, files: &[web_sys::File]) -> Result<(), JsValue> {
         let borrowed = self.0.worker.borrow();
         let Some(handle) = borrowed.as_ref() else { return Ok(()) };
         let text = JsValue::from(serde_json::to_string(command).map_err(|error| error.to_string())?);
-        let Some(file) = file else { return handle.worker.post_message(&text) };
+        if files.is_empty() {
+            return handle.worker.post_message(&text);
+        }
         let message = js_sys::Object::new();
         js_sys::Reflect::set(&message, &JsValue::from_str("command"), &text)?;
-        js_sys::Reflect::set(&message, &JsValue::from_str("file"), file)?;
+        js_sys::Reflect::set(&message, &JsValue::from_str("files"), &files.iter().collect::<js_sys::Array>())?;
         handle.worker.post_message(&message)
     }
 

@@ -1,6 +1,6 @@
-//! What a person types to name a model: an address, a path on the server, or a hub's `org/repo/file.gguf`.
+//! What a person names a model by: an address, a hub's `org/repo/file.gguf` or `org/repo`, files that are chosen together.
 
-use client_core::protocol::engine::ModelSource;
+use client_core::protocol::engine::{ModelSource, StoreAs};
 
 /// Where the server's copies of a hub's files are.
 const HUB: &str = "models/hub/";
@@ -11,20 +11,42 @@ const HUB: &str = "models/hub/";
 /// It names none; says what is expected.
 pub fn parse(text: &str) -> Result<ModelSource, String> {
     let text = text.trim();
-    let url = |url: String| Ok(ModelSource::Url { url, sha256: None });
     if text.starts_with("https://") || text.starts_with("http://") {
-        return url(text.to_owned());
+        return Ok(at(text.to_owned()));
     }
-    let parts: Vec<&str> = text.split('/').collect();
-    let is_name = |part: &&str| {
+    let is_name = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
-    if parts.len() >= 3 && parts.iter().all(is_name) && text.ends_with(".gguf") {
-        return url(format!("{HUB}{text}"));
+    let depth = text.split('/').count();
+    if text.split('/').all(is_name) && (depth == 2 || depth > 2 && text.ends_with(".gguf")) {
+        return Ok(at(if depth == 2 { format!("{HUB}{text}/") } else { format!("{HUB}{text}") }));
     }
-    Err("Give the address of a GGUF file (https://…), or organisation/repository/file.gguf of the hub.".to_owned())
+    Err("Give an address (https://…), or organisation/repository of the hub, with or without /file.gguf.".to_owned())
+}
+
+/// What is at an address: a checkpoint where it ends in a slash.
+fn at(url: String) -> ModelSource {
+    if url.ends_with('/') {
+        ModelSource::Folder { url, store_as: StoreAs::default() }
+    } else {
+        ModelSource::Url { url, sha256: None }
+    }
+}
+
+/// The model in files of these names and sizes in bytes that a person chose together, `folder` being the folder that they
+/// were in, if any; and the number of the file that it is called after. `None` without files.
+#[must_use]
+pub fn of_files(files: &[(String, u64)], folder: String) -> Option<(ModelSource, usize)> {
+    let with = |ending| files.iter().position(|(name, _)| name.ends_with(ending));
+    if let Some(first) = with(".gguf") {
+        return Some((ModelSource::File { name: files[first].0.clone() }, first));
+    }
+    let first = with(".safetensors").unwrap_or(0);
+    let name = if folder.is_empty() { files.get(first)?.0.clone() } else { folder };
+    let bytes = files.iter().map(|(_, bytes)| bytes).sum();
+    (!files.is_empty()).then_some((ModelSource::Files { name, bytes, store_as: StoreAs::default() }, first))
 }
 
 /// The name that a source is shown by.
@@ -32,9 +54,9 @@ pub fn parse(text: &str) -> Result<ModelSource, String> {
 pub fn name(source: &ModelSource) -> &str {
     match source {
         ModelSource::Server { id } => id,
-        ModelSource::File { name } => name,
-        ModelSource::Url { url, .. } => {
-            let path = url.split(['?', '#']).next().unwrap_or(url);
+        ModelSource::File { name } | ModelSource::Files { name, .. } => name,
+        ModelSource::Url { url, .. } | ModelSource::Folder { url, .. } => {
+            let path = url.split(['?', '#']).next().unwrap_or(url).trim_end_matches('/');
             path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(url)
         }
     }
@@ -47,12 +69,16 @@ mod tests {
     #[test]
     fn addresses_and_hub_names() {
         let url = |url: &str| Some(ModelSource::Url { url: url.to_owned(), sha256: None });
+        let folder = |url: &str| Some(ModelSource::Folder { url: url.to_owned(), store_as: StoreAs::Q8 });
         for (text, expect) in [
             ("https://a.example/m.gguf", url("https://a.example/m.gguf")),
             (" http://127.0.0.1:9/m ", url("http://127.0.0.1:9/m")),
             ("org/repo/m-q4_0.gguf", url("models/hub/org/repo/m-q4_0.gguf")),
             ("org/repo/sub/m.gguf", url("models/hub/org/repo/sub/m.gguf")),
-            ("org/repo", None),
+            ("org/repo", folder("models/hub/org/repo/")),
+            ("https://a.example/smol/", folder("https://a.example/smol/")),
+            ("repo", None),
+            ("org/.repo", None),
             ("org/../repo/m.gguf", None),
             ("org//m.gguf", None),
             ("org/repo/m.bin", None),
@@ -64,10 +90,29 @@ mod tests {
     }
 
     #[test]
+    fn files_that_are_chosen_together() {
+        let of = |names: &[&str], folder: &str| {
+            let files: Vec<_> = names.iter().map(|name| ((*name).to_owned(), 2)).collect();
+            of_files(&files, folder.to_owned())
+        };
+        let files = |name: &str, bytes| ModelSource::Files { name: name.to_owned(), bytes, store_as: StoreAs::Q8 };
+        assert_eq!(of(&["a.json", "m.gguf"], "f"), Some((ModelSource::File { name: "m.gguf".to_owned() }, 1)));
+        assert_eq!(of(&["a.json", "m.safetensors"], ""), Some((files("m.safetensors", 4), 1)));
+        assert_eq!(of(&["a.json", "m.safetensors"], "smol"), Some((files("smol", 4), 1)));
+        assert_eq!(of(&["notes.txt"], ""), Some((files("notes.txt", 2), 0)));
+        assert_eq!((of(&[], ""), of(&[], "f")), (None, None));
+    }
+
+    #[test]
     fn names() {
         let url = |url: &str| ModelSource::Url { url: url.to_owned(), sha256: None };
         assert_eq!(name(&url("https://a.example/x/m.gguf?download=1")), "m.gguf");
-        assert_eq!(name(&url("https://a.example/")), "https://a.example/");
+        assert_eq!(name(&url("https://a.example/")), "a.example");
+        assert_eq!(name(&url("/")), "/");
+        assert_eq!(
+            name(&ModelSource::Folder { url: "models/hub/org/smol/".to_owned(), store_as: StoreAs::Q8 }),
+            "smol"
+        );
         assert_eq!(name(&ModelSource::File { name: "mine.gguf".to_owned() }), "mine.gguf");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use client_core::protocol::VERSION;
-use client_core::protocol::engine::{ModelSource, Verdict};
+use client_core::protocol::engine::{ModelSource, StoreAs, Verdict};
 use client_core::protocol::manifest::ModelEntry;
 use client_core::protocol::worker::{AskMode, Command, Event, ModelState, ServerHealth, Tier, TierReport};
 use client_core::protocol::world::{PolicyBackend, WorldView};
@@ -105,6 +105,10 @@ pub struct State {
     pub model_states: BTreeMap<String, ModelState>,
     /// The model that a person chose, loaded or not.
     pub source: ModelSource,
+    /// How often one was chosen: the same name may mean another file.
+    pub choice: u32,
+    /// How a person wants checkpoints to be stored.
+    store_as: StoreAs,
     /// The context that a person chose for it, tokens; `None` for its own.
     pub context: Option<u32>,
     /// What it will take, or why that cannot be said; `None` while nobody has looked.
@@ -139,6 +143,8 @@ impl Default for State {
             models: Vec::new(),
             model_states: BTreeMap::new(),
             source: compact_source(),
+            choice: 0,
+            store_as: StoreAs::default(),
             context: None,
             verdict: None,
             weighing: None,
@@ -208,9 +214,19 @@ impl State {
     }
 
     /// Chooses a model; what is in memory stays until the new one is loaded.
-    pub fn choose(&mut self, source: ModelSource) {
+    pub fn choose(&mut self, mut source: ModelSource) {
+        if let Some(store_as) = source.store_as_mut() {
+            *store_as = self.store_as;
+        }
         self.source = source;
+        self.choice += 1;
         self.verdict = None;
+    }
+
+    /// Chooses how checkpoints are stored, the present one among them.
+    pub fn store(&mut self, store_as: Option<StoreAs>) {
+        self.store_as = store_as.unwrap_or_default();
+        self.choose(self.source.clone());
     }
 
     /// Asks what the chosen model will take.
@@ -457,6 +473,25 @@ mod tests {
         state.apply(Event::Model { id: COMPACT.into(), state: ModelState::Cached }, 0.0);
         state.apply(Event::Model { id: file.id(), state: LOADED }, 0.0);
         assert!(state.device_ready() && matches!(state.model(), ModelState::Ready { .. }));
+    }
+
+    #[test]
+    fn a_checkpoint_is_another_model_for_each_way_of_storing_it() {
+        let mut state = State::default();
+        state.apply(ready(tier(Tier::Cpu, false)), 0.0);
+        let files = ModelSource::Files { name: "smol".into(), bytes: 7, store_as: StoreAs::default() };
+        state.choose(files.clone());
+        state.apply(Event::Model { id: files.id(), state: LOADED }, 0.0);
+        assert!(matches!(state.model(), ModelState::Ready { .. }));
+        let before = state.choice;
+        state.store(Some(StoreAs::Q4));
+        assert_eq!((state.model(), state.choice), (&ModelState::Absent, before + 1), "it can be loaded again");
+        assert!(state.device_ready(), "the one in memory still answers");
+        state.choose(files.clone());
+        assert_ne!(state.source, files, "the next one is stored likewise");
+        state.choose(compact_source());
+        state.store(Some(StoreAs::F16));
+        assert_eq!(state.source, compact_source(), "a file is stored as it is");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use client_core::llm::config::Blueprint;
 use client_core::llm::gguf::{GgmlType, Gguf};
-use client_core::llm::safetensors::{Checkpoint, TensorFile};
+use client_core::llm::safetensors::{Checkpoint, TensorFile, WordFiles};
 use client_core::llm::template::ChatTemplate;
 use client_core::llm::weights::ModelWeights;
 use client_core::llm::{ChatMessage, Tokenizer};
@@ -68,9 +68,7 @@ pub fn safetensors(data: &[u8]) -> bool {
     assert_eq!(8 + header + covered, data.len());
     let checkpoint = Checkpoint {
         config: CONFIG.as_bytes(),
-        tokenizer: b"",
-        tokenizer_config: None,
-        chat_template: None,
+        words: WordFiles::default(),
         shards: vec![data],
         store_as: GgmlType::Q8_0,
     };

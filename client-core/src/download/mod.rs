@@ -74,12 +74,39 @@ impl Wanted {
         };
         Self { url: url.to_owned(), bytes, name, sha256 }
     }
+
+    /// The same file where it turns out to have `bytes`: servers that compress tell the length of what they send.
+    #[must_use]
+    pub fn of_length(self, bytes: u64) -> Self {
+        let mut parts: Vec<&str> = self.name.split('-').collect();
+        let told = bytes.to_string();
+        if let [.., length, _] = parts.as_mut_slice()
+            && self.sha256.is_none()
+        {
+            *length = &told;
+        }
+        Self { name: parts.join("-"), bytes, ..self }
+    }
+
+    /// The same file as one of a folder's, by which it is found and removed.
+    #[must_use]
+    pub fn in_folder(self, folder: &str) -> Self {
+        let version = self.name.strip_prefix(&url_prefix(&self.url)).unwrap_or(&self.name);
+        Self { name: format!("{}{version}", file_prefix(folder, &self.url)), ..self }
+    }
 }
 
-/// What the shelf's names of all versions of a file at this address begin with. Never the beginning of a SHA-256.
+/// What the shelf's names of all versions of a file at this address begin with, and those of all files in a folder at it.
+/// Never the beginning of a SHA-256.
 #[must_use]
 pub fn url_prefix(url: &str) -> String {
     format!("url-{}-", short_hash(url))
+}
+
+/// The same of the file at `url` in the folder at `folder`.
+#[must_use]
+pub fn file_prefix(folder: &str, url: &str) -> String {
+    format!("{}{}-", url_prefix(folder), short_hash(url))
 }
 
 /// Whether this is a SHA-256 in lower-case hex.

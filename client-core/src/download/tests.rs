@@ -331,3 +331,19 @@ fn a_file_without_a_known_hash_is_known_by_address_size_and_version() {
     let known = Wanted::from_url("http://elsewhere/m.gguf", 5, "", wanted().sha256);
     assert_eq!(known.name, wanted().name, "the same file from elsewhere");
 }
+
+#[test]
+fn the_files_of_a_folder_are_known_by_the_folder() {
+    let folder = "http://elsewhere/smol/";
+    let of = |name: &str, version| Wanted::from_url(&format!("{folder}{name}"), 7, version, None).in_folder(folder);
+    let (config, tokenizer) = (of("config.json", "a"), of("tokenizer.json", "a"));
+    for file in [&config, &tokenizer] {
+        assert!(file.name.starts_with(&url_prefix(folder)) && file.name.starts_with(&file_prefix(folder, &file.url)));
+    }
+    assert!(config.name != tokenizer.name && config.name != of("config.json", "b").name);
+    // Compressed on its way: another length, and otherwise the same name.
+    let longer = config.clone().of_length(90);
+    let rest = longer.name.strip_prefix(&file_prefix(folder, &config.url)).expect("the same file");
+    assert_eq!((rest.split('-').next(), longer.bytes, &longer.url), (Some("90"), 90, &config.url));
+    assert_eq!(config.clone().of_length(7), config);
+}

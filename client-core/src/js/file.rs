@@ -1,5 +1,5 @@
-//! A model file, wherever it lies: on the shelf, on a person's disk, or in this memory. Read piece by piece, so that a file
-//! need not pass through memory whole.
+//! A model's file or files, wherever they lie: on the shelf, on a person's disk, or in this memory. Read piece by piece, so
+//! that a file need not pass through memory whole.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,10 +10,14 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::Blob;
 
+use super::checkpoint::CheckpointFiles;
 use super::message::describe;
 use crate::llm::EngineError;
-use crate::llm::files::ReadAt;
+use crate::llm::assemble::WeightStream;
+use crate::llm::engine::Words;
+use crate::llm::files::{Files, ReadAt};
 use crate::llm::gguf::{Gguf, GgufError};
+use crate::llm::parts::Weights;
 use crate::offload::signal::StopFlag;
 use crate::verdict::{LONGEST_HEAD, Shape};
 
@@ -84,10 +88,29 @@ impl ModelFile {
     }
 }
 
-/// A file on its way into an engine, which asks for it piece by piece. Each piece may be the last: a load can be stopped.
+/// What a model is made of.
+#[derive(Clone, Debug)]
+pub enum ModelFiles {
+    /// Everything in one file.
+    Gguf(ModelFile),
+    /// The files of a Hugging Face checkpoint.
+    Checkpoint(Rc<CheckpointFiles>),
+}
+
+impl ModelFiles {
+    /// The file with the tensors that has this number.
+    fn file(&self, number: usize) -> Option<&ModelFile> {
+        match self {
+            Self::Gguf(file) => Some(file).filter(|_| number == 0),
+            Self::Checkpoint(files) => files.shard(number),
+        }
+    }
+}
+
+/// A model on its way into an engine, which asks for it piece by piece. Each piece may be the last: a load can be stopped.
 pub struct Reading<'a> {
     /// What is read.
-    pub file: &'a ModelFile,
+    pub files: &'a ModelFiles,
     /// Ends it.
     pub stop: &'a StopFlag,
     /// Told the bytes that have been read and those that will be.
@@ -104,23 +127,44 @@ impl std::fmt::Debug for Reading<'_> {
 
 impl<'a> Reading<'a> {
     /// Of nothing yet.
-    pub fn new(file: &'a ModelFile, stop: &'a StopFlag, progress: &'a dyn Fn(u64, u64)) -> Self {
-        Self { file, stop, progress, count: Cell::default() }
+    pub fn new(files: &'a ModelFiles, stop: &'a StopFlag, progress: &'a dyn Fn(u64, u64)) -> Self {
+        Self { files, stop, progress, count: Cell::default() }
     }
 
-    /// From the beginning; `total` bytes will be asked for.
-    pub fn begin(&self, total: u64) {
+    /// What the model needs beside its tensors, and these, of which nothing has been read. Progress begins anew.
+    ///
+    /// # Errors
+    /// A file is damaged, is no model that the engine runs, or cannot be read.
+    pub async fn open(&self) -> Result<(Words, WeightStream<Files<&Self>>), EngineError> {
+        self.count.set((0, 0));
+        let (words, weights, total) = match self.files {
+            ModelFiles::Gguf(file) => {
+                // It goes before the weights come.
+                let head = file.head().await.map_err(EngineError::File)?;
+                let gguf = Gguf::parse_header(&head, file.size())?;
+                let (words, weights) = (Words::from_gguf(&gguf)?, WeightStream::from_gguf(&gguf, self).await?);
+                let total = weights.totals()?.bytes;
+                (words, weights, total)
+            }
+            ModelFiles::Checkpoint(files) => {
+                let (words, weights) = (files.words().await?, files.weights(self).await?);
+                let total = weights.bytes_to_read()?;
+                (words, weights, total)
+            }
+        };
         self.count.set((0, total));
+        Ok((words, weights))
     }
 }
 
 #[async_trait(?Send)]
 impl ReadAt for Reading<'_> {
-    async fn read(&self, _: usize, start: u64, len: usize) -> Result<Vec<u8>, EngineError> {
+    async fn read(&self, file: usize, start: u64, len: usize) -> Result<Vec<u8>, EngineError> {
         if self.stop.is_stopped() {
             return Err(EngineError::File("the load was stopped".to_owned()));
         }
-        let bytes = self.file.read(start, len).await.map_err(EngineError::File)?;
+        let file = self.files.file(file).ok_or_else(|| EngineError::Inconsistent("a model file is missing".into()))?;
+        let bytes = file.read(start, len).await.map_err(EngineError::File)?;
         if bytes.len() < len {
             let problem = "the file became shorter while it was read; choose it again";
             return Err(EngineError::File(problem.to_owned()));

@@ -9,14 +9,15 @@ use wasm_bindgen::{JsCast, JsValue};
 
 use crate::protocol::worker::Command;
 
-/// A command as the page posts it: its text, or `{ command, file }` with the file that a person chose.
+/// A command as the page posts it: its text, or `{ command, files }` with the files that a person chose.
 ///
 /// # Errors
 /// It is neither; says so in words.
-pub fn command_of(data: &JsValue) -> Result<(Command, Option<web_sys::Blob>), String> {
+pub fn command_of(data: &JsValue) -> Result<(Command, Vec<web_sys::Blob>), String> {
     let text = data.as_string().or_else(|| property(data, "command")?.as_string()).ok_or("the message is no text")?;
-    let file = if data.is_object() { property(data, "file").and_then(|file| file.dyn_into().ok()) } else { None };
-    Ok((serde_json::from_str(&text).map_err(|error| error.to_string())?, file))
+    let files = if data.is_object() { property(data, "files") } else { None };
+    let files = files.map(|files| js_sys::Array::from(&files).iter().filter_map(|file| file.dyn_into().ok()).collect());
+    Ok((serde_json::from_str(&text).map_err(|error| error.to_string())?, files.unwrap_or_default()))
 }
 
 /// A value as a structured-clonable object.

@@ -3,10 +3,11 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`clock`] | performance.now and timers as a [`Clock`](crate::offload::ports::Clock) |
+//! | [`checkpoint`] | the files of a safetensors checkpoint, each wherever it lies |
 //! | [`fetch`] | requests that are cancelled by dropping them |
 //! | `kernels` | the CPU forward pass as a module of its own, in the best build that the browser runs |
 //! | [`message`] | posting and receiving serde values, errors in words |
-//! | [`file`] | a model file, read piece by piece wherever it lies |
+//! | [`file`] | a model's file or files, read piece by piece wherever they lie |
 //! | [`shelf`] | model files in the origin private file system |
 //! | [`transport`] | the server's API over fetch |
 //! | `worker` | the engine worker: commands in, events out |
@@ -16,6 +17,8 @@
 //! Deliberately absent: decisions. What can be decided without a browser is in `offload`, `download` and `cell`, where it
 //! is tested natively.
 
+#[cfg(feature = "llm")]
+pub mod checkpoint;
 pub mod clock;
 pub mod fetch;
 #[cfg(feature = "llm")]

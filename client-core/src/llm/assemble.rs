@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 
 use super::config::{Blueprint, ModelConfig};
 use super::error::EngineError;
-use super::files::{Files, ReadAt};
+use super::files::{Files, Listing, ReadAt};
 use super::gguf::{GgmlType, Gguf, TensorInfo};
 use super::parts::{BlockPart, BlockVectors, MatrixForm, Part, Weights};
 use super::quant;
@@ -346,7 +346,7 @@ fn no_block(layer: usize) -> EngineError {
 }
 
 #[async_trait(?Send)]
-impl<R: ReadAt> Weights for WeightStream<Files<R>> {
+impl<S: Source<'static>> Weights for WeightStream<S> {
     fn config(&self) -> &ModelConfig {
         &self.plan.config
     }
@@ -422,6 +422,30 @@ impl<R: ReadAt> WeightStream<Files<R>> {
     ) -> Result<Self, EngineError> {
         let files = Files::of_safetensors(headers, read, store_as)?;
         Self::new(Blueprint::from_hf_json(config)?, &HF_NAMES, files)
+    }
+
+    /// Bytes of the matrices where they lie: what will be read of them.
+    ///
+    /// # Errors
+    /// As [`Weights::form`], of any matrix.
+    pub fn bytes_to_read(&self) -> Result<u64, EngineError> {
+        let mut bytes = 0;
+        for part in self.parts() {
+            if let Some(Wanted { name, rows, cols, .. }) = self.wanted(part)? {
+                bytes += self.source.stored_bytes(&name, [rows, cols])?;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl WeightStream<Listing> {
+    /// What a checkpoint will be whose `config.json` is `config` and whose tensors have these names. None can be read.
+    ///
+    /// # Errors
+    /// As [`WeightStream::from_safetensors`], but for what only the files' headers tell.
+    pub fn from_names(config: &[u8], names: BTreeSet<String>, store_as: GgmlType) -> Result<Self, EngineError> {
+        Self::new(Blueprint::from_hf_json(config)?, &HF_NAMES, Listing { names, store_as })
     }
 }
 

@@ -9,6 +9,7 @@ use super::error::EngineError;
 use super::generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, StopFilter, TokenEvent};
 use super::gguf::{Gguf, Value};
 use super::parts::Weights;
+use super::safetensors::WordFiles;
 use super::sampler::{self, Sampler, SamplerParams};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
@@ -86,6 +87,21 @@ impl Words {
         )?;
         Ok(Self { tokenizer, template })
     }
+
+    /// From the files of a Hugging Face checkpoint.
+    ///
+    /// # Errors
+    /// As [`from_gguf`](Self::from_gguf), or one of the files is not JSON.
+    pub fn from_files(files: &WordFiles<'_>) -> Result<Self, EngineError> {
+        let mut tokenizer = Tokenizer::from_json(files.tokenizer, files.tokenizer_config)?;
+        tokenizer.stop_at(files.stops()?);
+        let template = ChatTemplate::new(
+            files.template()?.as_deref(),
+            &tokenizer.special_text(tokenizer.bos()),
+            &tokenizer.special_text(tokenizer.eos()),
+        )?;
+        Ok(Self { tokenizer, template })
+    }
 }
 
 impl Engine {
@@ -121,12 +137,7 @@ impl Engine {
     /// A file is malformed, a tensor is missing or of another shape, or the model is of another architecture.
     #[cfg(feature = "llm-cpu")]
     pub fn from_safetensors_cpu(files: &super::safetensors::Checkpoint<'_>) -> Result<Self, EngineError> {
-        let tokenizer = Tokenizer::from_json(files.tokenizer, files.tokenizer_config)?;
-        let template = ChatTemplate::new(
-            files.template()?.as_deref(),
-            &tokenizer.special_text(tokenizer.bos()),
-            &tokenizer.special_text(tokenizer.eos()),
-        )?;
+        let Words { tokenizer, template } = Words::from_files(&files.words)?;
         let weights = files.weights()?;
         let backend = super::cpu::backend(&weights)?;
         Self::from_parts(tokenizer, template, &weights, backend)

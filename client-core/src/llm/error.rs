@@ -15,6 +15,9 @@ pub enum EngineError {
     /// The browser does not hand out the file (any more), or its reading was stopped.
     #[error("{0}")]
     File(String),
+    /// Files of a checkpoint are missing; says which, and what to do.
+    #[error("{0}")]
+    Incomplete(String),
     /// The file is sound but describes a model that this engine does not run.
     #[error("this model is not supported: {0}")]
     Unsupported(String),

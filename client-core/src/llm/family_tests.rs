@@ -15,7 +15,7 @@ use super::files::ReadAt;
 use super::gguf::{GgmlType, Gguf};
 use super::parts::{BlockPart, Part, Weights};
 use super::reference::{Deviation, Reference};
-use super::safetensors::{Checkpoint, TensorFile, header_bytes, shard_names};
+use super::safetensors::{Checkpoint, Index, TensorFile, WordFiles, header_bytes};
 use super::weights::ModelWeights;
 
 /// How far logits may be from those of `transformers`.
@@ -59,7 +59,7 @@ fn golden(folder: &Path) -> Golden {
 fn shards(folder: &Path) -> Vec<String> {
     let index = folder.join("model.safetensors.index.json");
     match index.exists() {
-        true => shard_names(&read(&index)).unwrap(),
+        true => Index::parse(&read(&index)).unwrap().files,
         false => vec!["model.safetensors".to_owned()],
     }
 }
@@ -69,9 +69,7 @@ fn checkpoint(folder: &Path, store_as: GgmlType) -> ModelWeights<'static> {
     let shards: Vec<Vec<u8>> = shards(folder).iter().map(|name| read(&folder.join(name))).collect();
     let files = Checkpoint {
         config: &read(&folder.join("config.json")),
-        tokenizer: b"",
-        tokenizer_config: None,
-        chat_template: None,
+        words: WordFiles::default(),
         shards: shards.iter().map(Vec::as_slice).collect(),
         store_as,
     };
@@ -227,6 +225,12 @@ fn checkpoints_are_read_piece_by_piece() {
         let config = read(&folder.join("config.json"));
         let parts = WeightStream::from_safetensors(&config, &headers, &reader, store_as).unwrap();
         same_weights(&name, &parts, &checkpoint(&folder, store_as));
+        let matrices = checkpoint(&folder, GgmlType::F16).bytes();
+        assert_eq!(parts.bytes_to_read().unwrap(), matrices, "{name}: they are stored in half precision");
+        let listed = headers.iter().flat_map(TensorFile::names).map(str::to_owned).collect();
+        let listed = WeightStream::from_names(&config, listed, store_as).unwrap();
+        assert_eq!(listed.totals().unwrap(), parts.totals().unwrap(), "{name}: the names alone tell as much");
+        assert!(block_on(listed.collect()).is_err());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Model files of which only the headers are here: where each tensor lies, and how its rows are read from there.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use async_trait::async_trait;
@@ -12,6 +12,10 @@ use super::gguf::{GgmlType, Gguf};
 use super::quant;
 use super::safetensors::{Storage, TensorFile};
 use super::weights::Matrix;
+
+/// Bytes of a matrix that are decoded at a time, in order to be stored otherwise: in single precision they may take twice
+/// as much.
+const DECODED_BYTES: usize = 4 << 20;
 
 /// Reads a model's files, wherever they are.
 #[async_trait(?Send)]
@@ -109,6 +113,13 @@ impl<R: ReadAt> Files<R> {
         Ok((place, place.dtype.ok_or_else(unread)?))
     }
 
+    /// Bytes of a matrix where it lies.
+    pub(super) fn stored_bytes(&self, name: &str, shape: [usize; 2]) -> Result<u64, EngineError> {
+        let (_, dtype) = self.place(name, &shape)?;
+        let row = dtype.row_bytes(shape[1]).unwrap_or(0);
+        Ok(row as u64 * shape[0] as u64)
+    }
+
     async fn bytes(&self, place: &Place, skip: u64, len: usize) -> Result<Vec<u8>, EngineError> {
         let bytes = self.read.read(place.file, place.start.saturating_add(skip), len).await?;
         match bytes.len() == len {
@@ -126,11 +137,7 @@ impl<R: ReadAt> Source<'static> for Files<R> {
 
     fn dtype(&self, name: &str, rows: usize, cols: usize) -> Result<GgmlType, EngineError> {
         let (_, dtype) = self.place(name, &[rows, cols])?;
-        Ok(match self.store_as {
-            None => dtype,
-            Some(store_as) if store_as.row_bytes(cols).is_some() => store_as,
-            Some(_) => GgmlType::F32,
-        })
+        Ok(self.store_as.map_or(dtype, |store_as| stored(store_as, cols)))
     }
 
     async fn rows(&self, name: &str, shape: [usize; 2], rows: Range<usize>) -> Result<Cow<'static, [u8]>, EngineError> {
@@ -138,18 +145,27 @@ impl<R: ReadAt> Source<'static> for Files<R> {
         let (place, stored) = self.place(name, &shape)?;
         let wrong = || EngineError::Inconsistent(format!("tensor {name:?} has no such rows"));
         let row_bytes = stored.row_bytes(cols).ok_or_else(wrong)?;
-        let len = row_bytes.checked_mul(rows.len()).ok_or_else(wrong)?;
-        let bytes = self.bytes(place, rows.start as u64 * row_bytes as u64, len).await?;
+        let read = async |rows: Range<usize>| {
+            let len = row_bytes.checked_mul(rows.len()).ok_or_else(wrong)?;
+            self.bytes(place, rows.start as u64 * row_bytes as u64, len).await
+        };
         let wanted = self.dtype(name, shape[0], cols)?;
         if wanted == stored {
-            return Ok(Cow::Owned(bytes));
+            return read(rows).await.map(Cow::Owned);
         }
-        let mut values = vec![0.0; rows.len().checked_mul(cols).ok_or_else(wrong)?];
-        if !quant::dequantize(stored, &bytes, &mut values) {
-            return Err(wrong());
+        let step = (DECODED_BYTES / row_bytes.max(1)).max(1);
+        let mut out = Vec::new();
+        for first in rows.clone().step_by(step) {
+            let some = first..first.saturating_add(step).min(rows.end);
+            let bytes = read(some.clone()).await?;
+            let mut values = vec![0.0; some.len().checked_mul(cols).ok_or_else(wrong)?];
+            if !quant::dequantize(stored, &bytes, &mut values) {
+                return Err(wrong());
+            }
+            drop(bytes);
+            out.extend_from_slice(&Matrix::encode(wanted, some.len(), cols, &values)?.bytes);
         }
-        drop(bytes);
-        Ok(Matrix::encode(wanted, rows.len(), cols, &values)?.bytes)
+        Ok(Cow::Owned(out))
     }
 
     async fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
@@ -158,5 +174,46 @@ impl<R: ReadAt> Source<'static> for Files<R> {
         let bytes = self.bytes(place, 0, stored.row_bytes(len).ok_or_else(wrong)?).await?;
         let mut out = vec![0.0; len];
         if quant::dequantize(stored, &bytes, &mut out) { Ok(out) } else { Err(wrong()) }
+    }
+}
+
+/// How rows of `cols` elements are stored where `store_as` is wanted.
+fn stored(store_as: GgmlType, cols: usize) -> GgmlType {
+    if store_as.row_bytes(cols).is_some() { store_as } else { GgmlType::F32 }
+}
+
+/// Tensors of which only the names are known, as an index has them: enough to say what they will take.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    pub(super) names: BTreeSet<String>,
+    /// How matrices will be stored.
+    pub(super) store_as: GgmlType,
+}
+
+impl Listing {
+    fn unread(name: &str) -> EngineError {
+        EngineError::Inconsistent(format!("of tensor {name:?} only the name is here"))
+    }
+}
+
+#[async_trait(?Send)]
+impl Source<'static> for Listing {
+    fn names(&self) -> Vec<&str> {
+        self.names.iter().map(String::as_str).collect()
+    }
+
+    fn dtype(&self, name: &str, _: usize, cols: usize) -> Result<GgmlType, EngineError> {
+        match self.names.contains(name) {
+            true => Ok(stored(self.store_as, cols)),
+            false => Err(EngineError::Inconsistent(format!("tensor {name:?} is missing"))),
+        }
+    }
+
+    async fn rows(&self, name: &str, _: [usize; 2], _: Range<usize>) -> Result<Cow<'static, [u8]>, EngineError> {
+        Err(Self::unread(name))
+    }
+
+    async fn vector(&self, name: &str, _: usize) -> Result<Vec<f32>, EngineError> {
+        Err(Self::unread(name))
     }
 }

@@ -148,16 +148,21 @@ pub trait Weights {
         self.form(part)?.ok_or_else(|| EngineError::Inconsistent("a matrix of the model is missing".into()))
     }
 
+    /// All matrices, those that the model may not have among them.
+    fn parts(&self) -> Vec<Part> {
+        let blocks = (0..self.config().layers).flat_map(|layer| BlockPart::ALL.map(|part| Part::Block(layer, part)));
+        blocks.chain([Part::Embedding, Part::Output]).collect()
+    }
+
     /// What the model is in numbers. Nothing is read.
     ///
     /// # Errors
     /// As [`form`](Self::form), of any matrix.
     fn totals(&self) -> Result<Totals, EngineError> {
         let config = self.config();
-        let blocks = (0..config.layers).flat_map(|layer| BlockPart::ALL.map(|part| Part::Block(layer, part)));
         let norms = (2 * config.layers as u64 + 1) * config.dim as u64;
         let mut totals = Totals { parameters: norms + self.extras(), bytes: 0, quantisation: "none" };
-        for part in blocks.chain([Part::Embedding, Part::Output]) {
+        for part in self.parts() {
             let Some(form) = self.form(part)? else { continue };
             totals.parameters += form.rows as u64 * form.cols as u64;
             totals.bytes += form.bytes();

@@ -5,7 +5,39 @@ use serde::{Deserialize, Serialize};
 
 use super::worker::Tier;
 
-/// Where a model's file comes from. GGUF.
+/// How the matrices of a checkpoint are stored when it is loaded, by GGUF's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreAs {
+    /// Eight bits and a scale for each block of 32.
+    #[default]
+    #[serde(rename = "Q8_0")]
+    Q8,
+    /// Four bits and a scale for each block of 32.
+    #[serde(rename = "Q4_0")]
+    Q4,
+    /// Half precision.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+impl StoreAs {
+    /// All of them, the one to begin with first.
+    pub const ALL: [Self; 4] = [Self::Q8, Self::Q4, Self::F16, Self::F32];
+
+    /// GGUF's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q8 => "Q8_0",
+            Self::Q4 => "Q4_0",
+            Self::F16 => "F16",
+            Self::F32 => "F32",
+        }
+    }
+}
+
+/// Where a model comes from: a GGUF file, or the files of a Hugging Face checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "kebab-case")]
 pub enum ModelSource {
@@ -27,16 +59,45 @@ pub enum ModelSource {
         /// Its name.
         name: String,
     },
+    /// A checkpoint whose files a person chose. They travel beside the command.
+    Files {
+        /// What to call it: the folder's name, or that of a file.
+        name: String,
+        /// Size of all files together, which tells checkpoints of the same name apart.
+        bytes: u64,
+        /// How it is to be stored.
+        #[serde(default)]
+        store_as: StoreAs,
+    },
+    /// A checkpoint in a folder of some server that lets this page read it, the server's copies of a hub's among them.
+    Folder {
+        /// Address of the folder with a slash at the end; absolute, or relative to the server.
+        url: String,
+        /// How it is to be stored.
+        #[serde(default)]
+        store_as: StoreAs,
+    },
 }
 
 impl ModelSource {
-    /// What [`super::worker::Event::Model`] calls the model: the manifest's id, the address, or `file:` and the name.
+    /// How a checkpoint is to be stored; `None` for what is stored in one way already.
+    pub fn store_as_mut(&mut self) -> Option<&mut StoreAs> {
+        match self {
+            Self::Files { store_as, .. } | Self::Folder { store_as, .. } => Some(store_as),
+            _ => None,
+        }
+    }
+
+    /// What [`super::worker::Event::Model`] calls the model: the manifest's id, the address, or `file:` and the name. A
+    /// checkpoint is another model for each way of storing it.
     #[must_use]
     pub fn id(&self) -> String {
         match self {
             Self::Server { id } => id.clone(),
             Self::Url { url, .. } => url.clone(),
             Self::File { name } => format!("file:{name}"),
+            Self::Files { name, bytes, store_as } => format!("files:{name}:{bytes}#{}", store_as.name()),
+            Self::Folder { url, store_as } => format!("{url}#{}", store_as.name()),
         }
     }
 }
@@ -50,7 +111,7 @@ pub struct Verdict {
     pub parameters: u64,
     /// How most of the matrices are stored.
     pub quantisation: String,
-    /// Size of the file.
+    /// Size of the file, or of all files.
     pub file_bytes: u64,
     /// What is still to be downloaded; 0 for a file that is on this device.
     pub download_bytes: u64,
@@ -130,10 +191,11 @@ impl Default for WriteOptions {
 }
 
 /// Why writing ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Finish {
     /// The model ended its answer, or a stop text came up.
+    #[default]
     Stop,
     /// `max_tokens` or the context was used up.
     Length,
@@ -142,7 +204,7 @@ pub enum Finish {
 }
 
 /// What writing took.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct WriteRecord {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
@@ -159,7 +221,7 @@ pub struct WriteRecord {
 }
 
 /// What the engine occupies.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MemoryReport {
     /// The worker's WebAssembly memory; it never shrinks.
     pub wasm_bytes: u64,

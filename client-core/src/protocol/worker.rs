@@ -3,8 +3,11 @@
 //! The page sends [`Command`]s, the worker answers with [`Event`]s. Neither waits for the other: every long task reports
 //! progress as events and ends on its own cancel command.
 //!
-//! A message is one text: the JSON of a command or of an event. A command whose [`ModelSource`] is a file travels as
-//! `{ command, file }`, with the `Blob` beside the text.
+//! A message is one text: the JSON of a command or of an event. A command whose [`ModelSource`] is files that a person
+//! chose travels as `{ command, files }`, with a list of `File`s (of `Blob`s for a single one) beside the text.
+//!
+//! The answers that only pages without this crate ask for are written here and read in JavaScript: the marked fields come
+//! out empty in Rust, which keeps their readers out of the page's module.
 
 use serde::{Deserialize, Serialize};
 
@@ -241,6 +244,7 @@ pub enum Event {
         /// Which ask.
         ask: u64,
         /// What it took.
+        #[serde(skip_deserializing)]
         record: WriteRecord,
     },
     /// The answer to [`Command::Embed`].
@@ -248,6 +252,7 @@ pub enum Event {
         /// Which ask.
         ask: u64,
         /// One vector a text: the mean of the final hidden states over all tokens, scaled to length 1; `[dim]`.
+        #[serde(skip_deserializing)]
         vectors: Vec<Vec<f32>>,
         /// Tokens of all texts.
         tokens: usize,
@@ -257,6 +262,7 @@ pub enum Event {
         /// Which ask.
         ask: u64,
         /// What is occupied.
+        #[serde(skip_deserializing)]
         memory: MemoryReport,
     },
     /// A model changed state.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use client_core::llm::gguf::GgmlType;
-use client_core::llm::safetensors::Checkpoint;
+use client_core::llm::safetensors::{Checkpoint, WordFiles};
 use client_core::llm::{Engine, EngineError};
 use client_core::protocol::manifest::ModelManifest;
 use sha2::{Digest as _, Sha256};
@@ -111,6 +111,7 @@ fn from_folder(folder: &Path) -> Result<Engine, LoadError> {
     };
     let tokenizer_config = optional("tokenizer_config.json")?;
     let chat_template = optional("chat_template.jinja")?;
+    let generation_config = optional("generation_config.json")?;
     // One file, or shards model-00001-of-00002.safetensors.
     let list = std::fs::read_dir(folder).map_err(|source| LoadError::Read { path: folder.to_owned(), source })?;
     let mut paths: Vec<PathBuf> = list
@@ -124,9 +125,12 @@ fn from_folder(folder: &Path) -> Result<Engine, LoadError> {
     let shards = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let checkpoint = Checkpoint {
         config: &config,
-        tokenizer: &tokenizer,
-        tokenizer_config: tokenizer_config.as_deref(),
-        chat_template: chat_template.as_deref(),
+        words: WordFiles {
+            tokenizer: &tokenizer,
+            tokenizer_config: tokenizer_config.as_deref(),
+            chat_template: chat_template.as_deref(),
+            generation_config: generation_config.as_deref(),
+        },
         shards: shards.iter().map(Vec::as_slice).collect(),
         // The server has the memory; what was trained is what answers.
         store_as: GgmlType::F32,

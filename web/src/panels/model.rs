@@ -1,6 +1,6 @@
 //! The model of this tab: what it is, what it will take, where it is, and what can be done with it.
 
-use client_core::protocol::engine::{ModelSource, Verdict};
+use client_core::protocol::engine::{ModelSource, StoreAs, Verdict};
 use client_core::protocol::worker::{Command, ModelState, Tier};
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
@@ -8,10 +8,13 @@ use wasm_bindgen::JsCast;
 
 use crate::ctx::ctx;
 use crate::state::{Kind, Phase, State, compact_source};
-use crate::{chart, dom, format, source};
+use crate::{chart, format, source};
 
 /// Contexts that can be chosen, tokens.
 const CONTEXTS: [u32; 6] = [512, 1024, 2048, 4096, 8192, 32_768];
+
+/// Where drop.js says which folder the files came from.
+const FOLDER: &str = "data-folder";
 
 /// State of the model as the page names it.
 fn name(state: &ModelState) -> &'static str {
@@ -47,7 +50,7 @@ fn sentence(state: &State) -> String {
     let size = state.model_bytes().map_or_else(|| format::NA.to_owned(), format::bytes);
     match state.model() {
         ModelState::Absent => match state.source {
-            ModelSource::File { .. } => "On your disk, not in memory.".into(),
+            ModelSource::File { .. } | ModelSource::Files { .. } => "On your disk, not in memory.".into(),
             _ => "Not on this device. It is downloaded once and kept.".into(),
         },
         ModelState::Partial { received, total } => {
@@ -59,7 +62,7 @@ fn sentence(state: &State) -> String {
         }
         ModelState::Loading { total: 0, .. } => "Being checked and put into memory …".into(),
         ModelState::Loading { read, total } => {
-            format!("{} of {} are in memory …", format::bytes(*read), format::bytes(*total))
+            format!("{} of {} are read into memory …", format::bytes(*read), format::bytes(*total))
         }
         ModelState::Ready { memory_bytes } => format!("Ready. Its weights take {}.", format::bytes(*memory_bytes)),
         ModelState::Failed { message } => message.clone(),
@@ -132,9 +135,8 @@ pub fn ModelPanel() -> impl IntoView {
     // Weighed anew whenever something changes that the verdict depends on.
     let question = Memo::new(move |_| {
         let settled = !state.with(|s| matches!(s, ModelState::Downloading { .. } | ModelState::Loading { .. }));
-        ctx.state.with(|s| {
-            (s.source.clone(), s.context, s.tier.as_ref().map(|t| t.tier), s.models.len(), usable.get() && settled)
-        })
+        ctx.state
+            .with(|s| (s.choice, s.context, s.tier.as_ref().map(|t| t.tier), s.models.len(), usable.get() && settled))
     });
     Effect::new(move |_| {
         if question.with(|(.., ready)| *ready) {
@@ -205,7 +207,7 @@ fn verdict_view(verdict: Option<Result<Verdict, String>>) -> AnyView {
     .into_any()
 }
 
-/// A model from elsewhere: an address, a hub's name, a file that is picked or dropped anywhere on the page.
+/// A model from elsewhere: an address, a hub's name, files that are picked or (by drop.js) dropped anywhere on the page.
 #[component]
 fn OtherModel(own: Memo<bool>) -> impl IntoView {
     let ctx = ctx();
@@ -214,35 +216,49 @@ fn OtherModel(own: Memo<bool>) -> impl IntoView {
         event.prevent_default();
         let text = address.get_untracked().map(|input| input.value()).unwrap_or_default();
         match source::parse(&text) {
-            Ok(source) => ctx.choose(source, None),
+            Ok(source) => ctx.choose(source, Vec::new()),
             Err(problem) => ctx.notify(Kind::Problem, problem),
         }
     };
     let picked = move |event: leptos::ev::Event| {
         let input: Option<web_sys::HtmlInputElement> = event.target().and_then(|target| target.dyn_into().ok());
         let Some(input) = input else { return };
-        if let Some(file) = input.files().and_then(|files| files.get(0)) {
-            ctx.choose(ModelSource::File { name: file.name() }, Some(file));
-        }
-        // The same file can be picked again.
+        let list = input.files();
+        let mut files: Vec<web_sys::File> =
+            list.iter().flat_map(|list| (0..list.length()).filter_map(|n| list.get(n))).collect();
+        let folder = input.get_attribute(FOLDER).unwrap_or_default();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes of files")]
+        let named: Vec<_> = files.iter().map(|file| (file.name(), file.size() as u64)).collect();
+        // The same files can be picked again.
         input.set_value("");
+        let _ = input.remove_attribute(FOLDER);
+        if let Some((source, first)) = source::of_files(&named, folder) {
+            files.swap(0, first);
+            ctx.choose(source, files);
+        }
     };
-    follow_drops(ctx);
     view! {
         <details class="more model-other">
             <summary data-testid="other-model">"Another model"</summary>
-            <p class="muted">"Any GGUF file of a kind that the engine runs: drop it onto this page, pick it, or name its address."</p>
+            <p class="muted">"A GGUF file, or a safetensors checkpoint’s files or folder: drop them onto this page, pick them, or name an address."</p>
             <form class="model-row" on:submit=submit>
                 <label class="field model-address">
-                    "Address, or organisation/repository/file.gguf"
+                    "Address, or organisation/repository, with or without /file.gguf"
                     <input type="text" node_ref=address data-testid="model-address" spellcheck="false" autocomplete="off" />
                 </label>
                 <button data-testid="model-weigh">"Look"</button>
             </form>
             <div class="model-row">
                 <label class="field">
-                    "File"
-                    <input type="file" accept=".gguf" data-testid="model-file" on:change=picked />
+                    "Files"
+                    <input
+                        type="file"
+                        id="model-file"
+                        multiple
+                        accept=".gguf,.safetensors,.json,.jinja"
+                        data-testid="model-file"
+                        on:change=picked
+                    />
                 </label>
                 <label class="field">
                     "Context"
@@ -254,35 +270,24 @@ fn OtherModel(own: Memo<bool>) -> impl IntoView {
                         {CONTEXTS.map(|tokens| view! { <option value=tokens.to_string()>{format!("{tokens} tokens")}</option> })}
                     </select>
                 </label>
+                <label class="field">
+                    "Safetensors as"
+                    <select
+                        data-testid="model-store"
+                        on:change=move |event| {
+                            let name = event_target_value(&event);
+                            ctx.state.update(|s| s.store(StoreAs::ALL.into_iter().find(|one| one.name() == name)));
+                        }
+                    >
+                        {StoreAs::ALL.map(|one| view! { <option>{one.name()}</option> })}
+                    </select>
+                </label>
                 <Show when=move || !own.get()>
-                    <button class="quiet" data-testid="own-model" on:click=move |_| ctx.choose(compact_source(), None)>
+                    <button class="quiet" data-testid="own-model" on:click=move |_| ctx.choose(compact_source(), Vec::new())>
                         "Back to the compact model"
                     </button>
                 </Show>
             </div>
         </details>
     }
-}
-
-/// Takes files that are dropped anywhere on the page.
-fn follow_drops(ctx: crate::ctx::Ctx) {
-    // Without this the browser opens the file in place of the page.
-    let _ = window_event_listener(leptos::ev::dragover, |event| {
-        if dom::carries_files(&event) {
-            event.prevent_default();
-        }
-    });
-    let _ = window_event_listener(leptos::ev::drop, move |event| {
-        if !dom::carries_files(&event) {
-            return;
-        }
-        event.prevent_default();
-        let file = event.data_transfer().and_then(|data| data.files()).and_then(|files| files.get(0));
-        let Some(file) = file else { return };
-        if file.name().ends_with(".gguf") {
-            ctx.choose(ModelSource::File { name: file.name() }, Some(file));
-        } else {
-            ctx.notify(Kind::Problem, format!("{} is no GGUF file (its name does not end in .gguf).", file.name()));
-        }
-    });
 }

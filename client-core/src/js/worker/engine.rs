@@ -6,13 +6,11 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use super::{Hub, tier};
-use crate::js::file::{ModelFile, Reading};
+use crate::js::file::{ModelFiles, Reading};
 use crate::js::kernels::{Kernels, RemoteBackend};
 use crate::llm::assemble::WeightStream;
 use crate::llm::backend::Backend;
-use crate::llm::engine::Words;
 use crate::llm::files::{Files, ReadAt};
-use crate::llm::gguf::Gguf;
 use crate::llm::gpu::{GpuBackend, GpuContext};
 use crate::llm::parts::Weights;
 use crate::llm::{Engine, EngineError, cpu};
@@ -28,7 +26,7 @@ pub(super) struct Loaded {
     engine: Engine,
     on_gpu: bool,
     /// Where its bytes can be had again.
-    file: ModelFile,
+    files: ModelFiles,
     context: Option<u32>,
     /// Numbers that the KV cache holds for a token.
     cache_width: u64,
@@ -62,18 +60,18 @@ impl Loaded {
 pub(super) async fn load(
     hub: &Hub,
     id: &str,
-    file: ModelFile,
+    files: ModelFiles,
     context: Option<u32>,
     stop: &StopFlag,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Loaded, String> {
-    let reading = Reading::new(&file, stop, progress);
+    let reading = Reading::new(&files, stop, progress);
     let gpu: Option<GpuContext> = hub.gpu.borrow().clone();
     let loaded = |(engine, cache_width), on_gpu| Loaded {
         id: id.to_owned(),
         engine,
         on_gpu,
-        file: file.clone(),
+        files: files.clone(),
         context,
         cache_width,
     };
@@ -98,24 +96,18 @@ pub(super) async fn load(
     Ok(loaded(built, false))
 }
 
-/// An engine over a GGUF file, with a context of at most so many tokens; and the width of its KV cache. The file is read
-/// piece by piece: it may be larger than this memory.
+/// An engine over a model, with a context of at most so many tokens; and the width of its KV cache. Files are read piece by
+/// piece: they may be larger than this memory.
 async fn build(
     hub: &Hub,
     reading: &Reading<'_>,
     context: Option<u32>,
     gpu: Option<&GpuContext>,
 ) -> Result<(Engine, u64), EngineError> {
-    let (words, mut weights) = {
-        // It goes before the weights come.
-        let head = reading.file.head().await.map_err(EngineError::File)?;
-        let gguf = Gguf::parse_header(&head, reading.file.size())?;
-        (Words::from_gguf(&gguf)?, WeightStream::from_gguf(&gguf, reading).await?)
-    };
+    let (words, mut weights) = reading.open().await?;
     weights.limit_context(context.and_then(|context| usize::try_from(context).ok()).unwrap_or(usize::MAX));
     let config = weights.config();
     let cache_width = 2 * config.layers as u64 * config.kv_dim() as u64;
-    reading.begin(weights.totals()?.bytes);
     let backend: Box<dyn Backend> = match gpu {
         Some(gpu) => Box::new(GpuBackend::new(gpu, &weights).await?),
         None => hub.cpu_backend(&weights).await?,
@@ -194,8 +186,8 @@ impl LocalEngine for Writing<'_> {
             return Err(error.clone());
         }
         let failed = |problem: String| LocalError::new(format!("{error}, and the CPU could not take over: {problem}"));
-        let (file, stop) = (self.loaded.file.clone(), StopFlag::default());
-        let reading = Reading::new(&file, &stop, &|_, _| ());
+        let (files, stop) = (self.loaded.files.clone(), StopFlag::default());
+        let reading = Reading::new(&files, &stop, &|_, _| ());
         let built = build(self.hub, &reading, self.loaded.context, None).await;
         let built = built.map_err(|error| failed(error.to_string()))?;
         self.loaded.engine = built.0;

@@ -5,6 +5,7 @@
 //! | `init` | the greeting: what can run here, what the server has |
 //! | `tier` | choosing WebGPU, the CPU, or nothing |
 //! | `models` | finding, download, load, delete |
+//! | `folder` | a checkpoint's files in a folder of some server |
 //! | `weigh` | what a model would take, and what the engine does take |
 //! | `engine` | the loaded model as a [`LocalEngine`](crate::offload::ports::LocalEngine), from GPU to CPU when the GPU is lost |
 //! | `asks` | answering, stopping, comparing |
@@ -18,6 +19,7 @@
 
 mod asks;
 mod engine;
+mod folder;
 mod health;
 mod init;
 mod models;
@@ -43,7 +45,6 @@ use crate::llm::gpu::GpuContext;
 use crate::offload::length::AnswerLength;
 use crate::offload::ports::Clock;
 use crate::offload::signal::StopFlag;
-use crate::protocol::engine::ModelSource;
 use crate::protocol::manifest::ModelManifest;
 use crate::protocol::worker::{Command, Event, ServerHealth, Tier, TierChoice, TierReport};
 
@@ -54,7 +55,7 @@ pub fn start() {
     let hub = Rc::new(Hub::new(scope.clone()));
     let on_message =
         Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| match command_of(&message.data()) {
-            Ok((command, file)) => hub.handle(command, file),
+            Ok((command, files)) => hub.handle(command, files),
             Err(error) => {
                 let message = format!("The page and its engine are of different versions ({error}). Reload the page.");
                 hub.emit(Event::Failed { ask: None, message });
@@ -116,7 +117,7 @@ impl Hub {
         }
     }
 
-    fn handle(self: &Rc<Self>, command: Command, file: Option<Blob>) {
+    fn handle(self: &Rc<Self>, command: Command, files: Vec<Blob>) {
         // A page that only listens for a sign of life wants nothing.
         if !matches!(command, Command::Measure { .. }) {
             self.last_command_s.set(self.clock.now_s());
@@ -127,11 +128,11 @@ impl Hub {
                 spawn_local(async move { hub.init(&base_url, tier, world).await });
             }
             Command::Weigh { ask, source, context } => {
-                self.remember(&source, file);
+                self.models.choose(&source, files);
                 spawn_local(async move { hub.weigh(ask, &source, context).await });
             }
             Command::LoadModel { source, context } => {
-                self.remember(&source, file);
+                self.models.choose(&source, files);
                 spawn_local(async move { hub.load_model(&source, context).await });
             }
             Command::Write { ask, input, options } => self.write(ask, input, options),
@@ -153,12 +154,6 @@ impl Hub {
                     stop.stop();
                 }
             }
-        }
-    }
-
-    fn remember(&self, source: &ModelSource, file: Option<Blob>) {
-        if let Some(file) = file {
-            self.models.choose(source, file);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Model files: finding, download, load, delete.
+//! Models: finding, download, load, delete.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -8,14 +8,16 @@ use web_sys::Blob;
 
 use super::Hub;
 use super::engine::{Loaded, load};
-use crate::download::{DownloadError, Obtained, Shelf, ShelfError, Wanted, is_sha256, obtain, url_prefix};
+use crate::download::{DownloadError, Obtained, Shelf, ShelfError, Wanted, file_prefix, is_sha256, obtain, url_prefix};
+use crate::js::checkpoint::CheckpointFiles;
 use crate::js::fetch::{self, Ask};
-use crate::js::file::ModelFile;
+use crate::js::file::{ModelFile, ModelFiles};
+use crate::js::message::property;
 use crate::js::shelf::OpfsShelf;
 use crate::offload::ports::Clock;
 use crate::offload::run::within;
 use crate::offload::signal::StopFlag;
-use crate::protocol::engine::ModelSource;
+use crate::protocol::engine::{ModelSource, StoreAs};
 use crate::protocol::manifest::ModelEntry;
 use crate::protocol::worker::{Event, ModelState, Tier};
 
@@ -35,7 +37,7 @@ pub(super) struct Models {
     epoch: Cell<u64>,
     loading: RefCell<Option<(String, StopFlag)>>,
     /// Files that a person chose, by [`ModelSource::id`]. The browser keeps their content on the disk.
-    chosen: RefCell<BTreeMap<String, Blob>>,
+    chosen: RefCell<BTreeMap<String, Vec<Blob>>>,
 }
 
 /// The model in memory.
@@ -78,15 +80,43 @@ impl Models {
         self.held.replace(held)
     }
 
-    /// Remembers a file that a person chose.
-    pub(super) fn choose(&self, source: &ModelSource, file: Blob) {
-        self.chosen.borrow_mut().insert(source.id(), file);
+    /// Remembers files that a person chose, if any came along.
+    pub(super) fn choose(&self, source: &ModelSource, files: Vec<Blob>) {
+        if !files.is_empty() {
+            self.chosen.borrow_mut().insert(source.id(), files);
+        }
     }
 
-    pub(super) fn chosen(&self, source: &ModelSource) -> Result<ModelFile, String> {
-        let file = self.chosen.borrow().get(&source.id()).cloned();
-        file.map(ModelFile::Blob).ok_or_else(|| "the file is not here any more; choose it again".to_owned())
+    fn files(&self, source: &ModelSource) -> Result<Vec<Blob>, String> {
+        let files = self.chosen.borrow().get(&source.id()).cloned();
+        files.ok_or_else(|| "the file is not here any more; choose it again".to_owned())
     }
+
+    /// The file that a person chose.
+    pub(super) fn chosen_file(&self, source: &ModelSource) -> Result<ModelFile, String> {
+        let file = self.files(source)?.into_iter().next();
+        file.map(ModelFile::Blob).ok_or_else(|| "no file came along".to_owned())
+    }
+
+    /// The checkpoint among the files that a person chose.
+    pub(super) async fn chosen_files(
+        &self,
+        source: &ModelSource,
+        store_as: StoreAs,
+    ) -> Result<CheckpointFiles, String> {
+        let name = |file: &Blob| property(file, "name").and_then(|name| name.as_string()).unwrap_or_default();
+        let files = self.files(source)?.into_iter().map(|file| (name(&file), ModelFile::Blob(file))).collect();
+        CheckpointFiles::among(files, store_as).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Which part of a download a file is.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    /// Bytes of the files before it.
+    pub(super) before: u64,
+    /// Bytes of all files.
+    pub(super) total: u64,
 }
 
 /// What a server says of a file before it is fetched.
@@ -97,7 +127,7 @@ pub(super) struct Remote {
 }
 
 impl Hub {
-    fn model_state(&self, id: &str, state: ModelState) {
+    pub(super) fn model_state(&self, id: &str, state: ModelState) {
         self.emit(Event::Model { id: id.to_owned(), state });
     }
 
@@ -112,6 +142,12 @@ impl Hub {
 
     /// Asks the server of an address what is there.
     pub(super) async fn look_at_url(&self, url: &str, sha256: Option<&str>) -> Result<Remote, String> {
+        let remote = self.look_if_there(url, sha256).await?;
+        remote.ok_or_else(|| "the server answered 404: there is no such file".to_owned())
+    }
+
+    /// The same; `None` where the server says that there is no such file.
+    pub(super) async fn look_if_there(&self, url: &str, sha256: Option<&str>) -> Result<Option<Remote>, String> {
         let absolute = self.absolute(url)?;
         let sha256 = match sha256.map(str::to_lowercase) {
             Some(text) if !is_sha256(&text) => return Err("the SHA-256 is not 64 hexadecimal digits".to_owned()),
@@ -122,12 +158,14 @@ impl Hub {
                            sites read it (CORS)";
         let reply = within(&self.clock, LOOK_LIMIT_S, fetch::send(ask)).await;
         let reply = reply.ok_or("the server does not answer")?.map_err(|_| unreachable.to_owned())?;
+        if reply.status() == 404 {
+            return Ok(None);
+        }
         if !(200..=299).contains(&reply.status()) {
             return Err(match reply.status() {
                 status @ (401 | 403) => {
                     format!("the server answered {status}: it does not give this file to everybody")
                 }
-                404 => "the server answered 404: there is no such file".to_owned(),
                 status => format!("the server answered {status}"),
             });
         }
@@ -135,11 +173,11 @@ impl Hub {
         let bytes =
             length.ok_or("the server does not say how large the file is, so it cannot be resumed or checked")?;
         let version = reply.header("etag").or_else(|| reply.header("last-modified")).unwrap_or_default();
-        Ok(Remote { wanted: Wanted::from_url(&absolute, bytes, &version, sha256), reply })
+        Ok(Some(Remote { wanted: Wanted::from_url(&absolute, bytes, &version, sha256), reply }))
     }
 
     /// An address as it was given, relative ones by the server's.
-    fn absolute(&self, url: &str) -> Result<String, String> {
+    pub(super) fn absolute(&self, url: &str) -> Result<String, String> {
         let absolute = match url.split_once("://") {
             Some(("http" | "https", _)) => url.to_owned(),
             Some((scheme, _)) => return Err(format!("addresses begin with https://, not with {scheme}://")),
@@ -195,6 +233,7 @@ impl Hub {
                 stored_state(wanted.bytes, OpfsShelf::default().stored(&wanted.name).await)
             }
             Err(LoadError::Download(DownloadError::Cancelled, None)) => ModelState::Absent,
+            Err(LoadError::Stopped(state)) => state,
             Err(LoadError::Download(error, _)) => ModelState::Failed { message: sentence(&error.to_string()) },
             Err(LoadError::Other(problem)) => ModelState::Failed { message: sentence(&problem) },
         };
@@ -209,21 +248,30 @@ impl Hub {
         stop: &StopFlag,
     ) -> Result<ModelState, LoadError> {
         let id = source.id();
-        let (file, afterwards) = match source {
-            ModelSource::File { .. } => (self.models.chosen(source)?, ModelState::Absent),
+        let gguf = |(file, afterwards)| (ModelFiles::Gguf(file), afterwards);
+        let (files, afterwards) = match source {
+            ModelSource::File { .. } => gguf((self.models.chosen_file(source)?, ModelState::Absent)),
+            ModelSource::Files { store_as, .. } => {
+                let files = self.models.chosen_files(source, *store_as).await?;
+                (ModelFiles::Checkpoint(Rc::new(files)), ModelState::Absent)
+            }
+            ModelSource::Folder { url, store_as } => {
+                let (files, afterwards) = self.fetch_folder(&id, url, *store_as, stop).await?;
+                (ModelFiles::Checkpoint(Rc::new(files)), afterwards)
+            }
             ModelSource::Server { id } => {
                 let entry = self.model_entry(id);
                 let entry = entry.ok_or("the server does not offer this model (any more); reload the page")?;
                 let wanted = self.wanted(&entry).map_err(|error| LoadError::Download(error, None))?;
-                self.fetch_file(&id.clone(), wanted, stop).await?
+                gguf(self.fetch_file(&id.clone(), wanted, None, stop).await?)
             }
             ModelSource::Url { url, sha256 } => {
                 let wanted = match self.look_at_url(url, sha256.as_deref()).await {
                     Ok(Remote { wanted, .. }) => wanted,
                     // Without a connection, what was stored whole before is as good.
-                    Err(problem) => self.stored_version(url).await.ok_or(problem)?,
+                    Err(problem) => self.stored_version(url, None).await.ok_or(problem)?,
                 };
-                self.fetch_file(&id, wanted, stop).await?
+                gguf(self.fetch_file(&id, wanted, None, stop).await?)
             }
         };
         self.model_state(&id, ModelState::Loading { read: 0, total: 0 });
@@ -237,7 +285,7 @@ impl Hub {
                 self.model_state(&id, ModelState::Loading { read, total });
             }
         };
-        let loaded = match load(self, &id, file, context, stop, &progress).await {
+        let loaded = match load(self, &id, files, context, stop, &progress).await {
             Err(_) if stop.is_stopped() => return Ok(self.models.in_memory(&id).unwrap_or(afterwards)),
             loaded => loaded?,
         };
@@ -249,21 +297,24 @@ impl Hub {
         Ok(ModelState::Ready { memory_bytes })
     }
 
-    /// Brings a file onto this device; also says what becomes of it when its model leaves the memory.
-    async fn fetch_file(
+    /// Brings a file onto this device, `span` of the model's where it is not all; also says what becomes of it when its model
+    /// leaves the memory.
+    pub(super) async fn fetch_file(
         self: &Rc<Self>,
         id: &str,
         wanted: Wanted,
+        span: Option<Span>,
         stop: &StopFlag,
     ) -> Result<(ModelFile, ModelState), LoadError> {
         let mut shelf = OpfsShelf::default();
         let mut reported_s = f64::NEG_INFINITY;
+        let Span { before, total } = span.unwrap_or(Span { before: 0, total: wanted.bytes });
         let mut progress = |received: u64| {
             let now_s = self.clock.now_s();
             // The last byte is followed by `Loading` at once, and a file from the shelf is no download at all.
             if now_s - reported_s >= REPORT_INTERVAL_S && received < wanted.bytes {
                 reported_s = now_s;
-                self.model_state(id, ModelState::Downloading { received, total: wanted.bytes });
+                self.model_state(id, ModelState::Downloading { received: before + received, total });
             }
         };
         let obtained = obtain(&wanted, &self.server(), &mut shelf, &self.clock, stop, &mut progress).await;
@@ -282,11 +333,11 @@ impl Hub {
         }
     }
 
-    /// What is stored whole of the file at an address, whose server is not there now.
-    async fn stored_version(&self, url: &str) -> Option<Wanted> {
+    /// What is stored whole of the file at an address, in a folder if it is one of many, whose server is not there now.
+    pub(super) async fn stored_version(&self, url: &str, folder: Option<&str>) -> Option<Wanted> {
         let url = self.absolute(url).ok()?;
         let shelf = OpfsShelf::default();
-        let prefix = url_prefix(&url);
+        let prefix = folder.map_or_else(|| url_prefix(&url), |folder| file_prefix(folder, &url));
         for name in shelf.names().await {
             let bytes = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse().ok());
             if let Some(bytes) = bytes
@@ -330,7 +381,9 @@ impl Hub {
         if let Some(entry) = self.model_entry(id) {
             return shelf.delete(&entry.sha256).await;
         }
-        let Ok(url) = self.absolute(id) else { return Ok(()) };
+        // The files of a folder are kept once, however they are stored in memory.
+        let folder = StoreAs::ALL.iter().find_map(|one| id.strip_suffix(one.name())?.strip_suffix('#'));
+        let Ok(url) = self.absolute(folder.unwrap_or(id)) else { return Ok(()) };
         let prefix = url_prefix(&url);
         for name in shelf.names().await.into_iter().filter(|name| name.starts_with(&prefix)) {
             shelf.delete(&name).await?;
@@ -340,7 +393,9 @@ impl Hub {
 }
 
 /// Why a model is not loaded.
-enum LoadError {
+pub(super) enum LoadError {
+    /// A person stopped it; what is here now.
+    Stopped(ModelState),
     /// Of this file, where it is known.
     Download(DownloadError, Option<Wanted>),
     /// In words.

@@ -29,9 +29,15 @@ impl Hub {
     async fn verdict(&self, source: &ModelSource, context: Option<u32>) -> Result<Verdict, String> {
         let (shape, file_bytes, here_bytes) = match source {
             ModelSource::File { .. } => {
-                let file = self.models.chosen(source)?;
+                let file = self.models.chosen_file(source)?;
                 (file.shape().await?, file.size(), file.size())
             }
+            ModelSource::Files { name, store_as, .. } => {
+                let files = self.models.chosen_files(source, *store_as).await?;
+                let shape = files.shape(name).await.map_err(|error| error.to_string())?;
+                (shape, files.size(), files.size())
+            }
+            ModelSource::Folder { url, store_as } => self.weigh_folder(url, *store_as).await?,
             ModelSource::Server { id } => {
                 let entry = self.model_entry(id).ok_or("the server does not offer this model (any more)")?;
                 let stored = OpfsShelf::default().stored(&entry.sha256).await;

@@ -3,41 +3,58 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `read.rs` | the reader of one file, which takes hostile ones |
+//! | `folder.rs` | which files of a folder are a checkpoint's, and which of them are missing |
 //!
 //! Hugging Face rotates element i of a head with element i + head_dim/2; this engine, like ggml, rotates neighbours. The
 //! rows of queries and keys are reordered on the way, once.
 
+mod folder;
 mod read;
 
+pub use folder::{
+    CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, Index, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, weight_files,
+};
 pub use read::{SafetensorsError, Storage, TensorFile, TensorView, header_bytes};
+
+use serde_json::Value;
 
 use super::assemble::{WeightStream, at_once};
 use super::error::EngineError;
 use super::gguf::GgmlType;
 use super::weights::ModelWeights;
 
-/// Most files that an index may name. The largest open checkpoints have about 200.
-const MAX_SHARDS: usize = 1024;
-
-/// The files of a checkpoint.
-#[derive(Debug, Clone)]
-pub struct Checkpoint<'a> {
-    /// `config.json`.
-    pub config: &'a [u8],
+/// The files of a checkpoint that say how text becomes tokens and conversations become text.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WordFiles<'a> {
     /// `tokenizer.json`.
     pub tokenizer: &'a [u8],
     /// `tokenizer_config.json`: names of the special tokens, and often the chat template.
     pub tokenizer_config: Option<&'a [u8]>,
     /// `chat_template.jinja`, where newer checkpoints keep the template.
     pub chat_template: Option<&'a [u8]>,
+    /// `generation_config.json`: which tokens end an answer.
+    pub generation_config: Option<&'a [u8]>,
+}
+
+/// The files of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Checkpoint<'a> {
+    /// `config.json`.
+    pub config: &'a [u8],
+    /// What belongs to text.
+    pub words: WordFiles<'a>,
     /// `model.safetensors`, or all its shards.
     pub shards: Vec<&'a [u8]>,
     /// How matrices are to be stored; rows that are not whole blocks of it stay single precision.
     pub store_as: GgmlType,
 }
 
-impl Checkpoint<'_> {
-    /// The chat template's source.
+fn json(name: &str, bytes: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(bytes).map_err(|error| format!("{name} cannot be read: {error}"))
+}
+
+impl WordFiles<'_> {
+    /// The chat template's source; of several the one that is called `default`.
     ///
     /// # Errors
     /// It is not UTF-8, or `tokenizer_config.json` is not JSON.
@@ -46,12 +63,32 @@ impl Checkpoint<'_> {
             let text = std::str::from_utf8(bytes).map_err(|error| EngineError::Template(error.to_string()))?;
             return Ok(Some(text.to_owned()));
         }
-        let Some(json) = self.tokenizer_config else { return Ok(None) };
-        let config: serde_json::Value = serde_json::from_slice(json)
-            .map_err(|error| EngineError::Template(format!("tokenizer_config.json cannot be read: {error}")))?;
-        Ok(config.get("chat_template").and_then(serde_json::Value::as_str).map(str::to_owned))
+        let Some(bytes) = self.tokenizer_config else { return Ok(None) };
+        let config = json(TOKENIZER_CONFIG, bytes).map_err(EngineError::Template)?;
+        let template = config.get("chat_template").and_then(|template| match template.as_array() {
+            Some(named) => named.iter().find(|one| one["name"] == "default")?.get("template")?.as_str(),
+            None => template.as_str(),
+        });
+        Ok(template.map(str::to_owned))
     }
 
+    /// The tokens that end an answer, as far as `generation_config.json` names them.
+    ///
+    /// # Errors
+    /// That file is not JSON.
+    pub fn stops(&self) -> Result<Vec<u32>, EngineError> {
+        let Some(bytes) = self.generation_config else { return Ok(Vec::new()) };
+        let config = json(GENERATION_CONFIG, bytes).map_err(EngineError::Tokenizer)?;
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        Ok(match config.get("eos_token_id") {
+            Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+            Some(one) => id(one).into_iter().collect(),
+            None => Vec::new(),
+        })
+    }
+}
+
+impl Checkpoint<'_> {
     /// All tensors, in this engine's order and checked against the config. One matrix at a time is held in single
     /// precision while it is stored as `store_as`.
     ///
@@ -62,28 +99,6 @@ impl Checkpoint<'_> {
         let shards = self.shards.iter().map(|bytes| TensorFile::parse(bytes)).collect::<Result<Vec<_>, _>>()?;
         let files: &[&[u8]] = &self.shards;
         at_once(WeightStream::from_safetensors(self.config, &shards, files, self.store_as)?.collect())
-    }
-}
-
-/// The files that `model.safetensors.index.json` says a checkpoint's tensors are in, each once, in order of name.
-///
-/// # Errors
-/// The index is not JSON of that form, names more than 1024 files, or names a file outside the checkpoint's folder.
-pub fn shard_names(index_json: &[u8]) -> Result<Vec<String>, EngineError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
-    }
-    let bad = |problem: String| EngineError::Inconsistent(format!("model.safetensors.index.json {problem}"));
-    let index: Index = serde_json::from_slice(index_json).map_err(|error| bad(format!("cannot be read: {error}")))?;
-    let names: std::collections::BTreeSet<String> = index.weight_map.into_values().collect();
-    if names.is_empty() || names.len() > MAX_SHARDS {
-        return Err(bad(format!("names {} files; there must be between 1 and {MAX_SHARDS}", names.len())));
-    }
-    let plain = |name: &String| name.ends_with(".safetensors") && !name.contains(['/', '\\', ':']);
-    match names.iter().find(|name| !plain(name)) {
-        Some(name) => Err(bad(format!("names {name:?}, which is not a safetensors file in the same folder"))),
-        None => Ok(names.into_iter().collect()),
     }
 }
 

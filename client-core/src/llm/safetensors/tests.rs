@@ -39,15 +39,8 @@ fn a_checkpoint_is_read_and_checked() {
         serialize(views, None).unwrap()
     };
     let read = |bytes: &[u8]| {
-        let checkpoint = Checkpoint {
-            config,
-            tokenizer: b"",
-            tokenizer_config: Some(br#"{"chat_template":"{{ messages }}"}"#),
-            chat_template: None,
-            shards: vec![bytes],
-            store_as: GgmlType::Q8_0,
-        };
-        assert_eq!(checkpoint.template().unwrap().as_deref(), Some("{{ messages }}"));
+        let checkpoint =
+            Checkpoint { config, words: WordFiles::default(), shards: vec![bytes], store_as: GgmlType::Q8_0 };
         checkpoint.weights()
     };
     let weights = read(&file("", "")).unwrap();
@@ -63,18 +56,31 @@ fn a_checkpoint_is_read_and_checked() {
 }
 
 #[test]
-fn an_index_names_its_files() {
-    let read = |map: &str| shard_names(format!("{{\"metadata\":{{}},\"weight_map\":{{{map}}}}}").as_bytes());
-    let names = read(r#""b":"m-2.safetensors","a":"m-1.safetensors","c":"m-2.safetensors""#).unwrap();
-    assert_eq!(names, ["m-1.safetensors", "m-2.safetensors"]);
-    for (map, expect) in [
-        ("", "0 files"),
-        (r#""a":"../m.safetensors""#, "same folder"),
-        (r#""a":"m.bin""#, "same folder"),
-        (r#""a":"C:m.safetensors""#, "same folder"),
-        (r#""a":1"#, "cannot be read"),
+fn templates_and_stops_are_found_wherever_they_are() {
+    let from = |config: &'static str, jinja: Option<&'static str>| WordFiles {
+        tokenizer_config: Some(config.as_bytes()),
+        chat_template: jinja.map(str::as_bytes),
+        ..WordFiles::default()
+    };
+    let named = r#"{"chat_template":[{"name":"tool_use","template":"t"},{"name":"default","template":"d"}]}"#;
+    for (files, expect) in [
+        (from(r#"{"chat_template":"{{ messages }}"}"#, None), Some("{{ messages }}")),
+        (from(r#"{"chat_template":"old"}"#, Some("new")), Some("new")),
+        (from(named, None), Some("d")),
+        (from("{}", None), None),
+        (WordFiles::default(), None),
     ] {
-        let error = read(map).unwrap_err().to_string();
-        assert!(error.contains(expect), "{map}: {error}");
+        assert_eq!(files.template().unwrap().as_deref(), expect, "{files:?}");
+    }
+    assert!(from("{", None).template().is_err());
+    for (json, expect) in [
+        (r#"{"eos_token_id":7}"#, Some(vec![7])),
+        (r#"{"eos_token_id":[7,9,-1,"x",99999999999]}"#, Some(vec![7, 9])),
+        (r#"{"eos_token_id":null}"#, Some(vec![])),
+        ("{}", Some(vec![])),
+        ("[", None),
+    ] {
+        let files = WordFiles { generation_config: Some(json.as_bytes()), ..WordFiles::default() };
+        assert_eq!(files.stops().ok(), expect, "{json}");
     }
 }

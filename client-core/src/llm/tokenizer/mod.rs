@@ -99,6 +99,11 @@ impl Tokenizer {
         Self { inner, bos, eos, add_bos, add_eos, stops }
     }
 
+    /// Lets these tokens end generation too.
+    pub fn stop_at(&mut self, ids: impl IntoIterator<Item = u32>) {
+        self.stops.extend(ids);
+    }
+
     /// Token ids of `text`. Special tokens written out in the text are recognised; none are added.
     ///
     /// # Errors
