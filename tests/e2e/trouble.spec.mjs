@@ -165,6 +165,55 @@ test("a GPU that is lost while a dropped checkpoint writes: the CPU reads its fi
   expect(text.match(/t\d+/g).join(" ")).toBe(answer);
 });
 
+test("the GPU's self-test runs once for a device and version; what failed is left out, and the page says so", async ({ page, edge }) => {
+  test.setTimeout(180_000);
+  const tier = page.getByTestId("tier");
+  const kept = (instead) =>
+    page.evaluate(async (instead) => {
+      const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("proofs");
+      const file = await folder.getFileHandle("webgpu.json");
+      if (instead) {
+        const stream = await file.createWritable();
+        await stream.write(JSON.stringify(instead));
+        await stream.close();
+      }
+      return JSON.parse(await (await file.getFile()).text());
+    }, instead);
+  await open(page, edge.url, "?tier=web-gpu");
+  await loadModel(page);
+  await expect(tier).toContainText("passed the self-test");
+  const first = await kept();
+  expect(first.proof.failed).toEqual([]);
+  const stored = first.proof.passed.filter((name) => /^Q\d/.test(name));
+  expect(stored.length).toBeGreaterThan(0);
+
+  const having = (name, change) => ({
+    ...first,
+    proof: { ...first.proof, passed: first.proof.passed.filter((it) => it !== name), failed: [[name, "made up"]], ...change },
+  });
+  // Believed, so not tried again.
+  const without = await kept(having("subgroups"));
+  await open(page, edge.url, "?tier=web-gpu");
+  await loadModel(page);
+  await expect(tier).toContainText("Left out: subgroups (made up)");
+  expect(await kept()).toEqual(without);
+  // Of other kernels or of another browser: tried again.
+  for (const other of [having("subgroups", { version: 0 }), { ...having("subgroups"), browser: "another" }]) {
+    await kept(other);
+    await open(page, edge.url, "?tier=web-gpu");
+    await loadModel(page);
+    await expect(tier).not.toContainText("made up");
+    expect(await kept()).toEqual(first);
+  }
+  // The model itself cannot be computed.
+  await kept(having(stored[0]));
+  await open(page, edge.url, "?tier=web-gpu");
+  await page.getByTestId("load-model").click();
+  const state = page.getByTestId("model-state");
+  await expect(state).toHaveAttribute("data-state", "failed");
+  await expect(state).toContainText(`self-test failed (${stored[0]}: made up)`);
+});
+
 test("a worker that is killed is started again, with its model", async ({ page, edge }) => {
   await page.clock.install();
   await open(page, edge.url);

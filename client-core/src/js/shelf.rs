@@ -1,4 +1,4 @@
-//! Model files in the origin private file system: it can append, so that a cut download goes on where it was.
+//! Files in the origin private file system, above all models: it can append, so that a cut download goes on where it was.
 //!
 //! A file that another tab is writing cannot be opened for writing here; the download then goes to memory.
 
@@ -15,15 +15,44 @@ use super::message::{describe, error_name, property};
 use crate::download::{Shelf, ShelfError};
 
 /// Folder of the model files.
-const FOLDER: &str = "models";
+const MODELS: &str = "models";
 
 /// The shelf; opened anew for each use, since a browser may take its storage away at any time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OpfsShelf {
+    folder: &'static str,
     writing: Option<(FileSystemSyncAccessHandle, f64)>,
 }
 
+impl Default for OpfsShelf {
+    /// The shelf of the model files.
+    fn default() -> Self {
+        Self::of(MODELS)
+    }
+}
+
 impl OpfsShelf {
+    /// The shelf in a folder of this name.
+    pub fn of(folder: &'static str) -> Self {
+        Self { folder, writing: None }
+    }
+
+    async fn open(&self) -> Result<FileSystemDirectoryHandle, ShelfError> {
+        let missing = || ShelfError::Unavailable("the browser has no private file system for this page".to_owned());
+        let scope: WorkerGlobalScope = js_sys::global().dyn_into().map_err(|_| missing())?;
+        // Not there on pages that are not secure, and in older browsers; web-sys would throw past us.
+        let storage = property(&scope.navigator(), "storage").ok_or_else(missing)?;
+        let open: js_sys::Function =
+            property(&storage, "getDirectory").and_then(|open| open.dyn_into().ok()).ok_or_else(missing)?;
+        let root = open.apply(&storage, &Array::new()).map_err(shelf_error)?;
+        let root = JsFuture::from(root.unchecked_into::<js_sys::Promise>()).await.map_err(shelf_error)?;
+        let root: FileSystemDirectoryHandle = root.unchecked_into();
+        let options = FileSystemGetDirectoryOptions::new();
+        options.set_create(true);
+        let folder = JsFuture::from(root.get_directory_handle_with_options(self.folder, &options)).await;
+        Ok(folder.map_err(shelf_error)?.unchecked_into())
+    }
+
     /// Bytes that are there of a file; 0 for none, and where nothing can be stored.
     pub async fn stored(&self, name: &str) -> u64 {
         match self.file(name).await {
@@ -35,7 +64,7 @@ impl OpfsShelf {
     /// The names of all files; none where nothing can be stored.
     pub async fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
-        let Ok(folder) = folder().await else { return names };
+        let Ok(folder) = self.open().await else { return names };
         let keys: AsyncIterator = folder.keys();
         while let Ok(promise) = keys.next() {
             let Ok(step) = JsFuture::from(promise).await else { break };
@@ -59,7 +88,7 @@ impl OpfsShelf {
     /// # Errors
     /// Nothing can be stored here.
     pub async fn file(&self, name: &str) -> Result<Option<File>, ShelfError> {
-        let folder = folder().await?;
+        let folder = self.open().await?;
         match JsFuture::from(folder.get_file_handle(name)).await {
             Ok(handle) => {
                 let handle: FileSystemFileHandle = handle.unchecked_into();
@@ -88,7 +117,7 @@ impl Shelf for OpfsShelf {
 
     async fn begin(&mut self, name: &str, keep: u64) -> Result<(), ShelfError> {
         self.end();
-        let folder = folder().await?;
+        let folder = self.open().await?;
         let options = FileSystemGetFileOptions::new();
         options.set_create(true);
         let handle = JsFuture::from(folder.get_file_handle_with_options(name, &options)).await.map_err(shelf_error)?;
@@ -131,7 +160,7 @@ impl Shelf for OpfsShelf {
 
     async fn delete(&mut self, name: &str) -> Result<(), ShelfError> {
         self.end();
-        match JsFuture::from(folder().await?.remove_entry(name)).await {
+        match JsFuture::from(self.open().await?.remove_entry(name)).await {
             Ok(_) => Ok(()),
             Err(error) if error_name(&error) == "NotFoundError" => Ok(()),
             Err(error) => Err(shelf_error(error)),
@@ -143,22 +172,6 @@ impl Drop for OpfsShelf {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-async fn folder() -> Result<FileSystemDirectoryHandle, ShelfError> {
-    let missing = || ShelfError::Unavailable("the browser has no private file system for this page".to_owned());
-    let scope: WorkerGlobalScope = js_sys::global().dyn_into().map_err(|_| missing())?;
-    // Not there on pages that are not secure, and in older browsers; web-sys would throw past us.
-    let storage = property(&scope.navigator(), "storage").ok_or_else(missing)?;
-    let open: js_sys::Function =
-        property(&storage, "getDirectory").and_then(|open| open.dyn_into().ok()).ok_or_else(missing)?;
-    let root = open.apply(&storage, &Array::new()).map_err(shelf_error)?;
-    let root = JsFuture::from(root.unchecked_into::<js_sys::Promise>()).await.map_err(shelf_error)?;
-    let root: FileSystemDirectoryHandle = root.unchecked_into();
-    let options = FileSystemGetDirectoryOptions::new();
-    options.set_create(true);
-    let folder = JsFuture::from(root.get_directory_handle_with_options(FOLDER, &options)).await;
-    Ok(folder.map_err(shelf_error)?.unchecked_into())
 }
 
 fn shelf_error(error: JsValue) -> ShelfError {

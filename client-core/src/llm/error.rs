@@ -63,6 +63,14 @@ pub enum EngineError {
     /// WebGPU refused a request or reported a fault.
     #[error("the GPU refused: {0}")]
     Gpu(String),
+    /// The GPU computes something else than it should.
+    #[error("the GPU's self-test failed ({what}: {found})")]
+    SelfTest {
+        /// Which kernels.
+        what: String,
+        /// What was found.
+        found: String,
+    },
     /// The GPU went away (driver reset, tab in the background, device unplugged). The conversation is not lost: load the
     /// model again, on the GPU or on the CPU.
     #[error("the GPU was lost: {0}")]

@@ -290,11 +290,13 @@ fn load<'c>(args: &Args, weights: &ModelWeights<'_>, clock: &'c dyn Fn() -> f64)
         #[cfg(feature = "vulkan")]
         BackendName::Vulkan => {
             use client_core::llm::gpu::{GpuBackend, GpuContext, KernelSet, copy_bandwidth};
-            let (gpu, proof) = block_on(GpuContext::request_proven(None))?;
-            for (part, why) in &proof.failed {
+            let wanted = KernelSet { half: args.half, ..KernelSet::EXACT };
+            let (gpu, proof) = block_on(async { GpuContext::request().await?.prove(wanted, weights, None).await })?;
+            for (part, why) in proof.dropped() {
                 eprintln!("{part} is left out: {why}");
             }
-            let set = KernelSet { half: args.half && gpu.kernels().half, ..gpu.kernels() };
+            proof.check(weights)?;
+            let set = gpu.kernels();
             Ok(Loaded {
                 backend: Box::new(block_on(GpuBackend::with_kernels(&gpu, weights, set))?),
                 device: gpu.facts().name.clone(),

@@ -8,7 +8,7 @@ use client_core::llm::backend::{Backend, Output, Want};
 use client_core::llm::checks::Check;
 use client_core::llm::cpu::{CpuBackend, Form};
 use client_core::llm::gguf::{GgmlType, Gguf};
-use client_core::llm::gpu::{GpuBackend, GpuContext};
+use client_core::llm::gpu::{GpuBackend, GpuContext, KernelSet};
 use client_core::llm::synthetic::{self, Family, Storage};
 use client_core::llm::weights::ModelWeights;
 use serde::{Deserialize, Serialize};
@@ -161,8 +161,9 @@ impl EngineBench {
             context: weights.config.context,
         };
         if spec.backend == "webgpu" {
-            let gpu = GpuContext::request().await?;
-            about.build = format!("WebGPU, {}", gpu.facts().name);
+            let (gpu, proof) = GpuContext::request().await?.prove(KernelSet::EXACT, &weights, None).await?;
+            proof.check(&weights)?;
+            about.build = [vec!["WebGPU", &gpu.facts().name], gpu.kernels().names()].concat().join(", ");
             let backend = Box::new(GpuBackend::new(&gpu, &weights).await?);
             return Ok(Self { backend, kernels: None, about });
         }

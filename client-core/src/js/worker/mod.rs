@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `init` | the greeting: what can run here, what the server has |
 //! | `tier` | choosing WebGPU, the CPU, or nothing |
+//! | `proof` | the GPU's self-test, kept from visit to visit |
 //! | `models` | finding, download, load, delete |
 //! | `folder` | a checkpoint's files in a folder of some server |
 //! | `weigh` | what a model would take, and what the engine does take |
@@ -24,6 +25,7 @@ mod health;
 mod init;
 mod models;
 mod policies;
+mod proof;
 mod tier;
 mod weigh;
 mod world;
@@ -41,7 +43,7 @@ use super::clock::BrowserClock;
 use super::kernels::Kernels;
 use super::message::command_of;
 use super::transport::Server;
-use crate::llm::gpu::GpuContext;
+use crate::llm::gpu::{GpuContext, Proof};
 use crate::offload::length::AnswerLength;
 use crate::offload::ports::Clock;
 use crate::offload::signal::StopFlag;
@@ -76,6 +78,8 @@ struct Hub {
     choice: Cell<TierChoice>,
     tier: RefCell<TierReport>,
     gpu: RefCell<Option<GpuContext>>,
+    /// What is known of the GPU's kernels.
+    proof: RefCell<Option<Proof>>,
     /// The kernels' module, once it was needed.
     kernels: futures::lock::Mutex<Option<Rc<Kernels>>>,
     models: models::Models,
@@ -106,6 +110,7 @@ impl Hub {
             choice: Cell::default(),
             tier: RefCell::new(unknown),
             gpu: RefCell::default(),
+            proof: RefCell::default(),
             kernels: futures::lock::Mutex::default(),
             models: models::Models::default(),
             asks: RefCell::default(),

@@ -29,11 +29,7 @@ pub(super) async fn probe(choice: TierChoice, clock: &BrowserClock) -> (TierRepo
         TierChoice::Cpu => (cpu("You chose the CPU."), None),
         TierChoice::Auto | TierChoice::WebGpu => match probe_gpu(choice, clock).await {
             Ok((adapter, gpu)) => {
-                let reason = if choice == TierChoice::WebGpu {
-                    "You chose WebGPU.".to_owned()
-                } else {
-                    "WebGPU works here; it is the quickest way to run the model.".to_owned()
-                };
+                let reason = why_gpu(choice).to_owned();
                 let desktop_class = adapter.is_desktop_class();
                 (TierReport { tier: Tier::WebGpu, device: adapter.name, reason, desktop_class }, Some(gpu))
             }
@@ -42,6 +38,14 @@ pub(super) async fn probe(choice: TierChoice, clock: &BrowserClock) -> (TierRepo
             }
             Err(problem) => (cpu(&format!("The CPU computes because {problem}.")), None),
         },
+    }
+}
+
+/// Why the GPU computes.
+pub(super) fn why_gpu(choice: TierChoice) -> &'static str {
+    match choice {
+        TierChoice::WebGpu => "You chose WebGPU.",
+        _ => "WebGPU works here; it is the quickest way to run the model.",
     }
 }
 

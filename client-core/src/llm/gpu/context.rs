@@ -7,6 +7,7 @@ use futures::channel::oneshot;
 
 use super::tier::{self, KernelSet, Proof};
 use crate::llm::error::EngineError;
+use crate::llm::parts::Weights;
 
 /// What the adapter says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +22,6 @@ pub struct AdapterFacts {
     pub shader_f16: bool,
     /// Exchange between the threads of a wave.
     pub subgroups: bool,
-    /// Parts of the kernels that the adapter offers and that failed the self-test on it, with what was found; empty
-    /// before the test.
-    pub dropped: Vec<(String, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +44,7 @@ pub struct GpuContext {
 
 impl GpuContext {
     /// Asks the browser (natively: Vulkan) for a device with all the limits that the adapter has. Kernels are those of
-    /// the baseline, which need no proof.
+    /// the baseline until a [proof](Self::prove) says more.
     ///
     /// # Errors
     /// There is no WebGPU, no adapter, or the adapter gives no device; the text says which.
@@ -91,34 +89,38 @@ impl GpuContext {
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
-            dropped: Vec::new(),
         };
         Ok(Self { device, queue, limits, facts, driver, kernels: KernelSet::BASELINE, fault })
     }
 
-    /// As [`request`](Self::request), with all parts of the kernels that the adapter offers and that hold on it:
-    /// `known` says which, if it is a proof of this device and these kernels; else the self-test finds out, which takes a
-    /// moment. Keep the proof for the next time.
+    /// This device, or another one where a trial took it away, after the self-test of the kernels that a model needs and of
+    /// those of `parts` that the adapter offers. What `known` tells of this device and these kernels is not tried again;
+    /// keep what comes back for the next time.
+    ///
+    /// Parts that fail are left out. Whether the rest computes the model as it should, [`Proof::check`] says.
     ///
     /// # Errors
-    /// As [`request`](Self::request). A part that fails is dropped and named in the facts.
-    pub async fn request_proven(known: Option<Proof>) -> Result<(Self, Proof), EngineError> {
-        let mut gpu = Self::request().await?;
-        let offered = KernelSet { subgroups: gpu.facts.subgroups, half: gpu.facts.shader_f16 };
-        let proof = match known.filter(|proof| proof.is_of(&gpu)) {
-            Some(proof) => proof,
-            None => {
-                let proof = tier::prove(&gpu, offered).await;
-                if gpu.check().is_err() {
-                    // What failed took the device with it: a new one, for the parts that hold.
-                    gpu = Self::request().await?;
-                }
-                proof
+    /// The device is lost and there is no other; the model's own errors.
+    pub async fn prove(
+        self,
+        parts: KernelSet,
+        weights: &dyn Weights,
+        known: Option<Proof>,
+    ) -> Result<(Self, Proof), EngineError> {
+        let offered = KernelSet { subgroups: self.facts.subgroups, half: self.facts.shader_f16 };
+        let mut proof = known.filter(|proof| proof.is_of(&self)).unwrap_or_else(|| Proof::of(&self));
+        let mut gpu = self;
+        for trial in tier::trials(&tier::types_of(weights)?, parts.intersection(offered)) {
+            if proof.tells_of(trial) {
+                continue;
             }
-        };
-        let proved = KernelSet { subgroups: proof.allows("subgroups"), half: proof.allows("shader-f16") };
-        gpu.kernels = proved.intersection(offered);
-        gpu.facts.dropped.clone_from(&proof.failed);
+            let outcome = trial.run(&gpu).await;
+            proof.note(trial, outcome);
+            if gpu.check().is_err() {
+                gpu = Self::request().await?;
+            }
+        }
+        gpu.kernels = proof.kernels().intersection(offered);
         Ok((gpu, proof))
     }
 

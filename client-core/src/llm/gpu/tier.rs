@@ -1,8 +1,7 @@
-//! Kernel sets: what goes beyond the baseline that every WebGPU adapter offers, each proved on the device before it is
-//! used.
+//! The self-test: which kernels compute what they should on this device, and which of those beyond the baseline are used.
 //!
-//! A set's proof is a small model on the GPU against the oracle. What was found is data ([`Proof`]), so that a page can
-//! keep it and prove every device and version once.
+//! A trial is a small model on the GPU against the oracle. What was found is data ([`Proof`]), so that a page can keep it
+//! and try every device and version once.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +9,18 @@ use super::{GpuBackend, GpuContext};
 use crate::llm::backend::{Backend, Output, Want};
 use crate::llm::error::EngineError;
 use crate::llm::gguf::GgmlType;
+use crate::llm::parts::{BlockPart, Part, Weights};
 use crate::llm::reference::{Deviation, Reference};
+use crate::llm::sampler::{Sampler, SamplerParams};
 use crate::llm::synthetic::{self, Family, Storage};
+use crate::llm::weights::ModelWeights;
 
 /// Changes whenever kernels do, so that proofs of older ones no longer count.
 pub const KERNEL_VERSION: u32 = 3;
 
 /// Largest difference of a logit from the oracle's, with single precision throughout.
 const BOUND: f32 = 1e-3;
-/// The same where prompts are computed in half precision: logits have a standard deviation of about 1.
+/// The same where prompts or the KV cache are in half precision: logits have a standard deviation of about 1.
 const HALF_BOUND: f32 = 2e-2;
 
 /// Which kernels beyond the baseline are used.
@@ -33,6 +35,8 @@ pub struct KernelSet {
 impl KernelSet {
     /// Only what every adapter has.
     pub const BASELINE: Self = Self { subgroups: false, half: false };
+    /// All that leaves results as exact as the baseline's.
+    pub const EXACT: Self = Self { subgroups: true, half: false };
 
     /// Names of the parts, for people.
     pub fn names(self) -> Vec<&'static str> {
@@ -53,83 +57,231 @@ pub struct Proof {
     pub device: String,
     /// [`KERNEL_VERSION`] as it was.
     pub version: u32,
-    /// Names of the parts that hold.
+    /// Names of the trials that were passed.
     pub passed: Vec<String>,
-    /// Names of the parts that the adapter offers and that do not hold, with what was found.
+    /// Names of those that were not, with what was found.
     pub failed: Vec<(String, String)>,
 }
 
 impl Proof {
+    /// Of nothing yet.
+    pub(super) fn of(gpu: &GpuContext) -> Self {
+        Self { device: gpu.identity(), version: KERNEL_VERSION, passed: Vec::new(), failed: Vec::new() }
+    }
+
     /// Whether it says something about this device and these kernels.
     pub fn is_of(&self, gpu: &GpuContext) -> bool {
         self.version == KERNEL_VERSION && self.device == gpu.identity()
     }
 
-    pub(super) fn allows(&self, name: &str) -> bool {
-        self.passed.iter().any(|passed| passed == name)
+    /// Which of the kernels beyond the baseline hold.
+    pub fn kernels(&self) -> KernelSet {
+        let holds = |trial: Trial| self.passed.iter().any(|passed| passed == trial.name());
+        KernelSet { subgroups: holds(Trial::Subgroups), half: holds(Trial::Half) }
+    }
+
+    /// Whether this model is computed as it should be on the device.
+    ///
+    /// # Errors
+    /// Kernels that it needs have failed, with what was found; the model's own errors.
+    pub fn check(&self, weights: &dyn Weights) -> Result<(), EngineError> {
+        let needed = trials(&types_of(weights)?, KernelSet::BASELINE);
+        match self.failed.iter().find(|(name, _)| needed.iter().any(|trial| trial.name() == name)) {
+            None => Ok(()),
+            Some((what, found)) => Err(EngineError::SelfTest { what: what.clone(), found: found.clone() }),
+        }
+    }
+
+    /// What failed of the parts beyond the baseline, with what was found.
+    pub fn dropped(&self) -> impl Iterator<Item = &(String, String)> {
+        let parts = [Trial::Subgroups, Trial::Half].map(Trial::name);
+        self.failed.iter().filter(move |(name, _)| parts.contains(&name.as_str()))
+    }
+
+    pub(super) fn tells_of(&self, trial: Trial) -> bool {
+        let name = trial.name();
+        self.passed.iter().chain(self.failed.iter().map(|(name, _)| name)).any(|known| known == name)
+    }
+
+    pub(super) fn note(&mut self, trial: Trial, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.passed.push(trial.name().to_owned()),
+            Err(found) => self.failed.push((trial.name().to_owned(), found)),
+        }
     }
 }
 
-/// Tries every part that the adapter offers, each by itself over the baseline.
-pub(super) async fn prove(gpu: &GpuContext, offered: KernelSet) -> Proof {
-    let mut device = gpu.clone();
-    let mut proof = Proof { device: gpu.identity(), version: KERNEL_VERSION, passed: Vec::new(), failed: Vec::new() };
-    let parts = [
-        (KernelSet { subgroups: true, ..KernelSet::BASELINE }, BOUND),
-        (KernelSet { half: true, ..KernelSet::BASELINE }, HALF_BOUND),
-    ];
-    for (set, bound) in parts {
-        if set.intersection(offered) != set {
-            continue;
+/// One question to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// A model stored in this type.
+    Stored(GgmlType),
+    /// A KV cache in half precision.
+    HalfCache,
+    /// Tokens chosen on the device.
+    Choosing,
+    /// [`KernelSet::subgroups`].
+    Subgroups,
+    /// [`KernelSet::half`].
+    Half,
+}
+
+impl Trial {
+    /// What people and proofs call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Stored(dtype) => dtype.name(),
+            Self::HalfCache => "KV cache in half precision",
+            Self::Choosing => "choosing tokens",
+            Self::Subgroups => "subgroups",
+            Self::Half => "shader-f16",
         }
-        let name = set.names().concat();
-        if device.check().is_err() {
-            // What failed before took the device with it.
-            match GpuContext::request().await {
-                Ok(fresh) => device = fresh,
-                Err(error) => {
-                    proof.failed.push((name, error.to_string()));
-                    continue;
+    }
+
+    /// Asks the device.
+    ///
+    /// # Errors
+    /// It computes something else than it should, or refuses; in words.
+    pub(super) async fn run(self, gpu: &GpuContext) -> Result<(), String> {
+        let plain = Model { family: Family::Llama, dtype: GgmlType::Q8_0, ffn: 96 };
+        let heads_normed = |dtype| Model { family: Family::Qwen3, dtype, ffn: 96 };
+        match self {
+            Self::Stored(dtype) => heads_normed(dtype).within(gpu, KernelSet::BASELINE, false, BOUND).await,
+            Self::HalfCache => plain.within(gpu, KernelSet::BASELINE, true, HALF_BOUND).await,
+            Self::Choosing => plain.chooses(gpu).await.map_err(|error| error.to_string())?,
+            Self::Subgroups | Self::Half => {
+                let (set, bound) = match self {
+                    Self::Half => (KernelSet { half: true, ..KernelSet::BASELINE }, HALF_BOUND),
+                    _ => (KernelSet { subgroups: true, ..KernelSet::BASELINE }, BOUND),
+                };
+                // Rows short, longer and long enough for every number of lanes, and so many that groups take two units.
+                for ffn in [96, 2048, 8192] {
+                    Model { ffn, ..heads_normed(GgmlType::Q4_0) }.within(gpu, set, false, bound).await?;
                 }
+                Ok(())
             }
-        }
-        let mut failure = None;
-        // Rows short, longer and long enough for every number of lanes, and so many that groups take two units.
-        for ffn in [96, 2048, 8192] {
-            match deviation(&device, set, ffn).await {
-                // Not a number is not within any bound.
-                Ok(found) if found <= bound => {}
-                Ok(found) => failure = Some(format!("a logit is {found:.1e} off, and at most {bound:.0e} is allowed")),
-                Err(error) => failure = Some(error.to_string()),
-            }
-        }
-        match failure {
-            None => proof.passed.push(name),
-            Some(why) => proof.failed.push((name, why)),
         }
     }
-    proof
 }
 
-/// Largest difference of a logit, after a prompt of many columns, of a few, and of one, of a model of this inner width.
-async fn deviation(gpu: &GpuContext, set: KernelSet, ffn: usize) -> Result<f32, EngineError> {
-    let config = synthetic::config([50, 64, 1, 2, 1, ffn]);
-    let storage = Storage { blocks: GgmlType::Q4_0, embedding: GgmlType::Q8_0, untied: false };
-    let weights = synthetic::weights_like(Family::Qwen3, config, storage, 1)?;
-    let tokens = synthetic::tokens(50, 15, 1);
-    let oracle = Reference::new(&weights).logits(&tokens);
-    let mut backend = GpuBackend::with_kernels(gpu, &weights, set).await?;
-    let mut worst = 0f32;
-    let mut at = 0;
-    for columns in [11, 3, 1] {
-        let chunk = tokens.get(at..at + columns).unwrap_or_default();
-        at += columns;
-        let expected = oracle.get(at - 1).map_or(&[][..], Vec::as_slice);
-        let Output::Logits(found) = backend.forward(chunk, Want::Logits).await? else {
-            return Err(EngineError::NotOffered { backend: "webgpu", what: "logits" });
-        };
-        let Deviation { max, .. } = Deviation::between(&found, expected);
-        worst = if max.is_nan() { f32::INFINITY } else { worst.max(max) };
+/// The trials for models stored in `types`, with these parts beyond the baseline.
+pub(super) fn trials(types: &[GgmlType], parts: KernelSet) -> Vec<Trial> {
+    let mut trials = vec![Trial::Choosing, Trial::HalfCache];
+    trials.extend(types.iter().copied().map(Trial::Stored));
+    trials.extend(parts.subgroups.then_some(Trial::Subgroups));
+    trials.extend(parts.half.then_some(Trial::Half));
+    trials
+}
+
+/// How matrices of a model are stored once they are packed, each type once.
+///
+/// # Errors
+/// As [`Weights::form`].
+pub(super) fn types_of(weights: &dyn Weights) -> Result<Vec<GgmlType>, EngineError> {
+    let layers = 0..weights.config().layers;
+    let blocks = layers.flat_map(|layer| BlockPart::ALL.map(|part| Part::Block(layer, part)));
+    let mut types = Vec::new();
+    for part in blocks.chain([Part::Embedding, Part::Output]) {
+        if let Some(form) = weights.form(part)?
+            && !types.contains(&form.dtype)
+        {
+            types.push(form.dtype);
+        }
     }
-    Ok(worst)
+    // What is packed together and stored differently becomes F32.
+    if types.len() > 1 && !types.contains(&GgmlType::F32) {
+        types.push(GgmlType::F32);
+    }
+    Ok(types)
+}
+
+/// A model of one block with random weights.
+#[derive(Debug, Clone, Copy)]
+struct Model {
+    family: Family,
+    dtype: GgmlType,
+    ffn: usize,
+}
+
+impl Model {
+    fn weights(self, vocab: usize) -> Result<ModelWeights<'static>, EngineError> {
+        // Rows are whole blocks.
+        let wide = |size: usize| size.next_multiple_of(self.dtype.block_len());
+        let config = synthetic::config([vocab, wide(64), 1, 2, 1, wide(self.ffn)]);
+        let storage = Storage { blocks: self.dtype, embedding: self.dtype, untied: false };
+        synthetic::weights_like(self.family, config, storage, 1)
+    }
+
+    /// Whether no logit is further off than `bound`, after a prompt of many columns, of a few, and of one.
+    async fn within(self, gpu: &GpuContext, set: KernelSet, half_cache: bool, bound: f32) -> Result<(), String> {
+        match self.deviation(gpu, set, half_cache).await {
+            // Not a number is not within any bound.
+            Ok(found) if found <= bound => Ok(()),
+            Ok(found) => Err(format!("a logit is {found:.1e} off, and at most {bound:.0e} is allowed")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn deviation(self, gpu: &GpuContext, set: KernelSet, half_cache: bool) -> Result<f32, EngineError> {
+        let weights = self.weights(50)?;
+        let tokens = synthetic::tokens(50, 15, 1);
+        let oracle = Reference::new(&weights).logits(&tokens);
+        let mut backend = GpuBackend::with_cache(gpu, &weights, set, half_cache).await?;
+        let mut worst = 0f32;
+        let mut at = 0;
+        for columns in [11, 3, 1] {
+            let chunk = tokens.get(at..at + columns).unwrap_or_default();
+            at += columns;
+            let expected = oracle.get(at - 1).map_or(&[][..], Vec::as_slice);
+            let found = logits(&mut backend, chunk).await?;
+            let Deviation { max, .. } = Deviation::between(&found, expected);
+            worst = if max.is_nan() { f32::INFINITY } else { worst.max(max) };
+        }
+        Ok(worst)
+    }
+
+    /// Whether the device chooses what the sampler chooses from the device's own logits, over several slices of the
+    /// vocabulary, in steps of which one is under way while the next is queued.
+    async fn chooses(self, gpu: &GpuContext) -> Result<Result<(), String>, EngineError> {
+        const VOCAB: usize = 2500;
+        let mut backend = GpuBackend::with_kernels(gpu, &self.weights(VOCAB)?, KernelSet::BASELINE).await?;
+        let prompt = synthetic::tokens(VOCAB, 3, 2);
+        let greedy = SamplerParams { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 1 };
+        for params in
+            [greedy, SamplerParams { temperature: 1.3, top_k: 40, top_p: 0.9, repetition_penalty: 1.2, seed: 1 }]
+        {
+            let mut draws = Sampler::new(params);
+            backend.truncate(0);
+            backend.begin_choosing(&params, &prompt)?;
+            let Output::Token(first) = backend.forward(&prompt, Want::Choice(draws.draw())).await? else {
+                return Err(EngineError::NotOffered { backend: "webgpu", what: "choosing on the device" });
+            };
+            let mut chosen = vec![first];
+            for _ in 0..2 {
+                backend.queue(draws.draw())?;
+            }
+            for _ in 0..2 {
+                chosen.push(backend.next_choice().await?);
+            }
+            backend.truncate(0);
+            let mut sampler = Sampler::new(params);
+            sampler.note(&prompt);
+            let mut last = prompt.clone();
+            for id in chosen {
+                let expected = sampler.choose(&logits(&mut backend, &last).await?);
+                if id != expected {
+                    return Ok(Err(format!("token {id} was chosen instead of {expected}")));
+                }
+                last = vec![id];
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+async fn logits(backend: &mut GpuBackend, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+    match backend.forward(tokens, Want::Logits).await? {
+        Output::Logits(logits) => Ok(logits),
+        _ => Err(EngineError::NotOffered { backend: "webgpu", what: "logits" }),
+    }
 }

@@ -155,26 +155,51 @@ fn a_single_norm_of_heads() {
     }
 }
 
-/// What the adapter offers beyond the baseline holds here, and a proof is taken again only for its device.
+/// What the adapter offers beyond the baseline holds here, and what a proof of this device tells is not tried again.
 #[test]
-fn parts_are_proved_once() {
+fn kernels_are_proved_once() {
     let Some(plain) = gpu() else { return };
-    let (gpu, proof) = block_on(GpuContext::request_proven(None)).unwrap();
+    let all = KernelSet { half: true, ..KernelSet::EXACT };
+    let stored = |dtype| {
+        let config = synthetic::config([40, 256, 1, 2, 1, 256]);
+        synthetic::weights(config, storage(dtype, GgmlType::Q8_0, false), 3).unwrap()
+    };
+    let prove = |weights: &ModelWeights<'_>, known: Option<Proof>| {
+        let gpu = block_on(GpuContext::request()).unwrap();
+        block_on(gpu.prove(all, weights, known)).unwrap()
+    };
+    let q4_0 = stored(GgmlType::Q4_0);
+    let (gpu, proof) = prove(&q4_0, None);
     println!("{proof:?}");
     let facts = plain.facts();
-    assert_eq!(proof.passed.len() + proof.failed.len(), usize::from(facts.subgroups) + usize::from(facts.shader_f16));
-    assert_eq!(gpu.facts().dropped, proof.failed);
     // They are right for subgroups of every size (SwiftShader's have four threads, most GPUs' 32).
     assert_eq!(gpu.kernels().subgroups, facts.subgroups, "{proof:?}");
+    assert!(["Q4_0", "Q8_0", "F32", "choosing tokens"].iter().all(|name| proof.passed.iter().any(|it| it == name)));
+    assert!(proof.check(&q4_0).is_ok());
     assert_eq!(plain.kernels(), KernelSet::BASELINE);
-    // Taken as it is, though no test can have found this.
-    let failed = vec![("subgroups".to_owned(), "a driver's fault".to_owned())];
-    let known = Proof { passed: vec!["shader-f16".into()], failed: failed.clone(), ..proof.clone() };
-    let (again, taken) = block_on(GpuContext::request_proven(Some(known.clone()))).unwrap();
-    assert_eq!((taken, again.kernels()), (known.clone(), KernelSet { subgroups: false, half: facts.shader_f16 }));
-    assert_eq!(again.facts().dropped, failed);
-    let (_, other) = block_on(GpuContext::request_proven(Some(Proof { version: 0, ..known }))).unwrap();
-    assert_eq!(other, proof);
+
+    // Taken as it is, though no trial can have found this.
+    let fault = |name: &str| (name.to_owned(), "a driver's fault".to_owned());
+    let without = |name: &str| proof.passed.iter().filter(|passed| *passed != name).cloned().collect();
+    let known = Proof { passed: without("subgroups"), failed: vec![fault("subgroups")], ..proof.clone() };
+    let (again, taken) = prove(&q4_0, Some(known.clone()));
+    assert_eq!((&taken, again.kernels().subgroups), (&known, false));
+    assert_eq!(taken.dropped().collect::<Vec<_>>(), [&fault("subgroups")]);
+    assert!(taken.check(&q4_0).is_ok());
+
+    // A model that needs what failed is not computed; another type is tried, and only that.
+    let known = Proof { passed: without("Q4_0"), failed: vec![fault("Q4_0")], ..proof.clone() };
+    let q6_k = stored(GgmlType::Q6K);
+    let (_, more) = prove(&q6_k, Some(known.clone()));
+    assert_eq!(more.passed, [known.passed.clone(), vec!["Q6_K".to_owned()]].concat());
+    assert!(more.check(&q6_k).is_ok());
+    let refused = more.check(&q4_0).unwrap_err().to_string();
+    assert!(refused.contains("Q4_0") && refused.contains("a driver's fault"), "{refused}");
+
+    // Of other kernels or of another device: worth nothing.
+    for other in [Proof { version: 0, ..known.clone() }, Proof { device: "another".into(), ..known }] {
+        assert_eq!(prove(&q4_0, Some(other)).1, proof);
+    }
     if gpu.kernels().subgroups {
         let set = KernelSet { subgroups: true, ..KernelSet::BASELINE };
         let weights = synthetic::weights(
