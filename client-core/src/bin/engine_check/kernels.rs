@@ -161,8 +161,13 @@ impl EngineBench {
             context: weights.config.context,
         };
         if spec.backend == "webgpu" {
-            let (gpu, proof) = GpuContext::request().await?.prove(KernelSet::EXACT, &weights, None).await?;
-            proof.check(&weights)?;
+            let mut gpu = GpuContext::request().await?;
+            // As the page does.
+            if !gpu.facts().software {
+                let (proved, proof) = gpu.prove(KernelSet::EXACT, &weights, None).await?;
+                proof.check(&weights)?;
+                gpu = proved;
+            }
             about.build = [vec!["WebGPU", &gpu.facts().name], gpu.kernels().names()].concat().join(", ");
             let backend = Box::new(GpuBackend::new(&gpu, &weights).await?);
             return Ok(Self { backend, kernels: None, about });

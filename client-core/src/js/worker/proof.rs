@@ -17,7 +17,7 @@ const SHELF: &str = "proofs";
 const FILE: &str = "webgpu.json";
 /// More than any proof has.
 const MAX_BYTES: usize = 64 << 10;
-/// Shaders that an emulated GPU compiles on a busy machine take their time; a driver that hangs takes longer.
+/// A slow phone compiles a hundred shaders in this time; a driver that hangs takes longer.
 const LIMIT_S: f64 = 120.0;
 
 /// A proof and what WebGPU does not tell of where it was found.
@@ -30,11 +30,15 @@ struct Kept {
 
 impl Hub {
     /// The device, with the kernels that are proved on it, after the self-test of those that the model needs. The first
-    /// time it takes seconds.
+    /// time it takes seconds. An emulated GPU is taken as it is: it is the browser's own program, there is no driver to
+    /// find out about, nobody gets it unasked, and the test would take it most of a minute.
     ///
     /// # Errors
     /// What the model needs has failed, or the device does not answer or was lost.
     pub(super) async fn proven(&self, gpu: &GpuContext, weights: &dyn Weights) -> Result<GpuContext, EngineError> {
+        if gpu.facts().software {
+            return Ok(gpu.clone());
+        }
         let browser = self.scope.navigator().user_agent().unwrap_or_default();
         let known = match self.proof.borrow().clone() {
             Some(proof) => Some(proof),
