@@ -53,8 +53,12 @@ pub fn target_folder() -> Result<PathBuf> {
 
 /// Features of the engine worker, the same everywhere so that its dependencies are compiled once. web/index.html has them too.
 const WORKER_FEATURES: &str = "js,llm-cpu,llm-gpu";
-/// Modules that run in workers and that the npm package carries: binary, features and level of wasm-opt as in web/index.html.
-const WORKERS: [(&str, &str, &str); 2] = [("worker", WORKER_FEATURES, "-O3"), ("policy_cpu", "js,policy-cpu", "-O1")];
+/// Modules that run in workers and that the npm package carries: binary, features and options of wasm-opt as in
+/// web/index.html.
+const WORKERS: [(&str, &str, &[&str]); 2] = [
+    ("worker", WORKER_FEATURES, &["-O3", "--one-caller-inline-max-function-size=60", "--strip-producers"]),
+    ("policy_cpu", "js,policy-cpu", &["-O1"]),
+];
 
 /// Files that trunk makes of [`WORKERS`], and [`workers`] too.
 pub fn worker_files() -> impl Iterator<Item = String> {
@@ -73,7 +77,7 @@ fn module_wasm(bin: &str, features: &str) -> Result<PathBuf> {
 pub fn workers(out: &Path) -> Result<()> {
     let tools = tools::ensure_wasm_tools()?;
     let folder = out.to_string_lossy();
-    for (bin, features, level) in WORKERS {
+    for (bin, features, options) in WORKERS {
         step(&format!("{bin}, as wasm"));
         let wasm = module_wasm(bin, features)?;
         let wasm = wasm.to_string_lossy();
@@ -81,7 +85,7 @@ pub fn workers(out: &Path) -> Result<()> {
             .program("wasm-bindgen", &["--target", "no-modules", "--no-typescript", "--out-dir", &folder, &wasm])?)?;
         let bound = out.join(format!("{bin}_bg.wasm"));
         let bound = bound.to_string_lossy();
-        run(tools.program("wasm-opt", &[level, &bound, "-o", &bound])?)?;
+        run(tools.program("wasm-opt", &[options, &[&bound, "-o", &bound]].concat())?)?;
     }
     Ok(())
 }
