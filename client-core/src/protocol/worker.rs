@@ -382,7 +382,7 @@ pub struct TierReport {
 pub enum Tier {
     /// Own WGSL kernels on WebGPU.
     WebGpu,
-    /// candle's kernels with wasm SIMD.
+    /// Own kernels with wasm SIMD.
     Cpu,
     /// No engine in the tab.
     ServerOnly,

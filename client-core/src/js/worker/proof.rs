@@ -8,7 +8,6 @@ use crate::js::shelf::OpfsShelf;
 use crate::llm::EngineError;
 use crate::llm::gpu::{GpuContext, KernelSet, Proof};
 use crate::llm::parts::Weights;
-use crate::offload::ports::Clock;
 use crate::offload::run::within;
 use crate::protocol::worker::{Event, Tier};
 
@@ -40,7 +39,8 @@ impl Hub {
             return Ok(gpu.clone());
         }
         let browser = self.scope.navigator().user_agent().unwrap_or_default();
-        let known = match self.proof.borrow().clone() {
+        let known = self.proof.borrow().clone();
+        let known = match known {
             Some(proof) => Some(proof),
             None => kept().await.filter(|kept| kept.browser == browser).map(|kept| kept.proof),
         };
