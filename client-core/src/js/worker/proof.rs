@@ -30,7 +30,7 @@ struct Kept {
 impl Hub {
     /// The device, with the kernels that are proved on it, after the self-test of those that the model needs. The first
     /// time it takes seconds. An emulated GPU is taken as it is: it is the browser's own program, there is no driver to
-    /// find out about, nobody gets it unasked, and the test would take it most of a minute.
+    /// find out about, nobody gets it unasked, and the test would take it tens of seconds.
     ///
     /// # Errors
     /// What the model needs has failed, or the device does not answer or was lost.
