@@ -340,7 +340,10 @@ impl State {
                 self.server = Some(server);
             }
             Event::Tier { tier } => {
-                self.notify(Kind::Info, tier.reason.clone());
+                // The rest of what it says of itself is in the header.
+                if self.tier.as_ref().is_none_or(|before| before.tier != tier.tier) {
+                    self.notify(Kind::Info, tier.reason.clone());
+                }
                 self.tier = Some(tier);
             }
             Event::World { view } => self.view = Some(view),
@@ -588,6 +591,18 @@ mod tests {
         assert_eq!(run.answers[0].text(), "half");
         assert!(!state.device_ready());
         assert_eq!(state.notices.len(), 1);
+    }
+
+    #[test]
+    fn another_tier_is_told_and_more_about_the_same_one_is_not() {
+        let mut state = State::default();
+        state.apply(ready(tier(Tier::WebGpu, true)), 0.0);
+        let told = state.notices.len();
+        let tested = TierReport { reason: "Its kernels passed the self-test.".into(), ..tier(Tier::WebGpu, true) };
+        state.apply(Event::Tier { tier: tested.clone() }, 1.0);
+        assert_eq!((state.notices.len(), state.tier.as_ref()), (told, Some(&tested)));
+        state.apply(Event::Tier { tier: tier(Tier::Cpu, false) }, 2.0);
+        assert_eq!(state.notices.len(), told + 1);
     }
 
     #[test]
