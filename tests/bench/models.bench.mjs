@@ -74,6 +74,15 @@ async function measure(page, url, spec) {
   report.decode_gb_per_s = round((rate * loaded.result.weight_bytes) / 1e9);
   report.dispatches_per_token = round((after[0] - before[0]) / decoded);
   report.submits_per_token = round((after[1] - before[1]) / decoded);
+  // Several sequences, a token each in one pass.
+  const rows = 4;
+  await call({ run: "begin_rows", rows, tokens: slow ? 4 : 128 });
+  await call({ run: "step_rows", steps: slow ? 1 : 4 });
+  const steps = slow ? 2 : 32;
+  const together = [];
+  for (let i = 0; i < (slow ? 1 : 3); i += 1) together.push(await timed({ run: "step_rows", steps }));
+  report.four_together_tokens_per_s = round((rows * steps) / median(together.map((run) => run.seconds)));
+  report.four_together_tokens_per_cpu_s = round((together.length * rows * steps) / together.reduce((sum, run) => sum + run.cpu, 0));
   report.kernel_memory_mb = round((await call({ run: "memory" })).result / 1e6);
   report.browser_rss_mb = round(Math.max(peak, tree().rss) / 1e6);
   return report;
@@ -96,7 +105,7 @@ test("the engine on a larger model", async ({ page }) => {
   }
   console.log(JSON.stringify(reports, null, 2));
   const row = (name, r) =>
-    [name, r.build, r.prefill_tokens_per_s[128] ?? r.prefill_tokens_per_s[16], r.prefill_tokens_per_cpu_s[128] ?? "", r.decode_tokens_per_s, r.decode_tokens_per_cpu_s, r.decode_gb_per_s, r.ttft_ms[128] ?? r.ttft_ms[16], r.browser_rss_mb].join(" | ");
-  console.log(["model | build | prefill tok/s | per CPU-s | decode tok/s | per CPU-s | GB/s | TTFT ms | RSS MB", ...Object.entries(reports).map(([name, r]) => row(name, r))].join("\n"));
+    [name, r.build, r.prefill_tokens_per_s[128] ?? r.prefill_tokens_per_s[16], r.prefill_tokens_per_cpu_s[128] ?? "", r.decode_tokens_per_s, r.decode_tokens_per_cpu_s, r.four_together_tokens_per_s, r.four_together_tokens_per_cpu_s, r.decode_gb_per_s, r.ttft_ms[128] ?? r.ttft_ms[16], r.browser_rss_mb].join(" | ");
+  console.log(["model | build | prefill tok/s | per CPU-s | decode tok/s | per CPU-s | four together tok/s | per CPU-s | GB/s | TTFT ms | RSS MB", ...Object.entries(reports).map(([name, r]) => row(name, r))].join("\n"));
   expect(Object.keys(reports).length).toBeGreaterThan(0);
 });

@@ -13,6 +13,8 @@ const jobs = {
   },
   prefill: ({ tokens }) => bench.prefill(tokens),
   decode: ({ tokens }) => bench.decode(tokens),
+  begin_rows: ({ rows, tokens }) => bench.begin_rows(rows, tokens),
+  step_rows: ({ steps }) => bench.step_rows(steps),
   counters: () => Array.from(bench.counters()),
   memory: () => bench.memory_bytes(),
 };

@@ -9,8 +9,8 @@
 use std::sync::{Mutex, MutexGuard};
 
 use crate::blocks::Format;
-use crate::matrix::Matrix;
-use crate::model::{Layer, Model, Sequence, Shape, Want};
+use crate::matrix::{Matrix, WrongSize};
+use crate::model::{Layer, Model, Sequences, Shape, Want};
 use crate::tile;
 
 const REFUSED: u32 = u32::MAX;
@@ -59,7 +59,7 @@ struct State {
     building: Building,
     models: Vec<Option<Model>>,
     /// With the number of the model.
-    sequences: Vec<Option<(usize, Sequence)>>,
+    sequences: Vec<Option<(usize, Sequences)>>,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -218,42 +218,60 @@ extern "C" fn free_model(model: u32) {
     });
 }
 
-/// An empty sequence of a model; returns its number.
+/// So many empty sequences of a model, its rows; returns the number of them all.
 #[unsafe(no_mangle)]
-extern "C" fn sequence(model: u32) -> u32 {
+extern "C" fn sequences(model: u32, rows: u32) -> u32 {
     with(|state| match state.models.get(model as usize) {
         Some(Some(of)) => {
-            let sequence = Sequence::new(of);
-            place(&mut state.sequences, (model as usize, sequence))
+            let sequences = Sequences::new(of, rows as usize);
+            place(&mut state.sequences, (model as usize, sequences))
         }
         _ => REFUSED,
     })
 }
 
-/// Frees a sequence.
+/// Frees sequences.
 #[unsafe(no_mangle)]
-extern "C" fn free_sequence(sequence: u32) {
+extern "C" fn free_sequences(sequences: u32) {
     with(|state| {
-        if let Some(place) = state.sequences.get_mut(sequence as usize) {
+        if let Some(place) = state.sequences.get_mut(sequences as usize) {
             *place = None;
         }
     });
 }
 
-/// Forgets all tokens after the first `len`.
+/// Forgets all tokens of a row after the first `len`.
 #[unsafe(no_mangle)]
-extern "C" fn truncate(sequence: u32, len: u32) {
+extern "C" fn truncate(sequences: u32, row: u32, len: u32) {
     with(|state| {
-        if let Some(Some((_, sequence))) = state.sequences.get_mut(sequence as usize) {
-            sequence.truncate(len as usize);
+        if let Some(Some((_, sequences))) = state.sequences.get_mut(sequences as usize) {
+            sequences.truncate(row as usize, len as usize);
         }
     });
 }
 
-/// Appends `m` tokens. `rotation` holds `rotated` singles. `want`: 0 nothing, 1 the last logits, 2 all logits, 3 hidden
-/// states. Returns 0, or 1 when the input is refused.
+/// Passes over the model of some sequences; 1 where there is none, or it refuses.
+fn pass(sequences: u32, act: impl FnOnce(&mut Sequences, &Model) -> Result<(), WrongSize>) -> u32 {
+    with(|state| {
+        let State { models, sequences: all, .. } = state;
+        let Some(Some((model, sequences))) = all.get_mut(sequences as usize) else { return 1 };
+        let Some(Some(model)) = models.get(*model) else { return 1 };
+        act(sequences, model).is_err().into()
+    })
+}
+
+/// Appends `m` tokens to a row. `rotation` holds `rotated` singles. `want`: 0 nothing, 1 the last logits, 2 all logits, 3
+/// hidden states. Returns 0, or 1 when the input is refused.
 #[unsafe(no_mangle)]
-extern "C" fn forward(sequence: u32, tokens: *const u32, m: u32, rotation: *const f32, rotated: u32, want: u32) -> u32 {
+extern "C" fn forward(
+    sequences: u32,
+    row: u32,
+    tokens: *const u32,
+    m: u32,
+    rotation: *const f32,
+    rotated: u32,
+    want: u32,
+) -> u32 {
     // SAFETY: the page wrote them.
     let (tokens, rotation) = unsafe { (written(tokens, m), written(rotation, rotated)) };
     let want = match want {
@@ -262,28 +280,38 @@ extern "C" fn forward(sequence: u32, tokens: *const u32, m: u32, rotation: *cons
         2 => Want::Every,
         _ => Want::Hidden,
     };
-    with(|state| {
-        let State { models, sequences, .. } = state;
-        let Some(Some((model, sequence))) = sequences.get_mut(sequence as usize) else { return 1 };
-        let Some(Some(model)) = models.get(*model) else { return 1 };
-        sequence.forward(model, tokens, rotation, want).is_err().into()
-    })
+    pass(sequences, |sequences, model| sequences.forward(model, row as usize, tokens, rotation, want))
+}
+
+/// Appends a token to each of `m` rows and leaves the logits after each. Returns 0, or 1 when the input is refused.
+#[unsafe(no_mangle)]
+extern "C" fn step(
+    sequences: u32,
+    rows: *const u32,
+    tokens: *const u32,
+    m: u32,
+    rotation: *const f32,
+    rotated: u32,
+) -> u32 {
+    // SAFETY: the page wrote them.
+    let (rows, tokens, rotation) = unsafe { (written(rows, m), written(tokens, m), written(rotation, rotated)) };
+    pass(sequences, |sequences, model| sequences.step(model, rows, tokens, rotation))
 }
 
 /// Where the last pass's output is.
 #[unsafe(no_mangle)]
-extern "C" fn output(sequence: u32) -> *const f32 {
-    with(|state| match state.sequences.get(sequence as usize) {
-        Some(Some((_, sequence))) => sequence.output().as_ptr(),
+extern "C" fn output(sequences: u32) -> *const f32 {
+    with(|state| match state.sequences.get(sequences as usize) {
+        Some(Some((_, sequences))) => sequences.output().as_ptr(),
         _ => std::ptr::null(),
     })
 }
 
 /// How many singles it holds.
 #[unsafe(no_mangle)]
-extern "C" fn output_len(sequence: u32) -> u32 {
-    with(|state| match state.sequences.get(sequence as usize) {
-        Some(Some((_, sequence))) => sequence.output().len() as u32,
+extern "C" fn output_len(sequences: u32) -> u32 {
+    with(|state| match state.sequences.get(sequences as usize) {
+        Some(Some((_, sequences))) => sequences.output().len() as u32,
         _ => 0,
     })
 }

@@ -18,8 +18,9 @@
 //! runs. Natively it is an ordinary library. The integer arithmetic is exact, so that all builds choose the same tokens
 //! up to the rounding of single-precision sums.
 //!
-//! Deliberately absent: checking of model files (client-core proves every size before it calls), batching of several
-//! sequences in one pass.
+//! Several sequences can take a token each in one pass, which reads the weights once for all of them.
+//!
+//! Deliberately absent: checking of model files (client-core proves every size before it calls).
 
 pub mod attention;
 pub mod blocks;

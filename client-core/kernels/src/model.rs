@@ -123,6 +123,12 @@ impl Model {
         self.shape
     }
 
+    /// Whether a pass can be made over these tokens with these rotations, `[tokens, rope_dim]`.
+    fn takes(&self, tokens: &[u32], rotation: &[f32]) -> Result<(), WrongSize> {
+        let known = tokens.iter().all(|id| (*id as usize) < self.shape.vocab);
+        if known && rotation.len() == tokens.len() * self.shape.rope_dim { Ok(()) } else { Err(WrongSize) }
+    }
+
     /// Bytes that its matrices take.
     pub fn bytes(&self) -> usize {
         let layers = self.layers.iter().flat_map(|l| l.qkv.iter().chain(&l.gate_up).chain([&l.o, &l.down]));
@@ -130,7 +136,7 @@ impl Model {
     }
 }
 
-/// What a pass is to leave in [`Sequence::output`].
+/// What a pass is to leave in [`Sequences::output`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// Nothing.
@@ -143,12 +149,24 @@ pub enum Want {
     Hidden,
 }
 
-/// One sequence: its keys and values, and room to compute in.
-#[derive(Debug, Default)]
-pub struct Sequence {
+/// Keys and values of one sequence.
+#[derive(Debug, Clone)]
+struct Cache {
     /// `[layers][kv_heads]`.
-    cache: Vec<Vec<HeadCache>>,
+    layers: Vec<Vec<HeadCache>>,
     len: usize,
+}
+
+/// One sequence or several over the same weights, by row, and room to compute in.
+#[derive(Debug)]
+pub struct Sequences {
+    caches: Vec<Cache>,
+    room: Room,
+}
+
+/// What a pass computes in, from call to call.
+#[derive(Debug, Default)]
+struct Room {
     x: Vec<f32>,
     input: Activations,
     heads: Activations,
@@ -158,70 +176,107 @@ pub struct Sequence {
     output: Vec<f32>,
 }
 
-impl Sequence {
-    /// An empty one.
-    pub fn new(model: &Model) -> Self {
-        let cache = vec![vec![HeadCache::default(); model.shape.kv_heads]; model.layers.len()];
-        Self { cache, ..Self::default() }
+impl Sequences {
+    /// So many empty ones.
+    pub fn new(model: &Model, rows: usize) -> Self {
+        let layers = vec![vec![HeadCache::default(); model.shape.kv_heads]; model.layers.len()];
+        Self { caches: vec![Cache { layers, len: 0 }; rows], room: Room::default() }
     }
 
-    /// Tokens in the cache.
-    pub fn len(&self) -> usize {
-        self.len
+    /// How many there are.
+    pub fn rows(&self) -> usize {
+        self.caches.len()
     }
 
-    /// Whether the cache is empty.
+    /// Tokens in a row's cache; 0 where there is no such row.
+    pub fn len(&self, row: usize) -> usize {
+        self.caches.get(row).map_or(0, |cache| cache.len)
+    }
+
+    /// Whether all caches are empty.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.caches.iter().all(|cache| cache.len == 0)
     }
 
-    /// Forgets all tokens after the first `len`.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+    /// Forgets all tokens of a row after the first `len`.
+    pub fn truncate(&mut self, row: usize, len: usize) {
+        if let Some(cache) = self.caches.get_mut(row) {
+            cache.len = cache.len.min(len);
+        }
     }
 
     /// What the last pass left.
     pub fn output(&self) -> &[f32] {
-        &self.output
+        &self.room.output
     }
 
-    /// Appends `tokens` at positions `len ..`. `rotation` holds (cos, sin) pairs, `[tokens, rope_dim]`.
+    /// Appends `tokens` to a row at positions `len ..`. `rotation` holds (cos, sin) pairs, `[tokens, rope_dim]`.
     ///
     /// # Errors
-    /// A token is outside the vocabulary, or `rotation` has another size. The sequence is then as it was.
-    pub fn forward(&mut self, model: &Model, tokens: &[u32], rotation: &[f32], want: Want) -> Result<(), WrongSize> {
-        let shape = &model.shape;
-        self.output.clear();
-        if rotation.len() != tokens.len() * shape.rope_dim || tokens.iter().any(|id| *id as usize >= shape.vocab) {
-            return Err(WrongSize);
-        }
+    /// There is no such row, a token is outside the vocabulary, or `rotation` has another size. The row is then as it was.
+    pub fn forward(
+        &mut self,
+        model: &Model,
+        row: usize,
+        tokens: &[u32],
+        rotation: &[f32],
+        want: Want,
+    ) -> Result<(), WrongSize> {
+        let rope_dim = model.shape.rope_dim;
+        self.room.output.clear();
+        let Some(cache) = self.caches.get_mut(row) else { return Err(WrongSize) };
+        model.takes(tokens, rotation)?;
         let chunks = tokens.len().div_ceil(CHUNK);
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
-            let turns = &rotation[i * CHUNK * shape.rope_dim..][..chunk.len() * shape.rope_dim];
-            self.blocks(model, chunk, turns);
+            let turns = &rotation[i * CHUNK * rope_dim..][..chunk.len() * rope_dim];
+            self.room.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())]);
             let last = i + 1 == chunks;
             match want {
-                Want::Last if last => self.head(model, chunk.len() - 1..chunk.len()),
-                Want::Every => self.head(model, 0..chunk.len()),
-                Want::Hidden => {
-                    let from = self.output.len();
-                    self.output.resize(from + self.x.len(), 0.0);
-                    math::rms_norm(&self.x, &model.output_norm, shape.eps, &mut self.output[from..]);
-                }
+                Want::Last if last => self.room.head(model, chunk.len() - 1..chunk.len()),
+                Want::Every => self.room.head(model, 0..chunk.len()),
+                Want::Hidden => self.room.hidden(model),
                 _ => {}
             }
         }
         Ok(())
     }
 
-    fn blocks(&mut self, model: &Model, tokens: &[u32], rotation: &[f32]) {
+    /// Appends one token to each of some `rows`, all in one pass over the weights, and leaves the logits after each,
+    /// `[rows, vocab]`. `rows` ascend; `rotation` is `[rows, rope_dim]`, each for its row's next position. Every row gets
+    /// to the last bit what [`forward`](Self::forward) would give it.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), or the rows do not ascend, or there are not as many tokens. All rows are then as they
+    /// were.
+    pub fn step(&mut self, model: &Model, rows: &[u32], tokens: &[u32], rotation: &[f32]) -> Result<(), WrongSize> {
+        self.room.output.clear();
+        model.takes(tokens, rotation)?;
+        let ascend = rows.is_sorted_by(|a, b| a < b);
+        let known = rows.last().is_none_or(|last| (*last as usize) < self.caches.len());
+        if rows.len() != tokens.len() || !ascend || !known {
+            return Err(WrongSize);
+        }
+        let wanted = |row: &usize| rows.binary_search(&(*row as u32)).is_ok();
+        let caches = self.caches.iter_mut().enumerate().filter(|(row, _)| wanted(row));
+        let mut groups: Vec<_> = caches.map(|(_, cache)| (cache, 1)).collect();
+        self.room.blocks(model, tokens, rotation, &mut groups);
+        self.room.head(model, 0..rows.len());
+        Ok(())
+    }
+}
+
+impl Room {
+    /// All blocks for `m` tokens: the next so many of each group's sequence, in the order of the groups. Only attention
+    /// tells sequences apart; every product looks at its weights once for all of them.
+    fn blocks(&mut self, model: &Model, tokens: &[u32], rotation: &[f32], groups: &mut [(&mut Cache, usize)]) {
         let (shape, m) = (&model.shape, tokens.len());
         let (q_dim, kv_dim) = (shape.q_dim(), shape.kv_dim());
+        let q_stride = shape.heads * stride(shape.head_dim);
         self.x.resize(m * shape.dim, 0.0);
         for (x, token) in self.x.chunks_exact_mut(shape.dim).zip(tokens) {
             model.embedding.row(*token as usize, x);
         }
-        for (layer, cache) in model.layers.iter().zip(&mut self.cache) {
+        for (at, layer) in model.layers.iter().enumerate() {
             math::rms_norm(&self.x, &layer.attn_norm, shape.eps, self.input.prepare(m, shape.dim));
             let [q, k, v] = &layer.qkv;
             multiply(&[q, k, v], &mut self.input, &mut self.rows);
@@ -230,14 +285,33 @@ impl Sequence {
                     math::add(row, &layer.qkv_bias);
                 }
             }
-            keep(&mut self.rows, layer, shape, rotation, self.len, &mut self.q, cache);
             let heads = attention::Shape {
                 heads: shape.heads,
                 kv_heads: shape.kv_heads,
                 head_dim: shape.head_dim,
                 window: layer.window,
             };
-            attention::attend(&self.q, cache, self.len, m, heads, self.heads.prepare(m, q_dim));
+            self.q.clear();
+            self.q.resize(m * q_stride, 0.0);
+            let out = self.heads.prepare(m, q_dim);
+            let mut first = 0;
+            for (cache, count) in groups.iter_mut() {
+                let (part, len) = (first..first + *count, cache.len);
+                let of = |width: usize| part.start * width..part.end * width;
+                let q = &mut self.q[of(q_stride)];
+                let cache = &mut cache.layers[at];
+                keep(
+                    &mut self.rows[of(q_dim + 2 * kv_dim)],
+                    layer,
+                    shape,
+                    &rotation[of(shape.rope_dim)],
+                    len,
+                    q,
+                    cache,
+                );
+                attention::attend(q, cache, len, *count, heads, &mut out[of(q_dim)]);
+                first = part.end;
+            }
             multiply(&[&layer.o], &mut self.heads, &mut self.rows);
             math::add(&mut self.x, &self.rows);
 
@@ -248,7 +322,9 @@ impl Sequence {
             multiply(&[&layer.down], &mut self.inner, &mut self.rows);
             math::add(&mut self.x, &self.rows);
         }
-        self.len += m;
+        for (cache, count) in groups {
+            cache.len += *count;
+        }
     }
 
     /// Appends the logits at some rows of the residual stream to the output.
@@ -259,23 +335,27 @@ impl Sequence {
         multiply(&[model.head.as_ref().unwrap_or(&model.embedding)], &mut self.input, &mut self.rows);
         self.output.extend_from_slice(&self.rows);
     }
+
+    /// Appends the final normalised hidden states to the output.
+    fn hidden(&mut self, model: &Model) {
+        let from = self.output.len();
+        self.output.resize(from + self.x.len(), 0.0);
+        math::rms_norm(&self.x, &model.output_norm, model.shape.eps, &mut self.output[from..]);
+    }
 }
 
-/// Takes queries, keys and values apart: queries into `q`, `[m][heads][stride]`, the others to the end of the cache, which
-/// holds `len` tokens. Norms and rotations are applied on the way.
+/// Takes queries, keys and values apart: queries into `q`, `[m][heads][stride]`, which holds zeros, the others to the end of
+/// the cache, which holds `len` tokens. Norms and rotations are applied on the way.
 fn keep(
     rows: &mut [f32],
     layer: &Layer,
     shape: &Shape,
     rotation: &[f32],
     len: usize,
-    q: &mut Vec<f32>,
+    q: &mut [f32],
     cache: &mut [HeadCache],
 ) {
     let stride = stride(shape.head_dim);
-    let m = rows.len() / (shape.q_dim() + 2 * shape.kv_dim());
-    q.clear();
-    q.resize(m * shape.heads * stride, 0.0);
     for head in cache.iter_mut() {
         // Anything past `len` is left over from tokens that were taken back.
         head.k.resize(len * stride, 0.0);

@@ -8,19 +8,19 @@
 //! Helpers are workers that run the same module over the same memory (`kernels_worker.js`). They claim pieces of work and
 //! park when there is none, so that a machine that is busy elsewhere loses nothing by them.
 
-use std::cell::RefCell;
+mod sequences;
+
 use std::rc::Rc;
 
-use async_trait::async_trait;
 use js_sys::WebAssembly::{Instance, Memory, Module};
-use js_sys::{Array, Atomics, Float32Array, Function, Int32Array, Object, Reflect, Uint8Array, Uint32Array};
+use js_sys::{Array, Atomics, Function, Int32Array, Object, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::Worker;
 
+pub use self::sequences::{RemoteBackend, RemoteBatch};
 use super::fetch;
 use super::message::{describe, property};
-use crate::llm::backend::{Backend, Output, Want, check_input};
 use crate::llm::config::ModelConfig;
 use crate::llm::cpu::{self, Form};
 use crate::llm::error::EngineError;
@@ -281,82 +281,6 @@ impl Drop for RemoteModel {
     }
 }
 
-/// One sequence in a module's memory.
-#[derive(Debug)]
-pub struct RemoteBackend {
-    model: Rc<RemoteModel>,
-    number: u32,
-    len: usize,
-    /// Where tokens and rotations go: address and bytes.
-    scratch: RefCell<(u32, u32)>,
-}
-
-impl Drop for RemoteBackend {
-    fn drop(&mut self) {
-        let _ = self.model.kernels.call("free_sequence", &[self.number]);
-        let (start, bytes) = *self.scratch.borrow();
-        if bytes > 0 {
-            let _ = self.model.kernels.call("release", &[start, bytes]);
-        }
-    }
-}
-
-impl RemoteBackend {
-    /// Reads a model's weights piece by piece into the module's memory.
-    ///
-    /// # Errors
-    /// The module has no memory left, or refuses a tensor; what `weights` reports.
-    pub async fn new(kernels: &Rc<Kernels>, weights: &dyn Weights) -> Result<Self, EngineError> {
-        let form = Form::of_size(weights.totals()?.parameters);
-        Self::with_form(kernels, weights, form).await
-    }
-
-    /// As [`new`](Self::new), in a form of the caller's choice.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub async fn with_form(kernels: &Rc<Kernels>, weights: &dyn Weights, form: Form) -> Result<Self, EngineError> {
-        let turn = kernels.building.lock().await;
-        let built = build(kernels, weights, form).await;
-        if built.is_err() {
-            // Frees what was begun.
-            let _ = kernels.call("free_model", &[REFUSED]);
-        }
-        drop(turn);
-        let config = weights.config().clone();
-        let frequencies = config.rope.frequencies();
-        let model = RemoteModel { kernels: Rc::clone(kernels), number: built?, config, frequencies };
-        Self::over(Rc::new(model))
-    }
-
-    fn over(model: Rc<RemoteModel>) -> Result<Self, EngineError> {
-        match model.kernels.call("sequence", &[model.number]).map_err(EngineError::Cpu)? {
-            REFUSED => Err(EngineError::Cpu("the kernels refuse another sequence".into())),
-            number => Ok(Self { model, number, len: 0, scratch: RefCell::new((0, 0)) }),
-        }
-    }
-
-    /// Room for `bytes`; kept from call to call.
-    fn room(&self, bytes: u32) -> Result<u32, EngineError> {
-        let (start, held) = *self.scratch.borrow();
-        if held >= bytes {
-            return Ok(start);
-        }
-        let kernels = &self.model.kernels;
-        if held > 0 {
-            kernels.call("release", &[start, held]).map_err(EngineError::Cpu)?;
-            *self.scratch.borrow_mut() = (0, 0);
-        }
-        match kernels.call("allocate", &[bytes]).map_err(EngineError::Cpu)? {
-            0 => Err(EngineError::Cpu("there is no memory left".into())),
-            start => {
-                *self.scratch.borrow_mut() = (start, bytes);
-                Ok(start)
-            }
-        }
-    }
-}
-
 async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u32, EngineError> {
     let config = weights.config();
     let shape = cpu::shape(config);
@@ -402,63 +326,5 @@ async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u
     match kernels.call("finish", &[]).map_err(EngineError::Cpu)? {
         REFUSED => Err(EngineError::Unsupported("heads of more than 256 elements, on the CPU".into())),
         number => Ok(number),
-    }
-}
-
-#[async_trait(?Send)]
-impl Backend for RemoteBackend {
-    fn config(&self) -> &ModelConfig {
-        &self.model.config
-    }
-
-    fn name(&self) -> &'static str {
-        "cpu"
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn capacity(&self) -> usize {
-        self.model.config.context
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-        let _ = self.model.kernels.call("truncate", &[self.number, self.len as u32]);
-    }
-
-    fn fork(&self) -> Result<Box<dyn Backend>, EngineError> {
-        Ok(Box::new(Self::over(Rc::clone(&self.model))?))
-    }
-
-    async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
-        let (config, kernels) = (&self.model.config, &self.model.kernels);
-        check_input(config, self.len, config.context, tokens)?;
-        let rotation = config.rope.rotations(&self.model.frequencies, self.len, tokens.len());
-        let (m, rotated) = (tokens.len() as u32, rotation.len() as u32);
-        let start = self.room(4 * (m + rotated))?;
-        let buffer = kernels.memory.buffer();
-        Uint32Array::new_with_byte_offset_and_length(&buffer, start, m).copy_from(tokens);
-        let turns = start + 4 * m;
-        Float32Array::new_with_byte_offset_and_length(&buffer, turns, rotated).copy_from(&rotation);
-        let code = match cpu::wanted(want)? {
-            kernels::model::Want::Nothing => 0,
-            kernels::model::Want::Last => 1,
-            kernels::model::Want::Every => 2,
-            kernels::model::Want::Hidden => 3,
-        };
-        if let Err(error) = kernels.accepted("forward", &[self.number, start, m, turns, rotated, code]) {
-            self.truncate(self.len);
-            return Err(error);
-        }
-        self.len += tokens.len();
-        let (at, len) = (
-            kernels.call("output", &[self.number]).map_err(EngineError::Cpu)?,
-            kernels.call("output_len", &[self.number]).map_err(EngineError::Cpu)?,
-        );
-        // The memory may have grown, and its buffer be another one now.
-        let left = Float32Array::new_with_byte_offset_and_length(&kernels.memory.buffer(), at, len).to_vec();
-        Ok(cpu::output(want, &left))
     }
 }

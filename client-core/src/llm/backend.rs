@@ -131,6 +131,16 @@ pub trait Backend: MaybeSend {
     /// There is no memory for another cache.
     fn fork(&self) -> Result<Box<dyn Backend>, EngineError>;
 
+    /// `rows` more sequences over the same weights, whose next tokens are computed in one pass, each of at most `capacity`
+    /// tokens.
+    ///
+    /// # Errors
+    /// [`EngineError::NotOffered`], more rows than [`MAX_ROWS`] or none, or there is no memory for their caches.
+    async fn batch(&self, rows: usize, capacity: usize) -> Result<Box<dyn Batch>, EngineError> {
+        let _ = (rows, capacity);
+        Err(EngineError::NotOffered { backend: self.name(), what: BATCHES })
+    }
+
     /// What has been done so far; all zero where there is no GPU.
     fn counters(&self) -> Counters {
         Counters::default()
@@ -187,6 +197,100 @@ pub trait Backend: MaybeSend {
         let _ = snapshot;
         Err(EngineError::NotOffered { backend: self.name(), what: "snapshots of the KV cache" })
     }
+}
+
+/// Most sequences that are computed in one pass: as many columns as the kernels for single tokens take at once.
+pub const MAX_ROWS: usize = 4;
+/// What a backend without [`Batch`] does not offer.
+pub(crate) const BATCHES: &str = "several sequences in one pass";
+
+/// One row's next token in a step of a [`Batch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Whose.
+    pub row: usize,
+    /// The token that is appended.
+    pub token: u32,
+    /// What decides the choice of the one after it, where the device chooses.
+    pub draw: Draw,
+}
+
+/// Several sequences over the same weights. A step appends a token to some of them in one pass, which reads the weights
+/// once for all: where reading bounds a token, and it nearly always does, the others are nearly free.
+#[async_trait(?Send)]
+pub trait Batch: MaybeSend {
+    /// How many sequences there are.
+    fn rows(&self) -> usize;
+
+    /// Most tokens that a row can hold.
+    fn capacity(&self) -> usize;
+
+    /// Tokens in a row.
+    fn len(&self, row: usize) -> usize;
+
+    /// Whether all rows are empty.
+    fn is_empty(&self) -> bool {
+        (0..self.rows()).all(|row| self.len(row) == 0)
+    }
+
+    /// Forgets all tokens of a row after the first `len`.
+    fn truncate(&mut self, row: usize, len: usize);
+
+    /// Dispatches and submissions so far; all zero where there is no GPU.
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+
+    /// Appends a prompt's tokens to a row, as [`Backend::forward`].
+    ///
+    /// # Errors
+    /// As there, or there is no such row.
+    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError>;
+
+    /// As [`Backend::begin_choosing`], for one row. Then [`forward`](Self::forward) takes [`Want::Choice`], and
+    /// [`step_choosing`](Self::step_choosing) goes on.
+    ///
+    /// # Errors
+    /// As there, or there is no such row.
+    fn begin_choosing(&mut self, row: usize, params: &SamplerParams, seen: &[u32]) -> Result<(), EngineError>;
+
+    /// Appends a token to each of some rows, which ascend, and returns the logits after each.
+    ///
+    /// # Errors
+    /// No turns, rows that do not ascend or do not exist, a row that is full, a token outside the vocabulary, or the
+    /// device's own errors. After an error the rows are as they were.
+    async fn step(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError>;
+
+    /// As [`step`](Self::step), and the device chooses the token after each.
+    ///
+    /// # Errors
+    /// As there; [`EngineError::NotOffered`] where logits have to be fetched and the caller chooses.
+    async fn step_choosing(&mut self, turns: &[Turn]) -> Result<Vec<u32>, EngineError>;
+}
+
+/// The checks that every backend makes before it makes a batch.
+pub(crate) fn check_rows(rows: usize) -> Result<(), EngineError> {
+    if (1..=MAX_ROWS).contains(&rows) {
+        return Ok(());
+    }
+    Err(EngineError::Unsupported(format!("between 1 and {MAX_ROWS} sequences can be computed at once, not {rows}")))
+}
+
+/// The checks that every batch makes before it computes a step.
+pub(crate) fn check_turns(config: &ModelConfig, batch: &dyn Batch, turns: &[Turn]) -> Result<(), EngineError> {
+    for turn in turns {
+        check_row(batch.rows(), turn.row)?;
+        check_input(config, batch.len(turn.row), batch.capacity(), &[turn.token])?;
+    }
+    if turns.is_empty() || !turns.is_sorted_by(|a, b| a.row < b.row) {
+        return Err(EngineError::Inconsistent("the rows of a step do not ascend".into()));
+    }
+    Ok(())
+}
+
+/// Whether there is such a row.
+pub(crate) fn check_row(rows: usize, row: usize) -> Result<(), EngineError> {
+    if row < rows { Ok(()) } else { Err(EngineError::Inconsistent(format!("there is no row {row}"))) }
 }
 
 /// The checks that every backend makes before it computes.

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::backend::{Backend, Output, Want};
+use super::backend::{Backend, Draw, Output, Turn, Want};
 use super::cpu::{CpuBackend, Form};
 use super::gguf::GgmlType;
 use super::gpu::{GpuBackend, GpuContext};
@@ -173,15 +173,23 @@ async fn on_gpu(
     let decoded_logits = logits(&mut backend, &[last]).await?;
     let decoded = Deviation::between(&decoded_logits, expected);
     let same = greedy == Output::Token(super::sampler::argmax(&decoded_logits));
+    // And once more as one of two rows.
+    let mut batch = backend.batch(2, tokens.len()).await?;
+    batch.forward(1, tokens.get(..before_last).unwrap_or_default(), Want::Nothing).await?;
+    let turns = [0, 1].map(|row| Turn { row, token: last, draw: Draw::default() });
+    let rows = batch.step(&turns).await?;
+    let rowed = Deviation::between(rows.get(1).map_or(&[], Vec::as_slice), expected);
     let within = |d: Deviation| d.max <= GPU_BOUND && d.same_choice;
     let detail = format!(
-        "largest difference {:.1e} after the prompt, {:.1e} after one token; {} dispatches and {} submission a token",
+        "largest difference {:.1e} after the prompt, {:.1e} after one token, {:.1e} as a row; {} dispatches and {} \
+         submission a token",
         prompt.max,
         decoded.max,
+        rowed.max,
         after.dispatches - before.dispatches,
         after.submits - before.submits
     );
-    Ok((within(prompt) && within(decoded) && same, detail))
+    Ok((within(prompt) && within(decoded) && within(rowed) && same, detail))
 }
 
 async fn on_cpu(

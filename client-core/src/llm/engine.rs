@@ -5,18 +5,18 @@ use std::ops::ControlFlow;
 use futures::future::LocalBoxFuture;
 
 use super::backend::{Backend, Counters, Output, Want};
+use super::continuation::Continuation;
 use super::error::EngineError;
-use super::generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, StopFilter, TokenEvent};
+use super::generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
 use super::gguf::{Gguf, Value};
 use super::parts::Weights;
 use super::safetensors::WordFiles;
-use super::sampler::{self, Sampler, SamplerParams};
+use super::sampler;
 use super::template::ChatTemplate;
+use super::together::Together;
 use super::tokenizer::Tokenizer;
 use super::weights::ModelWeights;
 
-/// Up to this `top_k` the backend is asked for its candidates instead of for all logits.
-const MAX_DEVICE_TOP_K: usize = 64;
 /// Steps that are under way at once where the device chooses: one runs while the next is encoded.
 const STEPS_AHEAD: usize = 2;
 
@@ -190,6 +190,15 @@ impl Engine {
         })
     }
 
+    /// Room for `rows` answers at the same time over the same weights, each of at most `capacity` tokens with its prompt.
+    ///
+    /// # Errors
+    /// [`EngineError::NotOffered`] where the backend computes one sequence at a time; there is no memory for their caches.
+    pub async fn together(&self, rows: usize, capacity: usize) -> Result<Together, EngineError> {
+        let batch = self.backend.batch(rows, capacity).await?;
+        Ok(Together::new(self.tokenizer.clone(), batch, self.backend.prefill_chunk(), self.yield_now))
+    }
+
     /// What is loaded.
     pub fn info(&self) -> ModelInfo {
         self.info.clone()
@@ -261,28 +270,16 @@ impl Engine {
     ) -> Result<GenerationStats, EngineError> {
         let started = clock();
         let prompt = self.tokenizer.encode_prompt(prompt)?;
-        let mut sampler = Sampler::new(SamplerParams {
-            temperature: options.temperature,
-            top_k: options.top_k,
-            top_p: options.top_p,
-            repetition_penalty: options.repetition_penalty,
-            seed: options.seed,
-        });
-        sampler.note(&prompt);
+        let mut text = Continuation::new(&self.tokenizer, options, &prompt);
         self.backend.truncate(self.cached.len());
-        let on_device = match self.backend.begin_choosing(sampler.params(), &prompt) {
+        let on_device = match self.backend.begin_choosing(text.sampler().params(), &prompt) {
             Ok(()) => true,
             Err(EngineError::NotOffered { .. }) => false,
             Err(error) => return Err(error),
         };
-        let want = match options.top_k {
-            _ if on_device => Want::Choice(sampler.draw()),
-            _ if sampler.params().is_greedy() && !sampler.params().penalises() => Want::Argmax,
-            k @ 1..=MAX_DEVICE_TOP_K if !sampler.params().penalises() => Want::TopK(k),
-            _ => Want::Logits,
-        };
+        let want = if on_device { Want::Choice(text.sampler().draw()) } else { text.want() };
         let (output, cached_tokens) = self.prefill(&prompt, want).await?;
-        let mut id = choose(&mut sampler, &output)?;
+        let mut id = text.choose(&output)?;
         let mut ahead = 0;
         let prefilled = clock();
         let mut stats = GenerationStats {
@@ -294,53 +291,18 @@ impl Engine {
             ttft_s: prefilled - started,
             finish: FinishReason::Length,
         };
-        let tokenizer = self.tokenizer.clone();
-        let mut stream = tokenizer.stream();
-        let mut filter = StopFilter::new(&options.stop);
-        while stats.generated_tokens < options.max_tokens {
+        while text.left() > 0 {
             if on_device {
                 // What runs ahead of a token that turns out to be the last is rolled back below.
-                let left = (options.max_tokens - stats.generated_tokens - 1).min(STEPS_AHEAD);
+                let left = (text.left() - 1).min(STEPS_AHEAD);
                 while ahead < left && self.backend.len() < self.backend.capacity() {
-                    self.backend.queue(sampler.draw())?;
+                    self.backend.queue(text.sampler().draw())?;
                     ahead += 1;
                 }
             }
-            let index = stats.generated_tokens;
-            if self.tokenizer.is_stop(id) {
-                stats.finish = FinishReason::Stop;
-                let rest = stream.finish()?;
-                let (mut text, hit) = filter.push(&rest);
-                if !hit {
-                    text += &filter.finish();
-                }
-                if !text.is_empty() {
-                    // The answer is over whatever the listener says.
-                    let _ = on_token(TokenEvent { id, text: &text, index });
-                }
-                break;
-            }
-            stats.generated_tokens += 1;
             let full = self.cached.len() >= self.backend.capacity();
-            let last = stats.generated_tokens == options.max_tokens || full;
-            let mut fresh = stream.push(id)?;
-            if last {
-                fresh += &std::mem::replace(&mut stream, tokenizer.stream()).finish()?;
-            }
-            let (mut text, hit) = filter.push(&fresh);
-            if last && !hit {
-                text += &filter.finish();
-            }
-            let flow = on_token(TokenEvent { id, text: &text, index });
-            if hit {
-                stats.finish = FinishReason::Stop;
-                break;
-            }
-            if flow.is_break() {
-                stats.finish = FinishReason::Cancelled;
-                break;
-            }
-            if last {
+            if let Some(finish) = text.take(id, full, on_token)? {
+                stats.finish = finish;
                 break;
             }
             if let Some(yield_now) = self.yield_now {
@@ -353,10 +315,11 @@ impl Engine {
                 next
             } else {
                 let output = self.advance(&[id], want).await?;
-                choose(&mut sampler, &output)?
+                text.choose(&output)?
             };
         }
         self.backend.truncate(self.cached.len());
+        stats.generated_tokens = text.tokens();
         stats.decode_s = clock() - prefilled;
         Ok(stats)
     }
@@ -422,17 +385,6 @@ impl Engine {
         let output = self.backend.forward(tokens, want).await?;
         self.cached.extend_from_slice(tokens);
         Ok(output)
-    }
-}
-
-fn choose(sampler: &mut Sampler, output: &Output) -> Result<u32, EngineError> {
-    match output {
-        Output::Token(id) => Ok(*id),
-        Output::TopK(candidates) => Ok(sampler.choose_sorted(candidates)),
-        Output::Logits(logits) => Ok(sampler.choose(logits)),
-        Output::Nothing | Output::Hidden(_) | Output::AllLogits(_) => {
-            Err(EngineError::NotOffered { backend: "loaded", what: "logits" })
-        }
     }
 }
 

@@ -173,3 +173,77 @@ fn damaged_model_files_are_refused() {
         assert!(error.contains(expect), "{to}: {error}");
     }
 }
+
+/// Answers in rows, begun at different times, are those that the engine gives alone, and a row that is free is used again.
+#[test]
+fn answers_together_are_those_given_alone() {
+    let free = |seed| SamplingOptions { temperature: 0.9, top_k: 20, seed, repetition_penalty: 1.1, ..options(9) };
+    let asked = [
+        ("What is the capital?", options(20)),
+        ("hi", free(3)),
+        ("What is helium?", SamplingOptions { top_k: 5, ..free(4) }),
+        ("Which languages are spoken there, and by whom?", options(6)),
+        ("hello", options(11)),
+    ];
+    let mut one = engine(1, 256);
+    let alone = asked.each_ref().map(|(prompt, options)| run(&mut one, prompt, "", options, usize::MAX));
+    let mut together = block_on(one.together(3, 256)).unwrap();
+    assert_eq!((together.capacity(), together.free_row()), (256, Some(0)));
+    let mut texts = vec![(String::new(), Vec::new(), None); asked.len()];
+    let (mut of_row, mut next, mut steps) = ([0; 3], 0, 0);
+    while next < asked.len() || !together.is_idle() {
+        // Not all at once.
+        while steps % 2 == 0
+            && next < asked.len()
+            && let Some(row) = together.free_row()
+        {
+            let (prompt, options) = &asked[next];
+            let text = one.render(&user(prompt), "").unwrap();
+            block_on(together.begin(row, &text, options)).unwrap();
+            of_row[row] = next;
+            next += 1;
+        }
+        let mut on_token = |row: usize, event: TokenEvent<'_>| {
+            let (text, ids, _) = &mut texts[of_row[row]];
+            text.push_str(event.text);
+            ids.push(event.id);
+            ControlFlow::Continue(())
+        };
+        for (row, finish) in block_on(together.step(&mut on_token)).unwrap() {
+            texts[of_row[row]].2 = Some(finish);
+        }
+        steps += 1;
+    }
+    for ((text, ids, finish), alone) in texts.iter().zip(&alone) {
+        assert_eq!((text, ids, *finish), (&alone.0, &alone.1, Some(alone.2.finish)));
+    }
+    // The engine's own conversation is as it was.
+    assert_eq!(run(&mut one, "hello", "", &options(11), usize::MAX).2.cached_tokens, alone[4].2.prompt_tokens - 1);
+}
+
+#[test]
+fn rows_end_where_they_are_told_to() {
+    let one = engine(1, 256);
+    let mut together = block_on(one.together(2, 40)).unwrap();
+    let prompt = |text: &str| one.render(&user(text), "").unwrap();
+    let long = prompt(&"word ".repeat(60));
+    let refused = block_on(together.begin(0, &long, &options(4)));
+    assert!(matches!(refused, Err(EngineError::PromptTooLong { context: 40, .. })), "{refused:?}");
+    assert!(block_on(together.begin(2, &prompt("hi"), &options(4))).is_err());
+    block_on(together.begin(0, &prompt("hi"), &options(1000))).unwrap();
+    block_on(together.begin(1, &prompt("hello"), &options(1000))).unwrap();
+    let (mut count, mut over) = ([0; 2], Vec::new());
+    while !together.is_idle() {
+        let mut on_token = |row: usize, _: TokenEvent<'_>| {
+            count[row] += 1;
+            if row == 1 && count[1] == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        over.extend(block_on(together.step(&mut on_token)).unwrap());
+    }
+    let room = 41 - together.prompt_tokens(&prompt("hi")).unwrap();
+    assert_eq!((count, over), ([room, 3], vec![(1, FinishReason::Cancelled), (0, FinishReason::Length)]));
+    block_on(together.begin(0, &prompt("hi"), &options(0))).unwrap();
+    let mut none = |_: usize, _: TokenEvent<'_>| panic!("no token was asked for");
+    assert_eq!(block_on(together.step(&mut none)).unwrap(), [(0, FinishReason::Length)]);
+    assert!(block_on(one.together(0, 40)).is_err() && block_on(one.together(5, 40)).is_err());
+}

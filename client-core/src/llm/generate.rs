@@ -88,14 +88,14 @@ pub struct GenerationStats {
 
 /// Holds text back while it could be the beginning of a stop text.
 #[derive(Debug)]
-pub(super) struct StopFilter<'s> {
-    stops: &'s [String],
+pub(super) struct StopFilter {
+    stops: Vec<String>,
     held: String,
 }
 
-impl<'s> StopFilter<'s> {
-    pub(super) fn new(stops: &'s [String]) -> Self {
-        Self { stops, held: String::new() }
+impl StopFilter {
+    pub(super) fn new(stops: &[String]) -> Self {
+        Self { stops: stops.to_vec(), held: String::new() }
     }
 
     /// Adds text; returns what may be shown, and whether a stop text has come up.

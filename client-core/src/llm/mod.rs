@@ -9,7 +9,8 @@
 //! | [`quant`] | ggml's block formats, bit for bit |
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
-//! | [`backend`] | the trait that both devices implement |
+//! | `continuation` | one answer while it is written, whoever computes it |
+//! | [`backend`] | the traits that both devices implement: one sequence, or several at once |
 //! | [`cpu`] | the `kernels` crate as a backend; also what the server runs small models on |
 //! | `candle` | large models natively, through candle |
 //! | [`gpu`] | our own kernels on WebGPU |
@@ -18,12 +19,13 @@
 //! | [`checks`] | both backends against the oracle and the golden answers, natively and in a browser |
 //! | [`synthetic`] | random models of any shape, for tests and benches |
 //! | [`engine`] | all of it joined: [`Engine`] |
+//! | [`together`] | several answers at the same time over one engine's weights |
 //!
 //! A token's way: [`Engine::generate`] renders the conversation, encodes it, brings the backend's KV cache to the prompt
 //! (keeping the common beginning), then asks for one token after the other.
 //!
-//! Deliberately absent: downloading, storage and messages (the worker's), batching of several sequences in one pass,
-//! and any clock or random source of its own: the caller passes time and seed.
+//! Deliberately absent: downloading, storage and messages (the worker's), and any clock or random source of its own: the
+//! caller passes time and seed.
 
 pub mod assemble;
 pub mod backend;
@@ -32,6 +34,7 @@ pub mod candle;
 #[cfg(all(feature = "llm-cpu", feature = "llm-gpu"))]
 pub mod checks;
 pub mod config;
+mod continuation;
 #[cfg(feature = "llm-cpu")]
 pub mod cpu;
 pub mod engine;
@@ -54,12 +57,14 @@ pub mod sampler;
 pub mod synthetic;
 pub mod template;
 pub mod tier;
+pub mod together;
 pub mod tokenizer;
 pub mod weights;
 
 pub use engine::{Engine, ModelInfo, YieldNow};
 pub use error::EngineError;
 pub use generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
+pub use together::Together;
 pub use tokenizer::Tokenizer;
 
 #[cfg(all(target_arch = "wasm32", feature = "js"))]

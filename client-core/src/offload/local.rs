@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 
 use async_trait::async_trait;
 
-use super::ports::{LocalEngine, LocalError, LocalFinish};
-use crate::llm::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions};
+use super::ports::{Job, Jobs, LocalEngine, LocalError, LocalFinish, answer_one};
+use crate::llm::backend::MAX_ROWS;
+use crate::llm::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions, Together};
 use crate::protocol::worker::AskOptions;
 
 /// An engine for the time of an ask, with a clock in seconds. It cannot recover by itself: only who loaded the model knows
@@ -28,6 +29,77 @@ impl From<EngineError> for LocalError {
     }
 }
 
+/// Tokens that a row of several has room for even where that makes them larger than the engine's own cache together.
+const MIN_ROW: usize = 512;
+
+impl From<FinishReason> for LocalFinish {
+    fn from(finish: FinishReason) -> Self {
+        match finish {
+            FinishReason::Stop => Self::Ended,
+            FinishReason::Length => Self::Length,
+            FinishReason::Cancelled => Self::Stopped,
+        }
+    }
+}
+
+fn sampling(options: &AskOptions, max_tokens: usize) -> SamplingOptions {
+    SamplingOptions {
+        max_tokens,
+        temperature: options.temperature,
+        top_k: options.top_k,
+        top_p: options.top_p,
+        repetition_penalty: 1.0,
+        seed: options.seed,
+        stop: Vec::new(),
+    }
+}
+
+impl EnginePort<'_> {
+    /// Answers jobs in the rows of `together` until all are done and none waits. Prompts that begin later take the rows that
+    /// have become free.
+    async fn answer_together(
+        &mut self,
+        together: &mut Together,
+        jobs: &mut dyn Jobs,
+        options: &AskOptions,
+    ) -> Result<(), LocalError> {
+        let mut prompts = [0; MAX_ROWS];
+        loop {
+            while let Some(row) = together.free_row() {
+                let Some(job) = jobs.next() else { break };
+                let begun = match self.fits(together, &job) {
+                    // Longer than a row, but not than the engine's own context.
+                    Ok(None) => {
+                        answer_one(self, jobs, &job, options).await?;
+                        continue;
+                    }
+                    Ok(Some(text)) => together.begin(row, &text, &sampling(options, job.max_tokens)).await,
+                    Err(error) => Err(error),
+                };
+                match begun.map_err(LocalError::from) {
+                    Ok(()) => prompts[row] = job.prompt,
+                    Err(error) if error.prompt_only => jobs.done(job.prompt, Err(error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            if together.is_idle() {
+                return Ok(());
+            }
+            let over = together.step(&mut |row, token| jobs.token(prompts[row], token.text)).await?;
+            for (row, finish) in over {
+                jobs.done(prompts[row], Ok(finish.into()));
+            }
+        }
+    }
+
+    /// The job's prompt as text, where a row holds it and what may follow.
+    fn fits(&self, together: &Together, job: &Job) -> Result<Option<String>, EngineError> {
+        let text = self.engine.render(&user(&job.text), &job.prefix)?;
+        let tokens = together.prompt_tokens(&text)?.saturating_add(job.max_tokens);
+        Ok((tokens <= together.capacity()).then_some(text))
+    }
+}
+
 fn user(prompt: &str) -> [ChatMessage; 1] {
     [ChatMessage { role: "user".to_owned(), content: prompt.to_owned() }]
 }
@@ -46,22 +118,29 @@ impl LocalEngine for EnginePort<'_> {
         options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
     ) -> Result<LocalFinish, LocalError> {
-        let sampling = SamplingOptions {
-            max_tokens,
-            temperature: options.temperature,
-            top_k: options.top_k,
-            top_p: options.top_p,
-            repetition_penalty: 1.0,
-            seed: options.seed,
-            stop: Vec::new(),
-        };
         let mut forward = |token: crate::llm::TokenEvent<'_>| on_token(token.text);
+        let sampling = sampling(options, max_tokens);
         let stats = self.engine.generate(&user(prompt), prefix, &sampling, self.clock, &mut forward).await?;
-        Ok(match stats.finish {
-            FinishReason::Stop => LocalFinish::Ended,
-            FinishReason::Length => LocalFinish::Length,
-            FinishReason::Cancelled => LocalFinish::Stopped,
-        })
+        Ok(stats.finish.into())
+    }
+
+    /// Several that wait are answered together where the backend can; one by itself has the engine's own cache.
+    async fn answer_all(&mut self, jobs: &mut dyn Jobs, options: &AskOptions) -> Result<(), LocalError> {
+        while jobs.waiting() > 1 {
+            let rows = jobs.waiting().min(MAX_ROWS);
+            let context = self.engine.info().context;
+            let capacity = (context / rows).max(MIN_ROW).min(context);
+            match self.engine.together(rows, capacity).await {
+                Ok(mut together) => self.answer_together(&mut together, jobs, options).await?,
+                Err(error @ EngineError::DeviceLost(_)) => return Err(error.into()),
+                // Not offered, or no memory for more caches: one after the other takes longer, and works.
+                Err(_) => break,
+            }
+        }
+        while let Some(job) = jobs.next() {
+            answer_one(self, jobs, &job, options).await?;
+        }
+        Ok(())
     }
 
     async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError> {
@@ -143,6 +222,36 @@ mod tests {
         };
         pollster::block_on(port.generate("What is helium?", "s0 s1 s2 ", 9, &options, &mut keep)).expect("an answer");
         assert_eq!(shared, format!("s0 s1 s2 {text}"));
+    }
+
+    /// A burst that stays on the device: every answer is what it is alone, and they are written at the same time.
+    #[test]
+    fn a_burst_is_answered_together() {
+        let mut engine = engine();
+        let server = FakeServer::new(&FakeClock::default());
+        // The second is longer than a row would be with four in a context of this size.
+        let long = "What is the capital? ".repeat(3);
+        let prompts = ["What is helium?", &long, "Where is it?", "Who was that?", "And why?", "What is the capital?"];
+        let alone = prompts.map(|prompt| play(&mut engine, &server, &[prompt], 0.0).remove(0).0);
+        let order = RefCell::new(Vec::new());
+        let clock = server.clock.clone();
+        let mut port = EnginePort { engine: &mut engine, clock: &|| 0.0 };
+        let options = AskOptions { mode: AskMode::LocalOnly, max_tokens: 12, pacing: false, ..AskOptions::default() };
+        let ask = Ask { id: 1, prompts: prompts.map(str::to_owned).to_vec(), options };
+        let slot = SlotModel { slot: 0, size_bits: 1e6, outcome: DeviceOutcome::default() };
+        let emit = |event| {
+            if let Event::Token { prompt, .. } = event {
+                order.borrow_mut().push(prompt);
+            }
+        };
+        let (mut length, stop) = (AnswerLength::default(), StopFlag::default());
+        let work = run(&ask, &slot, 0.0, Some(&mut port), &server, &clock, &mut length, &stop, &emit);
+        let done = clock.block_on(work);
+        assert_eq!(done.answers.iter().map(|answer| answer.text.clone()).collect::<Vec<_>>(), alone);
+        let order = order.into_inner();
+        let first_ended = order.iter().rposition(|&prompt| prompt == order[0]).expect("it was told");
+        let begun: std::collections::BTreeSet<usize> = order[..first_ended].iter().copied().collect();
+        assert!(begun.len() >= MAX_ROWS, "{order:?}");
     }
 
     #[test]

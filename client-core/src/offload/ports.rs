@@ -28,9 +28,66 @@ pub trait LocalEngine {
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
     ) -> Result<LocalFinish, LocalError>;
 
+    /// Answers `jobs` until there is none at the moment, one after the other unless the engine can do better. Errors that
+    /// lie with one prompt are told to `jobs`.
+    ///
+    /// # Errors
+    /// The engine could not go on; what was begun and is not done is unfinished.
+    async fn answer_all(&mut self, jobs: &mut dyn Jobs, options: &AskOptions) -> Result<(), LocalError> {
+        while let Some(job) = jobs.next() {
+            answer_one(self, jobs, &job, options).await?;
+        }
+        Ok(())
+    }
+
     /// Tries to go on after `error` (a lost GPU: onto the CPU) and says in plain words what changed; `Err` when
     /// nothing is left to try.
     async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError>;
+}
+
+/// A prompt for the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its number in the ask.
+    pub prompt: usize,
+    /// What is asked.
+    pub text: String,
+    /// The part of the answer that is written already, by whomever.
+    pub prefix: String,
+    /// How many tokens may still be written; at least 1.
+    pub max_tokens: usize,
+}
+
+/// The prompts that an engine is to answer, and where its words go.
+pub trait Jobs {
+    /// How many [`next`](Self::next) would give now.
+    fn waiting(&self) -> usize;
+
+    /// Hands out a prompt that waits. More may come up later.
+    fn next(&mut self) -> Option<Job>;
+
+    /// A token was written; `text` is what became whole with it. Breaking ends this answer.
+    fn token(&mut self, prompt: usize, text: &str) -> ControlFlow<()>;
+
+    /// A prompt's answer is over, or cannot be had for a reason that lies with the prompt.
+    fn done(&mut self, prompt: usize, result: Result<LocalFinish, LocalError>);
+}
+
+/// Answers one job by itself.
+pub(super) async fn answer_one<E: LocalEngine + ?Sized>(
+    engine: &mut E,
+    jobs: &mut dyn Jobs,
+    job: &Job,
+    options: &AskOptions,
+) -> Result<(), LocalError> {
+    let mut on_token = |text: &str| jobs.token(job.prompt, text);
+    match engine.generate(&job.text, &job.prefix, job.max_tokens, options, &mut on_token).await {
+        Err(error) if !error.prompt_only => Err(error),
+        result => {
+            jobs.done(job.prompt, result);
+            Ok(())
+        }
+    }
 }
 
 /// Why the device stopped writing.

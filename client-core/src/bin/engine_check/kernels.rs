@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use client_core::js::kernels::{Build, Kernels, RemoteBackend};
 use client_core::llm::EngineError;
-use client_core::llm::backend::{Backend, Output, Want};
+use client_core::llm::backend::{Backend, Batch, Draw, Output, Turn, Want};
 use client_core::llm::checks::Check;
 use client_core::llm::cpu::{CpuBackend, Form};
 use client_core::llm::gguf::{GgmlType, Gguf};
 use client_core::llm::gpu::{GpuBackend, GpuContext, KernelSet};
+use client_core::llm::sampler::{SamplerParams, argmax};
 use client_core::llm::synthetic::{self, Family, Storage};
 use client_core::llm::weights::ModelWeights;
 use serde::{Deserialize, Serialize};
@@ -91,9 +92,19 @@ pub async fn run_kernel_checks(base_url: String) -> Result<String, JsError> {
                     let equal = expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
                     same += usize::from(equal && expected.len() == found.len());
                 }
+                // A batch over two rows, of which the second is this sequence.
+                let mut batch = theirs.batch(2, 128).await?;
+                batch.forward(0, &prompt[..9], Want::Nothing).await?;
+                batch.forward(1, prompt, Want::Nothing).await?;
+                for (token, expected) in rest.iter().zip(expected.iter().skip(1)) {
+                    let turns = [0, 1].map(|row| Turn { row, token: *token, draw: Draw::default() });
+                    let found = batch.step(&turns).await?.pop().unwrap_or_default();
+                    let equal = expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
+                    same += usize::from(equal && expected.len() == found.len());
+                }
                 let way = if fused { ", fused" } else { "" };
                 let name = format!("{}{way}: {family:?}, {}", build.name(), blocks.name());
-                checks.push(Check { name, passed: same == 5, detail: format!("{same} of 5 passes are the same") });
+                checks.push(Check { name, passed: same == 9, detail: format!("{same} of 9 passes are the same") });
             }
         }
     }
@@ -129,6 +140,8 @@ struct About {
 #[wasm_bindgen]
 pub struct EngineBench {
     backend: Box<dyn Backend>,
+    /// Several sequences over the same weights, and the last token of each.
+    rows: Option<(Box<dyn Batch>, Vec<u32>)>,
     kernels: Option<Rc<Kernels>>,
     about: About,
 }
@@ -170,14 +183,14 @@ impl EngineBench {
             }
             about.build = [vec!["WebGPU", &gpu.facts().name], gpu.kernels().names()].concat().join(", ");
             let backend = Box::new(GpuBackend::new(&gpu, &weights).await?);
-            return Ok(Self { backend, kernels: None, about });
+            return Ok(Self { backend, rows: None, kernels: None, about });
         }
         let best = Build::best();
         let build = Build { threads: best.threads.min(spec.threads.max(1)), ..best };
         let kernels = Kernels::load(&spec.base, build).await.map_err(|problem| JsError::new(&problem))?;
         about.build = build.name();
         let backend = Box::new(RemoteBackend::new(&kernels, &weights).await?);
-        Ok(Self { backend, kernels: Some(kernels), about })
+        Ok(Self { backend, rows: None, kernels: Some(kernels), about })
     }
 
     /// What was loaded: `{ build, parameters, weight_bytes, context }`.
@@ -215,6 +228,42 @@ impl EngineBench {
             if let Output::Token(next) = self.backend.forward(&[token], Want::Argmax).await? {
                 token = next;
             }
+        }
+        Ok(())
+    }
+
+    /// Reads a prompt of `tokens` random tokens into each of `rows` sequences, with room for as many more and 256.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub async fn begin_rows(&mut self, rows: usize, tokens: usize) -> Result<(), JsError> {
+        let mut batch = self.backend.batch(rows, tokens + 256).await?;
+        let prompt = synthetic::tokens(self.backend.config().vocab, tokens, 7);
+        let greedy = SamplerParams { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 0 };
+        for row in 0..rows {
+            // Where the caller chooses, there is nothing to begin.
+            let _ = batch.begin_choosing(row, &greedy, &[]);
+            batch.forward(row, &prompt, Want::Argmax).await?;
+        }
+        self.rows = Some((batch, vec![1; rows]));
+        Ok(())
+    }
+
+    /// Appends `steps` greedy tokens to each of those sequences.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub async fn step_rows(&mut self, steps: usize) -> Result<(), JsError> {
+        let Some((batch, last)) = &mut self.rows else { return Err(JsError::new("no rows were begun")) };
+        for _ in 0..steps {
+            let turn = |(row, token): (usize, &u32)| Turn { row, token: *token, draw: Draw::default() };
+            let turns: Vec<Turn> = last.iter().enumerate().map(turn).collect();
+            *last = match batch.step_choosing(&turns).await {
+                Err(EngineError::NotOffered { .. }) => {
+                    batch.step(&turns).await?.iter().map(|logits| argmax(logits)).collect()
+                }
+                chosen => chosen?,
+            };
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::llm::gpu::{GpuBackend, GpuContext};
 use crate::llm::parts::Weights;
 use crate::llm::{Engine, EngineError, cpu};
 use crate::offload::local::EnginePort;
-use crate::offload::ports::{Clock, LocalEngine, LocalError, LocalFinish};
+use crate::offload::ports::{Clock, Jobs, LocalEngine, LocalError, LocalFinish};
 use crate::offload::signal::StopFlag;
 use crate::protocol::worker::{AskOptions, Event, ModelState, Tier, TierChoice};
 use crate::verdict;
@@ -179,6 +179,11 @@ impl LocalEngine for Writing<'_> {
         let clock = || self.hub.clock.now_s();
         let mut port = EnginePort { engine: self.loaded.engine(), clock: &clock };
         port.generate(prompt, prefix, max_tokens, options, on_token).await
+    }
+
+    async fn answer_all(&mut self, jobs: &mut dyn Jobs, options: &AskOptions) -> Result<(), LocalError> {
+        let clock = || self.hub.clock.now_s();
+        EnginePort { engine: self.loaded.engine(), clock: &clock }.answer_all(jobs, options).await
     }
 
     async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError> {

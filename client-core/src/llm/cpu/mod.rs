@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kernels::blocks::Format;
-use kernels::model::{Layer, Model, Sequence, Shape};
+use kernels::model::{Layer, Model, Sequences, Shape};
 
-use super::backend::{Backend, Output, Want, check_input};
+use super::backend::{Backend, Batch, Output, Turn, Want, check_input, check_row, check_rows, check_turns};
 use super::config::ModelConfig;
 use super::error::EngineError;
-use super::sampler::argmax;
+use super::sampler::{SamplerParams, argmax};
 use super::weights::{LayerWeights, Matrix, ModelWeights};
 
 /// Most parameters of a model that is held in single precision.
@@ -60,7 +60,16 @@ pub fn backend(weights: &ModelWeights<'_>) -> Result<Box<dyn Backend>, EngineErr
 #[derive(Debug)]
 pub struct CpuBackend {
     model: Arc<CpuModel>,
-    sequence: Sequence,
+    /// One row.
+    sequence: Sequences,
+}
+
+/// Several sequences on the CPU.
+#[derive(Debug)]
+pub struct CpuBatch {
+    model: Arc<CpuModel>,
+    sequences: Sequences,
+    capacity: usize,
 }
 
 #[derive(Debug)]
@@ -132,7 +141,7 @@ impl CpuBackend {
         let embedding = matrix(&weights.embedding, form)?;
         let model = Model::new(shape(&config), embedding, layers, weights.output_norm.clone(), head)
             .map_err(|_| refused("heads of more than 256 elements"))?;
-        let sequence = Sequence::new(&model);
+        let sequence = Sequences::new(&model, 1);
         Ok(Self { model: Arc::new(CpuModel { frequencies: config.rope.frequencies(), config, model }), sequence })
     }
 }
@@ -148,7 +157,7 @@ impl Backend for CpuBackend {
     }
 
     fn len(&self) -> usize {
-        self.sequence.len()
+        self.sequence.len(0)
     }
 
     fn capacity(&self) -> usize {
@@ -156,23 +165,111 @@ impl Backend for CpuBackend {
     }
 
     fn truncate(&mut self, len: usize) {
-        self.sequence.truncate(len);
+        self.sequence.truncate(0, len);
     }
 
     fn fork(&self) -> Result<Box<dyn Backend>, EngineError> {
-        Ok(Box::new(Self { model: Arc::clone(&self.model), sequence: Sequence::new(&self.model.model) }))
+        Ok(Box::new(Self { model: Arc::clone(&self.model), sequence: Sequences::new(&self.model.model, 1) }))
+    }
+
+    async fn batch(&self, rows: usize, capacity: usize) -> Result<Box<dyn Batch>, EngineError> {
+        check_rows(rows)?;
+        let sequences = Sequences::new(&self.model.model, rows);
+        Ok(Box::new(CpuBatch { model: Arc::clone(&self.model), sequences, capacity: capacity.min(self.capacity()) }))
     }
 
     async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
-        let CpuModel { config, frequencies, model } = &*self.model;
-        check_input(config, self.sequence.len(), config.context, tokens)?;
-        let wanted = wanted(want)?;
-        let rotation = config.rope.rotations(frequencies, self.sequence.len(), tokens.len());
-        self.sequence
-            .forward(model, tokens, &rotation, wanted)
-            .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
-        Ok(output(want, self.sequence.output()))
+        let capacity = self.capacity();
+        self.model.forward(&mut self.sequence, 0, capacity, tokens, want)
     }
+}
+
+impl CpuModel {
+    /// Appends `tokens` to a row.
+    fn forward(
+        &self,
+        sequences: &mut Sequences,
+        row: usize,
+        capacity: usize,
+        tokens: &[u32],
+        want: Want,
+    ) -> Result<Output, EngineError> {
+        let Self { config, frequencies, model } = self;
+        check_input(config, sequences.len(row), capacity, tokens)?;
+        let wanted = wanted(want)?;
+        let rotation = config.rope.rotations(frequencies, sequences.len(row), tokens.len());
+        sequences
+            .forward(model, row, tokens, &rotation, wanted)
+            .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
+        Ok(output(want, sequences.output()))
+    }
+}
+
+#[async_trait(?Send)]
+impl Batch for CpuBatch {
+    fn rows(&self) -> usize {
+        self.sequences.rows()
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn len(&self, row: usize) -> usize {
+        self.sequences.len(row)
+    }
+
+    fn truncate(&mut self, row: usize, len: usize) {
+        self.sequences.truncate(row, len);
+    }
+
+    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+        check_row(self.rows(), row)?;
+        self.model.forward(&mut self.sequences, row, self.capacity, tokens, want)
+    }
+
+    fn begin_choosing(&mut self, _: usize, _: &SamplerParams, _: &[u32]) -> Result<(), EngineError> {
+        Err(not_chosen_here())
+    }
+
+    async fn step(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError> {
+        let CpuModel { config, frequencies, model } = &*self.model;
+        check_turns(config, self, turns)?;
+        let Steps { rows, tokens, rotation } = Steps::new(config, frequencies, turns, |row| self.sequences.len(row));
+        self.sequences
+            .step(model, &rows, &tokens, &rotation)
+            .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
+        Ok(self.sequences.output().chunks(config.vocab).map(<[f32]>::to_vec).collect())
+    }
+
+    async fn step_choosing(&mut self, _: &[Turn]) -> Result<Vec<u32>, EngineError> {
+        Err(not_chosen_here())
+    }
+}
+
+/// A step's turns as the kernels want them.
+pub(crate) struct Steps {
+    pub(crate) rows: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
+    /// `[rows, rope_dim]`.
+    pub(crate) rotation: Vec<f32>,
+}
+
+impl Steps {
+    /// `len` tells the tokens in a row.
+    pub(crate) fn new(config: &ModelConfig, frequencies: &[f32], turns: &[Turn], len: impl Fn(usize) -> usize) -> Self {
+        let mut rotation = Vec::with_capacity(turns.len() * config.rope.dim);
+        for turn in turns {
+            config.rope.rotation_at(frequencies, len(turn.row), &mut rotation);
+        }
+        let rows = turns.iter().map(|turn| turn.row as u32).collect();
+        Self { rows, tokens: turns.iter().map(|turn| turn.token).collect(), rotation }
+    }
+}
+
+/// Choosing is the caller's here.
+pub(crate) fn not_chosen_here() -> EngineError {
+    EngineError::NotOffered { backend: "cpu", what: "choosing on the device" }
 }
 
 /// What the kernels have to leave for `want`.
@@ -185,9 +282,7 @@ pub(crate) fn wanted(want: Want) -> Result<kernels::model::Want, EngineError> {
         Want::Logits | Want::TopK(_) | Want::Argmax => kernels::model::Want::Last,
         Want::AllLogits => kernels::model::Want::Every,
         Want::Hidden => kernels::model::Want::Hidden,
-        Want::Choice(_) => {
-            return Err(EngineError::NotOffered { backend: "cpu", what: "choosing on the device" });
-        }
+        Want::Choice(_) => return Err(not_chosen_here()),
     })
 }
 

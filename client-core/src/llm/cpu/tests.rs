@@ -4,6 +4,7 @@ use pollster::block_on;
 use proptest::prelude::*;
 
 use super::*;
+use crate::llm::backend::Draw;
 use crate::llm::gguf::GgmlType;
 use crate::llm::reference::{Deviation, Reference};
 use crate::llm::synthetic::{self, Storage};
@@ -124,4 +125,66 @@ fn families_agree_to_rounding() {
             assert!(deviation.max < 2e-4 && deviation.same_choice, "{family:?} {form:?}: {deviation:?}");
         }
     }
+}
+
+/// A step over several rows gives every row to the last bit what it gets alone, whichever rows take part.
+#[test]
+fn rows_of_a_batch_are_sequences_alone() {
+    use crate::llm::synthetic::Family;
+    let cases = [(Family::Llama, GgmlType::Q8_0), (Family::Qwen3, GgmlType::Q4_0), (Family::Mistral(4), GgmlType::F16)];
+    for (family, blocks) in cases {
+        let config = synthetic::config([60, 64, 2, 4, 2, 96]);
+        let weights = synthetic::weights_like(family, config, storage(blocks, GgmlType::Q8_0, true), 3).unwrap();
+        for form in [Form::Singles, Form::Stored] {
+            let backend = CpuBackend::with_form(&weights, form).unwrap();
+            let mut batch = block_on(backend.batch(3, 64)).unwrap();
+            let mut alone: Vec<_> = (0..3).map(|_| backend.fork().unwrap()).collect();
+            for (row, alone) in (0..).zip(&mut alone) {
+                let prompt = synthetic::tokens(60, 5 + 9 * row, row as u64);
+                let found = block_on(batch.forward(row, &prompt, Want::Logits)).unwrap();
+                assert_eq!(found, block_on(alone.forward(&prompt, Want::Logits)).unwrap());
+            }
+            for (token, rows) in (7..).zip([&[0, 1, 2][..], &[0, 2], &[1], &[1, 2], &[0, 1, 2]]) {
+                let turn = |row: &usize| Turn { row: *row, token: token + *row as u32, draw: Draw::default() };
+                let turns: Vec<Turn> = rows.iter().map(turn).collect();
+                let found = block_on(batch.step(&turns)).unwrap();
+                assert_eq!(found.len(), rows.len());
+                for (turn, found) in turns.iter().zip(found) {
+                    let alone = &mut alone[turn.row];
+                    let expect = block_on(alone.forward(&[turn.token], Want::Logits)).unwrap();
+                    assert!(Output::Logits(found) == expect, "{family:?} {form:?} row {}", turn.row);
+                    assert_eq!(batch.len(turn.row), alone.len());
+                }
+            }
+            // A row that is taken back does not touch the others.
+            batch.truncate(1, 2);
+            alone[1].truncate(2);
+            let turns = [1, 2].map(|row| Turn { row, token: 3, draw: Draw::default() });
+            let found = block_on(batch.step(&turns)).unwrap();
+            for (turn, found) in turns.iter().zip(found) {
+                let expect = block_on(alone[turn.row].forward(&[3], Want::Logits)).unwrap();
+                assert!(Output::Logits(found) == expect);
+            }
+        }
+    }
+}
+
+#[test]
+fn steps_that_cannot_be_are_refused() {
+    let weights =
+        synthetic::weights(synthetic::config([40, 32, 1, 2, 1, 32]), storage(GgmlType::Q8_0, GgmlType::Q8_0, false), 1)
+            .unwrap();
+    let backend = CpuBackend::new(&weights).unwrap();
+    let mut batch = block_on(backend.batch(2, 2)).unwrap();
+    let turn = |row, token| Turn { row, token, draw: Draw::default() };
+    block_on(batch.step(&[turn(0, 1), turn(1, 2)])).unwrap();
+    let bad: [&[Turn]; 5] =
+        [&[], &[turn(1, 1), turn(0, 1)], &[turn(0, 1), turn(0, 1)], &[turn(2, 1)], &[turn(0, 1), turn(1, 40)]];
+    for turns in bad {
+        assert!(block_on(batch.step(turns)).is_err(), "{turns:?}");
+    }
+    assert_eq!((batch.len(0), batch.len(1)), (1, 1));
+    block_on(batch.step(&[turn(0, 1)])).unwrap();
+    assert!(matches!(block_on(batch.step(&[turn(0, 1)])), Err(EngineError::PromptTooLong { context: 2, .. })));
+    assert!(block_on(batch.forward(2, &[1], Want::Logits)).is_err());
 }

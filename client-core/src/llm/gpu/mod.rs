@@ -7,7 +7,8 @@
 //! | `pack.rs` | matrices in the order in which kernels read them, still quantised |
 //! | `source.rs` | kernels put together from parts, with the model's sizes as constants |
 //! | `model.rs` | matrices and pipelines of a model, shared by its sequences |
-//! | `sequence.rs` | one sequence's buffers and dispatches, its KV cache's snapshots |
+//! | `sequence.rs` | buffers and dispatches of one sequence or of several, KV caches' snapshots |
+//! | `batch.rs` | several sequences, a token each in one pass |
 //! | `readback.rs` | results on their way back, several calls at a time |
 //! | `bandwidth.rs` | the memory's bandwidth, to compare with |
 //! | `kernels/` | the WGSL: one kernel, or one interchangeable part of a kernel, to a file |
@@ -26,10 +27,13 @@
 //! four bytes come back for each. Prompts go through the same kernels in chunks of [`CHUNK`] tokens, their products through
 //! `matmul_tiled` from five columns on.
 //!
-//! Deliberately absent: several sequences in one dispatch (forks share weights and pipelines, each submits for itself),
-//! activations in eight bits, and splitting attention over positions.
+//! Sequences of a batch go through the same dispatches, one column each: products read the weights once for all of them, and
+//! only the KV cache and the choice tell the columns apart (`common_call.wgsl`).
+//!
+//! Deliberately absent: activations in eight bits, and splitting attention over positions.
 
 mod bandwidth;
+mod batch;
 mod context;
 mod model;
 mod pack;
@@ -43,13 +47,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use self::bandwidth::copy_bandwidth;
+pub use self::batch::GpuBatch;
 pub use self::context::{AdapterFacts, GpuContext};
 use self::model::GpuModel;
 use self::readback::Readback;
-use self::sequence::{ALL_COLUMNS, Call, Ending, SavedCache, Sequence};
+use self::sequence::{ALL_COLUMNS, Ending, Feed, Line, SavedCache, Sequences};
 use self::source::PLACES;
 pub use self::tier::{KERNEL_VERSION, KernelSet, Proof};
-use super::backend::{Backend, Counters, Draw, Output, Snapshot, Want, check_input};
+use super::backend::{Backend, Batch, Counters, Draw, Output, Snapshot, Want, check_input, check_rows};
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::parts::Weights;
@@ -76,7 +81,7 @@ struct Reading {
 pub struct GpuBackend {
     gpu: GpuContext,
     model: Arc<GpuModel>,
-    sequence: Sequence,
+    sequence: Sequences,
     readback: Readback,
     len: usize,
     /// How tokens are chosen, once a caller has said it.
@@ -122,101 +127,127 @@ impl GpuBackend {
     }
 
     fn over(gpu: GpuContext, model: Arc<GpuModel>) -> Result<Self, EngineError> {
-        let sequence = Sequence::new(&gpu, &model)?;
+        let sequence = Sequences::new(&gpu, &model, 1, model.config.context)?;
         let readback = Readback::default();
         Ok(Self { gpu, model, sequence, readback, len: 0, choosing: None, counters: Counters::default() })
     }
 
-    /// What `want` makes necessary, for calls of so many columns.
-    fn reading(&self, want: Want, columns: usize) -> Reading {
-        let all = 4 * self.model.config.vocab as u64;
-        let (ending, bytes) = match want {
-            Want::Nothing | Want::Hidden => (Ending::Nothing, 0),
-            Want::Argmax => (Ending::Peak, 4),
-            Want::TopK(k) if k <= PLACES.min(self.model.config.vocab) => (Ending::Sorted, 8 * k.max(1) as u64),
-            Want::TopK(_) | Want::Logits => (Ending::Logits, all),
-            Want::AllLogits => (Ending::AllLogits, all * columns as u64),
-            Want::Choice(_) => match self.choosing {
-                Some(params) if !params.is_greedy() => (Ending::Sorted, 4),
-                _ => (Ending::Peak, 4),
-            },
-        };
-        Reading { ending, bytes }
-    }
-
-    /// What the kernels are told.
-    fn call(&self, want: Want) -> Call {
-        let plain = Call { position: self.len as u32, temperature: 1.0, top_p: 1.0, penalty: 1.0, ..Call::default() };
-        match (want, &self.choosing) {
-            (Want::Argmax, _) => Call { mode: GREEDY, ..plain },
-            (Want::TopK(k), _) => Call { mode: LIST, top_k: k.max(1) as u32, ..plain },
-            (Want::Choice(draw), Some(params)) => Call {
-                mode: if params.is_greedy() { GREEDY } else { DRAW },
-                top_k: u32::try_from(params.top_k).unwrap_or(0),
-                temperature: params.temperature.max(1e-6),
-                top_p: params.top_p,
-                penalty: params.penalty(),
-                draw: draw.uniform(),
-                ..plain
-            },
-            (Want::Choice(_), None) => Call { mode: GREEDY, ..plain },
-            _ => plain,
-        }
-    }
-
     /// Encodes and submits one chunk; its result is on its way afterwards.
     fn submit(&mut self, tokens: Option<&[u32]>, want: Want) {
-        let reading = self.reading(want, tokens.map_or(1, <[u32]>::len));
-        let call = self.call(want);
+        let columns = tokens.map_or(1, <[u32]>::len);
+        let reading = Reading::new(want, columns, self.choosing.as_ref(), self.model.config.vocab);
+        let line = line(want, self.choosing.as_ref(), self.len, 0);
+        let feed = tokens.map_or(Feed::Chosen, Feed::Chunk);
         let staging = match reading.bytes {
             0 => None,
             bytes => Some(self.readback.staging(&self.gpu, bytes)),
         };
         let target = staging.as_ref().map(|staging| (staging, reading.bytes));
         let (dispatches, submission) =
-            self.sequence.submit(&self.gpu, &self.model, tokens, call, reading.ending, target);
+            self.sequence.submit(&self.gpu, &self.model, feed, &[line], reading.ending, target);
         self.counters.dispatches += dispatches;
         self.counters.submits += 1;
         if let Some(staging) = staging {
             self.readback.begin(staging, reading.bytes, submission);
         }
-        self.len += tokens.map_or(1, <[u32]>::len);
+        self.len += columns;
     }
 
     async fn token(&mut self) -> Result<u32, EngineError> {
-        let bytes = self.readback.next(&self.gpu).await?;
-        match bytes.as_chunks::<4>().0 {
-            [id] if u32::from_le_bytes(*id) < self.model.config.vocab as u32 => Ok(u32::from_le_bytes(*id)),
-            _ => Err(EngineError::Gpu("the logits are not numbers".into())),
-        }
+        token_in(&self.readback.next(&self.gpu).await?, self.model.config.vocab)
     }
 
     /// Waits for the results of `want`'s calls.
     async fn output(&mut self, want: Want) -> Result<Output, EngineError> {
-        let singles = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        match (want, self.reading(want, 1).ending) {
-            (Want::Nothing | Want::Hidden, _) => Ok(Output::Nothing),
-            (Want::Argmax | Want::Choice(_), _) => Ok(Output::Token(self.token().await?)),
-            (Want::AllLogits, _) => {
-                let mut all: Vec<f32> = Vec::new();
+        let vocab = self.model.config.vocab;
+        match want {
+            Want::Nothing | Want::Hidden => Ok(Output::Nothing),
+            Want::AllLogits => {
+                let mut all = Vec::new();
                 while self.readback.len() > 0 {
-                    let part: Vec<f32> = singles(&self.readback.next(&self.gpu).await?);
-                    all.extend(part);
+                    all.extend(singles(&self.readback.next(&self.gpu).await?));
                 }
                 Ok(Output::AllLogits(all))
             }
-            (_, Ending::Logits) => Ok(Output::Logits(singles(&self.readback.next(&self.gpu).await?))),
-            _ => {
-                let bytes = self.readback.next(&self.gpu).await?;
-                let pairs = bytes.as_chunks::<4>().0.as_chunks::<2>().0;
-                let choices: Vec<(u32, f32)> =
-                    pairs.iter().map(|[id, logit]| (u32::from_le_bytes(*id), f32::from_le_bytes(*logit))).collect();
-                if choices.iter().any(|(id, _)| *id as usize >= self.model.config.vocab) {
-                    return Err(EngineError::Gpu("the logits are not numbers".into()));
-                }
-                Ok(Output::TopK(choices))
-            }
+            _ => output_in(want, &self.readback.next(&self.gpu).await?, vocab),
         }
+    }
+}
+
+impl Reading {
+    /// What `want` makes necessary, for calls of so many columns.
+    fn new(want: Want, columns: usize, choosing: Option<&SamplerParams>, vocab: usize) -> Self {
+        let all = 4 * vocab as u64;
+        let (ending, bytes) = match want {
+            Want::Nothing | Want::Hidden => (Ending::Nothing, 0),
+            Want::Argmax => (Ending::Peak, 4),
+            Want::TopK(k) if is_list(k, vocab) => (Ending::Sorted, 8 * k.max(1) as u64),
+            Want::TopK(_) | Want::Logits => (Ending::Logits, all),
+            Want::AllLogits => (Ending::AllLogits, all * columns as u64),
+            Want::Choice(_) => match choosing {
+                Some(params) if !params.is_greedy() => (Ending::Sorted, 4),
+                _ => (Ending::Peak, 4),
+            },
+        };
+        Self { ending, bytes }
+    }
+}
+
+/// Whether the device puts the k best in order; of more than it has places for, the caller gets all logits.
+fn is_list(k: usize, vocab: usize) -> bool {
+    k <= PLACES.min(vocab)
+}
+
+/// What the kernels are told about a sequence of `len` tokens.
+fn line(want: Want, choosing: Option<&SamplerParams>, len: usize, row: usize) -> Line {
+    let plain = Line {
+        position: len as u32,
+        row: row as u32,
+        mode: GREEDY,
+        temperature: 1.0,
+        top_p: 1.0,
+        penalty: 1.0,
+        ..Line::default()
+    };
+    match (want, choosing) {
+        (Want::TopK(k), _) => Line { mode: LIST, top_k: k.max(1) as u32, ..plain },
+        (Want::Choice(draw), Some(params)) => Line {
+            mode: if params.is_greedy() { GREEDY } else { DRAW },
+            top_k: u32::try_from(params.top_k).unwrap_or(0),
+            temperature: params.temperature.max(1e-6),
+            top_p: params.top_p,
+            penalty: params.penalty(),
+            draw: draw.uniform(),
+            ..plain
+        },
+        _ => plain,
+    }
+}
+
+fn singles(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+}
+
+/// The token that was chosen, at the beginning of what was read.
+fn token_in(bytes: &[u8], vocab: usize) -> Result<u32, EngineError> {
+    let id = bytes.first_chunk::<4>().map(|id| u32::from_le_bytes(*id));
+    id.filter(|id| (*id as usize) < vocab).ok_or_else(|| EngineError::Gpu("the logits are not numbers".into()))
+}
+
+/// What was read, as what was wanted of one column.
+fn output_in(want: Want, bytes: &[u8], vocab: usize) -> Result<Output, EngineError> {
+    match want {
+        Want::Argmax | Want::Choice(_) => Ok(Output::Token(token_in(bytes, vocab)?)),
+        Want::TopK(k) if is_list(k, vocab) => {
+            let pairs = bytes.as_chunks::<4>().0.as_chunks::<2>().0;
+            let choices: Vec<(u32, f32)> =
+                pairs.iter().map(|[id, logit]| (u32::from_le_bytes(*id), f32::from_le_bytes(*logit))).collect();
+            if choices.iter().any(|(id, _)| *id as usize >= vocab) {
+                return Err(EngineError::Gpu("the logits are not numbers".into()));
+            }
+            Ok(Output::TopK(choices))
+        }
+        _ => Ok(Output::Logits(singles(bytes))),
     }
 }
 
@@ -252,6 +283,15 @@ impl Backend for GpuBackend {
         Ok(Box::new(Self::over(self.gpu.clone(), Arc::clone(&self.model))?))
     }
 
+    async fn batch(&self, rows: usize, capacity: usize) -> Result<Box<dyn Batch>, EngineError> {
+        check_rows(rows)?;
+        self.gpu.check()?;
+        let (model, capacity) = (Arc::clone(&self.model), capacity.min(self.capacity()));
+        // Memory that is not to be had is no fault of the device's.
+        let made = self.gpu.guarded(async { GpuBatch::new(self.gpu.clone(), model, rows, capacity) }).await?;
+        Ok(Box::new(made))
+    }
+
     fn counters(&self) -> Counters {
         self.counters
     }
@@ -281,7 +321,7 @@ impl Backend for GpuBackend {
         self.gpu.check()?;
         self.readback.clear();
         self.choosing = Some(*params);
-        self.sequence.set_seen(&self.gpu, self.model.config.vocab, seen);
+        self.sequence.set_seen(&self.gpu, self.model.config.vocab, 0, seen);
         Ok(())
     }
 

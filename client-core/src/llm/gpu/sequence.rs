@@ -1,5 +1,5 @@
-//! One sequence's buffers (activations, KV cache, what is read back) and its dispatches, made once and encoded for every
-//! call.
+//! Buffers of one sequence or of several that are computed together (activations, KV caches, what is read back), and their
+//! dispatches, made once and encoded for every call.
 
 use std::any::Any;
 
@@ -7,10 +7,10 @@ use super::CHUNK;
 use super::context::GpuContext;
 use super::model::{GpuModel, Kernel, Linear, bind};
 use super::source::{PLACES, SLICE, padded};
-use crate::llm::backend::SnapshotState;
+use crate::llm::backend::{MAX_ROWS, SnapshotState};
 use crate::llm::error::EngineError;
 
-/// Most bytes that a sequence's KV cache takes; longer contexts than fit are cut.
+/// Most bytes that the KV caches of a sequence, or of those in a batch together, take; longer contexts than fit are cut.
 pub(super) const MAX_CACHE_BYTES: u64 = 256 << 20;
 /// Columns for which all logits are computed at once.
 pub(super) const ALL_COLUMNS: usize = 16;
@@ -36,12 +36,12 @@ pub(super) enum Ending {
     Sorted,
 }
 
-/// What one call computes, as the kernels see it.
+/// What the kernels are told about one sequence in a call; see `common_call.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct Call {
+pub(super) struct Line {
     pub position: u32,
-    pub columns: u32,
+    pub row: u32,
     pub top_k: u32,
     pub mode: u32,
     pub temperature: f32,
@@ -50,13 +50,39 @@ pub(super) struct Call {
     pub draw: f32,
 }
 
+/// What one call computes, as the kernels see it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+struct Call {
+    columns: u32,
+    apart: u32,
+    capacity: u32,
+    unused: u32,
+    lines: [Line; MAX_ROWS],
+}
+
+/// Which tokens a call appends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Feed<'t> {
+    /// These, at most [`CHUNK`], to the first line's sequence.
+    Chunk(&'t [u32]),
+    /// One to each line's sequence.
+    Each(&'t [u32]),
+    /// To each line's sequence the one that was chosen for it last.
+    Chosen,
+}
+
 /// Buffers and dispatches.
 #[derive(Debug)]
-pub(super) struct Sequence {
+pub(super) struct Sequences {
+    /// Tokens that each holds.
     pub capacity: usize,
     /// From the embedding to the last block.
     blocks: Vec<Dispatch>,
+    /// Logits of the last column.
     head: Dispatch,
+    /// Logits of a column of each of several sequences.
+    heads: Dispatch,
     peak: Dispatch,
     best: Dispatch,
     sort: Dispatch,
@@ -70,17 +96,18 @@ pub(super) struct Sequence {
     seen: wgpu::Buffer,
     logits: wgpu::Buffer,
     chosen: wgpu::Buffer,
-    /// Keys and values of every block, `[capacity][kv_dim]`.
+    /// Keys and values of every block, `[rows][capacity][kv_dim]`.
     caches: Vec<wgpu::Buffer>,
 }
 
-impl Sequence {
-    pub(super) fn new(gpu: &GpuContext, model: &GpuModel) -> Result<Self, EngineError> {
+impl Sequences {
+    /// So many sequences, of at most `capacity` tokens each.
+    pub(super) fn new(gpu: &GpuContext, model: &GpuModel, rows: usize, capacity: usize) -> Result<Self, EngineError> {
         let config = &model.config;
-        let position_bytes = model.position_bytes();
+        let position_bytes = rows as u64 * model.position_bytes();
         let fits = (MAX_CACHE_BYTES / (2 * config.layers as u64 * position_bytes))
             .min(gpu.limits.max_storage_buffer_binding_size / position_bytes);
-        let capacity = config.context.min(usize::try_from(fits).unwrap_or(usize::MAX));
+        let capacity = capacity.min(usize::try_from(fits).unwrap_or(usize::MAX));
         if capacity == 0 {
             return Err(EngineError::Unsupported("its KV cache is larger than this GPU allows".into()));
         }
@@ -94,14 +121,14 @@ impl Sequence {
         let mixed = activation("mixed", config.q_dim());
         let inner = activation("inner", config.ffn);
         let call = buffer("call", size_of::<Call>(), wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
-        let tokens = buffer("tokens", 4 * CHUNK, upload);
+        let tokens = buffer("tokens", 4 * (CHUNK + rows), upload);
         let rotation = buffer("rotation", 4 * CHUNK * config.rope.dim, upload);
-        let logits = buffer("logits", 4 * config.vocab, download);
-        let seen = buffer("seen", 4 * config.vocab.div_ceil(32), upload);
-        let candidates = config.vocab.next_multiple_of(SLICE);
+        let logits = buffer("logits", 4 * rows * config.vocab, download);
+        let seen = buffer("seen", 4 * rows * config.vocab.div_ceil(32), upload);
+        let candidates = rows * config.vocab.next_multiple_of(SLICE);
         let sorted = buffer("sorted", 8 * candidates, storage);
         let masses = buffer("masses", 4 * candidates, storage);
-        let chosen = buffer("chosen", 8 * PLACES, download);
+        let chosen = buffer("chosen", 8 * rows * PLACES, download);
 
         let dispatch = |kernel: &Kernel, buffers: &[Option<&wgpu::Buffer>]| Dispatch {
             kernel: kernel.clone(),
@@ -137,6 +164,7 @@ impl Sequence {
             capacity,
             blocks,
             head: product(&model.head, &x, Some(&model.output_norm), &logits, &[]),
+            heads: product(&model.head_all, &x, Some(&model.output_norm), &logits, &[]),
             peak: dispatch(&model.peak, &[Some(&logits), Some(&seen), Some(&call), Some(&sorted)]),
             best: dispatch(&model.best, &[Some(&sorted), None, Some(&call), Some(&chosen), Some(&tokens), Some(&seen)]),
             sort: dispatch(&model.sort, &[Some(&logits), Some(&seen), Some(&call), Some(&sorted), Some(&masses)]),
@@ -156,34 +184,48 @@ impl Sequence {
         })
     }
 
-    /// Encodes and submits one call over at most [`CHUNK`] columns: of `tokens`, or, where there are none, of the one
-    /// token that the call before has chosen. The first `bytes` of the result are copied to `staging`. Returns the number
-    /// of dispatches and what to wait for.
+    /// Encodes and submits one call, with a line for each sequence that takes part. The first `bytes` of the result are
+    /// copied to `staging`. Returns the number of dispatches and what to wait for.
     pub(super) fn submit(
         &mut self,
         gpu: &GpuContext,
         model: &GpuModel,
-        tokens: Option<&[u32]>,
-        call: Call,
+        feed: Feed<'_>,
+        lines: &[Line],
         ending: Ending,
         staging: Option<(&wgpu::Buffer, u64)>,
     ) -> (u64, wgpu::SubmissionIndex) {
-        let columns = tokens.map_or(1, <[u32]>::len);
-        let call = Call { columns: columns as u32, ..call };
+        let (columns, apart) = match feed {
+            Feed::Chunk(tokens) => (tokens.len(), 0),
+            Feed::Each(_) | Feed::Chosen => (lines.len(), 1),
+        };
+        let mut call =
+            Call { columns: columns as u32, apart, capacity: self.capacity as u32, ..bytemuck::Zeroable::zeroed() };
+        call.lines.iter_mut().zip(lines).for_each(|(place, line)| *place = *line);
         let rope = &model.config.rope;
         let mut rotation = Vec::with_capacity(columns * rope.dim);
-        for position in (call.position as usize..).take(columns) {
-            rope.rotation_at(&model.frequencies, position, &mut rotation);
-        }
+        let mut rotate = |position: u32| rope.rotation_at(&model.frequencies, position as usize, &mut rotation);
         let queue = &gpu.queue;
+        match (feed, lines) {
+            (Feed::Chunk(tokens), [line, ..]) => {
+                (line.position..).take(columns).for_each(&mut rotate);
+                queue.write_buffer(&self.tokens, 0, bytemuck::cast_slice(tokens));
+            }
+            _ => lines.iter().for_each(|line| rotate(line.position)),
+        }
+        if let Feed::Each(tokens) = feed {
+            for (token, line) in tokens.iter().zip(lines) {
+                let place = 4 * (CHUNK as u64 + u64::from(line.row));
+                queue.write_buffer(&self.tokens, place, &token.to_le_bytes());
+            }
+        }
         queue.write_buffer(&self.call, 0, bytemuck::bytes_of(&call));
         queue.write_buffer(&self.rotation, 0, bytemuck::cast_slice(&rotation));
-        if let Some(tokens) = tokens {
-            queue.write_buffer(&self.tokens, 0, bytemuck::cast_slice(tokens));
-        }
         if ending == Ending::AllLogits {
             self.make_all(gpu, model);
         }
+        // Sequences whose next token is asked for.
+        let ends = if apart == 1 { call.columns } else { 1 };
         let mut dispatches = 0;
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
@@ -201,6 +243,7 @@ impl Sequence {
             match (ending, &self.all) {
                 (Ending::Nothing, _) => {}
                 (Ending::AllLogits, Some((head, _))) => run(head, call.columns),
+                _ if ends > 1 => run(&self.heads, ends),
                 _ => run(&self.head, 1),
             }
             let choice: &[&Dispatch] = match ending {
@@ -209,7 +252,7 @@ impl Sequence {
                 _ => &[],
             };
             for dispatch in choice {
-                run(dispatch, 1);
+                run(dispatch, ends);
             }
         }
         if let Some((staging, bytes)) = staging {
@@ -234,18 +277,18 @@ impl Sequence {
         });
     }
 
-    /// Replaces the set of tokens that are in the text already.
-    pub(super) fn set_seen(&self, gpu: &GpuContext, vocab: usize, seen: &[u32]) {
+    /// Replaces the set of tokens that are in a row's text already.
+    pub(super) fn set_seen(&self, gpu: &GpuContext, vocab: usize, row: usize, seen: &[u32]) {
         let mut words = vec![0u32; vocab.div_ceil(32)];
         for &id in seen {
             if let Some(word) = words.get_mut(id as usize / 32) {
                 *word |= 1 << (id % 32);
             }
         }
-        gpu.queue.write_buffer(&self.seen, 0, bytemuck::cast_slice(&words));
+        gpu.queue.write_buffer(&self.seen, 4 * (row * words.len()) as u64, bytemuck::cast_slice(&words));
     }
 
-    /// Copies the first `len` positions of all caches.
+    /// Copies the first `len` positions of all caches: of one sequence, or of the first.
     pub(super) fn save(&self, gpu: &GpuContext, position_bytes: u64, len: usize) -> SavedCache {
         let bytes = len as u64 * position_bytes;
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;

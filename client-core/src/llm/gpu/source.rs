@@ -3,8 +3,10 @@
 
 use std::fmt::Write as _;
 
+use super::CHUNK;
 use super::pack::{Layout, Parts};
 use super::tier::KernelSet;
+use crate::llm::backend::MAX_ROWS;
 use crate::llm::config::ModelConfig;
 use crate::llm::gguf::GgmlType;
 use crate::llm::quant::BLOCK;
@@ -157,7 +159,7 @@ impl Product {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "const EPSILON: f32 = {:e};", config.rms_eps);
         let _ = writeln!(text, "const LAST_ONLY: bool = {};", self.finish == Finish::Last);
-        text += include_str!("kernels/common_call.wgsl");
+        text += &call();
         text += &loader(self.dtype, self.blocks, self.parts, self.scale_unit);
         if columns == Columns::Tiled {
             text += if set.half { "alias Tiled = vec4<f16>;\n" } else { "alias Tiled = vec4<f32>;\n" };
@@ -198,8 +200,8 @@ impl Product {
 
 /// The text of `embed.wgsl`.
 pub(super) fn embed(packed: &Layout) -> String {
-    constants(&[("X_STRIDE", packed.blocks * BLOCK / 4)])
-        + include_str!("kernels/common_call.wgsl")
+    constants(&[("X_STRIDE", packed.blocks * BLOCK / 4), ("CHUNK", CHUNK)])
+        + &call()
         + &loader(packed.dtype, packed.blocks, packed.parts, packed.scale_unit)
         + include_str!("kernels/embed.wgsl")
 }
@@ -215,7 +217,7 @@ pub(super) fn head_norm(config: &ModelConfig, qkv: Qkv) -> String {
     ]);
     let _ = writeln!(text, "const EPSILON: f32 = {:e};", config.rms_eps);
     let _ = writeln!(text, "const Q_NORM: bool = {};\nconst K_NORM: bool = {};", qkv.norms[0], qkv.norms[1]);
-    text += include_str!("kernels/common_call.wgsl");
+    text += &call();
     text += cache(qkv.half_cache);
     text += include_str!("kernels/rotate.wgsl");
     text + include_str!("kernels/head_norm.wgsl")
@@ -236,7 +238,7 @@ pub(super) fn attention(config: &ModelConfig, qkv: Qkv, window: Option<usize>) -
         ("WINDOW", window.filter(|window| *window < config.context).unwrap_or(0)),
     ]);
     let _ = writeln!(text, "const SCALE: f32 = {:e};", 1.0 / (config.head_dim as f32).sqrt());
-    text += include_str!("kernels/common_call.wgsl");
+    text += &call();
     text += cache(qkv.half_cache);
     text + include_str!("kernels/attention.wgsl")
 }
@@ -258,19 +260,25 @@ pub(super) fn best(vocab: usize) -> String {
 
 /// The text of `choose.wgsl`.
 pub(super) fn choose(vocab: usize) -> String {
-    chosen(vocab) + &constants(&[("PLACES", PLACES)]) + include_str!("kernels/choose.wgsl")
+    chosen(vocab) + include_str!("kernels/choose.wgsl")
 }
 
 fn chosen(vocab: usize) -> String {
-    let slices = vocab.div_ceil(SLICE);
-    let sizes = constants(&[("SLICES", slices), ("PER_THREAD", slices.div_ceil(256))]);
+    let per_thread = vocab.div_ceil(SLICE).div_ceil(256);
+    let sizes = constants(&[("PER_THREAD", per_thread), ("PLACES", PLACES), ("CHUNK", CHUNK)]);
     order(vocab) + &sizes + include_str!("kernels/chosen.wgsl")
 }
 
 fn order(vocab: usize) -> String {
-    constants(&[("VOCAB", vocab), ("SLICE", SLICE)])
-        + include_str!("kernels/common_call.wgsl")
+    let words = vocab.div_ceil(32);
+    constants(&[("VOCAB", vocab), ("SLICE", SLICE), ("SLICES", vocab.div_ceil(SLICE)), ("WORDS", words)])
+        + &call()
         + include_str!("kernels/order.wgsl")
+}
+
+/// What every kernel is told about a call.
+fn call() -> String {
+    constants(&[("LINES", MAX_ROWS)]) + include_str!("kernels/common_call.wgsl")
 }
 
 /// Elements of an activation's column: whole blocks.

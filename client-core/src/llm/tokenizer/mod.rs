@@ -12,6 +12,7 @@ mod schemes;
 mod vocabulary;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::error::EngineError;
 use super::gguf::{Gguf, Value};
@@ -19,10 +20,10 @@ use super::gguf::{Gguf, Value};
 /// Texts that end an assistant's turn in the chat formats in use; a token of this text ends generation.
 const END_OF_TURN: [&str; 6] = ["<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<end_of_turn>", "</s>"];
 
-/// Text to token ids and back, with what the model's file says about special tokens.
+/// Text to token ids and back, with what the model's file says about special tokens. A clone shares the vocabulary.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Arc<tokenizers::Tokenizer>,
     bos: Option<u32>,
     eos: Option<u32>,
     add_bos: bool,
@@ -96,7 +97,7 @@ impl Tokenizer {
         let Parts { inner, bos, eos, add_bos, add_eos, mut stops } = parts;
         stops.extend(eos);
         stops.extend(END_OF_TURN.iter().filter_map(|text| inner.token_to_id(text)));
-        Self { inner, bos, eos, add_bos, add_eos, stops }
+        Self { inner: Arc::new(inner), bos, eos, add_bos, add_eos, stops }
     }
 
     /// Lets these tokens end generation too.
@@ -175,15 +176,15 @@ impl Tokenizer {
     }
 
     /// A decoder that is fed token by token and returns text as soon as it is whole characters.
-    pub fn stream(&self) -> TextStream<'_> {
-        TextStream { tokenizer: self, ids: Vec::new(), shown: 0, sent: 0 }
+    pub fn stream(&self) -> TextStream {
+        TextStream { tokenizer: self.clone(), ids: Vec::new(), shown: 0, sent: 0 }
     }
 }
 
 /// Turns a stream of tokens into a stream of text. See [`Tokenizer::stream`].
 #[derive(Debug)]
-pub struct TextStream<'t> {
-    tokenizer: &'t Tokenizer,
+pub struct TextStream {
+    tokenizer: Tokenizer,
     /// The tokens whose text is not wholly sent, after those of the last text that was: a decoder may treat the first
     /// token of a text differently (a leading space) and needs all bytes of a character, so it never sees the new ones
     /// alone, nor a part of a character before them.
@@ -194,7 +195,7 @@ pub struct TextStream<'t> {
     sent: usize,
 }
 
-impl TextStream<'_> {
+impl TextStream {
     /// Adds a token; returns the text that has become complete, which may be empty.
     ///
     /// # Errors

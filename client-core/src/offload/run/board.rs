@@ -10,7 +10,7 @@ use super::{Answer, Ask, RunOutcome, SlotModel, unless_stopped};
 use crate::offload::length::AnswerLength;
 use crate::offload::openai::Decoded;
 use crate::offload::pacing::Uplink;
-use crate::offload::ports::{LocalError, TransportError};
+use crate::offload::ports::{Job, LocalError, TransportError};
 use crate::offload::signal::{Bell, StopFlag};
 use crate::offload::split::PromptShare;
 use crate::protocol::worker::{Event, Origin};
@@ -23,14 +23,6 @@ pub(super) struct ServerJob {
     pub(super) max_tokens: usize,
     /// When the piece has arrived.
     pub(super) arrival_s: f64,
-}
-
-/// A prompt for the device: where its text ends now, and how much may still be written.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct DeviceJob {
-    pub(super) prompt: usize,
-    pub(super) prefix: String,
-    pub(super) max_tokens: usize,
 }
 
 pub(super) struct Board<'a> {
@@ -97,7 +89,7 @@ impl<'a> Board<'a> {
     }
 
     /// The device's next prompt; `None` when there is nothing left to do in this run.
-    pub(super) async fn next_device_job(&self) -> Option<DeviceJob> {
+    pub(super) async fn next_device_prompt(&self) -> Option<usize> {
         let next = self.bell.wait_for(|| {
             let mut state = self.state.borrow_mut();
             if state.open == 0 || !state.device_up {
@@ -105,16 +97,26 @@ impl<'a> Board<'a> {
             }
             state.device_jobs.pop_front().map(Some)
         });
-        unless_stopped(self.stop, next).await.flatten().map(|prompt| self.device_job(prompt))
+        unless_stopped(self.stop, next).await.flatten()
+    }
+
+    /// The same without waiting.
+    pub(super) fn take_device_prompt(&self) -> Option<usize> {
+        self.state.borrow_mut().device_jobs.pop_front()
+    }
+
+    /// How many prompts wait for the device.
+    pub(super) fn device_prompts(&self) -> usize {
+        self.state.borrow().device_jobs.len()
     }
 
     /// Where the device would go on with a prompt now.
-    pub(super) fn device_job(&self, prompt: usize) -> DeviceJob {
+    pub(super) fn device_job(&self, prompt: usize) -> Job {
         let state = self.state.borrow();
         let answer = &state.answers[prompt];
         let written = answer.server_tokens + answer.device_tokens;
         let max_tokens = self.ask.options.max_tokens.saturating_sub(written);
-        DeviceJob { prompt, prefix: answer.text.clone(), max_tokens }
+        Job { prompt, text: self.ask.prompts[prompt].clone(), prefix: answer.text.clone(), max_tokens }
     }
 
     /// The server's next request; `None` when there is nothing left to do in this run.
@@ -131,10 +133,19 @@ impl<'a> Board<'a> {
 
     /// A token was written; `text` may be empty while a character is not whole.
     pub(super) fn token(&self, prompt: usize, origin: Origin, text: &str, now_s: f64) {
+        self.state.borrow_mut().measured.side(origin).token(now_s);
+        self.write(prompt, origin, text);
+    }
+
+    /// The first token after a prompt was read was written: what it took was reading.
+    pub(super) fn first_token(&self, prompt: usize, origin: Origin, text: &str, now_s: f64) {
+        self.state.borrow_mut().measured.side(origin).first_token(now_s);
+        self.write(prompt, origin, text);
+    }
+
+    fn write(&self, prompt: usize, origin: Origin, text: &str) {
         {
-            let mut state = self.state.borrow_mut();
-            state.measured.side(origin).token(now_s);
-            let answer = &mut state.answers[prompt];
+            let answer = &mut self.state.borrow_mut().answers[prompt];
             answer.text.push_str(text);
             match origin {
                 Origin::Device => answer.device_tokens += 1,
@@ -211,18 +222,17 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// The engine failed, for good or for this one prompt: the server gets what was not begun. A begun answer stays as it
-    /// is: not every engine behind the server can go on with words that are not its own.
-    pub(super) fn device_failed(&self, prompt: usize, error: &LocalError, now_s: f64) {
-        let (prompts, server_up) = {
+    /// The engine failed, for good or for one prompt; it had these in hand. The server gets what was not begun. A begun
+    /// answer stays as it is: not every engine behind the server can go on with words that are not its own.
+    pub(super) fn device_failed(&self, mut prompts: Vec<usize>, error: &LocalError, now_s: f64) {
+        let server_up = {
             let mut state = self.state.borrow_mut();
-            let mut prompts = vec![prompt];
             if !error.prompt_only {
                 state.device_up = false;
                 prompts.extend(state.device_jobs.drain(..));
             }
             state.measured.device_lost = true;
-            (prompts, state.server_up)
+            state.server_up
         };
         let reason = sentence(error);
         if server_up {

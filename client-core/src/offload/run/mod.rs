@@ -8,7 +8,8 @@
 //! | `record` | what was measured, beside what was modelled |
 //!
 //! Who does what:
-//! - The device answers the prompts that stay, in the order of the ask, then goes on with the shared prompt.
+//! - The device answers the prompts that stay, in the order of the ask, several at a time where its engine can, then goes
+//!   on with the shared prompt.
 //! - The server answers one request at a time, each when its piece has come up the link. The shared prompt goes first:
 //!   the device needs the server's words before it can go on, and meanwhile has prompts of its own to answer.
 //! - A server that is gone, refuses, or sends nothing for [`SILENCE_LIMIT_S`]: the device finishes its prompts from where

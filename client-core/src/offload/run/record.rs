@@ -40,18 +40,24 @@ pub(super) struct Side {
 impl Side {
     /// A token was written.
     pub(super) fn token(&mut self, now_s: f64) {
-        self.tokens += 1;
-        self.first_s.get_or_insert(now_s);
-        if let Some(last_s) = self.last_s.replace(now_s) {
+        if let Some(last_s) = self.last_s {
             self.gaps_s += now_s - last_s;
             self.gaps += 1;
         }
+        self.first_token(now_s);
     }
 
-    /// Work on a prompt begins. The time until its first token is prefill or waiting, not decoding.
+    /// The first token of a prompt was written: reading the prompt gave it, not decoding.
+    pub(super) fn first_token(&mut self, now_s: f64) {
+        self.tokens += 1;
+        self.first_s.get_or_insert(now_s);
+        self.last_s = Some(now_s);
+    }
+
+    /// Work on a prompt begins, perhaps beside others. The time until the next token is prefill or waiting, not decoding.
     pub(super) fn begin(&mut self, now_s: f64) {
         self.last_s = None;
-        self.busy_since_s = Some(now_s);
+        self.busy_since_s.get_or_insert(now_s);
     }
 
     /// Work on a prompt ends.

@@ -29,7 +29,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var i = thread; i < PAIRS; i += TILE) {
         query[i] = queries[own + i] * SCALE;
     }
-    let seen = call.position + column + 1u;
+    let seen = position_of(column) + 1u;
+    let own_cache = cache_of(column);
     var begin = 0u;
     if (WINDOW > 0u) {
         begin = seen - min(seen, WINDOW);
@@ -49,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let position = start + thread;
         var score = LOWEST;
         if (position < seen) {
-            let at = position * KV_PAIRS + head;
+            let at = (own_cache + position) * KV_PAIRS + head;
             var sum = vec2<f32>(0.0);
             for (var i = 0u; i < PAIRS; i++) {
                 sum += query[i] * uncached(keys[at + i]);
@@ -77,7 +78,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var sum = mix[slot] * shrink;
             if (share < PARTS && pair < PAIRS) {
                 for (var i = share; i < count; i += PARTS) {
-                    sum += scores[i] * uncached(values[(start + i) * KV_PAIRS + head + pair]);
+                    sum += scores[i] * uncached(values[(own_cache + start + i) * KV_PAIRS + head + pair]);
                 }
             }
             mix[slot] = sum;

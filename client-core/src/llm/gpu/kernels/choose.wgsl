@@ -2,8 +2,6 @@
 // fewest whose probabilities reach `top_p`, one by its probability. Both limits are a key from which on candidates are
 // kept, found by bisection over all keys with counts and masses from the ordered slices; of candidates with exactly that
 // key, the first by id are kept. A draw walks over the slices by id, within a slice from the best down.
-//
-// From the host: PLACES (most that a list holds).
 
 const LIST: u32 = 2u;
 
@@ -24,7 +22,7 @@ fn count_from(slice: u32, key: u32) -> u32 {
     var high = SLICE;
     while (low < high) {
         let middle = (low + high) / 2u;
-        if (sorted[slice * SLICE + middle].key >= key) {
+        if (candidate_at(slice, middle).key >= key) {
             low = middle + 1u;
         } else {
             high = middle;
@@ -35,14 +33,14 @@ fn count_from(slice: u32, key: u32) -> u32 {
 
 // What a slice's masses are multiplied with to be comparable with the others'.
 fn slice_unit(slice: u32, top: f32) -> f32 {
-    return exp((logit_of(sorted[slice * SLICE].key) - top) / call.temperature);
+    return exp((logit_of(candidate_at(slice, 0u).key) - top) / line.temperature);
 }
 
 fn mass_of(slice: u32, count: u32, top: f32) -> f32 {
     if (count == 0u) {
         return 0.0;
     }
-    return masses[slice * SLICE + count - 1u] * slice_unit(slice, top);
+    return masses[first_sorted + slice * SLICE + count - 1u] * slice_unit(slice, top);
 }
 
 // Everything with at least this key. To be called by all threads together.
@@ -72,7 +70,10 @@ fn total_from(key: u32, top: f32, thread: u32) -> Total {
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(local_invocation_index) thread: u32) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    begin(group.y);
+    // The same once more: branches around barriers may only depend on what is seen to be the same for all threads.
+    let told = call.lines[group.y];
     let winner = best_of_all(thread);
     // The `top_k` best: everything above `cut`, and of those with exactly this key the first `ties`.
     let top = logit_of(winner.key);
@@ -80,24 +81,24 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     var ties = NOBODY;
     // Past everybody.
     let beyond_best = max(winner.key, cut) + 1u;
-    if (call.top_k > 0u && call.top_k < VOCAB) {
+    if (told.top_k > 0u && told.top_k < VOCAB) {
         var above = beyond_best;
         for (var step = 0u; step < 32u; step++) {
             let middle = cut + (above - cut) / 2u;
-            if (total_from(middle, top, thread).count >= call.top_k) {
+            if (total_from(middle, top, thread).count >= line.top_k) {
                 cut = middle;
             } else {
                 above = middle;
             }
         }
-        ties = call.top_k - min(call.top_k, total_from(cut + 1u, top, thread).count);
+        ties = line.top_k - min(line.top_k, total_from(cut + 1u, top, thread).count);
     }
     // Of those, the fewest whose masses reach `top_p`.
-    if (call.mode != LIST && call.top_p < 1.0) {
+    if (told.mode != LIST && told.top_p < 1.0) {
         let all = total_from(cut, top, thread);
         let over = total_from(cut + 1u, top, thread);
-        let kept = over.mass + f32(min(ties, all.count - over.count)) * exp((logit_of(cut) - top) / call.temperature);
-        let goal = max(call.top_p * kept, 1e-30);
+        let kept = over.mass + f32(min(ties, all.count - over.count)) * exp((logit_of(cut) - top) / line.temperature);
+        let goal = max(line.top_p * kept, 1e-30);
         let bound = cut;
         var above = beyond_best;
         for (var step = 0u; step < 32u; step++) {
@@ -111,7 +112,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
             }
         }
         let beyond = total_from(cut + 1u, top, thread).mass;
-        let weight = exp((logit_of(cut) - top) / call.temperature);
+        let weight = exp((logit_of(cut) - top) / line.temperature);
         let needed = u32(clamp(ceil((goal - beyond) / weight), 1.0, f32(VOCAB)));
         ties = select(needed, min(needed, ties), cut == bound);
     }
@@ -150,7 +151,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
             mass += mass_of(slice, over + extra, top);
         }
     }
-    if (call.mode == LIST) {
+    if (told.mode == LIST) {
         place(thread, cut, granted, count);
         return;
     }
@@ -162,7 +163,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
             all += sums[i];
         }
         // The last slices may be empty: rounding must not lead there.
-        var goal = call.draw * all;
+        var goal = line.draw * all;
         var owner = 0u;
         for (var i = 0u; i < THREADS; i++) {
             if (sums[i] > 0.0) {
@@ -200,17 +201,17 @@ fn drawn(owner: u32, cut: u32, granted: u32, goal: f32, top: f32) -> Choice {
         var high = kept;
         while (low < high) {
             let middle = (low + high) / 2u;
-            if (masses[slice * SLICE + middle] * unit > rest) {
+            if (masses[first_sorted + slice * SLICE + middle] * unit > rest) {
                 high = middle;
             } else {
                 low = middle + 1u;
             }
         }
-        found = sorted[slice * SLICE + min(low, kept - 1u)];
+        found = candidate_at(slice, min(low, kept - 1u));
         if (low < kept) {
             break;
         }
-        rest -= masses[slice * SLICE + kept - 1u] * unit;
+        rest -= masses[first_sorted + slice * SLICE + kept - 1u] * unit;
     }
     return found;
 }
@@ -241,7 +242,7 @@ fn place(thread: u32, cut: u32, granted: u32, count: u32) {
             let extra = min(left, count_from(slice, cut) - over);
             left -= extra;
             for (var j = 0u; j < over + extra && at < PLACES; j++) {
-                list[at] = sorted[slice * SLICE + j];
+                list[at] = candidate_at(slice, j);
                 at++;
             }
         }
@@ -256,6 +257,6 @@ fn place(thread: u32, cut: u32, granted: u32, count: u32) {
                 rank++;
             }
         }
-        chosen[rank] = vec2<u32>(own.id, bitcast<u32>(logit_of(own.key)));
+        chosen[first_place + rank] = vec2<u32>(own.id, bitcast<u32>(logit_of(own.key)));
     }
 }

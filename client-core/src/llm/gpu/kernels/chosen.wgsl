@@ -1,7 +1,9 @@
-// Where a choice comes from and where it goes. One workgroup chooses; a thread answers for PER_THREAD consecutive slices.
-// The token is left for the next call (`tokens`, `seen`), so that a call can be queued before its token is known.
+// Where a choice comes from and where it goes. One workgroup chooses for a column; a thread answers for PER_THREAD
+// consecutive slices. The token is left for its sequence's next call (`tokens`, `seen`), so that a call can be queued before
+// its token is known.
 //
-// From the host: SLICES, PER_THREAD.
+// From the host: SLICES, PER_THREAD, PLACES (of a column's list), CHUNK (tokens of a prompt's part come first in the list,
+// then one for each sequence), WORDS (of a sequence's bits).
 
 const THREADS: u32 = 256u;
 
@@ -14,13 +16,28 @@ const THREADS: u32 = 256u;
 
 var<workgroup> best: array<Choice, THREADS>;
 
+// What the column is told, and where its candidates and its list begin. To be set before anything else.
+var<private> line: Line;
+var<private> first_sorted: u32;
+var<private> first_place: u32;
+
+fn begin(column: u32) {
+    line = call.lines[column];
+    first_sorted = column * SLICES * SLICE;
+    first_place = column * PLACES;
+}
+
+fn candidate_at(slice: u32, at: u32) -> Choice {
+    return sorted[first_sorted + slice * SLICE + at];
+}
+
 // The best of the slices' bests. To be called by all threads together.
 fn best_of_all(thread: u32) -> Choice {
     var mine = Choice(NOBODY, 0u);
     for (var i = 0u; i < PER_THREAD; i++) {
         let slice = thread * PER_THREAD + i;
-        if (slice < SLICES && before(sorted[slice * SLICE], mine)) {
-            mine = sorted[slice * SLICE];
+        if (slice < SLICES && before(candidate_at(slice, 0u), mine)) {
+            mine = candidate_at(slice, 0u);
         }
     }
     best[thread] = mine;
@@ -36,8 +53,8 @@ fn best_of_all(thread: u32) -> Choice {
 
 fn leave(choice: Choice) {
     let logit = select(bitcast<u32>(logit_of(choice.key)), 0u, choice.id == NOBODY);
-    chosen[0] = vec2<u32>(choice.id, logit);
+    chosen[first_place] = vec2<u32>(choice.id, logit);
     let id = min(choice.id, VOCAB - 1u);
-    tokens[0] = id;
-    seen[id >> 5u] |= 1u << (id & 31u);
+    tokens[CHUNK + line.row] = id;
+    seen[line.row * WORDS + (id >> 5u)] |= 1u << (id & 31u);
 }

@@ -1,4 +1,5 @@
-// The tokens' rows of the embedding. From the host: BLOCKS, X_STRIDE.
+// The tokens' rows of the embedding. From the host: BLOCKS, X_STRIDE, CHUNK (tokens of a prompt's part come first in the list,
+// then one for each sequence).
 
 @group(0) @binding(0) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
@@ -13,7 +14,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (block >= BLOCKS || column >= call.columns) {
         return;
     }
-    let v = value_of(coded(tokens[column] * BLOCKS + block, part));
+    let place = select(column, CHUNK + call.lines[column * call.apart].row, call.apart == 1u);
+    let v = value_of(coded(tokens[place] * BLOCKS + block, part));
     let at = column * X_STRIDE + block * 8u + part * 4u;
     result[at] = v.a;
     result[at + 1u] = v.b;

@@ -15,12 +15,13 @@ fn rows_of(unit: u32) -> vec2<u32> {
 
 fn finish(unit: u32, rows: vec2<u32>, column: u32, product: vec2<f32>) {
     let row = rows.x;
+    let place = (cache_of(column) + position_of(column)) * KV_DIM;
     var value = product;
     if (BIAS) {
         value += vec2<f32>(bias[row], bias[row + 1u]);
     }
     if (row >= Q_DIM + KV_DIM) {
-        values[((call.position + column) * KV_DIM + row - Q_DIM - KV_DIM) / 2u] = cached(value);
+        values[(place + row - Q_DIM - KV_DIM) / 2u] = cached(value);
         return;
     }
     if (!HEAD_NORM) {
@@ -30,6 +31,6 @@ fn finish(unit: u32, rows: vec2<u32>, column: u32, product: vec2<f32>) {
         result[column * OUT_STRIDE + row] = value.x;
         result[column * OUT_STRIDE + row + 1u] = value.y;
     } else {
-        keys[((call.position + column) * KV_DIM + row - Q_DIM) / 2u] = cached(value);
+        keys[(place + row - Q_DIM) / 2u] = cached(value);
     }
 }

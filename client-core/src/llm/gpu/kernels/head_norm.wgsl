@@ -40,7 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         v = turned(2u * i, column, v);
         if (is_key) {
-            keys[(call.position + column) * KV_PAIRS + (head - HEADS) * PAIRS + i] = cached(v);
+            keys[(cache_of(column) + position_of(column)) * KV_PAIRS + (head - HEADS) * PAIRS + i] = cached(v);
         } else {
             result[own + i] = v;
         }

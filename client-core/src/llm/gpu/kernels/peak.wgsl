@@ -4,6 +4,7 @@ var<workgroup> best: array<Choice, THREADS>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    begin(group.y);
     var mine = Choice(NOBODY, 0u);
     for (var i = thread; i < SLICE; i += THREADS) {
         let other = candidate(group.x * SLICE + i);
@@ -20,6 +21,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
     }
     if (thread == 0u) {
-        sorted[group.x * SLICE] = best[0];
+        sorted[slice_at(group.y, group.x)] = best[0];
     }
 }

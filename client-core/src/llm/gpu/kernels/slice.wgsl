@@ -1,4 +1,5 @@
-// One slice of the logits, tokens that are in the text already made less likely.
+// One slice of a column's logits, tokens that are in the text already made less likely. From the host: SLICES, WORDS (of a
+// sequence's bits).
 
 const THREADS: u32 = 256u;
 
@@ -8,16 +9,31 @@ const THREADS: u32 = 256u;
 @group(0) @binding(2) var<uniform> call: Call;
 @group(0) @binding(3) var<storage, read_write> sorted: array<Choice>;
 
+// What the column is told. To be set before anything else.
+var<private> line: Line;
+// Where its logits begin.
+var<private> first_logit: u32;
+
+fn begin(column: u32) {
+    line = call.lines[column];
+    first_logit = column * VOCAB;
+}
+
+// Where a column's slice begins in the list of candidates.
+fn slice_at(column: u32, slice: u32) -> u32 {
+    return (column * SLICES + slice) * SLICE;
+}
+
 fn candidate(id: u32) -> Choice {
     if (id >= VOCAB) {
         return Choice(NOBODY, 0u);
     }
-    var logit = logits[id];
+    var logit = logits[first_logit + id];
     if ((bitcast<u32>(logit) & 0x7fffffffu) > 0x7f800000u) {
         return Choice(NOBODY, 0u); // not a number
     }
-    if (((seen[id >> 5u] >> (id & 31u)) & 1u) == 1u) {
-        logit = select(logit * call.penalty, logit / call.penalty, logit > 0.0);
+    if (((seen[line.row * WORDS + (id >> 5u)] >> (id & 31u)) & 1u) == 1u) {
+        logit = select(logit * line.penalty, logit / line.penalty, logit > 0.0);
     }
     return Choice(id, key_of(clamp(logit, LOWEST, HIGHEST)));
 }

@@ -3,14 +3,15 @@
 
 @group(0) @binding(4) var<storage, read_write> masses: array<f32>;
 
-var<workgroup> line: array<Choice, SLICE>;
+var<workgroup> run: array<Choice, SLICE>;
 var<workgroup> sums: array<f32, THREADS>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    begin(group.y);
     let base = group.x * SLICE;
     for (var i = thread; i < SLICE; i += THREADS) {
-        line[i] = candidate(base + i);
+        run[i] = candidate(base + i);
     }
     workgroupBarrier();
     for (var size = 2u; size <= SLICE; size *= 2u) {
@@ -19,24 +20,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let low = (i / stride) * stride * 2u + i % stride;
                 let high = low + stride;
                 // Runs alternate in direction until the last one.
-                let a = line[low];
-                let b = line[high];
+                let a = run[low];
+                let b = run[high];
                 if (before(b, a) == ((low & size) == 0u)) {
-                    line[low] = b;
-                    line[high] = a;
+                    run[low] = b;
+                    run[high] = a;
                 }
             }
             workgroupBarrier();
         }
     }
-    let top = logit_of(line[0].key);
+    let top = logit_of(run[0].key);
     let share = SLICE / THREADS;
     var weights: array<f32, SLICE / THREADS>;
     var sum = 0.0;
     for (var i = 0u; i < share; i++) {
-        let mine = line[thread * share + i];
+        let mine = run[thread * share + i];
         if (mine.id != NOBODY) {
-            sum += exp((logit_of(mine.key) - top) / call.temperature);
+            sum += exp((logit_of(mine.key) - top) / line.temperature);
         }
         weights[i] = sum;
     }
@@ -52,9 +53,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
     }
     let earlier = sums[thread] - sum;
+    let place = slice_at(group.y, group.x);
     for (var i = 0u; i < share; i++) {
         let at = thread * share + i;
-        sorted[base + at] = line[at];
-        masses[base + at] = earlier + weights[i];
+        sorted[place + at] = run[at];
+        masses[place + at] = earlier + weights[i];
     }
 }

@@ -1,6 +1,7 @@
 //! The kernels against the oracle on random models of many shapes, natively through Vulkan. Without an adapter (Mesa's
 //! llvmpipe is one) the tests say so and pass: the same checks run in Chromium.
 
+mod batch;
 mod choosing;
 mod kinds;
 
