@@ -20,6 +20,8 @@ test("the engine computes in the browser what it computes natively", async ({ pa
     console.log(`adapter: ${report.adapter}${report.software ? " (software)" : ""}`);
     for (const check of report.checks) console.log(`${check.passed ? "ok    " : "FAILED"} ${check.name}: ${check.detail}`);
     expect(report.checks.length).toBeGreaterThanOrEqual(24);
+    const packs = await page.evaluate(() => navigator.gpu.wgslLanguageFeatures.has("packed_4x8_integer_dot_product"));
+    expect(report.checks.some((check) => check.name.includes("packed 4x8"))).toBe(packs);
     expect(report.checks.filter((check) => !check.passed)).toEqual([]);
   } finally {
     server.stop();

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::backend::{Backend, Draw, Output, Turn, Want};
 use super::cpu::{CpuBackend, Form};
 use super::gguf::GgmlType;
-use super::gpu::{GpuBackend, GpuContext};
+use super::gpu::{GpuBackend, GpuContext, KernelSet};
 use super::reference::{Deviation, Reference};
 use super::synthetic::{self, Shape, Storage};
 use super::weights::ModelWeights;
@@ -137,11 +137,37 @@ pub async fn numeric(gpu: &GpuContext) -> Vec<Check> {
         };
         let tokens = synthetic::tokens(shape[0], PROMPT, seed);
         let Some(expected) = Reference::new(&weights).logits(&tokens).pop() else { continue };
-        checks.push(Check::of(format!("WebGPU, {label}"), on_gpu(gpu, &weights, &tokens, &expected).await));
+        checks.push(Check::of(
+            format!("WebGPU, {label}"),
+            on_gpu(gpu, &weights, &tokens, &expected, KernelSet::BASELINE).await,
+        ));
         for form in [Form::Singles, Form::Stored] {
             let found = on_cpu(&weights, form, &tokens, &expected).await;
             checks.push(Check::of(format!("CPU ({form:?}), {label}"), found));
         }
+    }
+    if gpu.facts().packed {
+        checks.extend(packed(gpu).await);
+    }
+    checks
+}
+
+/// Products of packed bytes, on the types that models come in most.
+async fn packed(gpu: &GpuContext) -> Vec<Check> {
+    let set = KernelSet { packed: true, ..KernelSet::BASELINE };
+    let mut checks = Vec::new();
+    for dtype in [GgmlType::Q4_0, GgmlType::Q8_0, GgmlType::Q4K, GgmlType::Q6K] {
+        let name = format!("WebGPU with packed 4x8, {}", dtype.name());
+        let storage = Storage { blocks: dtype, embedding: GgmlType::Q8_0, untied: false };
+        let found = match synthetic::weights(synthetic::config([130, 256, 1, 4, 1, 256]), storage, 9) {
+            Ok(weights) => {
+                let tokens = synthetic::tokens(130, PROMPT, 9);
+                let expected = Reference::new(&weights).logits(&tokens).pop().unwrap_or_default();
+                on_gpu(gpu, &weights, &tokens, &expected, set).await
+            }
+            Err(error) => Err(error),
+        };
+        checks.push(Check::of(name, found));
     }
     checks
 }
@@ -158,8 +184,9 @@ async fn on_gpu(
     weights: &ModelWeights<'_>,
     tokens: &[u32],
     expected: &[f32],
+    set: KernelSet,
 ) -> Result<(bool, String), EngineError> {
-    let mut backend = GpuBackend::new(gpu, weights).await?;
+    let mut backend = GpuBackend::with_kernels(gpu, weights, set).await?;
     let prompt = Deviation::between(&logits(&mut backend, tokens).await?, expected);
     // The last token again, by itself: the kernels for one column.
     let (Some(&last), before_last) = (tokens.last(), tokens.len().saturating_sub(1)) else {

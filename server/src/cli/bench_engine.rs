@@ -23,7 +23,7 @@ const COPY_BYTES: usize = 256 << 20;
 const STEPS_AHEAD: usize = 2;
 
 /// What `tandem bench-engine` takes.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Where to compute.
     #[arg(long, value_enum, default_value_t = BackendName::Vulkan)]
@@ -43,6 +43,9 @@ pub struct Args {
     /// Also take parts of the kernels that compute in half precision, where the device has it.
     #[arg(long)]
     half: bool,
+    /// Also time the prompt with packed 4x8-bit products and without, whichever the self-test found faster.
+    #[arg(long)]
+    packed: bool,
     /// Seed of random weights and of the prompt.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -191,6 +194,8 @@ struct Report {
     load_s: f64,
     prompt_tokens: usize,
     prefill_tokens_per_s: f64,
+    /// Without packed products and with them, where that was asked for.
+    packed: Option<PackedPrefill>,
     decode_tokens_per_s: f64,
     /// Bytes of weights and of the KV cache that a token reads.
     decode_bytes_per_token: u64,
@@ -199,6 +204,13 @@ struct Report {
     share_of_copy: f64,
     dispatches_per_token: f64,
     submits_per_token: f64,
+}
+
+/// The same prompt with two kinds of products.
+#[derive(Debug, Serialize)]
+struct PackedPrefill {
+    single_tokens_per_s: f64,
+    packed_tokens_per_s: f64,
 }
 
 /// Runs the command.
@@ -228,7 +240,7 @@ pub fn run(args: Args) -> Result<()> {
 fn measure(args: &Args, weights: &ModelWeights<'_>) -> Result<Report> {
     let started = Instant::now();
     let clock = || started.elapsed().as_secs_f64();
-    let Loaded { mut backend, device, kernels, copy } = load(args, weights, &clock)?;
+    let Loaded { mut backend, device, kernels, copy, pack } = load(args, weights, &clock)?;
     let load_s = clock();
     let (prompt_tokens, decoded) = (args.prompt as usize, args.tokens as usize);
     let room = prompt_tokens + decoded;
@@ -251,6 +263,9 @@ fn measure(args: &Args, weights: &ModelWeights<'_>) -> Result<Report> {
     let cache = 8 * (config.layers * config.kv_dim() * (prompt_tokens + decoded / 2)) as u64;
     let bytes = weights.bytes() - unread + cache;
     let rate = steps / decode_s;
+    // Before others come.
+    drop(backend);
+    let packed = if args.packed { Some(packed_prefill(&pack, &prompt, &clock)?) } else { None };
     let copy_rate = copy()?;
     Ok(Report {
         model: config.name.clone(),
@@ -260,6 +275,7 @@ fn measure(args: &Args, weights: &ModelWeights<'_>) -> Result<Report> {
         load_s,
         prompt_tokens,
         prefill_tokens_per_s: prompt_tokens as f64 / prefill_s,
+        packed,
         decode_tokens_per_s: rate,
         decode_bytes_per_token: bytes,
         decode_gb_per_s: rate * bytes as f64 / 1e9,
@@ -277,31 +293,51 @@ struct Loaded<'c> {
     kernels: Vec<&'static str>,
     /// Measures the memory's bandwidth, bytes per second.
     copy: Box<dyn Fn() -> Result<f64> + 'c>,
+    /// The model once more, with packed products or without.
+    pack: Box<Pack<'c>>,
 }
 
-fn load<'c>(args: &Args, weights: &ModelWeights<'_>, clock: &'c dyn Fn() -> f64) -> Result<Loaded<'c>> {
+type Pack<'c> = dyn Fn(bool) -> Result<Box<dyn Backend>> + 'c;
+
+fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f64) -> Result<Loaded<'c>> {
     match args.backend {
         BackendName::Cpu => Ok(Loaded {
             backend: client_core::llm::cpu::backend(weights)?,
             device: "CPU".to_owned(),
             kernels: Vec::new(),
             copy: Box::new(|| Ok(copy_on_cpu(clock))),
+            pack: Box::new(|_| bail!("packed products are the GPU's; leave --packed out")),
         }),
         #[cfg(feature = "vulkan")]
         BackendName::Vulkan => {
             use client_core::llm::gpu::{GpuBackend, GpuContext, KernelSet, copy_bandwidth};
-            let wanted = KernelSet { half: args.half, ..KernelSet::EXACT };
-            let (gpu, proof) = block_on(async { GpuContext::request().await?.prove(wanted, weights, None).await })?;
+            // Tiles are of one kind.
+            let wanted = KernelSet { half: args.half, packed: !args.half, ..KernelSet::EXACT };
+            let prove = async { GpuContext::request().await?.prove(wanted, weights, None, clock).await };
+            let (gpu, proof) = block_on(prove)?;
             for (part, why) in proof.dropped() {
                 eprintln!("{part} is left out: {why}");
             }
+            if let Some(pace) = proof.pace {
+                eprintln!(
+                    "self-test: a prompt through one block took {} us with packed 4x8, {} us in single precision",
+                    pace.packed_us, pace.single_us
+                );
+            }
             proof.check(weights)?;
             let set = gpu.kernels();
+            let device = gpu.clone();
+            let pack = move |packed| {
+                ensure!(!packed || device.facts().packed, "this device has no packed 4x8-bit products");
+                let set = KernelSet { half: false, packed, ..set };
+                Ok(Box::new(block_on(GpuBackend::with_kernels(&device, weights, set))?) as Box<dyn Backend>)
+            };
             Ok(Loaded {
                 backend: Box::new(block_on(GpuBackend::with_kernels(&gpu, weights, set))?),
                 device: gpu.facts().name.clone(),
                 kernels: set.names(),
                 copy: Box::new(move || Ok(block_on(copy_bandwidth(&gpu, COPY_BYTES, 3, clock))?)),
+                pack: Box::new(pack),
             })
         }
         #[cfg(not(feature = "vulkan"))]
@@ -316,6 +352,22 @@ fn prefill(backend: &mut dyn Backend, prompt: &[u32]) -> Result<()> {
         Output::Token(_) => Ok(()),
         _ => bail!("the backend does not say which token is the likeliest"),
     }
+}
+
+/// Both kinds of products on one prompt, one after the other: the best of three runs each, after one to warm up.
+fn packed_prefill(pack: &Pack<'_>, prompt: &[u32], clock: &dyn Fn() -> f64) -> Result<PackedPrefill> {
+    let rate = |packed| -> Result<f64> {
+        let mut backend = pack(packed)?;
+        prefill(backend.as_mut(), prompt)?;
+        let mut best_s = f64::INFINITY;
+        for _ in 0..3 {
+            let before = clock();
+            prefill(backend.as_mut(), prompt)?;
+            best_s = best_s.min(clock() - before);
+        }
+        Ok(prompt.len() as f64 / best_s)
+    };
+    Ok(PackedPrefill { single_tokens_per_s: rate(false)?, packed_tokens_per_s: rate(true)? })
 }
 
 /// Decodes greedily, as the engine does: with steps under way ahead of the token that is waited for, where the backend
@@ -367,6 +419,10 @@ fn print(report: &Report) {
     println!("  parameters            {:>12}", report.parameters);
     println!("  load                  {:>12.2} s", report.load_s);
     println!("  prefill ({:>4} tokens) {:>12.1} tokens/s", report.prompt_tokens, report.prefill_tokens_per_s);
+    if let Some(PackedPrefill { single_tokens_per_s, packed_tokens_per_s }) = report.packed {
+        println!("    single precision    {single_tokens_per_s:>12.1} tokens/s");
+        println!("    packed 4x8          {packed_tokens_per_s:>12.1} tokens/s");
+    }
     println!("  decode                {:>12.1} tokens/s", report.decode_tokens_per_s);
     println!("  read for a token      {:>12.1} MB", report.decode_bytes_per_token as f64 / 1e6);
     println!("  decode reads          {:>12.2} GB/s", report.decode_gb_per_s);
@@ -390,6 +446,7 @@ mod tests {
             prompt: 8,
             tokens: 4,
             half: false,
+            packed: false,
             seed: 1,
             json: true,
         };
@@ -399,6 +456,8 @@ mod tests {
         assert!(report.decode_tokens_per_s > 0.0 && report.prefill_tokens_per_s > 0.0 && report.copy_gb_per_s > 0.0);
         let table = 512 * 64 / 32 * 18;
         assert!(report.decode_bytes_per_token > weights.bytes() && weights.bytes() > table);
+        let of_the_gpu = measure(&Args { packed: true, ..args.clone() }, &weights).unwrap_err();
+        assert!(of_the_gpu.to_string().contains("leave --packed out"), "{of_the_gpu}");
         let too_long = Args { prompt: 4000, ..args };
         assert!(measure(&too_long, &weights).unwrap_err().to_string().contains("do not fit"));
     }

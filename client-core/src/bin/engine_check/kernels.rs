@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use client_core::js::clock::BrowserClock;
 use client_core::js::kernels::{Build, Kernels, RemoteBackend};
 use client_core::llm::EngineError;
 use client_core::llm::backend::{Backend, Batch, Draw, Output, Turn, Want};
@@ -12,6 +13,7 @@ use client_core::llm::gpu::{GpuBackend, GpuContext, KernelSet};
 use client_core::llm::sampler::{SamplerParams, argmax};
 use client_core::llm::synthetic::{self, Family, Storage};
 use client_core::llm::weights::ModelWeights;
+use client_core::offload::ports::Clock;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
@@ -177,7 +179,8 @@ impl EngineBench {
             let mut gpu = GpuContext::request().await?;
             // As the page does.
             if !gpu.facts().software {
-                let (proved, proof) = gpu.prove(KernelSet::EXACT, &weights, None).await?;
+                let clock = BrowserClock::default();
+                let (proved, proof) = gpu.prove(KernelSet::EXACT, &weights, None, &|| clock.now_s()).await?;
                 proof.check(&weights)?;
                 gpu = proved;
             }

@@ -8,6 +8,7 @@ use crate::js::shelf::OpfsShelf;
 use crate::llm::EngineError;
 use crate::llm::gpu::{GpuContext, KernelSet, Proof};
 use crate::llm::parts::Weights;
+use crate::offload::ports::Clock;
 use crate::offload::run::within;
 use crate::protocol::worker::{Event, Tier};
 
@@ -47,7 +48,8 @@ impl Hub {
         if known.as_ref().is_none_or(|known| !known.is_of(gpu)) {
             self.tell("Its kernels are tested on this GPU: once for a device, a browser and a version.");
         }
-        let proving = gpu.clone().prove(KernelSet::EXACT, weights, known.clone());
+        let clock = || self.clock.now_s();
+        let proving = gpu.clone().prove(KernelSet::EXACT, weights, known.clone(), &clock);
         let proved = within(&self.clock, LIMIT_S, proving).await;
         let (gpu, proof) = proved.ok_or_else(|| EngineError::SelfTest {
             what: "all kernels".to_owned(),
@@ -85,6 +87,12 @@ fn words(kernels: KernelSet, proof: &Proof) -> String {
     text.push('.');
     for (part, found) in proof.dropped() {
         text += &format!(" Left out: {part} ({found}).");
+    }
+    if let Some(pace) = proof.pace.filter(|pace| !pace.prefers_packed()) {
+        let [packed_ms, single_ms] = [pace.packed_us, pace.single_us].map(|us| f64::from(us) / 1e3);
+        text += &format!(
+            " Without packed 4x8, which is no faster here than single precision ({packed_ms:.1} and {single_ms:.1} ms)."
+        );
     }
     text
 }

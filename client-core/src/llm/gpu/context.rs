@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::oneshot;
 
-use super::tier::{self, KernelSet, Proof};
+use super::pace::Pace;
+use super::tier::{self, KernelSet, Proof, Trial};
 use crate::llm::error::EngineError;
 use crate::llm::parts::Weights;
 
@@ -22,6 +23,9 @@ pub struct AdapterFacts {
     pub shader_f16: bool,
     /// Exchange between the threads of a wave.
     pub subgroups: bool,
+    /// Products of packed signed bytes. Where the GPU has no instruction for them, its driver's compiler or the browser's
+    /// writes them out.
+    pub packed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +93,7 @@ impl GpuContext {
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
+            packed: instance.wgsl_language_features().contains(wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct),
         };
         Ok(Self { device, queue, limits, facts, driver, kernels: KernelSet::BASELINE, fault })
     }
@@ -97,7 +102,8 @@ impl GpuContext {
     /// those of `parts` that the adapter offers. What `known` tells of this device and these kernels is not tried again;
     /// keep what comes back for the next time.
     ///
-    /// Parts that fail are left out. Whether the rest computes the model as it should, [`Proof::check`] says.
+    /// Parts that fail are left out, and so are packed products where they are not faster, by `clock`, which returns
+    /// seconds. Whether the rest computes the model as it should, [`Proof::check`] says.
     ///
     /// # Errors
     /// The device is lost and there is no other; the model's own errors.
@@ -106,15 +112,21 @@ impl GpuContext {
         parts: KernelSet,
         weights: &dyn Weights,
         known: Option<Proof>,
+        clock: &dyn Fn() -> f64,
     ) -> Result<(Self, Proof), EngineError> {
-        let offered = KernelSet { subgroups: self.facts.subgroups, half: self.facts.shader_f16 };
+        let AdapterFacts { subgroups, shader_f16: half, packed, .. } = self.facts;
+        let offered = KernelSet { subgroups, half, packed };
         let mut proof = known.filter(|proof| proof.is_of(&self)).unwrap_or_else(|| Proof::of(&self));
         let mut gpu = self;
         for trial in tier::trials(&tier::types_of(weights)?, parts.intersection(offered)) {
             if proof.tells_of(trial) {
                 continue;
             }
-            let outcome = trial.run(&gpu).await;
+            let mut outcome = trial.run(&gpu).await;
+            if trial == Trial::Packed && outcome.is_ok() {
+                outcome =
+                    Pace::measure(&gpu, clock).await.map(|pace| proof.pace = Some(pace)).map_err(|e| e.to_string());
+            }
             proof.note(trial, outcome);
             if gpu.check().is_err() {
                 gpu = Self::request().await?;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `context.rs` | the device, the adapter's facts, and faults as errors |
 //! | `tier.rs` | kernel sets beyond the baseline, and the self-test that lets them in |
+//! | `pace.rs` | whether packed products are faster on a device |
 //! | `pack.rs` | matrices in the order in which kernels read them, still quantised |
 //! | `source.rs` | kernels put together from parts, with the model's sizes as constants |
 //! | `model.rs` | matrices and pipelines of a model, shared by its sequences |
@@ -25,17 +26,20 @@
 //! and four more come before and after: `embed`, the head, `peak` over slices of the logits and `best` over the slices (a
 //! draw takes `sort` and `choose` instead). The last leaves the token on the device for the next call, so that calls are queued before their token is known, and
 //! four bytes come back for each. Prompts go through the same kernels in chunks of [`CHUNK`] tokens, their products through
-//! `matmul_tiled` from five columns on.
+//! `matmul_tiled` from five columns on, or `matmul_packed`: activations as two bytes each, products of packed bytes, where
+//! weights are quantised and the self-test found that to hold and to be faster.
 //!
 //! Sequences of a batch go through the same dispatches, one column each: products read the weights once for all of them, and
 //! only the KV cache and the choice tell the columns apart (`common_call.wgsl`).
 //!
-//! Deliberately absent: activations in eight bits, and splitting attention over positions.
+//! Deliberately absent: activations in eight bits (too coarse for 1e-3 in the logits: packed products take sixteen), and
+//! splitting attention over positions.
 
 mod bandwidth;
 mod batch;
 mod context;
 mod model;
+mod pace;
 mod pack;
 mod readback;
 mod sequence;
@@ -50,6 +54,7 @@ pub use self::bandwidth::copy_bandwidth;
 pub use self::batch::GpuBatch;
 pub use self::context::{AdapterFacts, GpuContext};
 use self::model::GpuModel;
+pub use self::pace::Pace;
 use self::readback::Readback;
 use self::sequence::{ALL_COLUMNS, Ending, Feed, Line, SavedCache, Sequences};
 use self::source::PLACES;

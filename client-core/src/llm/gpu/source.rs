@@ -134,6 +134,12 @@ impl Product {
         }
     }
 
+    /// Whether the kernel for so many columns multiplies packed bytes: the rows have to be bytes, and where a caller asks
+    /// for tiles in half precision, those are for all matrices.
+    fn is_packed(&self, columns: Columns, set: KernelSet) -> bool {
+        columns == Columns::Tiled && set.packed && !set.half && self.dtype.block_len() > 1
+    }
+
     /// The text of the kernel.
     pub(super) fn source(&self, config: &ModelConfig, columns: Columns, set: KernelSet) -> String {
         let count = if columns == Columns::Few { FEW } else { 1 };
@@ -145,6 +151,10 @@ impl Product {
         }
         if columns == Columns::Tiled && set.half {
             text += "enable f16;\n";
+        }
+        let packed = self.is_packed(columns, set);
+        if packed {
+            text += "requires packed_4x8_integer_dot_product;\n";
         }
         text += &constants(&[
             ("COLS", count),
@@ -162,6 +172,12 @@ impl Product {
         text += &call();
         text += &loader(self.dtype, self.blocks, self.parts, self.scale_unit);
         if columns == Columns::Tiled {
+            text += include_str!("kernels/tile.wgsl");
+        }
+        if packed {
+            let _ = writeln!(text, "const HALF_SCALES: bool = {};", self.dtype == GgmlType::Q6K);
+            text += include_str!("kernels/matmul_packed.wgsl");
+        } else if columns == Columns::Tiled {
             text += if set.half { "alias Tiled = vec4<f16>;\n" } else { "alias Tiled = vec4<f32>;\n" };
             text += include_str!("kernels/matmul_tiled.wgsl");
         } else {
@@ -352,6 +368,28 @@ fn repeated(text: &str, pairs: usize, columns: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The tiled kernel of a set of kernels for a matrix stored like this, in products of packed bytes or not.
+    #[test]
+    fn what_is_quantised_is_packed() {
+        let config = crate::llm::synthetic::config([64, 64, 1, 2, 1, 64]);
+        let packed = KernelSet { packed: true, ..KernelSet::BASELINE };
+        let half = KernelSet { half: true, ..packed };
+        for (dtype, set, columns, expected) in [
+            (GgmlType::Q4_0, packed, Columns::Tiled, true),
+            (GgmlType::Q6K, packed, Columns::Tiled, true),
+            (GgmlType::Q4_0, packed, Columns::Few, false),
+            (GgmlType::Q4_0, KernelSet::BASELINE, Columns::Tiled, false),
+            (GgmlType::Q4_0, half, Columns::Tiled, false),
+            (GgmlType::F16, packed, Columns::Tiled, false),
+        ] {
+            let layout = Layout { dtype, rows: 64, blocks: 2, parts: Parts::default(), scale_unit: 1.0, bytes: 0 };
+            let text = Product::new(&layout, Input::Plain, Finish::Add, 64).source(&config, columns, set);
+            let found = text.starts_with("requires packed_4x8_integer_dot_product;") && text.contains("dot4I8Packed");
+            assert_eq!(found, expected, "{dtype:?} {set:?} {columns:?}");
+            assert_eq!(text.contains("HALF_SCALES: bool = true"), expected && dtype == GgmlType::Q6K);
+        }
+    }
 
     #[test]
     fn marked_lines_are_repeated() {

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::Pace;
 use super::{GpuBackend, GpuContext};
 use crate::llm::backend::{Backend, Draw, Output, Turn, Want};
 use crate::llm::error::EngineError;
@@ -23,6 +24,13 @@ const BOUND: f32 = 1e-3;
 /// The same where prompts or the KV cache are in half precision: logits have a standard deviation of about 1.
 const HALF_BOUND: f32 = 2e-2;
 
+/// The types whose codes are packed bytes in [`KernelSet::packed`], as many at a time as a block has products: each kernel
+/// more would be one more to compile.
+const QUANTISED: [[GgmlType; 4]; 2] = [
+    [GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q5_0, GgmlType::Q5_1],
+    [GgmlType::Q8_0, GgmlType::Q4K, GgmlType::Q5K, GgmlType::Q6K],
+];
+
 /// Which kernels beyond the baseline are used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct KernelSet {
@@ -30,23 +38,29 @@ pub struct KernelSet {
     pub subgroups: bool,
     /// Tiles of long prompts in half precision. Less exact: on only where a caller asks for it.
     pub half: bool,
+    /// Tiles of long prompts in products of packed bytes, where weights are quantised. [`half`](Self::half) goes first.
+    pub packed: bool,
 }
 
 impl KernelSet {
     /// Only what every adapter has.
-    pub const BASELINE: Self = Self { subgroups: false, half: false };
-    /// All that leaves results as exact as the baseline's.
-    pub const EXACT: Self = Self { subgroups: true, half: false };
+    pub const BASELINE: Self = Self { subgroups: false, half: false, packed: false };
+    /// All that leaves logits within the bound that the baseline has to keep.
+    pub const EXACT: Self = Self { subgroups: true, half: false, packed: true };
 
     /// Names of the parts, for people.
     pub fn names(self) -> Vec<&'static str> {
-        let parts = [(self.subgroups, "subgroups"), (self.half, "shader-f16")];
+        let parts = [(self.subgroups, "subgroups"), (self.half, "shader-f16"), (self.packed, "packed 4x8")];
         parts.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect()
     }
 
     /// What both have.
     pub fn intersection(self, other: Self) -> Self {
-        Self { subgroups: self.subgroups && other.subgroups, half: self.half && other.half }
+        Self {
+            subgroups: self.subgroups && other.subgroups,
+            half: self.half && other.half,
+            packed: self.packed && other.packed,
+        }
     }
 }
 
@@ -61,12 +75,14 @@ pub struct Proof {
     pub passed: Vec<String>,
     /// Names of those that were not, with what was found.
     pub failed: Vec<(String, String)>,
+    /// What packed products are worth, where they hold.
+    pub pace: Option<Pace>,
 }
 
 impl Proof {
     /// Of nothing yet.
     pub(super) fn of(gpu: &GpuContext) -> Self {
-        Self { device: gpu.identity(), version: KERNEL_VERSION, passed: Vec::new(), failed: Vec::new() }
+        Self { device: gpu.identity(), version: KERNEL_VERSION, passed: Vec::new(), failed: Vec::new(), pace: None }
     }
 
     /// Whether it says something about this device and these kernels.
@@ -74,10 +90,11 @@ impl Proof {
         self.version == KERNEL_VERSION && self.device == gpu.identity()
     }
 
-    /// Which of the kernels beyond the baseline hold.
+    /// Which of the kernels beyond the baseline hold and are worth it.
     pub fn kernels(&self) -> KernelSet {
         let holds = |trial: Trial| self.passed.iter().any(|passed| passed == trial.name());
-        KernelSet { subgroups: holds(Trial::Subgroups), half: holds(Trial::Half) }
+        let packed = holds(Trial::Packed) && self.pace.is_some_and(Pace::prefers_packed);
+        KernelSet { subgroups: holds(Trial::Subgroups), half: holds(Trial::Half), packed }
     }
 
     /// Whether this model is computed as it should be on the device.
@@ -94,7 +111,7 @@ impl Proof {
 
     /// What failed of the parts beyond the baseline, with what was found.
     pub fn dropped(&self) -> impl Iterator<Item = &(String, String)> {
-        let parts = [Trial::Subgroups, Trial::Half].map(Trial::name);
+        let parts = [Trial::Subgroups, Trial::Half, Trial::Packed].map(Trial::name);
         self.failed.iter().filter(move |(name, _)| parts.contains(&name.as_str()))
     }
 
@@ -124,6 +141,8 @@ pub(super) enum Trial {
     Subgroups,
     /// [`KernelSet::half`].
     Half,
+    /// [`KernelSet::packed`], for every type.
+    Packed,
 }
 
 impl Trial {
@@ -135,6 +154,7 @@ impl Trial {
             Self::Choosing => "choosing tokens",
             Self::Subgroups => "subgroups",
             Self::Half => "shader-f16",
+            Self::Packed => "packed 4x8",
         }
     }
 
@@ -148,6 +168,15 @@ impl Trial {
         match self {
             Self::Stored(dtype) => heads_normed(dtype).within(gpu, KernelSet::BASELINE, false, BOUND).await,
             Self::HalfCache => plain.within(gpu, KernelSet::BASELINE, true, HALF_BOUND).await,
+            Self::Packed => {
+                let set = KernelSet { packed: true, ..KernelSet::BASELINE };
+                for types in QUANTISED {
+                    let weights = mixed(types).map_err(|error| error.to_string())?;
+                    let held = within(gpu, &weights, &[11], set, false, BOUND).await;
+                    held.map_err(|found| format!("{}: {found}", types.map(GgmlType::name).join(", ")))?;
+                }
+                Ok(())
+            }
             Self::Choosing => plain.chooses(gpu).await.map_err(|error| error.to_string())?,
             Self::Subgroups | Self::Half => {
                 let (set, bound) = match self {
@@ -170,6 +199,8 @@ pub(super) fn trials(types: &[GgmlType], parts: KernelSet) -> Vec<Trial> {
     trials.extend(types.iter().copied().map(Trial::Stored));
     trials.extend(parts.subgroups.then_some(Trial::Subgroups));
     trials.extend(parts.half.then_some(Trial::Half));
+    let quantised = types.iter().any(|dtype| dtype.block_len() > 1);
+    trials.extend((parts.packed && quantised).then_some(Trial::Packed));
     trials
 }
 
@@ -212,42 +243,11 @@ impl Model {
         synthetic::weights_like(self.family, config, storage, 1)
     }
 
-    /// Whether no logit is further off than `bound`, after a prompt of many columns, of a few, of one, and after a step of two
-    /// sequences.
+    /// Whether no logit is further off than `bound`, after a prompt of many columns, of a few, of one, and after a step of
+    /// two sequences.
     async fn within(self, gpu: &GpuContext, set: KernelSet, half_cache: bool, bound: f32) -> Result<(), String> {
-        match self.deviation(gpu, set, half_cache).await {
-            // Not a number is not within any bound.
-            Ok(found) if found <= bound => Ok(()),
-            Ok(found) => Err(format!("a logit is {found:.1e} off, and at most {bound:.0e} is allowed")),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    async fn deviation(self, gpu: &GpuContext, set: KernelSet, half_cache: bool) -> Result<f32, EngineError> {
-        let weights = self.weights(50)?;
-        let tokens = synthetic::tokens(50, 15, 1);
-        let oracle = Reference::new(&weights).logits(&tokens);
-        let mut backend = GpuBackend::with_cache(gpu, &weights, set, half_cache).await?;
-        let mut worst = 0f32;
-        let mut at = 0;
-        for columns in [11, 3, 1] {
-            let chunk = tokens.get(at..at + columns).unwrap_or_default();
-            at += columns;
-            let expected = oracle.get(at - 1).map_or(&[][..], Vec::as_slice);
-            worst = worse(worst, &logits(&mut backend, chunk).await?, expected);
-        }
-        // The last token once more, in two rows of different lengths: the first begins where the oracle's text does, too.
-        let (Some((last, before)), Some(expected)) = (tokens.split_last(), oracle.last()) else { return Ok(worst) };
-        let mut batch = backend.batch(2, tokens.len()).await?;
-        batch.forward(0, before.get(..1).unwrap_or_default(), Want::Nothing).await?;
-        batch.forward(1, before, Want::Nothing).await?;
-        let second = before.get(1).copied().unwrap_or_default();
-        let turn = |row, token| Turn { row, token, draw: Draw::default() };
-        let found = batch.step(&[turn(0, second), turn(1, *last)]).await?;
-        for (found, expected) in found.iter().zip([oracle.get(1).unwrap_or(expected), expected]) {
-            worst = worse(worst, found, expected);
-        }
-        Ok(worst)
+        let weights = self.weights(50).map_err(|error| error.to_string())?;
+        within(gpu, &weights, &[11, 3, 1], set, half_cache, bound).await
     }
 
     /// Whether the device chooses what the sampler chooses from the device's own logits, over several slices of the
@@ -287,6 +287,76 @@ impl Model {
         }
         Ok(Ok(()))
     }
+}
+
+/// A model of one block whose products (queries, keys and values; output; gate and up; down) are stored in these types.
+fn mixed(types: [GgmlType; 4]) -> Result<ModelWeights<'static>, EngineError> {
+    let of = |dtype| {
+        // Rows of whole blocks of every type; the first product's are no whole tiles.
+        let config = synthetic::config([50, 256, 1, 16, 1, 256]);
+        synthetic::weights(config, Storage { blocks: dtype, embedding: GgmlType::Q8_0, untied: false }, 1)
+    };
+    let [first, second, third, fourth] = types;
+    let mut weights = of(first)?;
+    for (dtype, product) in [(second, 1), (third, 2), (fourth, 3)] {
+        for (layer, other) in weights.layers.iter_mut().zip(of(dtype)?.layers) {
+            match product {
+                1 => layer.o = other.o,
+                2 => (layer.gate, layer.up) = (other.gate, other.up),
+                _ => layer.down = other.down,
+            }
+        }
+    }
+    Ok(weights)
+}
+
+/// Whether no logit is further off than `bound`, after calls of so many columns and after a step of two sequences.
+async fn within(
+    gpu: &GpuContext,
+    weights: &ModelWeights<'_>,
+    calls: &[usize],
+    set: KernelSet,
+    half_cache: bool,
+    bound: f32,
+) -> Result<(), String> {
+    match deviation(gpu, weights, calls, set, half_cache).await {
+        // Not a number is not within any bound.
+        Ok(found) if found <= bound => Ok(()),
+        Ok(found) => Err(format!("a logit is {found:.1e} off, and at most {bound:.0e} is allowed")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn deviation(
+    gpu: &GpuContext,
+    weights: &ModelWeights<'_>,
+    calls: &[usize],
+    set: KernelSet,
+    half_cache: bool,
+) -> Result<f32, EngineError> {
+    let tokens = synthetic::tokens(weights.config.vocab, calls.iter().sum(), 1);
+    let oracle = Reference::new(weights).logits(&tokens);
+    let mut backend = GpuBackend::with_cache(gpu, weights, set, half_cache).await?;
+    let mut worst = 0f32;
+    let mut at = 0;
+    for &columns in calls {
+        let chunk = tokens.get(at..at + columns).unwrap_or_default();
+        at += columns;
+        let expected = oracle.get(at - 1).map_or(&[][..], Vec::as_slice);
+        worst = worse(worst, &logits(&mut backend, chunk).await?, expected);
+    }
+    // The last token once more, in the second of two rows of different lengths; the first repeats the beginning.
+    let (Some((last, before)), Some(expected)) = (tokens.split_last(), oracle.last()) else { return Ok(worst) };
+    let [first, second, ..] = *before else { return Ok(worst) };
+    let mut batch = backend.batch(2, tokens.len()).await?;
+    batch.forward(0, &[first], Want::Nothing).await?;
+    batch.forward(1, before, Want::Nothing).await?;
+    let turn = |row, token| Turn { row, token, draw: Draw::default() };
+    let found = batch.step(&[turn(0, second), turn(1, *last)]).await?;
+    for (found, expected) in found.iter().zip([oracle.get(1).unwrap_or(expected), expected]) {
+        worst = worse(worst, found, expected);
+    }
+    Ok(worst)
 }
 
 /// The larger of `worst` and what these logits differ by.

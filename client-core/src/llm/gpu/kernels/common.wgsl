@@ -15,6 +15,14 @@ struct Coded {
     offset: f32,
 }
 
+// A block of a quantised type as signed bytes, for products of integers: a weight is `factors.x · byte + factors.y`, or,
+// where the two halves have scales of their own (HALF_SCALES), `factors.x · byte` and `factors.y · byte`.
+struct Bytes {
+    low: vec4<u32>,
+    high: vec4<u32>,
+    factors: vec2<f32>,
+}
+
 fn half_dot(u: Half, v: Half) -> f32 {
     return dot(u.a, v.a) + dot(u.b, v.b) + dot(u.c, v.c) + dot(u.d, v.d);
 }
@@ -37,6 +45,11 @@ fn nibbles(word: u32) -> vec4<f32> {
 // The codes in the low nibbles of a word's bytes.
 fn nibble_codes(word: u32) -> vec4<u32> {
     return vec4<u32>(word, word >> 8u, word >> 16u, word >> 24u) & vec4<u32>(15u);
+}
+
+// The same as bytes, of all words.
+fn nibble_bytes(words: vec4<u32>) -> vec4<u32> {
+    return words & vec4<u32>(0x0f0f0f0fu);
 }
 
 // Half to single precision by hand: `unpack2x16float` may flush subnormal halves to zero, which single weights are.

@@ -5,3 +5,8 @@ fn coded(block: u32, part: u32) -> Coded {
     let d = block_pair(block);
     return Coded(Half(nibbles(q.x), nibbles(q.y), nibbles(q.z), nibbles(q.w)), 16.0 * d.x, d.y - 16.0 * d.x);
 }
+
+fn bytes(block: u32) -> Bytes {
+    let q = weights[block];
+    return Bytes(nibble_bytes(q), nibble_bytes(q >> vec4<u32>(4u)), block_pair(block));
+}

@@ -12,3 +12,7 @@ fn coded(block: u32, part: u32) -> Coded {
     let q = weights[block * 2u + part];
     return Coded(Half(bytes_of(q.x), bytes_of(q.y), bytes_of(q.z), bytes_of(q.w)), 256.0 * d, -384.0 * d);
 }
+
+fn bytes(block: u32) -> Bytes {
+    return Bytes(weights[block * 2u], weights[block * 2u + 1u], vec2<f32>(block_scale(block), 0.0));
+}

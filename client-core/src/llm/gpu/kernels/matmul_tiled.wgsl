@@ -1,50 +1,22 @@
 // Rows of a stored matrix times many columns of an activation: `y[column][row] = w[row] · x[column]`.
 //
-// A workgroup of 128 threads computes 32 units of two rows for 32 columns. It goes along the rows block by block: the 64
-// rows' blocks are decoded once, into workgroup memory, and serve all columns; the columns' blocks serve all rows. A
-// thread keeps two units times four columns in registers. Sums of squares, for a norm, come by the way.
+// A tile as in tile.wgsl. A workgroup goes along the rows block by block: the 64 rows' blocks are decoded once, into
+// workgroup memory, and serve all columns; the columns' blocks serve all rows.
 //
-// From the host: BLOCKS (of a row), UNITS, X_STRIDE (of a column, in vectors).
+// From the host: BLOCKS (of a row).
 
-const TILE_UNITS: u32 = 32u;
-const TILE_COLUMNS: u32 = 32u;
+const COLUMN_PARTS: u32 = 8u;
 // One more than the rows or columns of a tile, so that neighbours along a row lie in different banks.
 const W_STRIDE: u32 = 65u;
 const V_STRIDE: u32 = 33u;
-
-@group(0) @binding(0) var<storage, read> weights: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<uniform> call: Call;
 
 // Vector k of a row at k · W_STRIDE + (which of its unit's two rows) · 32 + unit.
 var<workgroup> tile_w: array<Tiled, 8u * W_STRIDE>;
 // Vector k of a column at k · V_STRIDE + column.
 var<workgroup> tile_v: array<Tiled, 8u * V_STRIDE>;
-var<workgroup> squares: array<f32, 256>;
 
 fn tile_dot(r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32>, v: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(dot(r0, v), dot(r1, v), dot(r2, v), dot(r3, v));
-}
-
-fn column_squares(column: u32) -> f32 {
-    var sum = 0.0;
-    for (var i = 0u; i < 8u; i++) {
-        sum += squares[column * 8u + i];
-    }
-    return sum;
-}
-
-fn finish_column(unit: u32, column: u32, local: u32, value: vec4<f32>) {
-    if (column >= call.columns) {
-        return;
-    }
-    let scaled = value * column_scale(column_squares(local));
-    if (unit < UNITS) {
-        finish(unit, rows_of(unit), column, scaled.xy);
-    }
-    if (unit + 16u < UNITS) {
-        finish(unit + 16u, rows_of(unit + 16u), column, scaled.zw);
-    }
 }
 
 @compute @workgroup_size(128)
@@ -96,8 +68,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             acc3 += tile_dot(r0, r1, r2, r3, vec4<f32>(tile_v[at * V_STRIDE + v + 24u]));
         }
     }
-    squares[c * 8u + k] = square0;
-    squares[(c + 16u) * 8u + k] = square1;
+    squares[c * COLUMN_PARTS + k] = square0;
+    squares[(c + 16u) * COLUMN_PARTS + k] = square1;
     workgroupBarrier();
     let unit = first_unit + u;
     finish_column(unit, first + v, v, acc0);

@@ -6,9 +6,8 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::*;
 use crate::llm::synthetic::Family;
-use crate::llm::weights::Matrix;
 
-const TYPES: [GgmlType; 11] = [
+pub(super) const TYPES: [GgmlType; 11] = [
     GgmlType::F32,
     GgmlType::F16,
     GgmlType::Bf16,
@@ -52,7 +51,7 @@ fn random_codes(matrix: &mut Matrix<'_>, dtype: GgmlType, rng: &mut Xoshiro256Pl
     *matrix = Matrix { dtype, rows: matrix.rows, cols: matrix.cols, bytes: bytes.into() };
 }
 
-fn with_codes(mut weights: ModelWeights<'static>, dtype: GgmlType, seed: u64) -> ModelWeights<'static> {
+pub(super) fn with_codes(mut weights: ModelWeights<'static>, dtype: GgmlType, seed: u64) -> ModelWeights<'static> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     for layer in &mut weights.layers {
         for matrix in
@@ -69,7 +68,7 @@ fn with_codes(mut weights: ModelWeights<'static>, dtype: GgmlType, seed: u64) ->
 }
 
 /// The largest difference over calls of these numbers of tokens.
-fn worst(backend: &mut dyn Backend, weights: &ModelWeights<'_>, calls: &[usize]) -> f32 {
+pub(super) fn worst(backend: &mut dyn Backend, weights: &ModelWeights<'_>, calls: &[usize]) -> f32 {
     let tokens = synthetic::tokens(weights.config.vocab, calls.iter().sum(), 9);
     let expect = Reference::new(weights).logits(&tokens);
     let mut worst = 0f32;
@@ -159,14 +158,15 @@ fn a_single_norm_of_heads() {
 #[test]
 fn kernels_are_proved_once() {
     let Some(plain) = gpu() else { return };
-    let all = KernelSet { half: true, ..KernelSet::EXACT };
+    // Packed products have a test of their own.
+    let all = KernelSet { half: true, packed: false, ..KernelSet::EXACT };
     let stored = |dtype| {
         let config = synthetic::config([40, 256, 1, 2, 1, 256]);
         synthetic::weights(config, storage(dtype, GgmlType::Q8_0, false), 3).unwrap()
     };
     let prove = |weights: &ModelWeights<'_>, known: Option<Proof>| {
         let gpu = block_on(GpuContext::request()).unwrap();
-        block_on(gpu.prove(all, weights, known)).unwrap()
+        block_on(gpu.prove(all, weights, known, &|| 0.0)).unwrap()
     };
     let q4_0 = stored(GgmlType::Q4_0);
     let (gpu, proof) = prove(&q4_0, None);
