@@ -15,7 +15,7 @@ use kernels::blocks::Format;
 use kernels::model::{Layer, Model, Sequence, Shape};
 
 use super::backend::{Backend, Output, Want, check_input};
-use super::config::ModelConfig;
+use super::config::{Activation, ModelConfig, Rotations};
 use super::error::EngineError;
 use super::sampler::argmax;
 use super::weights::{LayerWeights, Matrix, ModelWeights};
@@ -66,12 +66,13 @@ pub struct CpuBackend {
 #[derive(Debug)]
 struct CpuModel {
     config: ModelConfig,
-    frequencies: Vec<f32>,
+    rotations: Rotations,
     model: Model,
 }
 
 /// The sizes as the kernels want them.
 pub(crate) fn shape(config: &ModelConfig) -> Shape {
+    let traits = &config.traits;
     Shape {
         vocab: config.vocab,
         dim: config.dim,
@@ -81,6 +82,12 @@ pub(crate) fn shape(config: &ModelConfig) -> Shape {
         ffn: config.ffn,
         rope_dim: config.rope.dim,
         eps: config.rms_eps,
+        tables: 1 + usize::from(traits.local_rope.is_some()),
+        gelu: traits.activation == Activation::Gelu,
+        embedding_scale: traits.embedding_scale,
+        score_scale: config.score_scale(),
+        score_cap: traits.score_cap.unwrap_or(0.0),
+        logit_cap: traits.logit_cap.unwrap_or(0.0),
     }
 }
 
@@ -107,7 +114,9 @@ fn layer(layer: &LayerWeights<'_>, form: Form) -> Result<Layer, EngineError> {
         qkv_bias: optional(&traits.qkv_bias),
         q_norm: optional(&traits.q_norm),
         k_norm: optional(&traits.k_norm),
-        rope: traits.rope,
+        post_attn_norm: optional(&traits.post_attn_norm),
+        post_ffn_norm: optional(&traits.post_ffn_norm),
+        rope: traits.rope.table(),
         window: traits.window,
     })
 }
@@ -133,7 +142,7 @@ impl CpuBackend {
         let model = Model::new(shape(&config), embedding, layers, weights.output_norm.clone(), head)
             .map_err(|_| refused("heads of more than 256 elements"))?;
         let sequence = Sequence::new(&model);
-        Ok(Self { model: Arc::new(CpuModel { frequencies: config.rope.frequencies(), config, model }), sequence })
+        Ok(Self { model: Arc::new(CpuModel { rotations: Rotations::of(&config), config, model }), sequence })
     }
 }
 
@@ -164,10 +173,10 @@ impl Backend for CpuBackend {
     }
 
     async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
-        let CpuModel { config, frequencies, model } = &*self.model;
+        let CpuModel { config, rotations, model } = &*self.model;
         check_input(config, self.sequence.len(), config.context, tokens)?;
         let wanted = wanted(want)?;
-        let rotation = config.rope.rotations(frequencies, self.sequence.len(), tokens.len());
+        let rotation = rotations.span(self.sequence.len(), tokens.len());
         self.sequence
             .forward(model, tokens, &rotation, wanted)
             .map_err(|_| EngineError::Cpu("the input was refused".into()))?;

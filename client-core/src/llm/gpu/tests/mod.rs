@@ -49,7 +49,7 @@ fn the_browser_checks_hold() {
     for check in &checks {
         println!("{}: {}", check.name, check.detail);
     }
-    assert!(checks.len() == 24 && checks.iter().all(|check| check.passed));
+    assert!(checks.len() == 30 && checks.iter().all(|check| check.passed));
 }
 
 /// What a token costs: embedding, five kernels a layer, head, two for the choice; one
