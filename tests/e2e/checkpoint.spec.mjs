@@ -28,7 +28,7 @@ async function load(page) {
   await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
 }
 
-for (const [tier, name] of [["cpu", "llama"], ["web-gpu", "llama"], ["cpu", "qwen3"], ["web-gpu", "smollm3"]]) {
+for (const [tier, name] of [["cpu", "llama"], ["web-gpu", "llama"], ["cpu", "qwen3"], ["web-gpu", "smollm3"], ["cpu", "gemma3"], ["web-gpu", "gemma2"], ["web-gpu", "gemma3"]]) {
   test(`a dropped checkpoint writes the tokens that transformers writes: ${name}, ${tier}`, async ({ page, edge, problems }) => {
     const { files, prompt, answer } = family(name);
     await open(page, edge.url, `?tier=${tier}`);
@@ -101,7 +101,7 @@ test("what is missing, damaged or foreign is said in words", async ({ page, edge
   const without = (files, ...names) => Object.entries(files).filter(([name]) => !names.includes(name));
   const damaged = Buffer.from(one["model.safetensors"]);
   damaged.write("damaged", 8);
-  const other = JSON.stringify({ ...JSON.parse(one["config.json"]), model_type: "gemma3" });
+  const other = JSON.stringify({ ...JSON.parse(one["config.json"]), model_type: "mamba" });
   const wider = JSON.stringify({ ...JSON.parse(one["config.json"]), intermediate_size: 512 });
   const short = one["model.safetensors"].subarray(0, 100_000);
   const whole = Buffer.from(one["model.safetensors"]);
@@ -115,7 +115,7 @@ test("what is missing, damaged or foreign is said in words", async ({ page, edge
     [Object.entries({ ...one, "model.safetensors": damaged }), "The file model.safetensors cannot be used: the safetensors header cannot be read"],
     [Object.entries({ ...one, "model.safetensors": short }), "lies outside the file"],
     [Object.entries({ ...one, "model.safetensors": whole }), "only F32, F16 and BF16 are"],
-    [Object.entries({ ...one, "config.json": other }), "this engine runs llama, mistral, qwen2, qwen3 and smollm3"],
+    [Object.entries({ ...one, "config.json": other }), "this engine runs llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2 and gemma3_text"],
     [Object.entries({ ...one, "config.json": wider }), "has the shape [256, 128], but the model's sizes ask for [512, 128]"],
     [Object.entries({ ...one, "config.json": "{" }), "config.json cannot be read"],
     [Object.entries({ ...two, "model.safetensors.index.json": "[]" }), "index.json cannot be read"],

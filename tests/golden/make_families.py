@@ -4,7 +4,7 @@
     python -m venv VENV
     VENV/bin/pip install torch==2.15.0 transformers==5.23.0 gguf==0.19.0 numpy
     VENV/bin/pip install llama-cpp-python==0.3.36        # optional: llama.cpp as a second opinion on the GGUF files
-    VENV/bin/python tests/golden/make_families.py
+    VENV/bin/python tests/golden/make_families.py         # or only some: make_families.py gemma gemma3
 
 Each folder holds config.json and model.safetensors (half precision; in one folder two shards), golden.json, and for some
 families model.gguf, the same weights as llama.cpp's converter would lay them out. golden.json has a random prompt, 64
@@ -21,6 +21,9 @@ import gguf
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.models.gemma import GemmaConfig
+from transformers.models.gemma2 import Gemma2Config
+from transformers.models.gemma3 import Gemma3TextConfig
 from transformers.models.llama import LlamaConfig
 from transformers.models.mistral import MistralConfig
 from transformers.models.qwen2 import Qwen2Config
@@ -45,6 +48,12 @@ LLAMA3 = rope("llama3", 10000.0, factor=8.0, low_freq_factor=1.0, high_freq_fact
 YARN = rope("yarn", 1000.0, factor=4.0, original_max_position_embeddings=32)
 YARN_ODD = dict(YARN, beta_fast=4.0, beta_slow=0.5, attention_factor=0.9, truncate=False)
 
+# Heads whose size does not follow from the width, windows shorter than the prompt, and caps so low that they bend something.
+GEMMA = dict(
+    COMMON, intermediate_size=32, num_attention_heads=2, num_key_value_heads=1, head_dim=24, tie_word_embeddings=True,
+)
+LOCAL_AND_GLOBAL = dict(sliding_attention=rope("default", 100.0), full_attention=rope("linear", 5e4, factor=4.0))
+
 # name → config, whether a GGUF is written, whether the checkpoint is split into shards
 MODELS = {
     "llama": (LlamaConfig(**COMMON, rope_parameters=rope("default"), tie_word_embeddings=True), False, True),
@@ -65,7 +74,31 @@ MODELS = {
         SmolLM3Config(**dict(COMMON, num_hidden_layers=4, intermediate_size=40), rope_parameters=rope("default", 5e4), tie_word_embeddings=True),
         True, False,
     ),
+    "gemma": (GemmaConfig(**GEMMA, rope_parameters=rope("default")), True, False),
+    "gemma2": (
+        Gemma2Config(**dict(GEMMA, num_hidden_layers=3), query_pre_attn_scalar=24, sliding_window=7, rope_parameters=rope("default"),
+                     attn_logit_softcapping=3.0, final_logit_softcapping=6.0),
+        True, False,
+    ),
+    "gemma3": (
+        Gemma3TextConfig(**dict(GEMMA, num_hidden_layers=7), query_pre_attn_scalar=24, sliding_window=9,
+                         rope_parameters=LOCAL_AND_GLOBAL),
+        True, False,
+    ),
+    "gemma3-types": (
+        Gemma3TextConfig(**dict(GEMMA, num_hidden_layers=3), query_pre_attn_scalar=10, sliding_window=5, final_logit_softcapping=8.0,
+                         layer_types=["full_attention", "sliding_attention", "sliding_attention"]),
+        False, False,
+    ),
 }
+
+
+def is_gemma(config):
+    return config.model_type.startswith("gemma")
+
+
+def is_norm(name):
+    return name.endswith("norm.weight") or "layernorm" in name
 
 
 def build(config, seed):
@@ -74,8 +107,12 @@ def build(config, seed):
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if name.endswith("norm.weight") or "layernorm" in name:
-                p.copy_(1 + 0.25 * (2 * torch.rand_like(p) - 1))
+            if is_norm(name):
+                gain = 1
+                if config.model_type.startswith(("gemma2", "gemma3")) and ".post_" in name:
+                    gain = 3  # or else the embedding, which is also the head, would drown what the blocks add
+                # Gemma's gains are one more than what is stored.
+                p.copy_(gain - is_gemma(config) + 0.25 * (2 * torch.rand_like(p) - 1))
             elif name.endswith("bias"):
                 p.copy_(torch.rand_like(p) - 0.5)
             elif "embed_tokens" in name or "lm_head" in name:
@@ -102,7 +139,7 @@ def run(model, seed):
 
 def to_gguf(path, model, name):
     c = model.config
-    arch = {"llama": "llama", "mistral": "llama"}.get(c.model_type, c.model_type)
+    arch = {"mistral": "llama", "gemma3_text": "gemma3"}.get(c.model_type, c.model_type)
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     w = gguf.GGUFWriter(path, arch)
     w.add_name(name)
@@ -118,6 +155,16 @@ def to_gguf(path, model, name):
     w.add_rope_dimension_count(head_dim)
     w.add_vocab_size(c.vocab_size)
     params = c.rope_parameters
+    if arch in ("gemma2", "gemma3"):
+        # What files do not state is llama.cpp's to know: that every second or every sixth block sees all, and with Gemma 3
+        # the positions of the others.
+        w.add_sliding_window(c.sliding_window)
+    if arch == "gemma2":
+        w.add_attn_logit_softcapping(c.attn_logit_softcapping)
+        w.add_final_logit_softcapping(c.final_logit_softcapping)
+    if arch == "gemma3":
+        w.add_rope_freq_base_swa(params["sliding_attention"]["rope_theta"])
+        params = params["full_attention"]
     w.add_rope_freq_base(params["rope_theta"])
     if params["rope_type"] == "linear":
         w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
@@ -146,6 +193,8 @@ def to_gguf(path, model, name):
                 x = neighbours(x, c.num_attention_heads)
             elif "k_proj" in key:
                 x = neighbours(x, c.num_key_value_heads)
+        if is_gemma(c) and is_norm(key):
+            x = x + 1
         target = names.get_name(key, try_suffixes=(".weight", ".bias"))
         w.add_tensor(target, x.astype(np.float16) if x.ndim == 2 else x)
     w.write_header_to_file()
@@ -168,9 +217,12 @@ def second_opinion(path, ids, logits):
 
 
 def main():
-    shutil.rmtree(OUT, ignore_errors=True)
+    chosen = sys.argv[1:] or MODELS
     for index, (name, (config, with_gguf, shards)) in enumerate(MODELS.items()):
+        if name not in chosen:
+            continue
         folder = OUT / name
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         # A choice between two nearly equal logits would test luck, and one token again and again would test little: take
         # the first seed that is free of both.

@@ -11,7 +11,7 @@ pub const CONFIG: &str = r#"{"model_type":"qwen3","vocab_size":6,"hidden_size":4
 /// The seeds of the target `name`.
 pub fn of(name: &str) -> Vec<Vec<u8>> {
     match name {
-        "gguf" => ["llama", "qwen2", "qwen3", "smollm3"].map(model).into_iter().chain([tokens("gpt2")]).collect(),
+        "gguf" => ["llama", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"].map(model).into_iter().chain([tokens("gpt2")]).collect(),
         "safetensors" => vec![safetensors(false), safetensors(true), CONFIG.into()],
         "tokenizer" => vec![tokens("gpt2"), tokens("llama")],
         _ => TEMPLATES.iter().map(|text| text.as_bytes().to_vec()).collect(),
@@ -74,6 +74,14 @@ fn model(arch: &str) -> Vec<u8> {
         "qwen3" => {
             tensor("blk.0.attn_q_norm.weight", &[2]);
             tensor("blk.0.attn_k_norm.weight", &[2]);
+        }
+        "gemma2" | "gemma3" => {
+            tensor("blk.0.post_attention_norm.weight", &[4]);
+            tensor("blk.0.post_ffw_norm.weight", &[4]);
+            if arch == "gemma3" {
+                tensor("blk.0.attn_q_norm.weight", &[2]);
+                tensor("blk.0.attn_k_norm.weight", &[2]);
+            }
         }
         _ => tensor("output.weight", &[4, 6]),
     }

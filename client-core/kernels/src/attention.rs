@@ -42,6 +42,10 @@ pub struct Shape {
     pub head_dim: usize,
     /// Tokens that a token sees, itself included.
     pub window: Option<usize>,
+    /// What scores are multiplied with.
+    pub scale: f32,
+    /// c, where scores are held within ±c by c·tanh(score / c); 0 for none.
+    pub cap: f32,
 }
 
 /// Attention of `m` tokens at positions `start ..`. `q` is `[m][heads][stride]`, padded; `out` is `[m, heads · head_dim]`.
@@ -89,7 +93,7 @@ impl Job for Attention<'_> {
         let end: [usize; QUERIES] = std::array::from_fn(|t| self.start + place(t).0 + 1);
         let begin = end.map(|end| shape.window.map_or(0, |window| end.saturating_sub(window)));
         let mut sums = [[F4::splat(0.0); QUERIES]; MAX_HEAD / 4];
-        let total = stream(q, &self.cache[head], begin, end, 1.0 / (shape.head_dim as f32).sqrt(), &mut sums);
+        let total = stream(q, &self.cache[head], begin, end, shape, &mut sums);
         for t in 0..QUERIES.min(last + 1 - first) {
             let (token, q_head) = place(t);
             let mut row = [0f32; MAX_HEAD];
@@ -107,7 +111,7 @@ fn stream(
     cache: &HeadCache,
     begin: [usize; QUERIES],
     end: [usize; QUERIES],
-    scale: f32,
+    Shape { scale, cap, .. }: Shape,
     sums: &mut [[F4; QUERIES]; MAX_HEAD / 4],
 ) -> [f32; QUERIES] {
     let width = q[0].len();
@@ -130,6 +134,11 @@ fn stream(
         }
         if !one.is_empty() {
             [p[count - 1]] = scores([one], q, scale);
+        }
+        if cap != 0.0 {
+            for p in &mut p[..count] {
+                *p = F4::load(p).capped(cap).array();
+            }
         }
         let whole = (0..QUERIES).all(|t| begin[t] <= step && end[t] >= step + KEYS);
         if !whole {
@@ -215,12 +224,12 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) as f32 / 8e6 - 1.0
         };
-        for (heads, kv_heads, head_dim, start, m, window) in [
-            (3, 1, 8, 0, 1, None),
-            (4, 2, 12, 30, 5, None),
-            (9, 3, 64, 95, 3, None),
-            (2, 2, 6, 61, 40, Some(7)),
-            (2, 1, 16, 100, 4, Some(33)),
+        for (heads, kv_heads, head_dim, start, m, window, cap) in [
+            (3, 1, 8, 0, 1, None, 0.0f32),
+            (4, 2, 12, 30, 5, None, 0.0),
+            (9, 3, 64, 95, 3, None, 2.5),
+            (2, 2, 6, 61, 40, Some(7), 0.0),
+            (2, 1, 16, 100, 4, Some(33), 1.5),
         ] {
             let (stride, len) = (stride(head_dim), start + m);
             let mut rows = |n: usize| -> Vec<f32> {
@@ -229,7 +238,8 @@ mod tests {
             let q = rows(m * heads);
             let cache: Vec<HeadCache> = (0..kv_heads).map(|_| HeadCache { k: rows(len), v: rows(len) }).collect();
             let mut out = vec![0.0; m * heads * head_dim];
-            attend(&q, &cache, start, m, Shape { heads, kv_heads, head_dim, window }, &mut out);
+            let scale = 1.0 / (head_dim as f32).sqrt();
+            attend(&q, &cache, start, m, Shape { heads, kv_heads, head_dim, window, scale, cap }, &mut out);
             for (at, found) in out.chunks_exact(head_dim).enumerate() {
                 let (token, head) = (at / heads, at % heads);
                 let cache = &cache[head / (heads / kv_heads)];
@@ -241,7 +251,8 @@ mod tests {
                     .map(|j| {
                         let k = &cache.k[j * stride..][..head_dim];
                         let score: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                        (score / (head_dim as f64).sqrt()).exp()
+                        let (score, cap) = (score / (head_dim as f64).sqrt(), f64::from(cap));
+                        if cap > 0.0 { (cap * (score / cap).tanh()).exp() } else { score.exp() }
                     })
                     .collect();
                 let total: f64 = weights.iter().sum();

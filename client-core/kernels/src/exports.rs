@@ -28,16 +28,16 @@ struct Building {
 struct Parts {
     /// q, k, v, o, gate, up, down.
     matrices: [Option<Matrix>; 7],
-    /// Attention's norm, the feed-forward net's, bias, norms of queries and keys.
-    vectors: [Vec<f32>; 5],
-    rope: bool,
+    /// Attention's norm, the feed-forward net's, bias, norms of queries and keys, norms behind both.
+    vectors: [Vec<f32>; 7],
+    rope: Option<usize>,
     window: Option<usize>,
 }
 
 impl Parts {
     fn layer(self) -> Option<Layer> {
         let [q, k, v, o, gate, up, down] = self.matrices;
-        let [attn_norm, ffn_norm, qkv_bias, q_norm, k_norm] = self.vectors;
+        let [attn_norm, ffn_norm, qkv_bias, q_norm, k_norm, post_attn_norm, post_ffn_norm] = self.vectors;
         Some(Layer {
             attn_norm,
             qkv: [q?, k?, v?],
@@ -48,6 +48,8 @@ impl Parts {
             qkv_bias,
             q_norm,
             k_norm,
+            post_attn_norm,
+            post_ffn_norm,
             rope: self.rope,
             window: self.window,
         })
@@ -99,13 +101,15 @@ extern "C" fn release(start: *mut u8, bytes: u32) {
     }
 }
 
-/// Begins a model: eight words (vocabulary, width, query heads, key heads, head, inner width, rotated part, bits of ε) and
-/// the number of layers.
+/// Begins a model: 14 words (vocabulary, width, query heads, key heads, head, inner width, rotated part, rotations of a
+/// position, whether the gate is a GELU, bits of ε, of the embedding's scale, of the scores', of their cap, of the logits')
+/// and the number of layers.
 #[unsafe(no_mangle)]
 extern "C" fn begin(sizes: *const u32, layers: u32) {
-    // SAFETY: the page allocated eight words.
-    let words = unsafe { written(sizes, 8) };
+    // SAFETY: the page allocated them.
+    let words = unsafe { written(sizes, 14) };
     let at = |i: usize| words.get(i).copied().unwrap_or(0) as usize;
+    let single = |i: usize| f32::from_bits(at(i) as u32);
     let shape = Shape {
         vocab: at(0),
         dim: at(1),
@@ -114,7 +118,13 @@ extern "C" fn begin(sizes: *const u32, layers: u32) {
         head_dim: at(4),
         ffn: at(5),
         rope_dim: at(6),
-        eps: f32::from_bits(at(7) as u32),
+        tables: at(7),
+        gelu: at(8) != 0,
+        eps: single(9),
+        embedding_scale: single(10),
+        score_scale: single(11),
+        score_cap: single(12),
+        logit_cap: single(13),
     };
     let layers = (0..layers).map(|_| Parts::default()).collect();
     with(|state| state.building = Building { shape: Some(shape), layers, ..Building::default() });
@@ -148,8 +158,8 @@ extern "C" fn matrix(
     })
 }
 
-/// A vector of the model that is being built. `part`: 0 to 4 are a layer's (attention's norm, the feed-forward net's,
-/// bias, norms of queries and of keys), 5 is the last norm.
+/// A vector of the model that is being built. `part`: 0 to 6 are a layer's (attention's norm, the feed-forward net's,
+/// bias, norms of queries and of keys, norms behind both), 7 is the last norm.
 #[unsafe(no_mangle)]
 extern "C" fn vector(part: u32, layer: u32, start: *const f32, len: u32) -> u32 {
     // SAFETY: the page wrote them.
@@ -157,19 +167,20 @@ extern "C" fn vector(part: u32, layer: u32, start: *const f32, len: u32) -> u32 
     with(|state| {
         let building = &mut state.building;
         let place = match part {
-            5 => Some(&mut building.output_norm),
+            7 => Some(&mut building.output_norm),
             _ => building.layers.get_mut(layer as usize).and_then(|parts| parts.vectors.get_mut(part as usize)),
         };
         place.map(|place| *place = values).is_none().into()
     })
 }
 
-/// Whether a layer rotates, and how many tokens a token sees (0 for all).
+/// Which of a position's rotations a layer takes, from 1 (0 for none), and how many tokens a token sees (0 for all).
 #[unsafe(no_mangle)]
 extern "C" fn layer(layer: u32, rope: u32, window: u32) -> u32 {
     with(|state| match state.building.layers.get_mut(layer as usize) {
         Some(parts) => {
-            (parts.rope, parts.window) = (rope != 0, (window > 0).then_some(window as usize));
+            let from_one = |number: u32| (number as usize).checked_sub(1);
+            (parts.rope, parts.window) = (from_one(rope), (window > 0).then_some(window as usize));
             0
         }
         None => 1,

@@ -7,7 +7,7 @@
 //! | [`product`] | activations in eight bits, and matrices times activations |
 //! | [`tile`] | the innermost loops: wasm simd128, wasm relaxed SIMD, portable |
 //! | [`attention`] | causal attention over the cache with a softmax that streams |
-//! | [`math`] | RMSNorm, RoPE, SwiGLU |
+//! | [`math`] | RMSNorm, RoPE, SwiGLU, GeGLU |
 //! | [`simd`] | four singles at a time |
 //! | [`model`] | weights, sequences and the pass itself |
 //! | [`pool`] | work that several threads may take pieces of |

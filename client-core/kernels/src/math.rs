@@ -51,21 +51,62 @@ pub fn rope(head: &mut [f32], rotation: &[f32]) {
     }
 }
 
+/// x · factor.
+pub fn scale(x: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        for x in x {
+            *x *= factor;
+        }
+    }
+}
+
+/// RMSNorm of every row in place, or nothing where `weight` is empty.
+pub fn rms_norm_rows(rows: &mut [f32], weight: &[f32], eps: f32) {
+    if !weight.is_empty() {
+        for row in rows.chunks_exact_mut(weight.len()) {
+            rms_norm_in_place(row, weight, eps);
+        }
+    }
+}
+
+/// cap · tanh(x / cap), or nothing where the cap is 0.
+pub fn cap(x: &mut [f32], cap: f32) {
+    if cap != 0.0 {
+        for x in x {
+            [*x, ..] = F4::splat(*x).capped(cap).array();
+        }
+    }
+}
+
+/// x · σ(x).
 fn silu(x: F4) -> F4 {
     x / ((F4::splat(0.0) - x).exp() + F4::splat(1.0))
 }
 
-/// silu(gate) · up for rows `[2·ffn]` that hold both, into `out`, `[m, ffn]`.
-pub fn swiglu(rows: &[f32], ffn: usize, out: &mut [f32]) {
+/// GELU by tanh, which is x · σ(√(8/π) · (x + 0.044715 · x³)).
+fn gelu(x: F4) -> F4 {
+    let inside = x * (F4::splat(1.595_769_1) + F4::splat(0.071_354_814) * x * x);
+    x / ((F4::splat(0.0) - inside).exp() + F4::splat(1.0))
+}
+
+/// silu(gate) · up, or gelu(gate) · up, for rows `[2·ffn]` that hold both, into `out`, `[m, ffn]`.
+pub fn gated(rows: &[f32], ffn: usize, gelu: bool, out: &mut [f32]) {
+    match gelu {
+        true => gated_by(rows, ffn, self::gelu, out),
+        false => gated_by(rows, ffn, silu, out),
+    }
+}
+
+fn gated_by(rows: &[f32], ffn: usize, activation: impl Fn(F4) -> F4, out: &mut [f32]) {
     for (row, out) in rows.chunks_exact(2 * ffn).zip(out.chunks_exact_mut(ffn)) {
         let (gate, up) = row.split_at(ffn);
         let (gates, ups) = (gate.as_chunks::<4>(), up.as_chunks::<4>());
         let (places, rest) = out.as_chunks_mut::<4>();
         for ((y, g), u) in places.iter_mut().zip(gates.0).zip(ups.0) {
-            *y = (silu(F4::load(g)) * F4::load(u)).array();
+            *y = (activation(F4::load(g)) * F4::load(u)).array();
         }
         for ((y, g), u) in rest.iter_mut().zip(gates.1).zip(ups.1) {
-            *y = silu(F4::splat(*g)).array()[0] * u;
+            *y = activation(F4::splat(*g)).array()[0] * u;
         }
     }
 }

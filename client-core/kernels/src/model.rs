@@ -27,6 +27,18 @@ pub struct Shape {
     pub rope_dim: usize,
     /// ε of RMSNorm.
     pub eps: f32,
+    /// Rotations of a position, of which a layer takes one.
+    pub tables: usize,
+    /// Whether the gate goes through GELU instead of SiLU.
+    pub gelu: bool,
+    /// What embeddings are multiplied with.
+    pub embedding_scale: f32,
+    /// What scores are multiplied with.
+    pub score_scale: f32,
+    /// c, where scores are held within ±c by c·tanh(score / c); 0 for none.
+    pub score_cap: f32,
+    /// The same for logits.
+    pub logit_cap: f32,
 }
 
 impl Shape {
@@ -36,6 +48,11 @@ impl Shape {
 
     fn kv_dim(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// Numbers of a position's rotations.
+    fn turns(&self) -> usize {
+        self.tables * self.rope_dim
     }
 }
 
@@ -50,9 +67,9 @@ pub struct Layer {
     pub o: Matrix,
     /// RMSNorm before the feed-forward net, `[dim]`.
     pub ffn_norm: Vec<f32>,
-    /// SwiGLU's gate and its other half, each `[ffn, dim]`.
+    /// The feed-forward net's gate and its other half, each `[ffn, dim]`.
     pub gate_up: [Matrix; 2],
-    /// SwiGLU's way back, `[dim, ffn]`.
+    /// Its way back, `[dim, ffn]`.
     pub down: Matrix,
     /// Added to queries, keys and values, `[q_dim + 2·kv_dim]`, or empty.
     pub qkv_bias: Vec<f32>,
@@ -60,8 +77,12 @@ pub struct Layer {
     pub q_norm: Vec<f32>,
     /// RMSNorm of every key head, `[head_dim]`, or empty.
     pub k_norm: Vec<f32>,
-    /// Whether queries and keys are rotated.
-    pub rope: bool,
+    /// RMSNorm of what attention gives, `[dim]`, or empty.
+    pub post_attn_norm: Vec<f32>,
+    /// RMSNorm of what the feed-forward net gives, `[dim]`, or empty.
+    pub post_ffn_norm: Vec<f32>,
+    /// Which of a position's rotations queries and keys go through.
+    pub rope: Option<usize>,
     /// Tokens that a token sees, itself included.
     pub window: Option<usize>,
 }
@@ -106,6 +127,9 @@ impl Model {
                 && optional(&l.qkv_bias, q_dim + 2 * kv_dim)
                 && optional(&l.q_norm, shape.head_dim)
                 && optional(&l.k_norm, shape.head_dim)
+                && optional(&l.post_attn_norm, shape.dim)
+                && optional(&l.post_ffn_norm, shape.dim)
+                && l.rope.is_none_or(|table| table < shape.tables)
                 && l.window != Some(0)
         }) && is(&embedding, shape.vocab, shape.dim)
             && head.as_ref().is_none_or(|head| is(head, shape.vocab, shape.dim))
@@ -123,10 +147,10 @@ impl Model {
         self.shape
     }
 
-    /// Whether a pass can be made over these tokens with these rotations, `[tokens, rope_dim]`.
+    /// Whether a pass can be made over these tokens with these rotations, `[tokens, tables, rope_dim]`.
     fn takes(&self, tokens: &[u32], rotation: &[f32]) -> Result<(), WrongSize> {
         let known = tokens.iter().all(|id| (*id as usize) < self.shape.vocab);
-        if known && rotation.len() == tokens.len() * self.shape.rope_dim { Ok(()) } else { Err(WrongSize) }
+        if known && rotation.len() == tokens.len() * self.shape.turns() { Ok(()) } else { Err(WrongSize) }
     }
 
     /// Bytes that its matrices take.
@@ -210,7 +234,8 @@ impl Sequences {
         &self.room.output
     }
 
-    /// Appends `tokens` to a row at positions `len ..`. `rotation` holds (cos, sin) pairs, `[tokens, rope_dim]`.
+    /// Appends `tokens` to a row at positions `len ..`. `rotation` holds (cos, sin) pairs,
+    /// `[tokens, tables, rope_dim]`.
     ///
     /// # Errors
     /// There is no such row, a token is outside the vocabulary, or `rotation` has another size. The row is then as it was.
@@ -222,13 +247,13 @@ impl Sequences {
         rotation: &[f32],
         want: Want,
     ) -> Result<(), WrongSize> {
-        let rope_dim = model.shape.rope_dim;
+        let width = model.shape.turns();
         self.room.output.clear();
         let Some(cache) = self.caches.get_mut(row) else { return Err(WrongSize) };
         model.takes(tokens, rotation)?;
         let chunks = tokens.len().div_ceil(CHUNK);
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
-            let turns = &rotation[i * CHUNK * rope_dim..][..chunk.len() * rope_dim];
+            let turns = &rotation[i * CHUNK * width..][..chunk.len() * width];
             self.room.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())]);
             let last = i + 1 == chunks;
             match want {
@@ -242,7 +267,7 @@ impl Sequences {
     }
 
     /// Appends one token to each of some `rows`, all in one pass over the weights, and leaves the logits after each,
-    /// `[rows, vocab]`. `rows` ascend; `rotation` is `[rows, rope_dim]`, each for its row's next position. Every row gets
+    /// `[rows, vocab]`. `rows` ascend; `rotation` is `[rows, tables, rope_dim]`, each for its row's next position. Every row gets
     /// to the last bit what [`forward`](Self::forward) would give it.
     ///
     /// # Errors
@@ -275,6 +300,7 @@ impl Room {
         self.x.resize(m * shape.dim, 0.0);
         for (x, token) in self.x.chunks_exact_mut(shape.dim).zip(tokens) {
             model.embedding.row(*token as usize, x);
+            math::scale(x, shape.embedding_scale);
         }
         for (at, layer) in model.layers.iter().enumerate() {
             math::rms_norm(&self.x, &layer.attn_norm, shape.eps, self.input.prepare(m, shape.dim));
@@ -290,6 +316,8 @@ impl Room {
                 kv_heads: shape.kv_heads,
                 head_dim: shape.head_dim,
                 window: layer.window,
+                scale: shape.score_scale,
+                cap: shape.score_cap,
             };
             self.q.clear();
             self.q.resize(m * q_stride, 0.0);
@@ -300,26 +328,20 @@ impl Room {
                 let of = |width: usize| part.start * width..part.end * width;
                 let q = &mut self.q[of(q_stride)];
                 let cache = &mut cache.layers[at];
-                keep(
-                    &mut self.rows[of(q_dim + 2 * kv_dim)],
-                    layer,
-                    shape,
-                    &rotation[of(shape.rope_dim)],
-                    len,
-                    q,
-                    cache,
-                );
+                keep(&mut self.rows[of(q_dim + 2 * kv_dim)], layer, shape, &rotation[of(shape.turns())], len, q, cache);
                 attention::attend(q, cache, len, *count, heads, &mut out[of(q_dim)]);
                 first = part.end;
             }
             multiply(&[&layer.o], &mut self.heads, &mut self.rows);
+            math::rms_norm_rows(&mut self.rows, &layer.post_attn_norm, shape.eps);
             math::add(&mut self.x, &self.rows);
 
             math::rms_norm(&self.x, &layer.ffn_norm, shape.eps, self.input.prepare(m, shape.dim));
             let [gate, up] = &layer.gate_up;
             multiply(&[gate, up], &mut self.input, &mut self.rows);
-            math::swiglu(&self.rows, shape.ffn, self.inner.prepare(m, shape.ffn));
+            math::gated(&self.rows, shape.ffn, shape.gelu, self.inner.prepare(m, shape.ffn));
             multiply(&[&layer.down], &mut self.inner, &mut self.rows);
+            math::rms_norm_rows(&mut self.rows, &layer.post_ffn_norm, shape.eps);
             math::add(&mut self.x, &self.rows);
         }
         for (cache, count) in groups {
@@ -333,6 +355,7 @@ impl Room {
         let x = &self.x[rows.start * dim..rows.end * dim];
         math::rms_norm(x, &model.output_norm, model.shape.eps, self.input.prepare(rows.len(), dim));
         multiply(&[model.head.as_ref().unwrap_or(&model.embedding)], &mut self.input, &mut self.rows);
+        math::cap(&mut self.rows, model.shape.logit_cap);
         self.output.extend_from_slice(&self.rows);
     }
 
@@ -365,8 +388,8 @@ fn keep(
         if !norm.is_empty() {
             math::rms_norm_in_place(head, norm, shape.eps);
         }
-        if layer.rope {
-            math::rope(head, turns);
+        if let Some(table) = layer.rope {
+            math::rope(head, &turns[table * shape.rope_dim..][..shape.rope_dim]);
         }
     };
     let padded = |values: &mut Vec<f32>, head: &[f32]| {
@@ -375,7 +398,7 @@ fn keep(
     };
     let mut queries = q.chunks_exact_mut(stride);
     for (i, row) in rows.chunks_exact_mut(shape.q_dim() + 2 * shape.kv_dim()).enumerate() {
-        let turns = &rotation[i * shape.rope_dim..][..shape.rope_dim];
+        let turns = &rotation[i * shape.turns()..][..shape.turns()];
         let (q_row, kv) = row.split_at_mut(shape.q_dim());
         let (k_row, v_row) = kv.split_at_mut(shape.kv_dim());
         for (head, place) in q_row.chunks_exact_mut(shape.head_dim).zip(&mut queries) {

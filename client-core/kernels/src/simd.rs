@@ -204,11 +204,34 @@ impl F4 {
         }
         (p * r * r + r + of(1.0)) * n.power_of_two()
     }
+
+    /// cap · tanh(x / cap).
+    #[inline(always)]
+    pub fn capped(self, cap: f32) -> Self {
+        let of = Self::splat;
+        // tanh(y) = 1 − 2 / (e²ʸ + 1).
+        let doubled = (self * of(2.0 / cap)).exp() + of(1.0);
+        of(cap) - of(2.0 * cap) / doubled
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::F4;
+
+    #[test]
+    fn caps_are_exact_to_rounding() {
+        for (cap, x) in
+            [(30.0f32, 0.01f32), (30.0, -7.5), (50.0, 49.0), (2.5, -3.0), (50.0, 1e6), (50.0, -1e30), (3.0, 0.0)]
+        {
+            let expect = f64::from(cap) * (f64::from(x) / f64::from(cap)).tanh();
+            let [found, ..] = F4::splat(x).capped(cap).array();
+            assert!(
+                (f64::from(found) - expect).abs() <= 3e-7 * f64::from(cap),
+                "{x} within {cap}: {found} and {expect}"
+            );
+        }
+    }
 
     #[test]
     fn the_exponential_is_exact_to_rounding() {

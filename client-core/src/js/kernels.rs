@@ -21,7 +21,7 @@ use web_sys::Worker;
 pub use self::sequences::{RemoteBackend, RemoteBatch};
 use super::fetch;
 use super::message::{describe, property};
-use crate::llm::config::ModelConfig;
+use crate::llm::config::{ModelConfig, Rotations};
 use crate::llm::cpu::{self, Form};
 use crate::llm::error::EngineError;
 use crate::llm::parts::{BlockPart, PIECE_BYTES, Part, Weights};
@@ -271,7 +271,7 @@ struct RemoteModel {
     kernels: Rc<Kernels>,
     number: u32,
     config: ModelConfig,
-    frequencies: Vec<f32>,
+    rotations: Rotations,
 }
 
 impl Drop for RemoteModel {
@@ -284,9 +284,10 @@ impl Drop for RemoteModel {
 async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u32, EngineError> {
     let config = weights.config();
     let shape = cpu::shape(config);
-    let sizes = [shape.vocab, shape.dim, shape.heads, shape.kv_heads, shape.head_dim, shape.ffn, shape.rope_dim]
-        .map(|n| n as u32);
-    let bytes: Vec<u8> = sizes.iter().chain([&shape.eps.to_bits()]).flat_map(|word| word.to_le_bytes()).collect();
+    let sizes = [shape.vocab, shape.dim, shape.heads, shape.kv_heads, shape.head_dim, shape.ffn, shape.rope_dim];
+    let sizes = sizes.into_iter().chain([shape.tables, shape.gelu.into()]).map(|n| n as u32);
+    let singles = [shape.eps, shape.embedding_scale, shape.score_scale, shape.score_cap, shape.logit_cap];
+    let bytes: Vec<u8> = sizes.chain(singles.map(f32::to_bits)).flat_map(u32::to_le_bytes).collect();
     kernels
         .with_bytes(&bytes, |start| kernels.call("begin", &[start, config.layers as u32]).map_err(EngineError::Cpu))?;
     let matrix = async |number: u32, layer: u32, part: Part| {
@@ -312,17 +313,19 @@ async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u
         let has = weights.vectors(layer).await?;
         let traits = &has.traits;
         let vectors = [Some(&has.attn_norm), Some(&has.ffn_norm), traits.qkv_bias.as_ref()];
-        let vectors = vectors.into_iter().chain([traits.q_norm.as_ref(), traits.k_norm.as_ref()]);
+        let norms = [&traits.q_norm, &traits.k_norm, &traits.post_attn_norm, &traits.post_ffn_norm];
+        let vectors = vectors.into_iter().chain(norms.map(Option::as_ref));
         for (number, values) in (0..).zip(vectors) {
             vector(number, at, values.map_or(&[], Vec::as_slice))?;
         }
-        kernels.accepted("layer", &[at, traits.rope.into(), traits.window.unwrap_or(0) as u32])?;
+        let rotation = traits.rope.table().map_or(0, |table| table as u32 + 1);
+        kernels.accepted("layer", &[at, rotation, traits.window.unwrap_or(0) as u32])?;
     }
     matrix(7, 0, Part::Embedding).await?;
     if weights.form(Part::Output)?.is_some() {
         matrix(8, 0, Part::Output).await?;
     }
-    vector(5, 0, &weights.output_norm().await?)?;
+    vector(7, 0, &weights.output_norm().await?)?;
     match kernels.call("finish", &[]).map_err(EngineError::Cpu)? {
         REFUSED => Err(EngineError::Unsupported("heads of more than 256 elements, on the CPU".into())),
         number => Ok(number),

@@ -12,63 +12,11 @@ use super::config::{Blueprint, ModelConfig};
 use super::error::EngineError;
 use super::files::{Files, Listing, ReadAt};
 use super::gguf::{GgmlType, Gguf, TensorInfo};
+use super::names::{GGUF_NAMES, HF_NAMES, HF_NAMES_BOTH_SIDES, Names};
 use super::parts::{BlockPart, BlockVectors, MatrixForm, Part, Weights};
 use super::quant;
 use super::safetensors::TensorFile;
 use super::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
-
-/// What the parts are called. Those of a block follow `block` and its number; weights end in `.weight`, biases in `.bias`.
-#[derive(Debug)]
-pub(super) struct Names {
-    embedding: &'static str,
-    output_norm: &'static str,
-    output: &'static str,
-    block: &'static str,
-    attn_norm: &'static str,
-    /// Queries, keys, values.
-    qkv: [&'static str; 3],
-    o: &'static str,
-    /// Norms of query and key heads.
-    head_norms: [&'static str; 2],
-    ffn_norm: &'static str,
-    gate: &'static str,
-    up: &'static str,
-    down: &'static str,
-    /// Endings of tensors that hold nothing that the metadata does not say.
-    redundant: &'static [&'static str],
-}
-
-pub(super) const GGUF_NAMES: Names = Names {
-    embedding: "token_embd",
-    output_norm: "output_norm",
-    output: "output",
-    block: "blk.",
-    attn_norm: "attn_norm",
-    qkv: ["attn_q", "attn_k", "attn_v"],
-    o: "attn_output",
-    head_norms: ["attn_q_norm", "attn_k_norm"],
-    ffn_norm: "ffn_norm",
-    gate: "ffn_gate",
-    up: "ffn_up",
-    down: "ffn_down",
-    redundant: &["rope_freqs.weight", "attn_rot_embd", "rotary_emb.inv_freq"],
-};
-
-pub(super) const HF_NAMES: Names = Names {
-    embedding: "model.embed_tokens",
-    output_norm: "model.norm",
-    output: "lm_head",
-    block: "model.layers.",
-    attn_norm: "input_layernorm",
-    qkv: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    o: "self_attn.o_proj",
-    head_norms: ["self_attn.q_norm", "self_attn.k_norm"],
-    ffn_norm: "post_attention_layernorm",
-    gate: "mlp.gate_proj",
-    up: "mlp.up_proj",
-    down: "mlp.down_proj",
-    redundant: &["rotary_emb.inv_freq"],
-};
 
 /// A file's tensors.
 #[async_trait(?Send)]
@@ -157,6 +105,12 @@ impl<'a, S: Source<'a>> WeightStream<S> {
         }
     }
 
+    /// As [`new`](Self::new), of a checkpoint.
+    fn new_hf(plan: Blueprint, source: S) -> Result<Self, EngineError> {
+        let names = if plan.post_norms { &HF_NAMES_BOTH_SIDES } else { &HF_NAMES };
+        Self::new(plan, names, source)
+    }
+
     /// Names of everything that is read.
     fn used(&self) -> BTreeSet<String> {
         let names = self.names;
@@ -167,6 +121,9 @@ impl<'a, S: Source<'a>> WeightStream<S> {
             used.extend(block.iter().chain(&names.qkv).map(|part| self.name(layer, part)));
             if self.plan.qk_norm {
                 used.extend(names.head_norms.iter().map(|part| self.name(layer, part)));
+            }
+            if self.plan.post_norms {
+                used.extend(names.post_norms.iter().map(|part| self.name(layer, part)));
             }
             used.extend(names.qkv.map(|part| self.bias_name(layer, part)));
         }
@@ -256,19 +213,35 @@ impl<'a, S: Source<'a>> WeightStream<S> {
     }
 
     async fn last_norm(&self) -> Result<Vec<f32>, EngineError> {
-        self.source.vector(&format!("{}.weight", self.names.output_norm), self.plan.config.dim).await
+        self.gains(&format!("{}.weight", self.names.output_norm), self.plan.config.dim).await
+    }
+
+    /// The gains of a norm.
+    async fn gains(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
+        let mut gains = self.source.vector(name, len).await?;
+        for gain in &mut gains {
+            *gain += self.plan.gain_offset;
+        }
+        Ok(gains)
     }
 
     async fn block_vectors(&self, layer: usize) -> Result<BlockVectors, EngineError> {
         let (dim, names) = (self.plan.config.dim, self.names);
         let place = self.plan.layers.get(layer).copied().ok_or_else(|| no_block(layer))?;
-        let attn_norm = self.source.vector(&self.name(layer, names.attn_norm), dim).await?;
-        let ffn_norm = self.source.vector(&self.name(layer, names.ffn_norm), dim).await?;
+        let attn_norm = self.gains(&self.name(layer, names.attn_norm), dim).await?;
+        let ffn_norm = self.gains(&self.name(layer, names.ffn_norm), dim).await?;
         let [q_norm, k_norm] = names.head_norms;
+        let post_norm = async |part| match self.plan.post_norms {
+            true => self.gains(&self.name(layer, part), dim).await.map(Some),
+            false => Ok(None),
+        };
+        let [post_attn_norm, post_ffn_norm] = names.post_norms;
         let traits = LayerTraits {
             qkv_bias: self.bias(layer).await?,
             q_norm: self.head_norm(layer, q_norm).await?,
             k_norm: self.head_norm(layer, k_norm).await?,
+            post_attn_norm: post_norm(post_attn_norm).await?,
+            post_ffn_norm: post_norm(post_ffn_norm).await?,
             rope: place.rope,
             window: place.window,
         };
@@ -285,23 +258,28 @@ impl<'a, S: Source<'a>> WeightStream<S> {
         }
         let config = &self.plan.config;
         let [q, k, v] = self.names.qkv.map(|part| self.bias_name(layer, part));
-        let mut bias = self.arranged(&q, config.q_dim()).await?;
-        bias.extend(self.arranged(&k, config.kv_dim()).await?);
+        let mut bias = self.arranged(self.source.vector(&q, config.q_dim()).await?);
+        bias.extend(self.arranged(self.source.vector(&k, config.kv_dim()).await?));
         bias.extend(self.source.vector(&v, config.kv_dim()).await?);
         Ok(Some(bias))
     }
 
     async fn head_norm(&self, layer: usize, part: &str) -> Result<Option<Vec<f32>>, EngineError> {
         match self.plan.qk_norm {
-            true => self.arranged(&self.name(layer, part), self.plan.config.head_dim).await.map(Some),
+            true => {
+                let gains = self.gains(&self.name(layer, part), self.plan.config.head_dim).await?;
+                Ok(Some(self.arranged(gains)))
+            }
             false => Ok(None),
         }
     }
 
-    /// A vector whose elements belong to rows of queries or keys.
-    async fn arranged(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        let values = self.source.vector(name, len).await?;
-        Ok(self.order.map_or_else(|| values.clone(), |order| order.neighbours(&values, 1)))
+    /// A vector whose elements belong to rows of queries or keys, in the order of those.
+    fn arranged(&self, values: Vec<f32>) -> Vec<f32> {
+        match self.order {
+            Some(order) => order.neighbours(&values, 1),
+            None => values,
+        }
     }
 
     async fn layer(&self, layer: usize) -> Result<LayerWeights<'a>, EngineError> {
@@ -373,8 +351,9 @@ impl<S: Source<'static>> Weights for WeightStream<S> {
         let config = &self.plan.config;
         let bias = (config.q_dim() + 2 * config.kv_dim()) as u64;
         let biases = (0..config.layers).filter(|layer| self.has_bias(*layer)).count() as u64;
-        let norms = if self.plan.qk_norm { 2 * (config.layers * config.head_dim) as u64 } else { 0 };
-        bias * biases + norms
+        let heads = if self.plan.qk_norm { config.head_dim } else { 0 };
+        let behind = if self.plan.post_norms { config.dim } else { 0 };
+        bias * biases + (2 * config.layers * (heads + behind)) as u64
     }
 }
 
@@ -421,7 +400,7 @@ impl<R: ReadAt> WeightStream<Files<R>> {
         store_as: GgmlType,
     ) -> Result<Self, EngineError> {
         let files = Files::of_safetensors(headers, read, store_as)?;
-        Self::new(Blueprint::from_hf_json(config)?, &HF_NAMES, files)
+        Self::new_hf(Blueprint::from_hf_json(config)?, files)
     }
 
     /// Bytes of the matrices where they lie: what will be read of them.
@@ -445,7 +424,7 @@ impl WeightStream<Listing> {
     /// # Errors
     /// As [`WeightStream::from_safetensors`], but for what only the files' headers tell.
     pub fn from_names(config: &[u8], names: BTreeSet<String>, store_as: GgmlType) -> Result<Self, EngineError> {
-        Self::new(Blueprint::from_hf_json(config)?, &HF_NAMES, Listing { names, store_as })
+        Self::new_hf(Blueprint::from_hf_json(config)?, Listing { names, store_as })
     }
 }
 

@@ -13,7 +13,7 @@ use super::cpu::{CpuBackend, Form};
 use super::gguf::GgmlType;
 use super::gpu::{GpuBackend, GpuContext, KernelSet};
 use super::reference::{Deviation, Reference};
-use super::synthetic::{self, Shape, Storage};
+use super::synthetic::{self, Family, Shape, Storage};
 use super::weights::ModelWeights;
 use super::{ChatMessage, Engine, EngineError, SamplingOptions};
 
@@ -110,11 +110,11 @@ pub async fn golden(mut engine: Engine, bytes: &[u8], golden: &Golden) -> Check 
     Check { name, passed: differing.is_empty() && !golden.answers.is_empty(), detail }
 }
 
-/// Random models of the shapes that ship and of some odd ones, on both backends, against the oracle.
+/// Random models of the shapes that ship, of some odd ones and of the family with most kernels of its own, on both backends, against the oracle.
 pub async fn numeric(gpu: &GpuContext) -> Vec<Check> {
     use GgmlType::{Bf16, F16, F32, Q4_0, Q8_0};
     // Vocabulary, width, layers, query heads, key heads, inner width; storage of blocks and embedding; untied head.
-    let cases: [(Shape, GgmlType, GgmlType, bool); 8] = [
+    let llama: [(Shape, GgmlType, GgmlType, bool); 8] = [
         ([2048, 256, 6, 8, 4, 704], Q8_0, Q8_0, false),
         ([2048, 128, 4, 4, 2, 352], Q4_0, Q8_0, false),
         ([501, 192, 2, 3, 1, 96], Q4_0, Q4_0, true),
@@ -124,11 +124,14 @@ pub async fn numeric(gpu: &GpuContext) -> Vec<Check> {
         ([33, 44, 1, 1, 1, 50], Bf16, F32, false),
         ([512, 576, 2, 9, 3, 1536], Q4_0, Q8_0, false),
     ];
+    let gemma = ([300, 640, 3, 4, 1, 96], Q8_0, Q8_0, false);
+    let gemma = [Family::Gemma2(20), Family::Gemma3(20)].map(|family| (family, gemma));
     let mut checks = Vec::new();
-    for (seed, (shape, blocks, embedding, untied)) in (1..).zip(cases) {
-        let label = format!("{shape:?} {}/{}", blocks.name(), embedding.name());
+    let cases = llama.map(|case| (Family::Llama, case)).into_iter().chain(gemma);
+    for (seed, (family, (shape, blocks, embedding, untied))) in (1..).zip(cases) {
+        let label = format!("{family:?} {shape:?} {}/{}", blocks.name(), embedding.name());
         let storage = Storage { blocks, embedding, untied };
-        let weights = match synthetic::weights(synthetic::config(shape), storage, seed) {
+        let weights = match synthetic::weights_like(family, synthetic::config(shape), storage, seed) {
             Ok(weights) => weights,
             Err(error) => {
                 checks.push(Check { name: label, passed: false, detail: error.to_string() });

@@ -46,7 +46,7 @@ fn folders() -> Vec<(String, PathBuf)> {
         .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
         .collect();
     found.sort();
-    assert!(found.len() >= 9, "{found:?}");
+    assert!(found.len() >= 13, "{found:?}");
     found
 }
 
@@ -131,7 +131,23 @@ fn gguf_files_compute_what_transformers_computes() {
         let weights = ModelWeights::from_gguf(&gguf).unwrap();
         agrees(&format!("{name}.gguf"), &weights, &golden(&folder));
     }
-    assert_eq!(architectures.into_iter().collect::<Vec<_>>(), ["llama", "qwen2", "qwen3", "smollm3"]);
+    let expect = ["gemma", "gemma2", "gemma3", "llama", "qwen2", "qwen3", "smollm3"];
+    assert_eq!(architectures.into_iter().collect::<Vec<_>>(), expect);
+}
+
+/// The families with most kernels of their own, on the GPU; software takes its time, so others are there in Chromium only.
+#[cfg(feature = "llm-gpu")]
+#[test]
+fn checkpoints_compute_what_transformers_computes_on_a_gpu() {
+    use super::gpu::{GpuBackend, GpuContext};
+    let gpu = match block_on(GpuContext::request()) {
+        Ok(gpu) => gpu,
+        Err(error) => return println!("SKIPPED: {error}"),
+    };
+    for (name, folder) in folders().into_iter().filter(|(name, _)| ["gemma2", "gemma3"].contains(&name.as_str())) {
+        let mut backend = block_on(GpuBackend::new(&gpu, &checkpoint(&folder, GgmlType::F16))).unwrap();
+        agrees_on(&mut backend, &format!("{name} on WebGPU"), &golden(&folder));
+    }
 }
 
 /// Reads files in memory, and keeps the largest piece in mind.
@@ -259,6 +275,7 @@ fn foreign_parts_are_refused_by_name() {
         ("llama-llama3", "rope_freqs.weight", "rope_frecs.weight", "rope_frecs"),
         ("qwen3", "general.architecture", "general.architekture", "(none)"),
         ("qwen3", "qwen3.block_count", "qwen3.logit_scale", "qwen3.logit_scale"),
+        ("gemma2", "blk.1.post_ffw_norm.weight", "blk.1.post_ffw_form.weight", "post_ffw_form"),
         ("qwen3", "qwen3.embedding_length", "qwen3.embedding_longth", "embedding_length"),
         (
             "qwen2",

@@ -5,6 +5,7 @@
 //! | [`gguf`], [`safetensors`] | the file formats, read so that hostile files end in an error |
 //! | [`config`], [`weights`] | a model's sizes and its tensors, checked against each other |
 //! | [`assemble`] | from a file's metadata and tensors to those, whatever its family and format |
+//! | `names` | what tensors are called in each format |
 //! | [`parts`], [`files`] | tensors in pieces, from files that are larger than this memory |
 //! | [`quant`] | ggml's block formats, bit for bit |
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
@@ -49,6 +50,7 @@ pub mod gguf;
 #[cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
 #[cfg(feature = "llm-gpu")]
 pub mod gpu;
+mod names;
 pub mod parts;
 pub mod quant;
 pub mod reference;

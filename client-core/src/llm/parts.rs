@@ -27,11 +27,11 @@ pub enum BlockPart {
     V,
     /// Attention's way back, `[dim, q_dim]`.
     O,
-    /// SwiGLU's gate, `[ffn, dim]`.
+    /// The feed-forward net's gate, `[ffn, dim]`.
     Gate,
-    /// SwiGLU's other half, `[ffn, dim]`.
+    /// Its other half, `[ffn, dim]`.
     Up,
-    /// SwiGLU's way back, `[dim, ffn]`.
+    /// Its way back, `[dim, ffn]`.
     Down,
 }
 
@@ -137,7 +137,7 @@ pub trait Weights {
     /// As [`output_norm`](Self::output_norm); there is no such block.
     async fn vectors(&self, layer: usize) -> Result<BlockVectors, EngineError>;
 
-    /// Elements of all biases and of all norms of heads.
+    /// Elements of all biases and of all norms but one before attention, one before the feed-forward net and the last.
     fn extras(&self) -> u64;
 
     /// The matrix `part`, which has to be there.
@@ -238,12 +238,7 @@ impl Weights for ModelWeights<'_> {
     }
 
     fn extras(&self) -> u64 {
-        let of = |layer: &LayerWeights<'_>| {
-            let traits = &layer.traits;
-            let lists = [&traits.qkv_bias, &traits.q_norm, &traits.k_norm];
-            lists.iter().map(|list| list.as_ref().map_or(0, |list| list.len() as u64)).sum::<u64>()
-        };
-        self.layers.iter().map(of).sum()
+        self.layers.iter().map(|layer| layer.traits.elements() as u64).sum()
     }
 }
 

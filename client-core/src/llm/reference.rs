@@ -3,7 +3,7 @@
 //!
 //! Deliberately absent: speed.
 
-use super::config::ModelConfig;
+use super::config::{Activation, ModelConfig, Rotations};
 use super::weights::{LayerTraits, Matrix, ModelWeights};
 
 /// A model with all weights dequantised to single precision.
@@ -85,13 +85,17 @@ impl Reference {
     /// A token is outside the vocabulary.
     pub fn hidden(&self, tokens: &[u32]) -> Vec<Vec<f32>> {
         let c = &self.config;
-        let frequencies = c.rope.frequencies();
-        let mut stream: Vec<Vec<f32>> = tokens.iter().map(|&t| self.embedding.row(t as usize).to_vec()).collect();
+        let rotations = Rotations::of(c);
+        let embedded = |&token: &u32| {
+            let row = self.embedding.row(token as usize);
+            row.iter().map(|v| v * c.traits.embedding_scale).collect()
+        };
+        let mut stream: Vec<Vec<f32>> = tokens.iter().map(embedded).collect();
         for layer in &self.layers {
             let (mut keys, mut values) = (Vec::new(), Vec::new());
             for (position, x) in stream.iter_mut().enumerate() {
                 let mut rotation = Vec::new();
-                c.rope.rotation_at(&frequencies, position, &mut rotation);
+                rotations.at(position, &mut rotation);
                 let normed = rms_norm(x, &layer.attn_norm, c.rms_eps);
                 let traits = &layer.traits;
                 let (mut q, mut k, mut v) = (layer.q.apply(&normed), layer.k.apply(&normed), layer.v.apply(&normed));
@@ -106,14 +110,16 @@ impl Reference {
                 if let Some(weight) = &traits.k_norm {
                     k = k.chunks_exact(c.head_dim).flat_map(|head| rms_norm(head, weight, c.rms_eps)).collect();
                 }
-                if traits.rope {
-                    (q, k) = (rotate(q, c, &rotation), rotate(k, c, &rotation));
+                if let Some(table) = traits.rope.table() {
+                    let turns = &rotation[table * c.rope.dim..];
+                    (q, k) = (rotate(q, c, turns), rotate(k, c, turns));
                 }
                 keys.push(k);
                 values.push(v);
                 let first = traits.first_seen(position);
                 let heads = attend(&q, &keys[first..], &values[first..], c);
-                add(x, &layer.o.apply(&heads));
+                let mixed = layer.o.apply(&heads);
+                add(x, &post_norm(mixed, &traits.post_attn_norm, c));
 
                 let normed = rms_norm(x, &layer.ffn_norm, c.rms_eps);
                 let inner: Vec<f32> = layer
@@ -121,9 +127,10 @@ impl Reference {
                     .apply(&normed)
                     .iter()
                     .zip(layer.up.apply(&normed))
-                    .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
+                    .map(|(g, u)| activate(*g, c.traits.activation) * u)
                     .collect();
-                add(x, &layer.down.apply(&inner));
+                let inner = layer.down.apply(&inner);
+                add(x, &post_norm(inner, &traits.post_ffn_norm, c));
             }
         }
         stream.iter().map(|x| rms_norm(x, &self.output_norm, c.rms_eps)).collect()
@@ -135,7 +142,34 @@ impl Reference {
     /// A token is outside the vocabulary.
     pub fn logits(&self, tokens: &[u32]) -> Vec<Vec<f32>> {
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        self.hidden(tokens).iter().map(|x| head.apply(x)).collect()
+        let capped = |logit: f32| capped(logit, self.config.traits.logit_cap);
+        self.hidden(tokens).iter().map(|x| head.apply(x).into_iter().map(capped).collect()).collect()
+    }
+}
+
+fn activate(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => {
+            let x = f64::from(x);
+            let inside = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            (0.5 * x * (1.0 + inside.tanh())) as f32
+        }
+    }
+}
+
+/// c·tanh(x / c).
+fn capped(x: f32, cap: Option<f32>) -> f32 {
+    match cap.map(f64::from) {
+        Some(cap) => (cap * (f64::from(x) / cap).tanh()) as f32,
+        None => x,
+    }
+}
+
+fn post_norm(x: Vec<f32>, weight: &Option<Vec<f32>>, c: &ModelConfig) -> Vec<f32> {
+    match weight {
+        Some(weight) => rms_norm(&x, weight, c.rms_eps),
+        None => x,
     }
 }
 
@@ -157,13 +191,14 @@ fn rotate(mut x: Vec<f32>, c: &ModelConfig, rotation: &[f32]) -> Vec<f32> {
     x
 }
 
-/// softmax(q·kᵀ / √head_dim)·v for every query head; `keys` and `values` are `[positions][kv_dim]`.
+/// softmax(q·kᵀ · scale)·v, scores capped where the model does so, for every query head; `keys` and `values` are `[positions][kv_dim]`.
 fn attend(q: &[f32], keys: &[Vec<f32>], values: &[Vec<f32>], c: &ModelConfig) -> Vec<f32> {
     let mut out = Vec::with_capacity(q.len());
     for (h, q) in q.chunks_exact(c.head_dim).enumerate() {
         let start = h / (c.heads / c.kv_heads) * c.head_dim;
         let head = start..start + c.head_dim;
-        let scores: Vec<f32> = keys.iter().map(|k| dot(q, &k[head.clone()]) / (c.head_dim as f32).sqrt()).collect();
+        let score = |k: &Vec<f32>| capped(dot(q, &k[head.clone()]) * c.score_scale(), c.traits.score_cap);
+        let scores: Vec<f32> = keys.iter().map(score).collect();
         let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let weights: Vec<f64> = scores.iter().map(|s| f64::from(s - top).exp()).collect();
         let total: f64 = weights.iter().sum();

@@ -4,7 +4,7 @@ use half::f16;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use super::config::{ModelConfig, RopeConfig};
+use super::config::{Activation, ModelConfig, ModelTraits, Positions, RopeConfig};
 use super::error::EngineError;
 use super::gguf::GgmlType;
 use super::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
@@ -33,13 +33,40 @@ pub enum Family {
     SmolLm3,
     /// A token sees this many.
     Mistral(usize),
+    /// A GELU, and embeddings that are scaled.
+    Gemma,
+    /// Norms on both sides and capped scores and logits besides; in every other block a token sees this many.
+    Gemma2(usize),
+    /// Norms on both sides and of heads; but for every third block a token sees this many and has positions of its own.
+    Gemma3(usize),
 }
 
 impl Family {
+    fn model_traits(self, config: &ModelConfig) -> ModelTraits {
+        let gemma = ModelTraits {
+            activation: Activation::Gelu,
+            embedding_scale: (config.dim as f32).sqrt(),
+            ..ModelTraits::default()
+        };
+        match self {
+            Self::Gemma => gemma,
+            Self::Gemma2(_) => ModelTraits {
+                query_scalar: Some(0.7 * config.head_dim as f32),
+                score_cap: Some(1.5),
+                logit_cap: Some(2.5),
+                ..gemma
+            },
+            Self::Gemma3(_) => {
+                ModelTraits { local_rope: Some(RopeConfig { base: 100.0, ..config.rope.clone() }), ..gemma }
+            }
+            _ => config.traits.clone(),
+        }
+    }
+
     fn traits(self, rng: &mut Xoshiro256PlusPlus, config: &ModelConfig, layer: usize) -> LayerTraits {
         let mut traits = LayerTraits::default();
         match self {
-            Self::Llama => {}
+            Self::Llama | Self::Gemma => {}
             Self::Qwen2 => {
                 let width = config.q_dim() + 2 * config.kv_dim();
                 traits.qkv_bias = Some((0..width).map(|_| 0.5 * uniform(rng)).collect());
@@ -48,8 +75,23 @@ impl Family {
                 traits.q_norm = Some(random_norm(rng, config.head_dim));
                 traits.k_norm = Some(random_norm(rng, config.head_dim));
             }
-            Self::SmolLm3 => traits.rope = !(layer + 1).is_multiple_of(4),
+            Self::SmolLm3 if (layer + 1).is_multiple_of(4) => traits.rope = Positions::None,
+            Self::SmolLm3 => {}
             Self::Mistral(window) => traits.window = Some(window.max(1)),
+            Self::Gemma2(window) | Self::Gemma3(window) => {
+                traits.post_attn_norm = Some(random_norm(rng, config.dim));
+                traits.post_ffn_norm = Some(random_norm(rng, config.dim));
+                let mut step = 2;
+                if config.traits.local_rope.is_some() {
+                    traits.q_norm = Some(random_norm(rng, config.head_dim));
+                    traits.k_norm = Some(random_norm(rng, config.head_dim));
+                    step = 3;
+                }
+                if !(layer + 1).is_multiple_of(step) {
+                    traits.window = Some(window.max(1));
+                    traits.rope = if step == 3 { Positions::Local } else { Positions::Main };
+                }
+            }
         }
         traits
     }
@@ -73,6 +115,7 @@ pub fn config([vocab, dim, layers, heads, kv_heads, ffn]: Shape) -> ModelConfig 
         context: 512,
         rms_eps: 1e-5,
         rope: RopeConfig { base: 10_000.0, dim: head_dim & !1, freq_divisors: Vec::new(), magnitude: 1.0 },
+        traits: ModelTraits::default(),
     }
 }
 
@@ -94,7 +137,7 @@ pub fn weights_like(
     storage: Storage,
     seed: u64,
 ) -> Result<ModelWeights<'static>, EngineError> {
-    let config = config.checked()?;
+    let config = ModelConfig { traits: family.model_traits(&config), ..config }.checked()?;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut layers = Vec::with_capacity(config.layers);
     for layer in 0..config.layers {

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::config::ModelConfig;
+use super::config::{ModelConfig, Positions};
 use super::error::EngineError;
 use super::gguf::GgmlType;
 use super::quant;
@@ -72,11 +72,11 @@ pub struct LayerWeights<'a> {
     pub o: Matrix<'a>,
     /// RMSNorm before the feed-forward net, `[dim]`.
     pub ffn_norm: Vec<f32>,
-    /// SwiGLU's gate, `[ffn, dim]`.
+    /// The feed-forward net's gate, `[ffn, dim]`.
     pub gate: Matrix<'a>,
-    /// SwiGLU's other half, `[ffn, dim]`.
+    /// Its other half, `[ffn, dim]`.
     pub up: Matrix<'a>,
-    /// SwiGLU's way back, `[dim, ffn]`.
+    /// Its way back, `[dim, ffn]`.
     pub down: Matrix<'a>,
     /// What families differ in.
     pub traits: LayerTraits,
@@ -88,24 +88,43 @@ pub struct LayerWeights<'a> {
 pub struct LayerTraits {
     /// Added to queries, keys and values, `[q_dim + 2·kv_dim]` (Qwen2).
     pub qkv_bias: Option<Vec<f32>>,
-    /// RMSNorm of every query head before RoPE, `[head_dim]` (Qwen3).
+    /// RMSNorm of every query head before RoPE, `[head_dim]` (Qwen3, Gemma 3).
     pub q_norm: Option<Vec<f32>>,
-    /// RMSNorm of every key head before RoPE, `[head_dim]` (Qwen3).
+    /// RMSNorm of every key head before RoPE, `[head_dim]` (Qwen3, Gemma 3).
     pub k_norm: Option<Vec<f32>>,
-    /// Whether queries and keys are rotated; some of SmolLM3's blocks have no positions (NoPE).
-    pub rope: bool,
-    /// A token sees itself and the `window − 1` tokens before it; `None` for all of them. At least 1 (Mistral).
+    /// RMSNorm of what attention gives, before it is added, `[dim]` (Gemma 2 and 3).
+    pub post_attn_norm: Option<Vec<f32>>,
+    /// RMSNorm of what the feed-forward net gives, before it is added, `[dim]` (Gemma 2 and 3).
+    pub post_ffn_norm: Option<Vec<f32>>,
+    /// How queries and keys are rotated; some of SmolLM3's blocks have no positions (NoPE).
+    pub rope: Positions,
+    /// A token sees itself and the `window − 1` tokens before it; `None` for all of them. At least 1 (Mistral,
+    /// Gemma 2 and 3).
     pub window: Option<usize>,
 }
 
 impl Default for LayerTraits {
     /// Llama's: no biases, no norms inside attention, rotated, all tokens seen.
     fn default() -> Self {
-        Self { qkv_bias: None, q_norm: None, k_norm: None, rope: true, window: None }
+        Self {
+            qkv_bias: None,
+            q_norm: None,
+            k_norm: None,
+            post_attn_norm: None,
+            post_ffn_norm: None,
+            rope: Positions::Main,
+            window: None,
+        }
     }
 }
 
 impl LayerTraits {
+    /// Elements of its biases and norms.
+    pub fn elements(&self) -> usize {
+        let lists = [&self.qkv_bias, &self.q_norm, &self.k_norm, &self.post_attn_norm, &self.post_ffn_norm];
+        lists.iter().map(|list| list.as_ref().map_or(0, Vec::len)).sum()
+    }
+
     /// The first position that the token at `position` sees.
     pub fn first_seen(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
@@ -141,14 +160,7 @@ impl<'a> ModelWeights<'a> {
     /// Number of parameters; a tied embedding counts once.
     pub fn parameters(&self) -> u64 {
         let matrices: u64 = self.matrices().map(|m| m.rows as u64 * m.cols as u64).sum();
-        let extra = |layer: &LayerWeights<'_>| {
-            let traits = &layer.traits;
-            [&traits.qkv_bias, &traits.q_norm, &traits.k_norm]
-                .map(|v| v.as_ref().map_or(0, Vec::len))
-                .iter()
-                .sum::<usize>()
-        };
-        let extras: usize = self.layers.iter().map(extra).sum();
+        let extras: usize = self.layers.iter().map(|layer| layer.traits.elements()).sum();
         matrices + extras as u64 + (2 * self.config.layers as u64 + 1) * self.config.dim as u64
     }
 

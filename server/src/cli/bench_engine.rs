@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use client_core::llm::EngineError;
 use client_core::llm::backend::{Backend, Counters, Draw, Output, Want};
-use client_core::llm::config::{ModelConfig, RopeConfig};
+use client_core::llm::config::{ModelConfig, ModelTraits, RopeConfig};
 use client_core::llm::gguf::{GgmlType, Gguf};
 use client_core::llm::sampler::SamplerParams;
 use client_core::llm::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
@@ -101,6 +101,7 @@ impl Shape {
             context: 2048,
             rms_eps: 1e-5,
             rope: RopeConfig { base, dim: head_dim, freq_divisors: Vec::new(), magnitude: 1.0 },
+            traits: ModelTraits::default(),
         };
         (config, untied)
     }

@@ -61,6 +61,8 @@ pub async fn run_kernel_checks(base_url: String) -> Result<String, JsError> {
         (Family::Qwen3, GgmlType::F16),
         (Family::SmolLm3, GgmlType::F32),
         (Family::Mistral(9), GgmlType::Q4_0),
+        (Family::Gemma2(9), GgmlType::Q8_0),
+        (Family::Gemma3(9), GgmlType::F16),
     ];
     let tokens = synthetic::tokens(2100, 70, 3);
     let (prompt, rest) = tokens.split_at(66);

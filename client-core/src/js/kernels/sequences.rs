@@ -7,7 +7,7 @@ use js_sys::{Float32Array, Uint32Array};
 
 use super::{Kernels, REFUSED, RemoteModel, build};
 use crate::llm::backend::{Backend, Batch, Output, Turn, Want, check_input, check_row, check_rows, check_turns};
-use crate::llm::config::ModelConfig;
+use crate::llm::config::{ModelConfig, Rotations};
 use crate::llm::cpu::{self, Form, Steps};
 use crate::llm::error::EngineError;
 use crate::llm::parts::Weights;
@@ -108,7 +108,7 @@ impl RemoteSequences {
             kernels::model::Want::Every => 2,
             kernels::model::Want::Hidden => 3,
         };
-        let rotation = model.config.rope.rotations(&model.frequencies, before, tokens.len());
+        let rotation = model.rotations.span(before, tokens.len());
         let (start, turns) = self.write(tokens, &rotation)?;
         let facts = [self.number, row as u32, start, tokens.len() as u32, turns, rotation.len() as u32, code];
         if let Err(error) = model.kernels.accepted("forward", &facts) {
@@ -153,8 +153,8 @@ impl RemoteBackend {
         }
         drop(turn);
         let config = weights.config().clone();
-        let frequencies = config.rope.frequencies();
-        let model = RemoteModel { kernels: Rc::clone(kernels), number: built?, config, frequencies };
+        let rotations = Rotations::of(&config);
+        let model = RemoteModel { kernels: Rc::clone(kernels), number: built?, config, rotations };
         Self::over(Rc::new(model))
     }
 
@@ -230,8 +230,7 @@ impl Batch for RemoteBatch {
     async fn step(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError> {
         let model = Rc::clone(&self.0.model);
         check_turns(&model.config, self, turns)?;
-        let Steps { mut rows, tokens, rotation } =
-            Steps::new(&model.config, &model.frequencies, turns, |row| self.0.len(row));
+        let Steps { mut rows, tokens, rotation } = Steps::new(&model.rotations, turns, |row| self.0.len(row));
         let count = rows.len() as u32;
         rows.extend(tokens);
         let (start, angles) = self.0.write(&rows, &rotation)?;

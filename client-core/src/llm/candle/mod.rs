@@ -4,7 +4,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `linear.rs` | one stored matrix times many activations |
-//! | `ops.rs` | RMSNorm, RoPE, SwiGLU, attention over the cache |
+//! | `ops.rs` | RMSNorm, RoPE, SwiGLU, GeGLU, attention over the cache |
 
 mod linear;
 mod ops;
@@ -15,7 +15,7 @@ use async_trait::async_trait;
 
 use self::linear::Linear;
 use super::backend::{Backend, Output, Want, check_input};
-use super::config::ModelConfig;
+use super::config::{ModelConfig, Rotations};
 use super::error::EngineError;
 use super::sampler::argmax;
 use super::weights::{LayerTraits, ModelWeights};
@@ -24,7 +24,7 @@ use super::weights::{LayerTraits, ModelWeights};
 #[derive(Debug)]
 struct CandleModel {
     config: ModelConfig,
-    frequencies: Vec<f32>,
+    rotations: Rotations,
     embedding: Linear,
     layers: Vec<CandleLayer>,
     output_norm: Vec<f32>,
@@ -80,7 +80,7 @@ impl CandleBackend {
             });
         }
         let model = CandleModel {
-            frequencies: config.rope.frequencies(),
+            rotations: Rotations::of(&config),
             embedding: Linear::new(&weights.embedding)?,
             layers,
             output_norm: weights.output_norm.clone(),
@@ -101,8 +101,9 @@ impl CandleBackend {
         let config = &model.config;
         let m = tokens.len();
         let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
-        let rotation = config.rope.rotations(&model.frequencies, self.len, m);
+        let rotation = model.rotations.span(self.len, m);
         let mut x = model.embedding.rows(tokens)?; // [m, dim]
+        ops::scale(&mut x, config.traits.embedding_scale);
         let mut normed = vec![0.0; m * config.dim];
         for (layer, cache) in model.layers.iter().zip(&mut self.cache) {
             ops::rms_norm(&x, &layer.attn_norm, config.rms_eps, &mut normed);
@@ -125,9 +126,10 @@ impl CandleBackend {
                     ops::rms_norm(&raw, weight, config.rms_eps, heads);
                 }
             }
-            if traits.rope {
-                ops::rope(&mut q, config.head_dim, q_dim, config.rope.dim, &rotation);
-                ops::rope(&mut k, config.head_dim, kv_dim, config.rope.dim, &rotation);
+            if let Some(table) = traits.rope.table() {
+                let turns = ops::Turns { rotation: &rotation, width: model.rotations.width(), table };
+                ops::rope(&mut q, config.head_dim, q_dim, config.rope.dim, turns);
+                ops::rope(&mut k, config.head_dim, kv_dim, config.rope.dim, turns);
             }
             // Anything past `len` is left over from a call that failed.
             cache.k.truncate(self.len * kv_dim);
@@ -135,15 +137,18 @@ impl CandleBackend {
             cache.k.extend_from_slice(&k);
             cache.v.extend_from_slice(&v);
             let heads = ops::attention(&q, &cache.k, &cache.v, self.len, config, traits); // [m, q_dim]
-            ops::add(&mut x, &layer.o.apply(&heads, m)?);
+            let mixed = layer.o.apply(&heads, m)?;
+            ops::add_normed(&mut x, mixed, traits.post_attn_norm.as_deref(), config.rms_eps);
 
             ops::rms_norm(&x, &layer.ffn_norm, config.rms_eps, &mut normed);
+            let activation = config.traits.activation;
             let inner = match layer.gate_up.as_slice() {
-                [one] => ops::swiglu_stacked(&one.apply(&normed, m)?, config.ffn),
-                [gate, up] => ops::swiglu(gate.apply(&normed, m)?, &up.apply(&normed, m)?),
+                [one] => ops::gated_stacked(&one.apply(&normed, m)?, config.ffn, activation),
+                [gate, up] => ops::gated(gate.apply(&normed, m)?, &up.apply(&normed, m)?, activation),
                 _ => return Err(EngineError::Cpu("a block has no feed-forward matrices".into())),
             };
-            ops::add(&mut x, &layer.down.apply(&inner, m)?);
+            let inner = layer.down.apply(&inner, m)?;
+            ops::add_normed(&mut x, inner, traits.post_ffn_norm.as_deref(), config.rms_eps);
         }
         self.len += m;
         Ok(x)
@@ -154,10 +159,11 @@ impl CandleBackend {
         let last = x.get(x.len() - config.dim..).unwrap_or(x);
         let mut normed = vec![0.0; config.dim];
         ops::rms_norm(last, &self.model.output_norm, config.rms_eps, &mut normed);
-        match &self.model.head {
-            Some(head) => head.apply(&normed, 1),
-            None => self.model.embedding.apply(&normed, 1),
+        let mut logits = self.model.head.as_ref().unwrap_or(&self.model.embedding).apply(&normed, 1)?;
+        if let Some(cap) = config.traits.logit_cap {
+            logits.iter_mut().for_each(|logit| *logit = ops::capped(*logit, cap));
         }
+        Ok(logits)
     }
 }
 
@@ -228,6 +234,9 @@ mod tests {
             (Family::Qwen3, GgmlType::F32, 1e-4),
             (Family::SmolLm3, GgmlType::F16, 1e-4),
             (Family::Mistral(6), GgmlType::F32, 1e-4),
+            (Family::Gemma, GgmlType::F32, 1e-4),
+            (Family::Gemma2(6), GgmlType::F32, 1e-4),
+            (Family::Gemma3(6), GgmlType::F16, 1e-4),
         ] {
             let storage = Storage { blocks, embedding: blocks, untied: false };
             let config = synthetic::config([300, 96, 5, 3, 3, 160]);

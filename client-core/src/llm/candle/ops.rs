@@ -1,6 +1,6 @@
 //! Everything of the forward pass that is not a product with weights. Sums run in eight lanes so that they vectorise.
 
-use crate::llm::config::ModelConfig;
+use crate::llm::config::{Activation, ModelConfig};
 use crate::llm::weights::LayerTraits;
 
 const LANES: usize = 8;
@@ -42,10 +42,42 @@ pub(super) fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
-/// Rotates neighbours (2i, 2i + 1) of the first `rope_dim` elements of every head. `x` is `[m, width]`, `rotation` holds
-/// (cos, sin) pairs, `[m, rope_dim]`.
-pub(super) fn rope(x: &mut [f32], head_dim: usize, width: usize, rope_dim: usize, rotation: &[f32]) {
-    for (row, rotation) in x.chunks_exact_mut(width).zip(rotation.chunks_exact(rope_dim)) {
+/// x · factor.
+pub(super) fn scale(x: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        x.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
+/// x += y, each row of y normalised first where there is a weight for it.
+pub(super) fn add_normed(x: &mut [f32], mut y: Vec<f32>, weight: Option<&[f32]>, eps: f32) {
+    if let Some(weight) = weight {
+        let raw = y.clone();
+        rms_norm(&raw, weight, eps, &mut y);
+    }
+    add(x, &y);
+}
+
+/// cap · tanh(x / cap).
+pub(super) fn capped(x: f32, cap: f32) -> f32 {
+    cap * (x / cap).tanh()
+}
+
+/// One of the rotations of some positions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turns<'a> {
+    /// (cos, sin) pairs, `[m, width]`.
+    pub rotation: &'a [f32],
+    /// Numbers of a position.
+    pub width: usize,
+    /// Which of a position's rotations.
+    pub table: usize,
+}
+
+/// Rotates neighbours (2i, 2i + 1) of the first `rope_dim` elements of every head. `x` is `[m, width]`.
+pub(super) fn rope(x: &mut [f32], head_dim: usize, width: usize, rope_dim: usize, turns: Turns<'_>) {
+    for (row, rotation) in x.chunks_exact_mut(width).zip(turns.rotation.chunks_exact(turns.width)) {
+        let rotation = &rotation[turns.table * rope_dim..][..rope_dim];
         for head in row.chunks_exact_mut(head_dim) {
             for (pair, turn) in head.as_chunks_mut::<2>().0.iter_mut().zip(rotation.as_chunks::<2>().0) {
                 let ([a, b], [cos, sin]) = (*pair, *turn);
@@ -70,24 +102,28 @@ pub(super) fn split3(rows: &[f32], q_dim: usize, kv_dim: usize) -> (Vec<f32>, Ve
     (q, k, v)
 }
 
-fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
+fn activate(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        // GELU by tanh, which is x · σ(√(8/π) · (x + 0.044715 · x³)).
+        Activation::Gelu => x / (1.0 + (-x * (1.595_769_1 + 0.071_354_814 * x * x)).exp()),
+    }
 }
 
-/// silu(gate) · up.
-pub(super) fn swiglu(mut gate: Vec<f32>, up: &[f32]) -> Vec<f32> {
+/// act(gate) · up.
+pub(super) fn gated(mut gate: Vec<f32>, up: &[f32], activation: Activation) -> Vec<f32> {
     for (g, u) in gate.iter_mut().zip(up) {
-        *g = silu(*g) * u;
+        *g = activate(*g, activation) * u;
     }
     gate
 }
 
-/// silu(gate) · up for rows `[2·ffn]` that hold both; returns `[m, ffn]`.
-pub(super) fn swiglu_stacked(rows: &[f32], ffn: usize) -> Vec<f32> {
+/// act(gate) · up for rows `[2·ffn]` that hold both; returns `[m, ffn]`.
+pub(super) fn gated_stacked(rows: &[f32], ffn: usize, activation: Activation) -> Vec<f32> {
     let mut out = Vec::with_capacity(rows.len() / 2);
     for row in rows.chunks_exact(2 * ffn) {
         let (gate, up) = row.split_at(ffn);
-        out.extend(gate.iter().zip(up).map(|(g, u)| silu(*g) * u));
+        out.extend(gate.iter().zip(up).map(|(g, u)| activate(*g, activation) * u));
     }
     out
 }
@@ -104,7 +140,7 @@ pub(super) fn attention(
 ) -> Vec<f32> {
     let (q_dim, kv_dim, head_dim) = (config.q_dim(), config.kv_dim(), config.head_dim);
     let group = config.heads / config.kv_heads;
-    let scale = 1.0 / (head_dim as f32).sqrt();
+    let scale = config.score_scale();
     let mut out = vec![0.0; q.len()];
     let mut scores = Vec::new();
     for (i, (q_row, out_row)) in q.chunks_exact(q_dim).zip(out.chunks_exact_mut(q_dim)).enumerate() {
@@ -116,6 +152,9 @@ pub(super) fn attention(
             let head = offset..offset + head_dim;
             scores.clear();
             scores.extend(k.chunks_exact(kv_dim).map(|row| dot(q_head, &row[head.clone()]) * scale));
+            if let Some(cap) = config.traits.score_cap {
+                scores.iter_mut().for_each(|score| *score = capped(*score, cap));
+            }
             let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let mut sum = 0.0;
             for score in &mut scores {

@@ -1,7 +1,11 @@
 //! A [`Blueprint`] from GGUF metadata, with the keys and defaults of llama.cpp.
 
+use super::gemma::{self, Gemma};
 use super::rope::yarn_magnitude;
-use super::{Blueprint, LayerPlan, MAX_LAYERS, MAX_SIZE, ModelConfig, RopeConfig, RopeScaling, checked_size, positive};
+use super::{
+    Blueprint, LayerPlan, MAX_LAYERS, MAX_SIZE, ModelConfig, ModelTraits, Positions, RopeConfig, RopeScaling,
+    checked_size, positive,
+};
 use crate::llm::error::EngineError;
 use crate::llm::gguf::{Gguf, TensorInfo, Value};
 use crate::llm::quant;
@@ -10,17 +14,22 @@ use crate::llm::quant;
 const SMOLLM3_NOPE_STEP: usize = 4;
 
 /// Keys of computations that this engine does not have; present with a value that changes something, they refuse the file.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 6] = [
     "expert_count",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
     "embedding_scale",
     "residual_scale",
     "logit_scale",
     "attention.scale",
-    "attention.sliding_window_pattern",
     "rope.scaling.yarn_log_multiplier",
 ];
+/// Those that only Gemma 2 and 3 have: caps of scores and of logits, and how often a block sees all tokens.
+const CAPS: [&str; 2] = ["attn_logit_softcapping", "final_logit_softcapping"];
+const PATTERN: &str = "attention.sliding_window_pattern";
+/// Gemma 3's alone: RoPE's base in blocks that see a window.
+const LOCAL_BASE: &str = "rope.freq_base_swa";
+/// Blocks of the Gemmas, by generation, whose scores are divided by the root of the width that a head would have without
+/// a size of its own. GGUF has no key for it.
+const DIVIDED_BY_WIDTH: [(Gemma, usize); 2] = [(Gemma::Two, 46), (Gemma::Three, 62)];
 
 /// The tensor that holds what rotations are divided by.
 const DIVISORS: &str = "rope_freqs.weight";
@@ -81,6 +90,35 @@ impl<'a> Keys<'_, 'a> {
         }
     }
 
+    /// What a Gemma of this width, with so many heads and blocks, does differently.
+    fn gemma(
+        &self,
+        gemma: Gemma,
+        [dim, heads, layers]: [usize; 3],
+        rotated: usize,
+    ) -> Result<ModelTraits, EngineError> {
+        let mut traits = Gemma::traits(dim);
+        if DIVIDED_BY_WIDTH.contains(&(gemma, layers)) {
+            traits.query_scalar = Some((dim / heads) as f32);
+        }
+        if gemma.is_later() {
+            let cap = |key: &str, usual: Option<f64>| match self.get(key).map(Value::as_f64) {
+                None if usual.is_none() => Ok(None),
+                // As in llama.cpp.
+                Some(Some(value)) if value == 0.0 => Ok(None),
+                _ => self.number(key, usual).map(|cap| Some(cap as f32)),
+            };
+            let [of_scores, of_logits] = gemma.caps();
+            traits.score_cap = cap(CAPS[0], of_scores)?;
+            traits.logit_cap = cap(CAPS[1], of_logits)?;
+        }
+        if gemma == Gemma::Three {
+            let base = self.number(LOCAL_BASE, Some(gemma::LOCAL_BASE))? as f32;
+            traits.local_rope = Some(RopeConfig::new(base, rotated, RopeScaling::None));
+        }
+        Ok(traits)
+    }
+
     /// The embedding, with `divisors` (Llama 3.1's `rope_freqs.weight`, made by the converter) worked in.
     fn rope(&self, head_dim: usize, context: usize, divisors: Option<&[u8]>) -> Result<RopeConfig, EngineError> {
         let dim = self.size("rope.dimension_count", Some(head_dim), MAX_SIZE)?;
@@ -102,7 +140,7 @@ impl<'a> Keys<'_, 'a> {
 
 impl Blueprint {
     /// Reads the metadata of a model of architecture `llama` (which Mistral and SmolLM2 also call themselves), `qwen2`,
-    /// `qwen3` or `smollm3`. The vocabulary's size comes from the embedding tensor.
+    /// `qwen3`, `smollm3`, `gemma`, `gemma2` or `gemma3`. The vocabulary's size comes from the embedding tensor.
     ///
     /// # Errors
     /// Another architecture, a missing or impossible size, or a computation that this engine does not have; by name.
@@ -130,14 +168,17 @@ impl Blueprint {
     /// The same.
     pub fn from_gguf_header(gguf: &Gguf<'_>, divisors: Option<&[u8]>) -> Result<Self, EngineError> {
         let arch = gguf.get("general.architecture").and_then(Value::as_str).unwrap_or("(none)");
-        if !["llama", "qwen2", "qwen3", "smollm3"].contains(&arch) {
+        let gemma = Gemma::named(arch).filter(|_| arch != "gemma3_text");
+        if gemma.is_none() && !["llama", "qwen2", "qwen3", "smollm3"].contains(&arch) {
             return Err(EngineError::Unsupported(format!(
                 "the file's architecture is {arch:?}; this engine runs \"llama\" (also Mistral and SmolLM2), \"qwen2\", \
-                 \"qwen3\" and \"smollm3\""
+                 \"qwen3\", \"smollm3\", \"gemma\", \"gemma2\" and \"gemma3\""
             )));
         }
         let keys = Keys { gguf, arch };
-        for key in FOREIGN {
+        let later = gemma.filter(|gemma| gemma.is_later());
+        let foreign = FOREIGN.iter().chain(CAPS.iter().chain([&PATTERN]).filter(|_| later.is_none()));
+        for key in foreign.chain([&LOCAL_BASE].into_iter().filter(|_| gemma != Some(Gemma::Three))) {
             if keys.get(key).is_some_and(|value| value.as_f64() != Some(0.0)) {
                 return Err(EngineError::Unsupported(format!("{arch}.{key}")));
             }
@@ -161,11 +202,24 @@ impl Blueprint {
             Some(value) if value.as_u64() != Some(0) => {
                 Some(checked_size("attention.sliding_window", value.as_u64(), u64::from(u32::MAX))?)
             }
+            None if gemma == Some(Gemma::Two) => Some(gemma::WINDOW),
             _ => None,
         };
-        let plan = |layer: usize| LayerPlan {
-            rope: arch != "smollm3" || !(layer + 1).is_multiple_of(SMOLLM3_NOPE_STEP),
-            window,
+        let step = later.map(|gemma| keys.size(PATTERN, Some(gemma.step()), MAX_LAYERS)).transpose()?;
+        let plan = |layer: usize| {
+            let every = |step: usize| (layer + 1).is_multiple_of(step);
+            let window = window.filter(|_| !step.is_some_and(every));
+            let rope = match gemma {
+                Some(Gemma::Three) if window.is_some() => Positions::Local,
+                None if arch == "smollm3" && every(SMOLLM3_NOPE_STEP) => Positions::None,
+                _ => Positions::Main,
+            };
+            LayerPlan { rope, window }
+        };
+        let rope = keys.rope(head_dim, context, divisors)?;
+        let traits = match gemma {
+            None => ModelTraits::default(),
+            Some(gemma) => keys.gemma(gemma, [dim, heads, layers], rope.dim)?,
         };
         let config = ModelConfig {
             name: gguf.get("general.name").and_then(Value::as_str).unwrap_or("unnamed").to_owned(),
@@ -181,14 +235,18 @@ impl Blueprint {
                 Some(value) => value.as_f64().unwrap_or(f64::NAN) as f32,
                 None => 1e-5,
             },
-            rope: keys.rope(head_dim, context, divisors)?,
+            rope,
+            traits,
         };
         Ok(Self {
             config: config.checked()?,
             layers: (0..layers).map(plan).collect(),
-            // Converters reorder the rows of `llama` and `smollm3` for neighbours, and leave Qwen's as they were.
-            half_split: arch.starts_with("qwen"),
-            qk_norm: arch == "qwen3",
+            // Converters reorder the rows of `llama` and `smollm3` for neighbours, and leave Qwen's and Gemma's as they were.
+            half_split: gemma.is_some() || arch.starts_with("qwen"),
+            qk_norm: arch == "qwen3" || gemma == Some(Gemma::Three),
+            post_norms: later.is_some(),
+            // They also complete Gemma's gains.
+            gain_offset: 0.0,
             qkv_bias: arch == "qwen2",
             tied: None,
         })

@@ -2,8 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use super::gemma::{self, Gemma};
 use super::rope::yarn_magnitude;
-use super::{Blueprint, LayerPlan, MAX_LAYERS, MAX_SIZE, ModelConfig, RopeConfig, RopeScaling, checked_size, positive};
+use super::{
+    Blueprint, LayerPlan, MAX_LAYERS, MAX_SIZE, ModelConfig, ModelTraits, Positions, RopeConfig, RopeScaling,
+    checked_size, positive,
+};
 use crate::llm::error::EngineError;
 
 /// Largest `config.json`, bytes; those of real models stay below 10 KiB.
@@ -32,10 +36,20 @@ impl Fields {
     fn flag(&self, key: &str) -> Option<bool> {
         self.get(key).and_then(Value::as_bool)
     }
+
+    /// A positive number; what is not mentioned is the default, and null is none.
+    fn number(&self, key: &str, default: Option<f64>) -> Result<Option<f32>, EngineError> {
+        match self.0.get(key) {
+            None => Ok(default.map(|value| value as f32)),
+            Some(Value::Null) => Ok(None),
+            Some(value) => positive(key, value.as_f64()).map(|value| Some(value as f32)),
+        }
+    }
 }
 
 impl Blueprint {
-    /// Reads the `config.json` of a checkpoint of type `llama`, `mistral`, `qwen2`, `qwen3` or `smollm3`.
+    /// Reads the `config.json` of a checkpoint of type `llama`, `mistral`, `qwen2`, `qwen3`, `smollm3`, `gemma`, `gemma2`
+    /// or `gemma3_text`.
     ///
     /// # Errors
     /// Malformed JSON, another model type, an impossible size, or a computation that this engine does not have; by name.
@@ -48,21 +62,45 @@ impl Blueprint {
         let fields = Fields(fields);
         let kind = fields.get("model_type").and_then(Value::as_str).unwrap_or("(none)").to_owned();
         let kind = kind.as_str();
-        if !["llama", "mistral", "qwen2", "qwen3", "smollm3"].contains(&kind) {
+        let gemma = Gemma::named(kind).filter(|_| kind != "gemma3");
+        if gemma.is_none() && !["llama", "mistral", "qwen2", "qwen3", "smollm3"].contains(&kind) {
             return Err(EngineError::Unsupported(format!(
-                "model type {kind:?}; this engine runs llama, mistral, qwen2, qwen3 and smollm3"
+                "model type {kind:?}; this engine runs llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2 and \
+                 gemma3_text"
             )));
         }
-        if let Some(act) = fields.get("hidden_act").filter(|act| act.as_str() != Some("silu")) {
+        let act = match gemma {
+            None => fields.get("hidden_act"),
+            Some(_) => fields.get("hidden_activation").or_else(|| fields.get("hidden_act")),
+        };
+        let known: &[&str] = match gemma {
+            None => &["silu"],
+            // The first one's files say "gelu" and mean the approximation.
+            Some(Gemma::One) => &["gelu_pytorch_tanh", "gelu"],
+            Some(_) => &["gelu_pytorch_tanh"],
+        };
+        if let Some(act) = act.filter(|act| !act.as_str().is_some_and(|act| known.contains(&act))) {
             return Err(EngineError::Unsupported(format!("the activation {act}")));
+        }
+        if fields.flag("use_bidirectional_attention") == Some(true) {
+            return Err(EngineError::Unsupported("attention to later tokens".into()));
         }
         let dim = fields.size("hidden_size", None, MAX_SIZE)?;
         let heads = fields.size("num_attention_heads", None, MAX_SIZE)?;
-        // Qwen3's class states a head size of its own; in the others it follows from the width.
-        let head_dim = if kind == "qwen3" { 128 } else { dim / heads };
+        // The classes of Qwen3 and Gemma state a head size of their own; in the others it follows from the width.
+        let head_dim = match gemma {
+            Some(_) => 256,
+            None if kind == "qwen3" => 128,
+            None => dim / heads,
+        };
         let head_dim = fields.size("head_dim", Some(head_dim), MAX_SIZE)?;
         let layers = fields.size("num_hidden_layers", None, MAX_LAYERS)?;
         let context = fields.size("max_position_embeddings", None, MAX_SIZE)?;
+        let (rope, local_rope) = fields.ropes(kind, gemma, head_dim, context)?;
+        let traits = match gemma {
+            None => ModelTraits::default(),
+            Some(gemma) => ModelTraits { local_rope, ..fields.gemma(gemma, dim)? },
+        };
         let name = fields.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty());
         let config = ModelConfig {
             name: name.unwrap_or(kind).to_owned(),
@@ -78,27 +116,71 @@ impl Blueprint {
                 Some(eps) => eps.as_f64().unwrap_or(f64::NAN) as f32,
                 None => 1e-6,
             },
-            rope: fields.rope(kind, head_dim, context)?,
+            rope,
+            traits,
         };
         Ok(Self {
             config: config.checked()?,
-            layers: fields.plans(kind, layers)?,
+            layers: fields.plans(kind, gemma, layers)?,
             half_split: true,
-            qk_norm: kind == "qwen3",
+            qk_norm: kind == "qwen3" || gemma == Some(Gemma::Three),
+            post_norms: gemma.is_some_and(Gemma::is_later),
+            gain_offset: if gemma.is_some() { 1.0 } else { 0.0 },
             qkv_bias: kind == "qwen2",
-            tied: fields.flag("tie_word_embeddings"),
+            tied: fields.flag("tie_word_embeddings").or(gemma.map(|_| true)),
         })
     }
 }
 
 impl Fields {
-    fn rope(&self, kind: &str, head_dim: usize, context: usize) -> Result<RopeConfig, EngineError> {
+    /// What a Gemma of width `dim` does differently, but for positions.
+    fn gemma(&self, gemma: Gemma, dim: usize) -> Result<ModelTraits, EngineError> {
+        let mut traits = Gemma::traits(dim);
+        if gemma.is_later() {
+            let [of_scores, of_logits] = gemma.caps();
+            traits.query_scalar = self.number("query_pre_attn_scalar", Some(256.0))?;
+            traits.score_cap = self.number("attn_logit_softcapping", of_scores)?;
+            traits.logit_cap = self.number("final_logit_softcapping", of_logits)?;
+        }
+        Ok(traits)
+    }
+
+    /// Positions, and those of blocks that see a window where they have others.
+    fn ropes(
+        &self,
+        kind: &str,
+        gemma: Option<Gemma>,
+        head_dim: usize,
+        context: usize,
+    ) -> Result<(RopeConfig, Option<RopeConfig>), EngineError> {
         // Version 5 of transformers writes `rope_parameters`, which also holds the base; before it was `rope_scaling`.
         let empty = Map::new();
         let scaling = match self.get("rope_parameters").or_else(|| self.get("rope_scaling")) {
             Some(value) => value.as_object().ok_or_else(|| inconsistent("RoPE's scaling is not an object".into()))?,
             None => &empty,
         };
+        if gemma != Some(Gemma::Three) {
+            let usual = if kind == "smollm3" { 2_000_000.0 } else { 10_000.0 };
+            return Ok((self.rope(scaling, "rope_theta", usual, head_dim, context)?, None));
+        }
+        // There it is an object for each of both kinds of blocks; before, what was said held for those that see all tokens.
+        let of = |name: &str| scaling.get(name).and_then(Value::as_object);
+        let main = of("full_attention").unwrap_or(if of("sliding_attention").is_some() { &empty } else { scaling });
+        let local = of("sliding_attention").unwrap_or(&empty);
+        let main = self.rope(main, "rope_theta", 1_000_000.0, head_dim, context)?;
+        let local = self.rope(local, "rope_local_base_freq", gemma::LOCAL_BASE, head_dim, context)?;
+        Ok((main, Some(local)))
+    }
+
+    /// What `scaling` says, with the base that stands in the field `base` where it has none itself.
+    fn rope(
+        &self,
+        scaling: &Map<String, Value>,
+        base: &str,
+        usual: f64,
+        head_dim: usize,
+        context: usize,
+    ) -> Result<RopeConfig, EngineError> {
         if scaling.values().any(Value::is_object) {
             return Err(EngineError::Unsupported("RoPE parameters that differ between kinds of blocks".into()));
         }
@@ -110,8 +192,7 @@ impl Fields {
         if partial.is_some_and(|share| share.as_f64() != Some(1.0)) {
             return Err(EngineError::Unsupported("heads that are rotated only in part".into()));
         }
-        let usual = if kind == "smollm3" { 2_000_000.0 } else { 10_000.0 };
-        let stated = self.get("rope_theta").map_or(Some(usual), Value::as_f64);
+        let stated = self.get(base).map_or(Some(usual), Value::as_f64);
         let base = number("rope_theta", stated)?;
         let original = || number("original_max_position_embeddings", Some(context as f64));
         let scaling_type = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
@@ -148,7 +229,7 @@ impl Fields {
     }
 
     /// Which blocks have positions, and which see only a window.
-    fn plans(&self, kind: &str, layers: usize) -> Result<Vec<LayerPlan>, EngineError> {
+    fn plans(&self, kind: &str, gemma: Option<Gemma>, layers: usize) -> Result<Vec<LayerPlan>, EngineError> {
         let list = |key: &str| -> Result<Option<&Vec<Value>>, EngineError> {
             let Some(value) = self.get(key) else { return Ok(None) };
             let list = value.as_array().filter(|list| list.len() >= layers);
@@ -161,14 +242,18 @@ impl Fields {
             ("smollm3", None) => !(layer + 1).is_multiple_of(step),
             _ => true,
         };
-        // Mistral's class has a window of 4096 where the file does not mention one; null means none.
-        let unmentioned = kind == "mistral" && !self.0.contains_key("sliding_window");
+        let later = gemma.filter(|gemma| gemma.is_later());
+        // The classes of Mistral and Gemma have a window of 4096 where the file does not mention one; null means none.
         let in_use = match kind {
-            "mistral" => unmentioned || self.get("sliding_window").is_some(),
-            "llama" => false,
+            "llama" | "gemma" => false,
+            _ if kind == "mistral" || later.is_some() => {
+                !self.0.contains_key("sliding_window") || self.get("sliding_window").is_some()
+            }
             _ => self.flag("use_sliding_window") == Some(true) && self.get("sliding_window").is_some(),
         };
-        let window = if in_use { Some(self.size("sliding_window", Some(4096), u64::from(u32::MAX))?) } else { None };
+        let usual = Some(gemma::WINDOW);
+        let window = if in_use { Some(self.size("sliding_window", usual, u64::from(u32::MAX))?) } else { None };
+        let step = later.map(|gemma| self.size("sliding_window_pattern", Some(gemma.step()), MAX_SIZE)).transpose()?;
         let types = if kind == "mistral" { None } else { list("layer_types")? };
         let first_slid = self.get("max_window_layers").and_then(Value::as_u64).unwrap_or(28);
         let slides = |layer: usize| -> Result<bool, EngineError> {
@@ -176,17 +261,23 @@ impl Fields {
                 Some(Value::String(name)) if name == "sliding_attention" => Ok(true),
                 Some(Value::String(name)) if name == "full_attention" => Ok(false),
                 Some(other) => Err(EngineError::Unsupported(format!("a block of the type {other}"))),
-                None => Ok(match kind {
-                    "mistral" => true,
-                    "smollm3" => !has_rope(layer),
+                None => Ok(match (kind, step) {
+                    (_, Some(step)) => !(layer + 1).is_multiple_of(step),
+                    ("mistral", _) => true,
+                    ("smollm3", _) => !has_rope(layer),
                     _ => layer as u64 >= first_slid,
                 }),
             }
         };
         let mut plans = Vec::with_capacity(layers);
         for layer in 0..layers {
-            let window = if slides(layer)? { window } else { None };
-            plans.push(LayerPlan { rope: has_rope(layer), window });
+            let slides = slides(layer)?;
+            let rope = match gemma {
+                Some(Gemma::Three) if slides => Positions::Local,
+                _ if has_rope(layer) => Positions::Main,
+                _ => Positions::None,
+            };
+            plans.push(LayerPlan { rope, window: window.filter(|_| slides) });
         }
         Ok(plans)
     }

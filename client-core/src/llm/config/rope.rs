@@ -2,6 +2,8 @@
 
 use std::f64::consts::PI;
 
+use super::ModelConfig;
+
 /// Rotary position embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeConfig {
@@ -13,6 +15,66 @@ pub struct RopeConfig {
     pub freq_divisors: Vec<f32>,
     /// What cosines and sines are multiplied with: YaRN's attention factor, else 1.
     pub magnitude: f32,
+}
+
+/// How a block rotates queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Positions {
+    /// Not at all: it has no positions (NoPE).
+    None,
+    /// By [`ModelConfig::rope`].
+    Main,
+    /// By [`ModelTraits::local_rope`](super::ModelTraits::local_rope).
+    Local,
+}
+
+impl Positions {
+    /// The place of its rotation among those of [`Rotations`].
+    pub fn table(self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::Main => Some(0),
+            Self::Local => Some(1),
+        }
+    }
+}
+
+/// All rotations of a model's blocks, ready to be computed: the main one, then the local one where there is one.
+#[derive(Debug, Clone)]
+pub struct Rotations(Vec<(RopeConfig, Vec<f32>)>);
+
+impl Rotations {
+    /// Those of a model.
+    pub fn of(config: &ModelConfig) -> Self {
+        let ropes = std::iter::once(&config.rope).chain(&config.traits.local_rope);
+        Self(ropes.map(|rope| (rope.clone(), rope.frequencies())).collect())
+    }
+
+    /// How many there are.
+    pub fn tables(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Numbers for a position: [`tables`](Self::tables) times the rotated elements of a head.
+    pub fn width(&self) -> usize {
+        self.0.iter().map(|(rope, _)| rope.dim).sum()
+    }
+
+    /// Appends those of one position to `out`, one rotation after the other, each as [`RopeConfig::rotation_at`] has it.
+    pub fn at(&self, position: usize, out: &mut Vec<f32>) {
+        for (rope, frequencies) in &self.0 {
+            rope.rotation_at(frequencies, position, out);
+        }
+    }
+
+    /// Those of `count` positions from `start`, `[count, width]`.
+    pub fn span(&self, start: usize, count: usize) -> Vec<f32> {
+        let mut out = Vec::with_capacity(count * self.width());
+        for position in start..start + count {
+            self.at(position, &mut out);
+        }
+        out
+    }
 }
 
 /// How a checkpoint stretches RoPE beyond the context it was trained with. Lengths are in tokens.
@@ -108,15 +170,6 @@ impl RopeConfig {
             let (sin, cos) = f64::from(angle).sin_cos();
             out.extend([cos as f32 * self.magnitude, sin as f32 * self.magnitude]);
         }
-    }
-
-    /// The (cos, sin) pairs of `count` positions from `start`, `[count, dim]`.
-    pub fn rotations(&self, frequencies: &[f32], start: usize, count: usize) -> Vec<f32> {
-        let mut rotation = Vec::with_capacity(count * self.dim);
-        for position in start..start + count {
-            self.rotation_at(frequencies, position, &mut rotation);
-        }
-        rotation
     }
 }
 

@@ -36,6 +36,12 @@ fn windows_are_where_the_family_has_them() {
         ("qwen2", r#""sliding_window":8,"use_sliding_window":true,"max_window_layers":4,"#.into(), [0, 0, 0, 0, 8, 8]),
         ("qwen3", format!(r#""sliding_window":8,"use_sliding_window":true,{types}"#), [0, 8, 0, 8, 0, 0]),
         ("smollm3", r#""sliding_window":8,"use_sliding_window":true,"#.into(), [0, 0, 0, 8, 0, 0]),
+        ("gemma", r#""sliding_window":8,"#.into(), [0; 6]),
+        ("gemma2", String::new(), [4096, 0, 4096, 0, 4096, 0]),
+        ("gemma2", format!(r#""sliding_window":8,{types}"#), [0, 8, 0, 8, 0, 0]),
+        ("gemma3_text", r#""sliding_window":8,"#.into(), [8, 8, 8, 8, 8, 0]),
+        ("gemma3_text", r#""sliding_window":8,"sliding_window_pattern":3,"#.into(), [8, 8, 0, 8, 8, 0]),
+        ("gemma3_text", r#""sliding_window":null,"#.into(), [0; 6]),
     ] {
         assert_eq!(windows(kind, &more), expect, "{kind} {more}");
     }
@@ -43,8 +49,9 @@ fn windows_are_where_the_family_has_them() {
 
 #[test]
 fn families_differ_where_they_should() {
-    let rope =
-        |more: &str| -> Vec<bool> { read("smollm3", more).unwrap().layers.iter().map(|layer| layer.rope).collect() };
+    let rope = |more: &str| -> Vec<bool> {
+        read("smollm3", more).unwrap().layers.iter().map(|layer| layer.rope == Positions::Main).collect()
+    };
     assert_eq!(rope(""), [true, true, true, false, true, true]);
     assert_eq!(rope(r#""no_rope_layer_interval":2,"#), [true, false, true, false, true, false]);
     assert_eq!(rope(r#""no_rope_layers":[0,1,1,1,1,0],"#), [false, true, true, true, true, false]);
@@ -54,10 +61,111 @@ fn families_differ_where_they_should() {
     assert_eq!((qwen3.qkv_bias, qwen3.qk_norm, qwen3.tied, qwen3.config.head_dim), (false, true, Some(true), 128));
 }
 
+/// What Gemma's files state, what they leave to whoever knows the family, and the positions in the two ways of writing them.
+#[test]
+fn gemmas_differ_from_each_other() {
+    let [one, two, three] = ["gemma", "gemma2", "gemma3_text"].map(|kind| read(kind, "").unwrap());
+    for (plan, norms, caps) in [
+        (&one, [false, false], [None; 2]),
+        (&two, [false, true], [Some(50.0), Some(30.0)]),
+        (&three, [true, true], [None; 2]),
+    ] {
+        let (config, traits) = (&plan.config, &plan.config.traits);
+        assert_eq!(([plan.qk_norm, plan.post_norms], [traits.score_cap, traits.logit_cap]), (norms, caps));
+        assert_eq!((traits.activation, traits.embedding_scale), (Activation::Gelu, 16.0));
+        assert_eq!(
+            (config.head_dim, config.score_scale(), plan.gain_offset, plan.tied),
+            (256, 1.0 / 16.0, 1.0, Some(true))
+        );
+    }
+    let stated =
+        read("gemma2", r#""query_pre_attn_scalar":144,"attn_logit_softcapping":null,"final_logit_softcapping":9,"#);
+    let stated = stated.unwrap().config;
+    assert_eq!((stated.score_scale(), stated.traits.score_cap, stated.traits.logit_cap), (1.0 / 12.0, None, Some(9.0)));
+
+    let before = r#""rope_theta":5e5,"rope_local_base_freq":2e3,"rope_scaling":{"rope_type":"linear","factor":8},"#;
+    let now = r#""rope_parameters":{"full_attention":{"rope_type":"linear","factor":8,"rope_theta":5e5},
+        "sliding_attention":{"rope_type":"default","rope_theta":2e3}},"#;
+    // The config that both are put into has a base of its own.
+    let plain = HF.replace(r#""rope_theta":10000.0"#, r#""x":0"#).replace("\"llama\"", "\"gemma3_text\"");
+    let of = |more: &str| Blueprint::from_hf_json(plain.replacen('{', &format!("{{{more}"), 1).as_bytes()).unwrap();
+    assert_eq!(of(before), of(now));
+    let (config, usual) = (of(now).config, of("").config);
+    let local = config.traits.local_rope.unwrap();
+    assert_eq!((config.rope.base, config.rope.freq_divisors[0]), (5e5, 8.0));
+    assert_eq!((local.base, local.freq_divisors.len()), (2e3, 0));
+    assert_eq!((usual.rope.base, usual.traits.local_rope.unwrap().base), (1e6, 1e4));
+    let ropes: Vec<Option<usize>> = of(now).layers.iter().map(|layer| layer.rope.table()).collect();
+    assert_eq!(ropes, [Some(1), Some(1), Some(1), Some(1), Some(1), Some(0)]);
+}
+
+/// A Gemma's GGUF metadata with keys of its own, as text and number.
+fn gemma_gguf(arch: &str, layers: u32, keys: &[(&str, f32)]) -> Result<Blueprint, EngineError> {
+    use crate::llm::gguf::write::{MetaValue, Writer};
+    use crate::llm::gguf::{GgmlType, Gguf};
+    let mut w = Writer::new();
+    w.meta("general.architecture", MetaValue::Str(arch.into()));
+    let sizes = [("embedding_length", 576), ("attention.head_count", 4), ("attention.key_length", 256)];
+    let more = [("attention.value_length", 256), ("block_count", layers), ("feed_forward_length", 64)];
+    for (key, value) in sizes.into_iter().chain(more).chain([("context_length", 64)]) {
+        w.meta(&format!("{arch}.{key}"), MetaValue::U32(value));
+    }
+    for (key, value) in keys {
+        let value = if key.contains("window") { MetaValue::U32(*value as u32) } else { MetaValue::F32(*value) };
+        w.meta(&format!("{arch}.{key}"), value);
+    }
+    w.tensor("token_embd.weight", &[576, 2], GgmlType::F32, &[0.0; 1152]).unwrap();
+    Blueprint::from_gguf(&Gguf::parse(&w.finish()).unwrap())
+}
+
+/// Where files say nothing, llama.cpp's rules hold.
+#[test]
+fn gemmas_metadata_is_completed_as_in_llama_cpp() {
+    let windows = |plan: &Blueprint| plan.layers.iter().map(|layer| layer.window.unwrap_or(0)).collect::<Vec<_>>();
+    let two = gemma_gguf("gemma2", 5, &[]).unwrap();
+    assert_eq!(windows(&two), [4096, 0, 4096, 0, 4096]);
+    assert_eq!((two.config.traits.score_cap, two.config.traits.logit_cap), (Some(50.0), Some(30.0)));
+    assert_eq!((two.half_split, two.gain_offset, two.config.traits.local_rope.is_none()), (true, 0.0, true));
+    let uncapped =
+        gemma_gguf("gemma2", 2, &[("attn_logit_softcapping", 0.0), ("final_logit_softcapping", 4.0)]).unwrap();
+    assert_eq!((uncapped.config.traits.score_cap, uncapped.config.traits.logit_cap), (None, Some(4.0)));
+
+    let sliding = [("attention.sliding_window", 8.0), ("rope.freq_base", 1e6), ("rope.scaling.factor", 8.0)];
+    let three = gemma_gguf("gemma3", 7, &sliding).unwrap();
+    assert_eq!(windows(&three), [8, 8, 8, 8, 8, 0, 8]);
+    let local = three.config.traits.local_rope.clone().unwrap();
+    assert_eq!(
+        (three.config.rope.base, three.config.rope.freq_divisors[0], local.base, local.freq_divisors.len()),
+        (1e6, 8.0, 1e4, 0)
+    );
+    let thirds = [sliding[0], ("attention.sliding_window_pattern", 3.0)];
+    assert_eq!(windows(&gemma_gguf("gemma3", 4, &thirds).unwrap()), [8, 8, 0, 8]);
+    let whole = gemma_gguf("gemma3", 2, &[]).unwrap();
+    assert!(whole.layers.iter().all(|layer| layer.window.is_none() && layer.rope == Positions::Main));
+
+    // The largest of each generation divide by the width of a head as the model's width would have it: 576 / 4.
+    for (arch, layers, scale) in
+        [("gemma2", 46, 1.0 / 12.0), ("gemma3", 62, 1.0 / 12.0), ("gemma2", 62, 1.0 / 16.0), ("gemma", 46, 1.0 / 16.0)]
+    {
+        assert_eq!(gemma_gguf(arch, layers, &[]).unwrap().config.score_scale(), scale, "{arch} {layers}");
+    }
+    for (arch, key) in
+        [("gemma", "attn_logit_softcapping"), ("gemma2", "rope.freq_base_swa"), ("gemma3", "attention.scale")]
+    {
+        let refused = gemma_gguf(arch, 1, &[(key, 2.0)]).unwrap_err().to_string();
+        assert!(refused.contains(key), "{refused}");
+    }
+}
+
 #[test]
 fn refuses_what_it_cannot_run() {
     for (from, to, expect) in [
         ("\"llama\"", "\"mamba\"", "mamba"),
+        ("\"llama\"", "\"gemma3\"", "gemma3_text"),
+        ("\"llama\"", "\"gemma2\",\"hidden_activation\":\"gelu\"", "gelu"),
+        ("\"llama\"", "\"gemma3_text\",\"use_bidirectional_attention\":true", "later tokens"),
+        ("\"llama\"", "\"gemma2\",\"final_logit_softcapping\":-1", "final_logit_softcapping"),
+        ("\"llama\"", "\"gemma3_text\",\"rope_parameters\":{\"chunked_attention\":{}}", "kinds of blocks"),
         ("\"num_attention_heads\":8", "\"num_attention_heads\":0", "num_attention_heads"),
         ("\"num_key_value_heads\":4", "\"num_key_value_heads\":3", "multiple"),
         ("\"rope_theta\":10000.0", "\"rope_scaling\":{\"rope_type\":\"longrope\"}", "longrope"),

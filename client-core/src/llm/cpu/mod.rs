@@ -15,7 +15,7 @@ use kernels::blocks::Format;
 use kernels::model::{Layer, Model, Sequences, Shape};
 
 use super::backend::{Backend, Batch, Output, Turn, Want, check_input, check_row, check_rows, check_turns};
-use super::config::ModelConfig;
+use super::config::{Activation, ModelConfig, Rotations};
 use super::error::EngineError;
 use super::sampler::{SamplerParams, argmax};
 use super::weights::{LayerWeights, Matrix, ModelWeights};
@@ -75,12 +75,13 @@ pub struct CpuBatch {
 #[derive(Debug)]
 struct CpuModel {
     config: ModelConfig,
-    frequencies: Vec<f32>,
+    rotations: Rotations,
     model: Model,
 }
 
 /// The sizes as the kernels want them.
 pub(crate) fn shape(config: &ModelConfig) -> Shape {
+    let traits = &config.traits;
     Shape {
         vocab: config.vocab,
         dim: config.dim,
@@ -90,6 +91,12 @@ pub(crate) fn shape(config: &ModelConfig) -> Shape {
         ffn: config.ffn,
         rope_dim: config.rope.dim,
         eps: config.rms_eps,
+        tables: 1 + usize::from(traits.local_rope.is_some()),
+        gelu: traits.activation == Activation::Gelu,
+        embedding_scale: traits.embedding_scale,
+        score_scale: config.score_scale(),
+        score_cap: traits.score_cap.unwrap_or(0.0),
+        logit_cap: traits.logit_cap.unwrap_or(0.0),
     }
 }
 
@@ -116,7 +123,9 @@ fn layer(layer: &LayerWeights<'_>, form: Form) -> Result<Layer, EngineError> {
         qkv_bias: optional(&traits.qkv_bias),
         q_norm: optional(&traits.q_norm),
         k_norm: optional(&traits.k_norm),
-        rope: traits.rope,
+        post_attn_norm: optional(&traits.post_attn_norm),
+        post_ffn_norm: optional(&traits.post_ffn_norm),
+        rope: traits.rope.table(),
         window: traits.window,
     })
 }
@@ -142,7 +151,7 @@ impl CpuBackend {
         let model = Model::new(shape(&config), embedding, layers, weights.output_norm.clone(), head)
             .map_err(|_| refused("heads of more than 256 elements"))?;
         let sequence = Sequences::new(&model, 1);
-        Ok(Self { model: Arc::new(CpuModel { frequencies: config.rope.frequencies(), config, model }), sequence })
+        Ok(Self { model: Arc::new(CpuModel { rotations: Rotations::of(&config), config, model }), sequence })
     }
 }
 
@@ -194,10 +203,10 @@ impl CpuModel {
         tokens: &[u32],
         want: Want,
     ) -> Result<Output, EngineError> {
-        let Self { config, frequencies, model } = self;
+        let Self { config, rotations, model } = self;
         check_input(config, sequences.len(row), capacity, tokens)?;
         let wanted = wanted(want)?;
-        let rotation = config.rope.rotations(frequencies, sequences.len(row), tokens.len());
+        let rotation = rotations.span(sequences.len(row), tokens.len());
         sequences
             .forward(model, row, tokens, &rotation, wanted)
             .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
@@ -233,9 +242,9 @@ impl Batch for CpuBatch {
     }
 
     async fn step(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError> {
-        let CpuModel { config, frequencies, model } = &*self.model;
+        let CpuModel { config, rotations, model } = &*self.model;
         check_turns(config, self, turns)?;
-        let Steps { rows, tokens, rotation } = Steps::new(config, frequencies, turns, |row| self.sequences.len(row));
+        let Steps { rows, tokens, rotation } = Steps::new(rotations, turns, |row| self.sequences.len(row));
         self.sequences
             .step(model, &rows, &tokens, &rotation)
             .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
@@ -251,16 +260,16 @@ impl Batch for CpuBatch {
 pub(crate) struct Steps {
     pub(crate) rows: Vec<u32>,
     pub(crate) tokens: Vec<u32>,
-    /// `[rows, rope_dim]`.
+    /// `[rows, tables, rope_dim]`.
     pub(crate) rotation: Vec<f32>,
 }
 
 impl Steps {
     /// `len` tells the tokens in a row.
-    pub(crate) fn new(config: &ModelConfig, frequencies: &[f32], turns: &[Turn], len: impl Fn(usize) -> usize) -> Self {
-        let mut rotation = Vec::with_capacity(turns.len() * config.rope.dim);
+    pub(crate) fn new(rotations: &Rotations, turns: &[Turn], len: impl Fn(usize) -> usize) -> Self {
+        let mut rotation = Vec::with_capacity(turns.len() * rotations.width());
         for turn in turns {
-            config.rope.rotation_at(frequencies, len(turn.row), &mut rotation);
+            rotations.at(len(turn.row), &mut rotation);
         }
         let rows = turns.iter().map(|turn| turn.row as u32).collect();
         Self { rows, tokens: turns.iter().map(|turn| turn.token).collect(), rotation }

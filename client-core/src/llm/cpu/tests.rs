@@ -107,11 +107,20 @@ proptest! {
     }
 }
 
-/// Biases, norms inside attention, blocks without positions, windows, and a scaled RoPE: each family's own, in two calls.
+/// Biases, norms inside attention, norms on both sides, caps, blocks without positions, windows, and a scaled RoPE: each family's own, in two calls.
 #[test]
 fn families_agree_to_rounding() {
     use crate::llm::synthetic::Family;
-    let families = [Family::Qwen2, Family::Qwen3, Family::SmolLm3, Family::Mistral(1), Family::Mistral(6)];
+    let families = [
+        Family::Qwen2,
+        Family::Qwen3,
+        Family::SmolLm3,
+        Family::Mistral(1),
+        Family::Mistral(6),
+        Family::Gemma,
+        Family::Gemma2(6),
+        Family::Gemma3(6),
+    ];
     for family in families {
         let mut config = synthetic::config([50, 24, 5, 3, 1, 40]);
         config.rope.magnitude = 1.2;

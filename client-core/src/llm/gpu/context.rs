@@ -118,7 +118,7 @@ impl GpuContext {
         let offered = KernelSet { subgroups, half, packed };
         let mut proof = known.filter(|proof| proof.is_of(&self)).unwrap_or_else(|| Proof::of(&self));
         let mut gpu = self;
-        for trial in tier::trials(&tier::types_of(weights)?, parts.intersection(offered)) {
+        for trial in tier::trials(weights, parts.intersection(offered))? {
             if proof.tells_of(trial) {
                 continue;
             }

@@ -14,14 +14,18 @@
 //! | `bandwidth.rs` | the memory's bandwidth, to compare with |
 //! | `kernels/` | the WGSL: one kernel, or one interchangeable part of a kernel, to a file |
 //!
-//! A token takes one command buffer and one submission. A layer takes five dispatches, or six:
+//! A token takes one command buffer and one submission. A layer takes five dispatches, or six; with norms behind attention
+//! and the feed-forward net (Gemma 2 and 3) two more:
 //!
 //! 1. RMSNorm · q, k, v · bias · RoPE · into the cache (`matmul` + `input_norm` + `finish_qkv`)
 //! 2. only where heads are normalised: RMSNorm of heads · RoPE · into the cache (`head_norm`)
 //! 3. attention over the cache (`attention`)
 //! 4. output projection, added to the residual stream (`matmul` + `input_plain` + `finish_add`)
-//! 5. RMSNorm · gate, up · SwiGLU (`matmul` + `input_norm` + `finish_swiglu`)
+//! 5. RMSNorm · gate, up · SwiGLU or GeGLU (`matmul` + `input_norm` + `finish_gated`)
 //! 6. down, added to the residual stream (`matmul` + `input_plain` + `finish_add`)
+//!
+//! Where 4 and 6 are normalised before they are added, which takes the whole row, they are kept instead (`finish_store`),
+//! and each is followed by RMSNorm, added to the residual stream (`post_norm_add`).
 //!
 //! and four more come before and after: `embed`, the head, `peak` over slices of the logits and `best` over the slices (a
 //! draw takes `sort` and `choose` instead). The last leaves the token on the device for the next call, so that calls are queued before their token is known, and

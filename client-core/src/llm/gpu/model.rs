@@ -7,7 +7,7 @@ use super::context::GpuContext;
 use super::pack::{Layout, Packer, pack_vector};
 use super::source::{self, Columns, FEW, Finish, Input, Product, Qkv, SLICE, TILE_COLUMNS, padded};
 use super::tier::KernelSet;
-use crate::llm::config::ModelConfig;
+use crate::llm::config::{ModelConfig, Rotations};
 use crate::llm::error::EngineError;
 use crate::llm::parts::{BlockPart, MatrixForm, PIECE_BYTES, Part, Weights};
 
@@ -27,6 +27,7 @@ const QKV: &[Use] =
     &[Use::Read, Use::Read, Use::Uniform, Use::Read, Use::Write, Use::Write, Use::Write, Use::Read, Use::Read];
 const HEAD_NORM: &[Use] =
     &[Use::Unused, Use::Unused, Use::Uniform, Use::Read, Use::Write, Use::Write, Use::Unused, Use::Read];
+const POST_NORM: &[Use] = &[Use::Read, Use::Unused, Use::Unused, Use::Read, Use::Write];
 const EMBED: &[Use] = &[Use::Read, Use::Read, Use::Uniform, Use::Write];
 const ATTENTION: &[Use] = &[Use::Read, Use::Read, Use::Uniform, Use::Read, Use::Write];
 const PEAK: &[Use] = &[Use::Read, Use::Read, Use::Uniform, Use::Write];
@@ -105,6 +106,9 @@ pub(super) struct Linear {
     pub weights: wgpu::Buffer,
 }
 
+/// A norm with its gains.
+pub(super) type Norm = (Kernel, wgpu::Buffer);
+
 /// One block of the model.
 #[derive(Debug)]
 pub(super) struct GpuLayer {
@@ -112,19 +116,22 @@ pub(super) struct GpuLayer {
     pub qkv: Linear,
     pub bias: wgpu::Buffer,
     /// The gains of queries' and keys' heads, where they are normalised.
-    pub head_norm: Option<(Kernel, wgpu::Buffer)>,
+    pub head_norm: Option<Norm>,
     pub attention: Kernel,
     pub o: Linear,
+    /// Of what attention gives, where that is normalised.
+    pub post_attn_norm: Option<Norm>,
     pub ffn_norm: wgpu::Buffer,
     pub gate_up: Linear,
     pub down: Linear,
+    pub post_ffn_norm: Option<Norm>,
 }
 
 /// The model.
 #[derive(Debug)]
 pub(super) struct GpuModel {
     pub config: ModelConfig,
-    pub frequencies: Vec<f32>,
+    pub rotations: Rotations,
     /// Whether KV caches are in half precision.
     pub half_cache: bool,
     /// Elements of a column of the queries' buffer.
@@ -174,13 +181,13 @@ impl GpuModel {
             Some(_) => maker.upload("head", &[Part::Output]).await?,
             None => (embedding, table.clone()),
         };
-        let head_all = maker.linear_over("head", head_buffer.clone(), &head, Input::Norm, all, 0)?;
-        let head = maker.linear_over("head", head_buffer, &head, Input::Norm, last, 0)?;
         let vocab = config.vocab;
+        let head_all = maker.linear_over("head", head_buffer.clone(), &head, Input::Norm, all, vocab)?;
+        let head = maker.linear_over("head", head_buffer, &head, Input::Norm, last, vocab)?;
         let halves = (2 * embedding.blocks).div_ceil(64);
-        let embed = maker.kernel("embed", source::embed(&embedding), EMBED, halves)?;
+        let embed = maker.kernel("embed", source::embed(&embedding, config.traits.embedding_scale), EMBED, halves)?;
         Ok(Self {
-            frequencies: config.rope.frequencies(),
+            rotations: Rotations::of(&config),
             half_cache,
             q_stride,
             embed: Linear { kernel: embed, weights: table },
@@ -235,18 +242,29 @@ impl Maker<'_> {
         let (q, k, v) = (of(BlockPart::Q), of(BlockPart::K), of(BlockPart::V));
         let stride = qkv.stride(config);
         let gate_up = [of(BlockPart::Gate), of(BlockPart::Up)];
+        let post_attn_norm = self.post_norm(traits.post_attn_norm.as_deref())?;
+        let post_ffn_norm = self.post_norm(traits.post_ffn_norm.as_deref())?;
+        let back = |norm: &Option<Norm>| if norm.is_some() { Finish::Keep } else { Finish::Add };
         let made = GpuLayer {
             attn_norm: self.buffer("attn_norm", &pack_vector(&vectors.attn_norm))?,
             qkv: self.linear("qkv", &[q, k, v], Input::Norm, Finish::Qkv(qkv), stride).await?,
             bias: self.buffer("bias", &pack_vector(traits.qkv_bias.as_deref().unwrap_or_default()))?,
             head_norm,
             attention,
-            o: self.linear("o", &[of(BlockPart::O)], Input::Plain, Finish::Add, dim).await?,
+            o: self.linear("o", &[of(BlockPart::O)], Input::Plain, back(&post_attn_norm), dim).await?,
+            post_attn_norm,
             ffn_norm: self.buffer("ffn_norm", &pack_vector(&vectors.ffn_norm))?,
-            gate_up: self.linear("gate_up", &gate_up, Input::Norm, Finish::SwiGlu, padded(config.ffn)).await?,
-            down: self.linear("down", &[of(BlockPart::Down)], Input::Plain, Finish::Add, dim).await?,
+            gate_up: self.linear("gate_up", &gate_up, Input::Norm, Finish::Gated, padded(config.ffn)).await?,
+            down: self.linear("down", &[of(BlockPart::Down)], Input::Plain, back(&post_ffn_norm), dim).await?,
+            post_ffn_norm,
         };
         Ok((made, stride))
+    }
+
+    fn post_norm(&mut self, gains: Option<&[f32]>) -> Result<Option<Norm>, EngineError> {
+        let Some(gains) = gains else { return Ok(None) };
+        let kernel = self.kernel("post_norm", source::post_norm_add(self.config), POST_NORM, 1)?;
+        Ok(Some((kernel, self.buffer("post_norm", &pack_vector(gains))?)))
     }
 
     /// Matrices under each other in a buffer of their own. Not more than a piece of one is in memory at a time.

@@ -5,7 +5,7 @@ use std::any::Any;
 
 use super::CHUNK;
 use super::context::GpuContext;
-use super::model::{GpuModel, Kernel, Linear, bind};
+use super::model::{GpuModel, Kernel, Linear, Norm, bind};
 use super::source::{PLACES, SLICE, padded};
 use crate::llm::backend::{MAX_ROWS, SnapshotState};
 use crate::llm::error::EngineError;
@@ -120,9 +120,10 @@ impl Sequences {
         let q = activation("q", model.q_stride);
         let mixed = activation("mixed", config.q_dim());
         let inner = activation("inner", config.ffn);
+        let behind = activation("behind", config.dim);
         let call = buffer("call", size_of::<Call>(), wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
         let tokens = buffer("tokens", 4 * (CHUNK + rows), upload);
-        let rotation = buffer("rotation", 4 * CHUNK * config.rope.dim, upload);
+        let rotation = buffer("rotation", 4 * CHUNK * model.rotations.width(), upload);
         let logits = buffer("logits", 4 * rows * config.vocab, download);
         let seen = buffer("seen", 4 * rows * config.vocab.div_ceil(32), upload);
         let candidates = rows * config.vocab.next_multiple_of(SLICE);
@@ -138,6 +139,14 @@ impl Sequences {
             let mut buffers = vec![Some(&linear.weights), Some(input), Some(&call), gain, Some(output)];
             buffers.extend(rest.iter().map(|buffer| Some(*buffer)));
             dispatch(&linear.kernel, &buffers)
+        };
+        // The way back into the residual stream: at once, or by a norm.
+        let back = |linear: &Linear, input, norm: &Option<Norm>| match norm {
+            None => vec![product(linear, input, None, &x, &[])],
+            Some((kernel, gains)) => {
+                let added = dispatch(kernel, &[Some(&behind), None, None, Some(gains), Some(&x)]);
+                vec![product(linear, input, None, &behind, &[]), added]
+            }
         };
         let embed = &model.embed;
         let mut blocks = vec![dispatch(&embed.kernel, &[Some(&embed.weights), Some(&tokens), Some(&call), Some(&x)])];
@@ -155,9 +164,9 @@ impl Sequences {
                 blocks.push(dispatch(kernel, &buffers));
             }
             blocks.push(dispatch(&layer.attention, &[Some(&q), Some(&keys), Some(&call), Some(&values), Some(&mixed)]));
-            blocks.push(product(&layer.o, &mixed, None, &x, &[]));
+            blocks.extend(back(&layer.o, &mixed, &layer.post_attn_norm));
             blocks.push(product(&layer.gate_up, &x, Some(&layer.ffn_norm), &inner, &[]));
-            blocks.push(product(&layer.down, &inner, None, &x, &[]));
+            blocks.extend(back(&layer.down, &inner, &layer.post_ffn_norm));
             caches.extend([keys, values]);
         }
         Ok(Self {
@@ -202,9 +211,8 @@ impl Sequences {
         let mut call =
             Call { columns: columns as u32, apart, capacity: self.capacity as u32, ..bytemuck::Zeroable::zeroed() };
         call.lines.iter_mut().zip(lines).for_each(|(place, line)| *place = *line);
-        let rope = &model.config.rope;
-        let mut rotation = Vec::with_capacity(columns * rope.dim);
-        let mut rotate = |position: u32| rope.rotation_at(&model.frequencies, position as usize, &mut rotation);
+        let mut rotation = Vec::with_capacity(columns * model.rotations.width());
+        let mut rotate = |position: u32| model.rotations.at(position as usize, &mut rotation);
         let queue = &gpu.queue;
         match (feed, lines) {
             (Feed::Chunk(tokens), [line, ..]) => {

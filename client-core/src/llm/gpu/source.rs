@@ -7,7 +7,7 @@ use super::CHUNK;
 use super::pack::{Layout, Parts};
 use super::tier::KernelSet;
 use crate::llm::backend::MAX_ROWS;
-use crate::llm::config::ModelConfig;
+use crate::llm::config::{Activation, ModelConfig, Positions};
 use crate::llm::gguf::GgmlType;
 use crate::llm::quant::BLOCK;
 /// Candidates that one workgroup puts in order.
@@ -39,8 +39,11 @@ pub(super) enum Finish {
     Last,
     /// Logits of every column.
     Store,
+    /// Kept as it is, for a norm.
+    Keep,
     Add,
-    SwiGlu,
+    /// The gate's activation, times the other half.
+    Gated,
     Qkv(Qkv),
 }
 
@@ -48,7 +51,7 @@ pub(super) enum Finish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Qkv {
     pub bias: bool,
-    pub rope: bool,
+    pub rope: Positions,
     /// Whether queries and keys are normalised.
     pub norms: [bool; 2],
     pub half_cache: bool,
@@ -74,8 +77,15 @@ impl Qkv {
         padded(config.q_dim() + if self.head_norm() { config.kv_dim() } else { 0 })
     }
 
-    fn rope_dim(self, config: &ModelConfig) -> usize {
-        if self.rope { config.rope.dim } else { 0 }
+    /// What `rotate.wgsl` wants to know.
+    fn rotation(self, config: &ModelConfig) -> String {
+        let pairs = config.rope.dim / 2;
+        let tables = 1 + usize::from(config.traits.local_rope.is_some());
+        constants(&[
+            ("ROPE_DIM", self.rope.table().map_or(0, |_| config.rope.dim)),
+            ("TURNS", tables * pairs),
+            ("FIRST_TURN", self.rope.table().unwrap_or(0) * pairs),
+        ]) + include_str!("kernels/rotate.wgsl")
     }
 }
 
@@ -193,20 +203,25 @@ impl Product {
             Input::Norm => include_str!("kernels/input_norm.wgsl"),
         };
         match self.finish {
-            Finish::Last | Finish::Store => text += include_str!("kernels/finish_store.wgsl"),
+            Finish::Last | Finish::Store | Finish::Keep => {
+                text += &capped(config.traits.logit_cap.filter(|_| self.finish != Finish::Keep));
+                text += include_str!("kernels/finish_store.wgsl");
+            }
             Finish::Add => text += include_str!("kernels/finish_add.wgsl"),
-            Finish::SwiGlu => text += include_str!("kernels/finish_swiglu.wgsl"),
+            Finish::Gated => {
+                let _ = writeln!(text, "const GELU: bool = {};", config.traits.activation == Activation::Gelu);
+                text += include_str!("kernels/finish_gated.wgsl");
+            }
             Finish::Qkv(qkv) => {
                 text += &constants(&[
                     ("Q_DIM", config.q_dim()),
                     ("KV_DIM", config.kv_dim()),
                     ("HEAD_DIM", config.head_dim),
-                    ("ROPE_DIM", qkv.rope_dim(config)),
                 ]);
                 let _ = writeln!(text, "const BIAS: bool = {};", qkv.bias);
                 let _ = writeln!(text, "const HEAD_NORM: bool = {};", qkv.head_norm());
                 text += cache(qkv.half_cache);
-                text += include_str!("kernels/rotate.wgsl");
+                text += &qkv.rotation(config);
                 text += include_str!("kernels/finish_qkv.wgsl");
             }
         }
@@ -215,8 +230,9 @@ impl Product {
 }
 
 /// The text of `embed.wgsl`.
-pub(super) fn embed(packed: &Layout) -> String {
+pub(super) fn embed(packed: &Layout, scale: f32) -> String {
     constants(&[("X_STRIDE", packed.blocks * BLOCK / 4), ("CHUNK", CHUNK)])
+        + &format!("const EMBEDDING_SCALE: f32 = {scale:e};\n")
         + &call()
         + &loader(packed.dtype, packed.blocks, packed.parts, packed.scale_unit)
         + include_str!("kernels/embed.wgsl")
@@ -229,14 +245,20 @@ pub(super) fn head_norm(config: &ModelConfig, qkv: Qkv) -> String {
         ("HEADS", config.heads),
         ("KV_PAIRS", config.kv_dim() / 2),
         ("Q_PAIRS", qkv.stride(config) / 2),
-        ("ROPE_DIM", qkv.rope_dim(config)),
     ]);
     let _ = writeln!(text, "const EPSILON: f32 = {:e};", config.rms_eps);
     let _ = writeln!(text, "const Q_NORM: bool = {};\nconst K_NORM: bool = {};", qkv.norms[0], qkv.norms[1]);
     text += &call();
     text += cache(qkv.half_cache);
-    text += include_str!("kernels/rotate.wgsl");
+    text += &qkv.rotation(config);
     text + include_str!("kernels/head_norm.wgsl")
+}
+
+/// The text of `post_norm_add.wgsl`.
+pub(super) fn post_norm_add(config: &ModelConfig) -> String {
+    let mut text = constants(&[("STRIDE", padded(config.dim) / 4), ("DIM", config.dim)]);
+    let _ = writeln!(text, "const EPSILON: f32 = {:e};", config.rms_eps);
+    text + include_str!("kernels/post_norm_add.wgsl")
 }
 
 /// The text of `attention.wgsl`.
@@ -253,7 +275,8 @@ pub(super) fn attention(config: &ModelConfig, qkv: Qkv, window: Option<usize>) -
         // A window as long as the context is none.
         ("WINDOW", window.filter(|window| *window < config.context).unwrap_or(0)),
     ]);
-    let _ = writeln!(text, "const SCALE: f32 = {:e};", 1.0 / (config.head_dim as f32).sqrt());
+    let _ = writeln!(text, "const SCALE: f32 = {:e};", config.score_scale());
+    text += &capped(config.traits.score_cap);
     text += &call();
     text += cache(qkv.half_cache);
     text + include_str!("kernels/attention.wgsl")
@@ -304,6 +327,14 @@ pub(super) fn padded(elements: usize) -> usize {
 
 fn cache(half: bool) -> &'static str {
     if half { include_str!("kernels/cache_f16.wgsl") } else { include_str!("kernels/cache_f32.wgsl") }
+}
+
+/// A function `capped`, which changes nothing where there is no cap.
+fn capped(cap: Option<f32>) -> String {
+    match cap {
+        Some(cap) => format!("const CAP: f32 = {cap:e};\n{}", include_str!("kernels/capped.wgsl")),
+        None => "fn capped(x: f32) -> f32 {\n    return x;\n}\n".to_owned(),
+    }
 }
 
 fn constants(sizes: &[(&str, usize)]) -> String {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::pace::Pace;
 use super::{GpuBackend, GpuContext};
 use crate::llm::backend::{Backend, Draw, Output, Turn, Want};
+use crate::llm::config::ModelTraits;
 use crate::llm::error::EngineError;
 use crate::llm::gguf::GgmlType;
 use crate::llm::parts::{BlockPart, Part, Weights};
@@ -102,7 +103,7 @@ impl Proof {
     /// # Errors
     /// Kernels that it needs have failed, with what was found; the model's own errors.
     pub fn check(&self, weights: &dyn Weights) -> Result<(), EngineError> {
-        let needed = trials(&types_of(weights)?, KernelSet::BASELINE);
+        let needed = trials(weights, KernelSet::BASELINE)?;
         match self.failed.iter().find(|(name, _)| needed.iter().any(|trial| trial.name() == name)) {
             None => Ok(()),
             Some((what, found)) => Err(EngineError::SelfTest { what: what.clone(), found: found.clone() }),
@@ -135,6 +136,8 @@ pub(super) enum Trial {
     Stored(GgmlType),
     /// A KV cache in half precision.
     HalfCache,
+    /// What only Gemma has: GELU, norms on both sides, caps, two rotations.
+    Gemma,
     /// Tokens chosen on the device.
     Choosing,
     /// [`KernelSet::subgroups`].
@@ -151,6 +154,7 @@ impl Trial {
         match self {
             Self::Stored(dtype) => dtype.name(),
             Self::HalfCache => "KV cache in half precision",
+            Self::Gemma => "Gemma",
             Self::Choosing => "choosing tokens",
             Self::Subgroups => "subgroups",
             Self::Half => "shader-f16",
@@ -177,6 +181,12 @@ impl Trial {
                 }
                 Ok(())
             }
+            Self::Gemma => {
+                for family in [Family::Gemma2(5), Family::Gemma3(5)] {
+                    Model { family, ..plain }.within(gpu, KernelSet::BASELINE, false, BOUND).await?;
+                }
+                Ok(())
+            }
             Self::Choosing => plain.chooses(gpu).await.map_err(|error| error.to_string())?,
             Self::Subgroups | Self::Half => {
                 let (set, bound) = match self {
@@ -193,22 +203,27 @@ impl Trial {
     }
 }
 
-/// The trials for models stored in `types`, with these parts beyond the baseline.
-pub(super) fn trials(types: &[GgmlType], parts: KernelSet) -> Vec<Trial> {
+/// The trials for a model, with these parts beyond the baseline.
+///
+/// # Errors
+/// As [`Weights::form`].
+pub(super) fn trials(weights: &dyn Weights, parts: KernelSet) -> Result<Vec<Trial>, EngineError> {
     let mut trials = vec![Trial::Choosing, Trial::HalfCache];
+    let types = types_of(weights)?;
     trials.extend(types.iter().copied().map(Trial::Stored));
+    trials.extend((weights.config().traits != ModelTraits::default()).then_some(Trial::Gemma));
     trials.extend(parts.subgroups.then_some(Trial::Subgroups));
     trials.extend(parts.half.then_some(Trial::Half));
     let quantised = types.iter().any(|dtype| dtype.block_len() > 1);
     trials.extend((parts.packed && quantised).then_some(Trial::Packed));
-    trials
+    Ok(trials)
 }
 
 /// How matrices of a model are stored once they are packed, each type once.
 ///
 /// # Errors
 /// As [`Weights::form`].
-pub(super) fn types_of(weights: &dyn Weights) -> Result<Vec<GgmlType>, EngineError> {
+fn types_of(weights: &dyn Weights) -> Result<Vec<GgmlType>, EngineError> {
     let layers = 0..weights.config().layers;
     let blocks = layers.flat_map(|layer| BlockPart::ALL.map(|part| Part::Block(layer, part)));
     let mut types = Vec::new();

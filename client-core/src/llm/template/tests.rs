@@ -69,6 +69,16 @@ fn features_of_templates_in_use() {
     let thinking = "{%- set last = messages[-1].content -%}{%- if '</think>' in last -%}\
                     {{ last.split('</think>')[-1].lstrip('\\n') }}{%- else -%}{{ last.rstrip() ~ '?' }}{%- endif -%}\
                     {{ 'x' if enable_thinking is defined and enable_thinking is false else 'y' }}";
+    let turns = "{{ bos_token }}\n{%- if messages[0]['role'] == 'system' -%}\n    {%- if messages[0]['content'] is string -%}\n\
+                 {%- set first = messages[0]['content'] + '\\n\\n' -%}\n{%- endif -%}\n{%- set rest = messages[1:] -%}\n\
+                 {%- else -%}\n{%- set first = '' -%}\n{%- set rest = messages -%}\n{%- endif -%}\n\
+                 {%- for m in rest -%}\n{%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) -%}\n\
+                 {{ raise_exception('roles must alternate') }}\n{%- endif -%}\n\
+                 {%- set role = 'model' if m['role'] == 'assistant' else m['role'] -%}\n\
+                 {{ '<start_of_turn>' + role + '\\n' + (first if loop.first else '') }}\n\
+                 {%- if m['content'] is string -%}\n{{ m['content'] | trim }}\n{%- elif m['content'] is iterable -%}\n\
+                 {{ raise_exception('parts') }}\n{%- endif -%}\n{{ '<end_of_turn>\\n' }}\n{%- endfor -%}\n\
+                 {%- if add_generation_prompt -%}\n{{ '<start_of_turn>model\\n' }}\n{%- endif -%}";
     let four = [("system", "be brief"), ("user", "hello there"), ("assistant", "hi"), ("user", " and now ")];
     let messages: Vec<ChatMessage> = four.iter().map(|(role, content)| message(role, content)).collect();
     for (source, expect) in [
@@ -83,6 +93,11 @@ fn features_of_templates_in_use() {
         ),
         (generation, "hi!"),
         (macros, "<u>there;<a>hi;<u>;"),
+        (
+            turns,
+            "<s><start_of_turn>user\nbe brief\n\nhello there<end_of_turn>\n<start_of_turn>model\nhi<end_of_turn>\n\
+             <start_of_turn>user\nand now<end_of_turn>\n<start_of_turn>model\n",
+        ),
         (thinking, " and now?y"),
     ] {
         let template = ChatTemplate::new(Some(source), "<s>", "</s>").unwrap();

@@ -104,6 +104,60 @@ fn sentence_piece(tokens: &[&str], scores: &[f32]) -> Vec<u8> {
     scores.iter().fold(b, |b, score| b.u32(score.to_bits())).0
 }
 
+/// A SentencePiece vocabulary as Gemma's files have it: no space in front of a text, an end and a beginning of other
+/// numbers than usual, an end of turn that is neither, and runs of spaces and new lines that are tokens as a whole.
+#[test]
+fn gemmas_vocabulary() {
+    let tokens = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "\n",
+        "  ",
+        "<0xC3>",
+        "<0xA9>",
+        "hi",
+        "\u{2581}hi",
+        "us",
+        "er",
+        "user",
+        "\u{2581}",
+        "h",
+        "i",
+        "u",
+        "s",
+        "e",
+        "r",
+    ];
+    let kinds = |id: usize| match id {
+        3 => 2,
+        0..6 => 3,
+        6 | 7 => 4,
+        8 | 9 => 6,
+        _ => 1,
+    };
+    let b = Builder::header(0, 8).str("tokenizer.ggml.model").u32(8).str("llama");
+    let b = b.str("tokenizer.ggml.tokens").u32(9).u32(8).u64(tokens.len() as u64);
+    let b = tokens.iter().fold(b, |b, token| b.str(token));
+    let b = b.str("tokenizer.ggml.scores").u32(9).u32(6).u64(tokens.len() as u64);
+    let b = (0..tokens.len()).fold(b, |b, id| b.u32((-(id as f32)).to_bits()));
+    let b = b.str("tokenizer.ggml.token_type").u32(9).u32(5).u64(tokens.len() as u64);
+    let b = (0..tokens.len()).fold(b, |b, id| b.u32(kinds(id)));
+    let ids = [("bos", 2), ("eos", 1), ("unknown", 3)];
+    let b = ids.iter().fold(b, |b, (key, id)| b.str(&format!("tokenizer.ggml.{key}_token_id")).u32(4).u32(*id));
+    let tokenizer = load(&b.str("tokenizer.ggml.add_space_prefix").u32(7).raw(&[0]).0).unwrap();
+    let text = "<start_of_turn>user\nhi hi  hi\u{e9}<end_of_turn>";
+    let ids = tokenizer.encode_prompt(text).unwrap();
+    assert_eq!(ids, [2, 4, 14, 6, 10, 11, 7, 10, 8, 9, 5]);
+    assert_eq!(tokenizer.decode(&ids).unwrap(), "user\nhi hi  hi\u{e9}");
+    assert_eq!(tokenizer.encode_prompt(&format!("<bos>{text}")).unwrap(), ids);
+    let stops: Vec<u32> = (0..tokens.len() as u32).filter(|id| tokenizer.is_stop(*id)).collect();
+    assert_eq!(stops, [1, 5]);
+}
+
 /// llama.cpp's cuts of the same texts with the same vocabularies; see tests/golden/make_tokenizers.py.
 #[test]
 fn the_same_tokens_as_llama_cpp() {

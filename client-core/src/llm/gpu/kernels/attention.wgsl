@@ -3,7 +3,7 @@
 // score is ever stored.
 //
 // From the host: PAIRS (half a head), KV_PAIRS, Q_PAIRS and O_PAIRS (half of a position's keys, of a column of queries, of
-// a column of results), GROUP (query heads to a key head), SCALE (1 / sqrt(head)), PARTS (how many shares a tile's
+// a column of results), GROUP (query heads to a key head), SCALE (of scores, 1 / sqrt(head) with most), PARTS (how many shares a tile's
 // positions are split into), SLOTS (pairs of the head that one thread mixes), WINDOW (positions that a token sees, itself
 // included; 0 for all).
 
@@ -55,7 +55,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var i = 0u; i < PAIRS; i++) {
                 sum += query[i] * uncached(keys[at + i]);
             }
-            score = sum.x + sum.y;
+            score = capped(sum.x + sum.y);
         }
         scores[thread] = score;
         workgroupBarrier();

@@ -1,5 +1,5 @@
-// The tokens' rows of the embedding. From the host: BLOCKS, X_STRIDE, CHUNK (tokens of a prompt's part come first in the list,
-// then one for each sequence).
+// The tokens' rows of the embedding, scaled. From the host: BLOCKS, X_STRIDE, EMBEDDING_SCALE, CHUNK (tokens of a prompt's
+// part come first in the list, then one for each sequence).
 
 @group(0) @binding(0) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
@@ -17,8 +17,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let place = select(column, CHUNK + call.lines[column * call.apart].row, call.apart == 1u);
     let v = value_of(coded(tokens[place] * BLOCKS + block, part));
     let at = column * X_STRIDE + block * 8u + part * 4u;
-    result[at] = v.a;
-    result[at + 1u] = v.b;
-    result[at + 2u] = v.c;
-    result[at + 3u] = v.d;
+    result[at] = v.a * EMBEDDING_SCALE;
+    result[at + 1u] = v.b * EMBEDDING_SCALE;
+    result[at + 2u] = v.c * EMBEDDING_SCALE;
+    result[at + 3u] = v.d * EMBEDDING_SCALE;
 }

@@ -108,7 +108,7 @@ fn long_rows_and_many_rows() {
     }
 }
 
-/// Biases, norms of heads, blocks without positions, windows, scaled rotations; a window shorter than a tile of
+/// Biases, norms of heads and on both sides, caps, blocks without positions, windows, scaled rotations; a window shorter than a tile of
 /// attention, one that ends inside the prompt, one as long as everything.
 #[test]
 fn every_family() {
@@ -122,6 +122,9 @@ fn every_family() {
         Family::Mistral(5),
         Family::Mistral(70),
         Family::Mistral(4096),
+        Family::Gemma,
+        Family::Gemma2(5),
+        Family::Gemma3(70),
     ];
     for family in families {
         let mut config = synthetic::config([90, 64, 4, 4, 2, 96]);
@@ -136,7 +139,8 @@ fn every_family() {
         let halves = worst(&mut half, &weights, &[90, 1]);
         println!("{family:?}: {found:.1e}, with a KV cache of halves {halves:.1e}; {per_layer} dispatches a layer");
         assert!(found <= 1e-3 && halves <= 5e-3, "{family:?}: {found}, {halves}");
-        assert!(per_layer <= 6);
+        let most = if matches!(family, Family::Gemma2(_) | Family::Gemma3(_)) { 8 } else { 6 };
+        assert!(per_layer <= most, "{family:?}: {per_layer}");
     }
 }
 

@@ -52,7 +52,7 @@ fn the_browser_checks_hold() {
         println!("{}: {}", check.name, check.detail);
     }
     let packed = if gpu.facts().packed { 4 } else { 0 };
-    assert!(checks.len() == 24 + packed && checks.iter().all(|check| check.passed));
+    assert!(checks.len() == 30 + packed && checks.iter().all(|check| check.passed));
 }
 
 /// What a token costs: embedding, five kernels a layer, head, two for the choice; one
