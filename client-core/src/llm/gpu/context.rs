@@ -107,6 +107,22 @@ impl GpuContext {
         weights: &dyn Weights,
         known: Option<Proof>,
     ) -> Result<(Self, Proof), EngineError> {
+        self.prove_while(parts, weights, known, &mut |_| true).await
+    }
+
+    /// As [`GpuContext::prove`]; after every trial `go_on` is told what has been found so far, and the test ends early
+    /// where it says no. What was not tried counts as failed for the parts, and is tried by the next test that is given
+    /// what this one found.
+    ///
+    /// # Errors
+    /// As [`GpuContext::prove`].
+    pub async fn prove_while(
+        self,
+        parts: KernelSet,
+        weights: &dyn Weights,
+        known: Option<Proof>,
+        go_on: &mut dyn FnMut(&Proof) -> bool,
+    ) -> Result<(Self, Proof), EngineError> {
         let offered = KernelSet { subgroups: self.facts.subgroups, half: self.facts.shader_f16 };
         let mut proof = known.filter(|proof| proof.is_of(&self)).unwrap_or_else(|| Proof::of(&self));
         let mut gpu = self;
@@ -118,6 +134,9 @@ impl GpuContext {
             proof.note(trial, outcome);
             if gpu.check().is_err() {
                 gpu = Self::request().await?;
+            }
+            if !go_on(&proof) {
+                break;
             }
         }
         gpu.kernels = proof.kernels().intersection(offered);
