@@ -82,6 +82,35 @@ fn repeat(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Erro
     Ok(std::iter::repeat_n(items, times).flatten().collect())
 }
 
+/// `value[start:stop:step]` as in Python. minijinja's own panics where it goes backwards through nothing.
+fn slice(state: &mut State<'_, '_>, value: &Value, bounds: [Option<i64>; 3]) -> Result<Value, Error> {
+    let [start, stop, step] = bounds.map(|bound| bound.map(i128::from));
+    let step = step.unwrap_or(1);
+    if step == 0 {
+        return Err(invalid("a slice takes steps of at least one"));
+    }
+    let places = |length: usize| {
+        let length = length as i128;
+        let (first, last) = if step > 0 { (0, length) } else { (-1, length - 1) };
+        let place = |bound: i128| if bound < 0 { bound + length } else { bound }.clamp(first, last);
+        let (begin, end) = if step > 0 { (first, last) } else { (last, first) };
+        let (start, stop) = (start.map_or(begin, place), stop.map_or(end, place));
+        let count = if step > 0 { stop - start + step - 1 } else { stop - start + step + 1 } / step;
+        (0..count.max(0)).map(move |n| (start + n * step) as usize)
+    };
+    let part = if let Some(text) = value.as_str() {
+        charge_each(state, text.len(), size_of::<char>())?;
+        let letters: Vec<char> = text.chars().collect();
+        Value::from(places(letters.len()).filter_map(|place| letters.get(place)).collect::<String>())
+    } else if is_list(value) || value.is_undefined() || value.is_none() {
+        let items: Vec<Value> = value.try_iter()?.collect();
+        places(items.len()).filter_map(|place| items.get(place).cloned()).collect()
+    } else {
+        return Err(invalid(format!("a {} has no slices", value.kind())));
+    };
+    kept(state, part)
+}
+
 /// What [`filters::join`], [`filters::indent`] and [`filters::format`] make beyond the text of their arguments.
 fn charge_growth(state: &mut State<'_, '_>, name: &str, args: &[Value]) -> Result<(), Error> {
     let Some((value, rest)) = args.split_first() else { return Ok(()) };
@@ -164,6 +193,12 @@ fn add_operators(environment: &mut Environment<'static>) {
     environment.add_filter(rewrite::REPEAT, |state: &mut State<'_, '_>, a: ValueOrKwargs, b: ValueOrKwargs| {
         repeat(state, &a, &b)
     });
+    environment.add_filter(
+        rewrite::SLICE,
+        |state: &mut State<'_, '_>, value: Value, start: Option<i64>, stop: Option<i64>, step: Option<i64>| {
+            slice(state, &value, [start, stop, step])
+        },
+    );
     environment.set_formatter(|out, state, value| {
         charge_text(state, value)?;
         // A prompt is no HTML: nothing is escaped, whatever `autoescape` says.

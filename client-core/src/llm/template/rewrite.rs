@@ -1,7 +1,7 @@
 //! The template's tree with our own filters where minijinja would make values without asking anybody.
 //!
-//! `a ~ b`, `a + b` and `a * b` become filters of two arguments; slices, and lists and mappings that are written out, pass
-//! through [`KEPT`]; text between tags is shown as a constant, so that the formatter sees it. The names of these filters
+//! `a ~ b`, `a + b`, `a * b` and `a[b:c:d]` become filters; lists and mappings that are written out pass through [`KEPT`];
+//! text between tags is shown as a constant, so that the formatter sees it. The names of these filters
 //! are no identifiers: a template can neither call nor replace them. Nothing is computed while the template is compiled,
 //! where no budget would be charged.
 
@@ -17,6 +17,8 @@ pub(super) const STORED: &str = "=.";
 pub(super) const CONCAT: &str = "~";
 /// Adds numbers, texts or lists.
 pub(super) const ADD: &str = "+";
+/// Takes a part of a text or a list.
+pub(super) const SLICE: &str = "[:]";
 /// Multiplies numbers, or repeats a text or a list.
 pub(super) const REPEAT: &str = "*";
 
@@ -53,20 +55,14 @@ fn expr<'a>(of: &Expr<'a>) -> Expr<'a> {
     match of {
         Expr::Var(of) => Expr::Var(Spanned::new(Var { id: of.id }, span)),
         Expr::Const(of) => Expr::Const(Spanned::new(Const { value: of.value.clone() }, span)),
-        Expr::Slice(of) => keep(Expr::Slice(Spanned::new(
-            Slice {
-                expr: expr(&of.expr),
-                start: optional(&of.start),
-                stop: optional(&of.stop),
-                step: optional(&of.step),
-            },
-            span,
-        ))),
+        Expr::Slice(of) => {
+            let nothing = || Expr::Const(Spanned::new(Const { value: Value::from(()) }, span));
+            let bounds = [&of.start, &of.stop, &of.step].map(|bound| optional(bound).unwrap_or_else(nothing));
+            filter(SLICE, expr(&of.expr), bounds.map(CallArg::Pos).into(), span)
+        }
         Expr::UnaryOp(of) => {
-            let op = match of.op {
-                UnaryOpKind::Not => UnaryOpKind::Not,
-                UnaryOpKind::Neg => UnaryOpKind::Neg,
-            };
+            // It is no `Copy`.
+            let op = if matches!(of.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };
             Expr::UnaryOp(Spanned::new(UnaryOp { op, expr: expr(&of.expr) }, span))
         }
         Expr::BinOp(of) => {

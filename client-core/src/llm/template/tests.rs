@@ -187,6 +187,37 @@ fn operators_and_builtins() {
     }
 }
 
+#[test]
+fn slices_are_pythons() {
+    for (bounds, letters, list) in [
+        ("1:3", "bc", "[2, 3]"),
+        (":", "abcd", "[1, 2, 3, 4]"),
+        ("-2:", "cd", "[3, 4]"),
+        (":-3", "a", "[1]"),
+        ("3:1", "", "[]"),
+        ("::2", "ac", "[1, 3]"),
+        ("::-1", "dcba", "[4, 3, 2, 1]"),
+        ("2::-1", "cba", "[3, 2, 1]"),
+        (":1:-1", "dc", "[4, 3]"),
+        ("-1:-4:-2", "db", "[4, 2]"),
+        ("1:3:-1", "", "[]"),
+        ("-99:99:99", "a", "[1]"),
+        ("99:-99:-99", "d", "[4]"),
+        ("9223372036854775807:-9223372036854775807:-9223372036854775807", "d", "[4]"),
+    ] {
+        let source = format!(
+            "{{{{ 'abcd'[{bounds}] }}}}{{{{ [1, 2, 3, 4][{bounds}] }}}}{{{{ ''[{bounds}] }}}}{{{{ [][{bounds}] }}}}"
+        );
+        let template = ChatTemplate::new(Some(&source), "", "").unwrap();
+        assert_eq!(template.render(&[]).unwrap(), format!("{letters}{list}[]"), "{bounds}");
+    }
+    for source in ["{{ 'a'[::0] }}", "{{ 'a'['b':] }}", "{{ 1[1:] }}"] {
+        assert!(ChatTemplate::new(Some(source), "", "").unwrap().render(&[]).is_err(), "{source}");
+    }
+    let reversed = ChatTemplate::new(Some("{% for m in messages[::-1] %}{{ m.content }}{% endfor %}"), "", "").unwrap();
+    assert_eq!(reversed.render(&[]).unwrap(), "", "of no messages");
+}
+
 /// Each of these is what a template with nothing evil in mind does at every message of a long conversation.
 #[test]
 fn long_conversations_stay_within_the_budget() {
