@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: asking the browser; [`Room`] is filled by who can.
 
+use crate::download::MOST_IN_MEMORY;
 use crate::protocol::engine::Verdict;
 use crate::protocol::manifest::ModelEntry;
 use crate::protocol::worker::Tier;
@@ -201,15 +202,22 @@ pub fn weigh(
         verdict.advice = Some("Let the server answer.".to_owned());
         return verdict;
     }
-    let refusals = refusals(shape, worker_bytes.max(kernels_bytes), load_bytes.max(gpu_bytes), cache_bytes, room);
-    verdict.fits = refusals.is_empty();
+    let mut refusals = refusals(shape, worker_bytes.max(kernels_bytes), load_bytes.max(gpu_bytes), cache_bytes, room);
     if !verdict.kept {
-        let free = room.storage_bytes.unwrap_or_default();
-        verdict.remarks.push(format!(
-            "The browser gives this page room for {} more, so the file is not kept for the next visit.",
-            size(free)
-        ));
+        let free = size(room.storage_bytes.unwrap_or_default());
+        if file_bytes > MOST_IN_MEMORY {
+            refusals.push(format!(
+                "A file of {} is only read from storage, and the browser gives this page room for {free} more. Dropped \
+                 onto the page, it is read where it lies.",
+                size(file_bytes)
+            ));
+        } else {
+            verdict.remarks.push(format!(
+                "The browser gives this page room for {free} more, so the file is not kept for the next visit."
+            ));
+        }
     }
+    verdict.fits = refusals.is_empty();
     if !verdict.fits {
         verdict.advice = Some(advice(shape, file_bytes, context, room, others));
     }
@@ -285,7 +293,7 @@ fn advice(shape: &Shape, file_bytes: u64, context: u32, room: Room, others: &[Mo
 }
 
 /// Bytes for people.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let bytes = bytes as f64;
     match bytes {
         b if b >= 1e9 => format!("{:.1} GB", b / 1e9),
@@ -443,6 +451,7 @@ mod tests {
         assert_eq!(weigh(&smol(4.5), 5 * GB, 5 * GB, Some(512), room, &[]).load_bytes, PIECES_BYTES + (64 << 20));
         let homeless = weigh(&shape, file_bytes, 0, Some(2048), Room { storage_bytes: Some(GB), ..room }, &[]);
         assert!(!homeless.fits && homeless.load_bytes > file_bytes, "{homeless:?}");
+        assert!(homeless.remarks.iter().any(|remark| remark.contains("where it lies")), "{homeless:?}");
     }
 
     #[test]

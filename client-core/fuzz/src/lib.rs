@@ -7,9 +7,12 @@
 //! | `mutator.rs` | the damage |
 //! | `counting.rs` | an allocator that counts |
 //! | `bin/mutate.rs` | `cargo run --release --bin mutate -- TARGET EXECUTIONS SEED` |
+//! | `bin/seeds.rs` | `cargo run --release --bin seeds -- FOLDER`: the sound inputs as files |
 //! | `node.mjs` | the same inside wasm32, where sizes have 32 bits |
 //!
-//! With a nightly compiler and cargo-fuzz: `cargo +nightly fuzz run gguf`, from client-core.
+//! With a nightly compiler and cargo-fuzz, from client-core: `cargo +nightly fuzz run gguf`. A stable compiler does as well:
+//! `RUSTC_BOOTSTRAP=1 cargo fuzz run -s none gguf`. Both begin with what lies in `fuzz/corpus/TARGET`, to which they add
+//! what reaches something new. It is not kept here: `seeds` writes the first of it.
 
 pub mod counting;
 pub mod mutator;

@@ -140,7 +140,7 @@ fn safetensors(half: bool) -> Vec<u8> {
     file
 }
 
-const TEMPLATES: [&str; 6] = [
+const TEMPLATES: [&str; 8] = [
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] | trim + '<|im_end|>\n' }}{% endfor %}\
      {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     "{{- bos_token }}{% set ns = namespace(n=0, s='') %}{% for m in messages[1:] %}{% if loop.index0 % 2 == 1 %}\
@@ -151,4 +151,8 @@ const TEMPLATES: [&str; 6] = [
     "{% generation %}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}{% endgeneration %}",
     "{% if messages[0].content is string and '</think>' in messages[-1].content %}{{ messages[-1].content.replace('a', 'b') }}\
      {% else %}{{ 'x' * 3 ~ range(4) | join(',') ~ loop is defined }}{% endif %}",
+    "{% set ns = namespace(s='ab', l=[1]) %}{% for i in range(9) %}{% set ns.s = ns.s ~ ns.s %}{% set ns.l = ns.l + [ns.l[1:]] * 2 %}\
+     {% endfor %}{{ ns.s | replace('a', ns.s) | indent(2) | length }}{{ ns.l | string | length }}{{ '%s%3d' | format('x', 7) }}",
+    "{% set x %}{% for k, v in {'a': [1, (2, 3)]}.items() %}{{ k | upper }}{{ v | map('string') | list | sort | unique | reverse | tojson }}\
+     {% endfor %}{% endset %}{{ x * 2 }}{{ dict(a=x, **{'b': 1}) | dictsort | groupby(0) | first | string | title }}{{ x[::-1] }}",
 ];

@@ -6,7 +6,8 @@
 //! started over with. Nothing is handed out before its hash agrees.
 //!
 //! The bytes go to the shelf as they arrive and are not held in memory. A shelf that is full, not there, or emptied under
-//! way is no failure: the file is then held in memory, and the caller says so.
+//! way is no failure for a file of up to [`MOST_IN_MEMORY`]: it is then held in memory, and the caller says so. A larger
+//! one is refused, before it starts where that can be told.
 //!
 //! Deliberately absent: fetch and file systems ([`Source`] and [`Shelf`] are passed in, so that all of this is tested
 //! natively), and unpacking: a GGUF file does not compress.
@@ -20,6 +21,7 @@ use crate::offload::ports::Clock;
 use crate::offload::run::{unless_stopped, within};
 use crate::offload::signal::StopFlag;
 use crate::protocol::manifest::ModelEntry;
+use crate::verdict::size;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,9 @@ const SILENCE_LIMIT_S: f64 = 20.0;
 const MAX_BARREN_TRIES: u32 = 4;
 /// Wait before the second try; doubled each time.
 const FIRST_PAUSE_S: f64 = 0.5;
+/// Largest file that is held in memory when the shelf does not take it. The worker's memory ends at 4 GiB, and a model's
+/// pieces, vocabulary and cache have to lie beside its file.
+pub const MOST_IN_MEMORY: u64 = 1 << 30;
 /// Bytes that are hashed between two looks at the event loop.
 const HASH_SLICE: usize = 4 << 20;
 
@@ -152,6 +157,8 @@ pub enum SourceError {
 /// Where files are kept on this device.
 #[async_trait(?Send)]
 pub trait Shelf {
+    /// Bytes that it would still take, as far as it tells.
+    async fn room(&mut self) -> Option<u64>;
     /// How much is there of a file, complete or not; `None` for nothing.
     async fn size(&mut self, name: &str) -> Result<Option<u64>, ShelfError>;
     /// `len` bytes of a file from byte `from` on; fewer where it ends.
@@ -195,6 +202,18 @@ pub enum DownloadError {
          tell the server's owner"
     )]
     Mismatch,
+    /// It can neither be stored nor held in memory.
+    #[error(
+        "a model file of {} can only be loaded from storage, and {why}; free storage on this device, choose a smaller model \
+         or another quantisation of it, or drop the file onto the page: it is then read where it lies",
+        size(*.bytes)
+    )]
+    NoRoom {
+        /// Its size.
+        bytes: u64,
+        /// Why it is not stored.
+        why: ShelfError,
+    },
     /// Not enough memory for the file.
     #[error("this tab has no memory left for a model of {0} bytes; close other tabs, or let the server answer")]
     Memory(u64),
@@ -229,6 +248,11 @@ pub async fn obtain<S: Source, H: Shelf, C: Clock>(
         Ok(Some(size)) if size <= wanted.bytes => file.take(size, shelf, clock).await,
         Ok(_) => {}
         Err(error) => file.hold_in_memory(Vec::new(), error)?,
+    }
+    let missing = wanted.bytes - file.received;
+    let room = if missing > MOST_IN_MEMORY { shelf.room().await } else { None };
+    if room.is_some_and(|room| room < missing) {
+        return Err(DownloadError::NoRoom { bytes: wanted.bytes, why: ShelfError::Full });
     }
     let mut first_from = file.received;
     progress(file.received);
@@ -403,8 +427,15 @@ impl<'w> Arriving<'w> {
         }
     }
 
+    /// Refuses a file that is too large for memory.
+    fn may_be_held(&self, why: &ShelfError) -> Result<(), DownloadError> {
+        let bytes = self.wanted.bytes;
+        if bytes > MOST_IN_MEMORY { Err(DownloadError::NoRoom { bytes, why: why.clone() }) } else { Ok(()) }
+    }
+
     /// From now on in memory, where `part` is what has arrived before.
     fn hold_in_memory(&mut self, mut part: Vec<u8>, why: ShelfError) -> Result<(), DownloadError> {
+        self.may_be_held(&why)?;
         // The size comes from outside: a server that promises too much must not bring the tab down.
         usize::try_from(self.wanted.bytes)
             .ok()
@@ -416,9 +447,10 @@ impl<'w> Arriving<'w> {
     }
 
     /// The shelf does not take any more: what it has comes back, and is removed there. A part that cannot grow is of no use
-    /// and takes room.
+    /// and takes room. Of a file that is too large for memory the part stays: with more room, a next try goes on.
     async fn leave_shelf<H: Shelf>(&mut self, shelf: &mut H, why: ShelfError) -> Result<(), Trouble> {
         shelf.end();
+        self.may_be_held(&why)?;
         let length = usize::try_from(self.received).map_err(|_| DownloadError::Memory(self.wanted.bytes))?;
         let part = if length == 0 { Ok(Vec::new()) } else { shelf.read(&self.wanted.name, 0, length).await };
         let removable = !matches!(why, ShelfError::Unavailable(_));

@@ -87,12 +87,18 @@ struct FakeShelf {
     unavailable: bool,
     /// Emptied by the browser once a file has this many bytes.
     cleared_at: Option<usize>,
+    /// What it says that it would still take.
+    tells: Option<u64>,
     /// Takes everything and keeps only so many bytes of it.
     keeps: Option<usize>,
 }
 
 #[async_trait(?Send)]
 impl Shelf for FakeShelf {
+    async fn room(&mut self) -> Option<u64> {
+        self.tells
+    }
+
     async fn size(&mut self, name: &str) -> Result<Option<u64>, ShelfError> {
         self.check()?;
         Ok(self.files.get(name).map(|file| file.len() as u64))
@@ -259,6 +265,30 @@ fn a_full_or_missing_shelf_means_memory() {
 }
 
 #[test]
+fn a_file_too_large_for_memory_is_refused_where_it_cannot_be_stored() {
+    let large = Wanted { bytes: MOST_IN_MEMORY + 1 + SIZE as u64, ..wanted() };
+    let refused = |why| Err(DownloadError::NoRoom { bytes: large.bytes, why });
+    // Told before: nothing is fetched, and what is there stays.
+    let little = FakeShelf { tells: Some(MOST_IN_MEMORY), ..FakeShelf::with(&content()[..400]) };
+    let missing = FakeShelf { unavailable: true, ..FakeShelf::default() };
+    let unavailable = ShelfError::Unavailable("no OPFS".to_owned());
+    for (mut shelf, why, stored) in [(little, ShelfError::Full, Some(400)), (missing, unavailable, None)] {
+        let seen = play_for(&large, &mut shelf, &[Serve::Rest], None);
+        assert_eq!((seen.result, seen.opened_from.len(), shelf.stored()), (refused(why), 0, stored));
+    }
+    // Found out under way: what has arrived stays.
+    let mut shelf = FakeShelf { room: Some(450), tells: Some(u64::MAX), ..FakeShelf::default() };
+    let seen = play_for(&large, &mut shelf, &[Serve::Rest], None);
+    assert_eq!((seen.result, shelf.stored()), (refused(ShelfError::Full), Some(400)));
+    // As large, and room enough: nothing is said of it.
+    let mut shelf = FakeShelf { tells: Some(large.bytes), ..FakeShelf::default() };
+    let seen = play_for(&large, &mut shelf, &[Serve::Cut(0)], None);
+    assert_eq!(seen.result, Err(DownloadError::Cut("connection reset".to_owned())));
+    let words = refused(ShelfError::Full).unwrap_err().to_string();
+    assert!(words.contains("1.1 GB") && words.contains("drop the file"), "{words}");
+}
+
+#[test]
 fn what_the_server_says_decides_on_another_try() {
     let seen = play(&mut FakeShelf::default(), &[Serve::Fail(SourceError::Status(404))], None);
     assert_eq!((seen.result, seen.opened_from.len()), (Err(DownloadError::Refused(SourceError::Status(404))), 1));
@@ -293,7 +323,8 @@ fn entries_are_checked() {
     let huge = Wanted { bytes: u64::MAX, ..wanted() };
     let mut shelf = FakeShelf { unavailable: true, ..FakeShelf::default() };
     let seen = play_for(&huge, &mut shelf, &[Serve::Rest], None);
-    assert_eq!(seen.result, Err(DownloadError::Memory(u64::MAX)));
+    let why = ShelfError::Unavailable("no OPFS".to_owned());
+    assert_eq!((seen.result, seen.opened_from.len()), (Err(DownloadError::NoRoom { bytes: u64::MAX, why }), 0));
 }
 
 #[test]

@@ -103,6 +103,10 @@ impl OpfsShelf {
 
 #[async_trait(?Send)]
 impl Shelf for OpfsShelf {
+    async fn room(&mut self) -> Option<u64> {
+        free_bytes().await
+    }
+
     async fn size(&mut self, name: &str) -> Result<Option<u64>, ShelfError> {
         Ok(self.file(name).await?.map(|file| file.size() as u64))
     }
@@ -172,6 +176,26 @@ impl Drop for OpfsShelf {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// What this origin has stored and what it may store; `None` where the browser does not tell.
+pub async fn storage() -> (Option<u64>, Option<u64>) {
+    let estimate = async {
+        let scope: WorkerGlobalScope = js_sys::global().dyn_into().ok()?;
+        let storage = property(&scope.navigator(), "storage")?;
+        let estimate: js_sys::Function = property(&storage, "estimate")?.dyn_into().ok()?;
+        let promise: js_sys::Promise = estimate.apply(&storage, &Array::new()).ok()?.dyn_into().ok()?;
+        let estimate = JsFuture::from(promise).await.ok()?;
+        let bytes = |name| property(&estimate, name)?.as_f64().map(|bytes| bytes as u64);
+        Some((bytes("usage"), bytes("quota")))
+    };
+    estimate.await.unwrap_or_default()
+}
+
+/// What this origin may still store; `None` where the browser does not tell.
+pub async fn free_bytes() -> Option<u64> {
+    let (stored, quota) = storage().await;
+    quota.map(|quota| quota.saturating_sub(stored.unwrap_or(0)))
 }
 
 fn shelf_error(error: JsValue) -> ShelfError {

@@ -109,7 +109,7 @@ async fn build(
     let config = weights.config();
     let cache_width = 2 * config.layers as u64 * config.kv_dim() as u64;
     let backend: Box<dyn Backend> = match gpu {
-        Some(gpu) => Box::new(GpuBackend::new(&hub.proven(gpu, &weights).await?, &weights).await?),
+        Some(gpu) => Box::new(GpuBackend::new(&hub.proven(gpu, &weights, reading.stop).await?, &weights).await?),
         None => hub.cpu_backend(&weights).await?,
     };
     Ok((Engine::from_parts(words.tokenizer, words.template, &weights, backend)?, cache_width))

@@ -10,6 +10,7 @@ use crate::llm::gpu::{GpuContext, KernelSet, Proof};
 use crate::llm::parts::Weights;
 use crate::offload::ports::Clock;
 use crate::offload::run::within;
+use crate::offload::signal::StopFlag;
 use crate::protocol::worker::{Event, Tier};
 
 /// Where proofs are kept, and the file in it.
@@ -31,11 +32,17 @@ struct Kept {
 impl Hub {
     /// The device, with the kernels that are proved on it, after the self-test of those that the model needs. The first
     /// time it takes seconds. An emulated GPU is taken as it is: it is the browser's own program, there is no driver to
-    /// find out about, nobody gets it unasked, and the test would take it tens of seconds.
+    /// find out about, nobody gets it unasked, and the test would take it tens of seconds. A load that is stopped ends the
+    /// test after the trial that is under way; the next load goes on with the others.
     ///
     /// # Errors
-    /// What the model needs has failed, or the device does not answer or was lost.
-    pub(super) async fn proven(&self, gpu: &GpuContext, weights: &dyn Weights) -> Result<GpuContext, EngineError> {
+    /// What the model needs has failed, the load was stopped, or the device does not answer or was lost.
+    pub(super) async fn proven(
+        &self,
+        gpu: &GpuContext,
+        weights: &dyn Weights,
+        stop: &StopFlag,
+    ) -> Result<GpuContext, EngineError> {
         if gpu.facts().software {
             return Ok(gpu.clone());
         }
@@ -49,7 +56,11 @@ impl Hub {
             self.tell("Its kernels are tested on this GPU: once for a device, a browser and a version.");
         }
         let clock = || self.clock.now_s();
-        let proving = gpu.clone().prove(KernelSet::EXACT, weights, known.clone(), &clock);
+        let mut go_on = |found: &Proof| {
+            *self.proof.borrow_mut() = Some(found.clone());
+            !stop.is_stopped()
+        };
+        let proving = gpu.clone().prove_while(KernelSet::EXACT, weights, known.clone(), &clock, &mut go_on);
         let proved = within(&self.clock, LIMIT_S, proving).await;
         let (gpu, proof) = proved.ok_or_else(|| EngineError::SelfTest {
             what: "all kernels".to_owned(),
@@ -63,6 +74,9 @@ impl Hub {
             let _ = keep(&Kept { browser, proof: proof.clone() }).await;
         }
         *self.proof.borrow_mut() = Some(proof.clone());
+        if stop.is_stopped() {
+            return Err(EngineError::File("the load was stopped".to_owned()));
+        }
         *self.gpu.borrow_mut() = Some(gpu.clone());
         proof.check(weights)?;
         self.tell(&words(gpu.kernels(), &proof));

@@ -3,9 +3,7 @@
 use std::rc::Rc;
 
 use futures::StreamExt;
-use js_sys::{Array, Function, Promise};
 use wasm_bindgen::JsCast;
-use wasm_bindgen_futures::JsFuture;
 use web_sys::WorkerGlobalScope;
 
 use super::Hub;
@@ -13,7 +11,7 @@ use super::models::{Remote, sentence};
 use crate::download::{Source, SourceError, Wanted};
 use crate::js::file::{ModelFile, shape_of_head};
 use crate::js::message::property;
-use crate::js::shelf::OpfsShelf;
+use crate::js::shelf::{OpfsShelf, free_bytes, storage};
 use crate::protocol::engine::{MemoryReport, ModelSource, Verdict};
 use crate::protocol::worker::Event;
 use crate::verdict::{LONGEST_HEAD, Room, Shape, weigh};
@@ -91,12 +89,11 @@ impl Hub {
     }
 
     async fn room(&self) -> Room {
-        let (stored, quota) = storage().await;
         Room {
             tier: self.tier.borrow().tier,
             binding_bytes: self.gpu.borrow().as_ref().map(|gpu| gpu.facts().max_binding_bytes),
             device_bytes: device_memory(),
-            storage_bytes: quota.map(|quota| quota.saturating_sub(stored.unwrap_or(0))),
+            storage_bytes: free_bytes().await,
         }
     }
 
@@ -115,20 +112,6 @@ impl Hub {
         let memory = MemoryReport { wasm_bytes, weight_bytes, cache_bytes, on_gpu, stored_bytes, quota_bytes };
         self.emit(Event::Memory { ask, memory });
     }
-}
-
-/// What this origin has stored and what it may store; `None` where the browser does not tell.
-async fn storage() -> (Option<u64>, Option<u64>) {
-    let estimate = async {
-        let scope: WorkerGlobalScope = js_sys::global().dyn_into().ok()?;
-        let storage = property(&scope.navigator(), "storage")?;
-        let estimate: Function = property(&storage, "estimate")?.dyn_into().ok()?;
-        let promise: Promise = estimate.apply(&storage, &Array::new()).ok()?.dyn_into().ok()?;
-        let estimate = JsFuture::from(promise).await.ok()?;
-        let bytes = |name| property(&estimate, name)?.as_f64().map(|bytes| bytes as u64);
-        Some((bytes("usage"), bytes("quota")))
-    };
-    estimate.await.unwrap_or_default()
 }
 
 /// The device's memory as the browser tells it.

@@ -114,6 +114,23 @@ impl GpuContext {
         known: Option<Proof>,
         clock: &dyn Fn() -> f64,
     ) -> Result<(Self, Proof), EngineError> {
+        self.prove_while(parts, weights, known, clock, &mut |_| true).await
+    }
+
+    /// As [`GpuContext::prove`]; after every trial `go_on` is told what has been found so far, and the test ends early
+    /// where it says no. What was not tried counts as failed for the parts, and is tried by the next test that is given
+    /// what this one found.
+    ///
+    /// # Errors
+    /// As [`GpuContext::prove`].
+    pub async fn prove_while(
+        self,
+        parts: KernelSet,
+        weights: &dyn Weights,
+        known: Option<Proof>,
+        clock: &dyn Fn() -> f64,
+        go_on: &mut dyn FnMut(&Proof) -> bool,
+    ) -> Result<(Self, Proof), EngineError> {
         let AdapterFacts { subgroups, shader_f16: half, packed, .. } = self.facts;
         let offered = KernelSet { subgroups, half, packed };
         let mut proof = known.filter(|proof| proof.is_of(&self)).unwrap_or_else(|| Proof::of(&self));
@@ -130,6 +147,9 @@ impl GpuContext {
             proof.note(trial, outcome);
             if gpu.check().is_err() {
                 gpu = Self::request().await?;
+            }
+            if !go_on(&proof) {
+                break;
             }
         }
         gpu.kernels = proof.kernels().intersection(offered);

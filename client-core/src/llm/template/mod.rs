@@ -3,35 +3,52 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `budget.rs` | what a template may make, and what it is charged |
+//! | `builtins.rs` | its filters, tests and functions |
 //! | `python.rs` | what templates use of Python |
+//! | `rewrite.rs` | the operators that would pass the budget by |
 //!
-//! A template is outside data: it runs with a budget of steps, its source and its result are bounded, and it cannot reach
-//! anything but the messages. What is not bounded is the size of values between: minijinja has no hook for it, so a file
-//! whose template doubles a text again and again ends as any other lack of memory does.
+//! A template is outside data: it runs with a budget of steps and one of memory, its source is bounded, and it cannot reach
+//! anything but the messages. What is not bounded is the time of one step: comparing two long lists is one.
 
+mod budget;
+mod builtins;
 mod python;
+mod rewrite;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use minijinja::machinery::{self, CodeGenerator, Token};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja::{AutoEscape, Environment, Error, State, context};
 
 use super::ChatMessage;
 use super::error::EngineError;
 
-/// Steps that a template may take whatever the conversation. Also bounds how deep it can nest lists in each other, which
-/// are taken down recursively.
+/// Steps that a template may take whatever the conversation.
 const FUEL: u64 = 20_000;
 /// Steps that it may take for each message besides; templates in use need about a hundred.
 const FUEL_PER_MESSAGE: u64 = 1_000;
-/// Longest source, bytes. Templates in use stay below 64 KiB.
-const MAX_SOURCE: usize = 1 << 20;
-/// Longest conversation as text, bytes.
-const MAX_RENDERED: usize = 64 << 20;
+/// Bytes that it may make whatever the conversation (see `budget.rs`).
+const ROOM: usize = 16 << 20;
+/// Bytes that it may make for each message besides: enough to go through all messages anew at each of a thousand.
+const ROOM_PER_MESSAGE: usize = 64 << 10;
+/// Bytes that it may make for each byte of the conversation besides; templates in use cut, trim and join each message a
+/// few times.
+const ROOM_PER_BYTE: usize = 32;
+/// Longest source, bytes: compiled, it may take a hundred times as much. Templates in use stay below 64 KiB.
+const MAX_SOURCE: usize = 256 << 10;
+/// Most names and signs in one tag, and most `elif`s of all tags: what follows one after the other lies in each other once it
+/// is read, and is walked through recursively. Templates in use stay below a hundred.
+const MAX_LINKS: usize = 500;
 /// The day that templates are told until [`ChatTemplate::set_now`] is called: 26 July 2024, which Llama 3's own template
 /// falls back to. Seconds since 1970.
 const DEFAULT_NOW: i64 = 1_721_952_000;
+
+/// What errors call the template.
+const NAME: &str = "chat";
 
 /// What is used when a file has no template: the conversation as plain lines.
 const PLAIN: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
@@ -40,6 +57,7 @@ const PLAIN: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% en
 /// A compiled chat template.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
+    source: Arc<str>,
     environment: Arc<Environment<'static>>,
     bos_text: String,
     eos_text: String,
@@ -70,21 +88,31 @@ fn without_generation_tags(source: &str) -> String {
     out
 }
 
-/// Takes text up to [`MAX_RENDERED`] bytes.
-struct Bounded(Vec<u8>);
+/// As transformers configures Jinja for chat templates.
+fn syntax() -> Result<SyntaxConfig, EngineError> {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(template_error)
+}
 
-impl std::io::Write for Bounded {
-    fn write(&mut self, part: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + part.len() > MAX_RENDERED {
-            return Err(std::io::Error::other(format!("the text grows beyond {MAX_RENDERED} bytes")));
+/// Refuses a template whose tags are too long to be walked through.
+fn check_links(source: &str) -> Result<(), EngineError> {
+    let (mut links, mut elifs) = (0, 0);
+    for token in machinery::tokenize(source, false, syntax()?) {
+        match token.map_err(template_error)?.0 {
+            Token::VariableStart | Token::BlockStart => links = 0,
+            Token::TemplateData(_) | Token::Str(_) | Token::String(_) | Token::Int(_) | Token::Float(_) => {}
+            Token::Comma | Token::Colon => {}
+            token => {
+                links += 1;
+                elifs += usize::from(matches!(token, Token::Ident("elif")));
+            }
         }
-        self.0.extend_from_slice(part);
-        Ok(part.len())
+        if links.max(elifs) > MAX_LINKS {
+            return Err(EngineError::Template(format!(
+                "a tag has more than {MAX_LINKS} names and signs, or as many elifs"
+            )));
+        }
     }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    Ok(())
 }
 
 impl ChatTemplate {
@@ -92,24 +120,18 @@ impl ChatTemplate {
     /// sees as `bos_token` and `eos_token`.
     ///
     /// # Errors
-    /// The template's syntax is wrong, or it is longer than 1 MiB.
+    /// The template's syntax is wrong, or it is longer than 256 KiB, or one of its tags is longer than any tag in use.
     pub fn new(source: Option<&str>, bos_text: &str, eos_text: &str) -> Result<Self, EngineError> {
         let source = source.unwrap_or(PLAIN);
         if source.len() > MAX_SOURCE {
             return Err(EngineError::Template(format!("it has {} bytes, more than {MAX_SOURCE}", source.len())));
         }
-        let mut environment = Environment::new();
-        // As transformers configures Jinja for chat templates.
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(template_error)?);
-        environment.set_unknown_method_callback(python::method);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_filter("tojson", python::tojson);
-        environment.add_template_owned("chat", without_generation_tags(source)).map_err(template_error)?;
+        let source: Arc<str> = without_generation_tags(source).into();
+        check_links(&source)?;
+        machinery::parse(&source, NAME, syntax()?).map_err(template_error)?;
         Ok(Self {
-            environment: Arc::new(environment),
+            source,
+            environment: Arc::new(builtins::environment()),
             bos_text: bos_text.to_owned(),
             eos_text: eos_text.to_owned(),
             now_unix_s: DEFAULT_NOW,
@@ -124,25 +146,37 @@ impl ChatTemplate {
     /// The conversation as one text that ends where the assistant is to begin.
     ///
     /// # Errors
-    /// The template refuses the messages, runs out of its budget, or writes more than 64 MiB.
+    /// The template refuses the messages, or runs out of its budget of steps or of memory.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, EngineError> {
         let fuel = FUEL + FUEL_PER_MESSAGE * messages.len() as u64;
+        let bytes: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
+        let room = ROOM + ROOM_PER_MESSAGE * messages.len() + bytes.saturating_mul(ROOM_PER_BYTE);
         let messages: Vec<Value> =
             messages.iter().map(|m| context! { role => m.role.as_str(), content => m.content.as_str() }).collect();
         let mut environment = (*self.environment).clone();
         environment.set_fuel(Some(fuel));
-        let template = environment.get_template("chat").map_err(template_error)?;
         let now = self.now_unix_s;
-        let mut text = Bounded(Vec::new());
         let variables = context! {
             messages,
             add_generation_prompt => true,
             bos_token => self.bos_text.as_str(),
             eos_token => self.eos_text.as_str(),
-            strftime_now => Value::from_function(move |format: String| python::strftime(now, &format)),
+            strftime_now => Value::from_function(move |state: &mut State<'_, '_>, format: &str| {
+                // No directive writes more than 16 times its own length.
+                budget::charge_each(state, format.len(), 16)?;
+                python::strftime(now, format)
+            }),
+            ..Value::from(BTreeMap::from([(budget::ROOM, room)]))
         };
-        template.render_captured_to(variables, &mut text).map_err(template_error)?;
-        String::from_utf8(text.0).map_err(|error| EngineError::Template(error.to_string()))
+        let tree = machinery::parse(&self.source, NAME, syntax()?).map_err(template_error)?;
+        let mut code = CodeGenerator::new(NAME, &self.source);
+        code.compile_stmt(&rewrite::stmt(&tree));
+        let (instructions, blocks) = code.finish();
+        let mut text = String::new();
+        let mut out = machinery::make_string_output(&mut text);
+        machinery::eval(&environment, &instructions, variables, &blocks, &mut out, AutoEscape::None)
+            .map_err(template_error)?;
+        Ok(text)
     }
 }
 

@@ -1,7 +1,12 @@
 //! What templates use of Python: methods of texts and mappings, `json.dumps`, `strftime`.
 
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
 use minijinja::value::{Kwargs, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
+
+use super::budget::{Text, charge, charge_each, charge_items, charge_text, kept, text};
 
 /// Methods of Python's `str` and `dict` that chat templates call.
 pub(super) fn method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
@@ -19,79 +24,126 @@ pub(super) fn method(state: &mut State<'_, '_>, value: &Value, method: &str, arg
     }
     let text = value.as_str().ok_or_else(unknown)?;
     let trimmed = |start: bool, end: bool| -> Result<Value, Error> {
-        let (chars,): (Option<String>,) = from_args(args)?;
-        let drop = |c: char| chars.as_ref().map_or_else(|| c.is_whitespace(), |set| set.contains(c));
+        let (chars,): (Option<&str>,) = from_args(args)?;
+        let drop = |c: char| chars.map_or_else(|| c.is_whitespace(), |set| set.contains(c));
         let text = if start { text.trim_start_matches(drop) } else { text };
         Ok(Value::from(if end { text.trim_end_matches(drop) } else { text }))
     };
-    match method {
-        "strip" => trimmed(true, true),
-        "lstrip" => trimmed(true, false),
-        "rstrip" => trimmed(false, true),
-        "startswith" => from_args::<(&str,)>(args).map(|(part,)| Value::from(text.starts_with(part))),
-        "endswith" => from_args::<(&str,)>(args).map(|(part,)| Value::from(text.ends_with(part))),
-        "upper" => Ok(Value::from(text.to_uppercase())),
-        "lower" => Ok(Value::from(text.to_lowercase())),
-        "replace" => from_args::<(&str, &str)>(args).map(|(from, to)| Value::from(text.replace(from, to))),
+    let made = match method {
+        "strip" => trimmed(true, true)?,
+        "lstrip" => trimmed(true, false)?,
+        "rstrip" => trimmed(false, true)?,
+        "startswith" => from_args::<(&str,)>(args).map(|(part,)| Value::from(text.starts_with(part)))?,
+        "endswith" => from_args::<(&str,)>(args).map(|(part,)| Value::from(text.ends_with(part)))?,
+        "upper" => Value::from(text.to_uppercase()),
+        "lower" => Value::from(text.to_lowercase()),
+        "replace" => {
+            let (from, to): (Value, Value) = from_args(args)?;
+            return replace(state, value.clone(), from, to);
+        }
         "split" => {
             let (separator,): (Option<&str>,) = from_args(args)?;
-            Ok(match separator {
+            // Before the list is made, of which every part may be empty.
+            charge_items(
+                state,
+                separator.map_or_else(|| text.split_whitespace().count(), |s| text.matches(s).count()),
+            )?;
+            charge(state, text.len())?;
+            match separator {
                 Some(separator) => text.split(separator).map(Value::from).collect(),
                 None => text.split_whitespace().map(Value::from).collect(),
-            })
+            }
         }
-        _ => Err(unknown()),
+        _ => return Err(unknown()),
+    };
+    kept(state, made)
+}
+
+/// The filter `replace`, and the method.
+pub(super) fn replace(state: &mut State<'_, '_>, value: Value, from: Value, to: Value) -> Result<Value, Error> {
+    for part in [&value, &from, &to] {
+        charge_text(state, part)?;
     }
+    let text = |part: &'_ Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
+    let (from, to) = (text(&from), text(&to));
+    let value = value.as_str().map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed);
+    charge_each(state, value.matches(&from).count(), to.len())?;
+    Ok(Value::from(value.replace(&from, &to)))
 }
 
 /// The filter `tojson` as `transformers` defines it: Python's `json.dumps` without escaping of other scripts. It takes
 /// `indent`, and accepts and ignores what else templates in use pass.
-pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
+pub(super) fn tojson(state: &mut State<'_, '_>, value: Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     for ignored in ["ensure_ascii", "separators", "sort_keys"] {
         options.get::<Option<Value>>(ignored)?;
     }
     options.assert_all_used()?;
-    let json = serde_json::to_value(value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, "not JSON").with_source(error))?;
-    let mut out = String::new();
-    dump(&json, indent.map(|indent| indent.min(16)), 0, &mut out);
-    Ok(out)
+    text(state, |out| dump(&value, indent.map(|indent| indent.min(16)), 0, out))
 }
 
-/// Appends `value` with Python's spacing: `, ` and `: ` on one line, or one entry a line.
-fn dump(value: &serde_json::Value, indent: Option<usize>, depth: usize, out: &mut String) {
-    let line = |out: &mut String, depth: usize| {
-        if let Some(indent) = indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent * depth));
+/// Writes between the quotes of a JSON text.
+struct Quoted<'a>(&'a mut Text);
+
+impl Write for Quoted<'_> {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        for c in part.chars() {
+            match c {
+                '"' => self.0.write_str("\\\"")?,
+                '\\' => self.0.write_str("\\\\")?,
+                '\n' => self.0.write_str("\\n")?,
+                '\r' => self.0.write_str("\\r")?,
+                '\t' => self.0.write_str("\\t")?,
+                '\u{8}' => self.0.write_str("\\b")?,
+                '\u{c}' => self.0.write_str("\\f")?,
+                c if c < ' ' => write!(self.0, "\\u{:04x}", c as u32)?,
+                c => self.0.write_char(c)?,
+            }
         }
+        Ok(())
+    }
+}
+
+/// Writes `value` as a JSON text, whatever it is.
+fn quote(value: &Value, out: &mut Text) -> fmt::Result {
+    out.write_char('"')?;
+    write!(Quoted(out), "{value}")?;
+    out.write_char('"')
+}
+
+/// Writes `value` with Python's spacing: `, ` and `: ` on one line, or one entry a line.
+fn dump(value: &Value, indent: Option<usize>, depth: usize, out: &mut Text) -> fmt::Result {
+    let line = |out: &mut Text, depth: usize| match indent {
+        Some(indent) => write!(out, "\n{:1$}", "", indent * depth),
+        None => Ok(()),
     };
     let gap = if indent.is_some() { "," } else { ", " };
-    match value {
-        serde_json::Value::Array(items) if !items.is_empty() => {
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                out.push_str(if i == 0 { "" } else { gap });
-                line(out, depth + 1);
-                dump(item, indent, depth + 1, out);
+    let is_map = value.kind() == ValueKind::Map;
+    match value.kind() {
+        ValueKind::Undefined | ValueKind::None => out.write_str("null"),
+        ValueKind::Bool => out.write_str(if value.is_true() { "true" } else { "false" }),
+        ValueKind::Number => write!(out, "{value}"),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            out.write_char(if is_map { '{' } else { '[' })?;
+            let mut empty = true;
+            for item in value.try_iter().into_iter().flatten() {
+                out.write_str(if empty { "" } else { gap })?;
+                empty = false;
+                line(out, depth + 1)?;
+                if is_map {
+                    quote(&item, out)?;
+                    out.write_str(": ")?;
+                    dump(&value.get_item(&item).unwrap_or_default(), indent, depth + 1, out)?;
+                } else {
+                    dump(&item, indent, depth + 1, out)?;
+                }
             }
-            line(out, depth);
-            out.push(']');
-        }
-        serde_json::Value::Object(entries) if !entries.is_empty() => {
-            out.push('{');
-            for (i, (key, item)) in entries.iter().enumerate() {
-                out.push_str(if i == 0 { "" } else { gap });
-                line(out, depth + 1);
-                out.push_str(&serde_json::Value::from(key.as_str()).to_string());
-                out.push_str(": ");
-                dump(item, indent, depth + 1, out);
+            if !empty {
+                line(out, depth)?;
             }
-            line(out, depth);
-            out.push('}');
+            out.write_char(if is_map { '}' } else { ']' })
         }
-        other => out.push_str(&other.to_string()),
+        _ => quote(value, out),
     }
 }
 

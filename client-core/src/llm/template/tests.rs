@@ -41,8 +41,9 @@ fn python_methods() {
 
 #[test]
 fn hostile_templates_end_in_an_error() {
+    let include = "{% include 'chat' %}";
     let endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
-    for source in [endless, "{{ raise_exception('no system role') }}", "{{ messages.nothing.at.all }}"] {
+    for source in [endless, include, "{{ raise_exception('no system role') }}", "{{ messages.nothing.at.all }}"] {
         let template = ChatTemplate::new(Some(source), "", "").unwrap();
         assert!(template.render(&[message("user", "hi")]).is_err(), "{source}");
     }
@@ -88,7 +89,7 @@ fn features_of_templates_in_use() {
         (optional, "none4AND NOW2"),
         (
             json,
-            "{\"content\": \"be brief\", \"role\": \"system\"}{\"a\": [1, 2.5, null, true], \"é\": \"<b>\\\"\"}[]{\n  \
+            "{\"role\": \"system\", \"content\": \"be brief\"}{\"a\": [1, 2.5, null, true], \"é\": \"<b>\\\"\"}[]{\n  \
              \"k\": [\n    1,\n    {}\n  ]\n}",
         ),
         (generation, "hi!"),
@@ -131,16 +132,167 @@ fn the_callers_time_is_told() {
 
 #[test]
 fn results_and_sources_are_bounded() {
-    let long = "{% for i in range(100) %}{{ 'abcdefghij' * 100000 }}{% endfor %}";
-    let error = ChatTemplate::new(Some(long), "", "").unwrap().render(&[]).unwrap_err().to_string();
-    assert!(error.contains("grows beyond"), "{error}");
     // Lists in each other are taken down one inside the other; so deep that it hurts must be out of reach.
     let deep = "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}";
     let error = ChatTemplate::new(Some(deep), "", "").unwrap().render(&[]).unwrap_err().to_string();
+    assert!(error.contains("64 deep"), "{error}");
+    let steps = "{% for i in range(90000) %}{% endfor %}";
+    let error = ChatTemplate::new(Some(steps), "", "").unwrap().render(&[]).unwrap_err().to_string();
     assert!(error.contains("fuel"), "{error}");
     // A long conversation is not a hostile template.
     let many = vec![message("user", "hi"); 5000];
     let each = "{% for m in messages %}{% if m.role == 'user' and m.content is string %}{{ m.content | trim }}{% endif %}{% endfor %}";
     assert_eq!(ChatTemplate::new(Some(each), "", "").unwrap().render(&many).unwrap().len(), 10_000);
-    assert!(ChatTemplate::new(Some(&"x".repeat((1 << 20) + 1)), "", "").unwrap_err().to_string().contains("more than"));
+    assert!(
+        ChatTemplate::new(Some(&"x".repeat((256 << 10) + 1)), "", "").unwrap_err().to_string().contains("more than")
+    );
+}
+
+/// What Jinja does beyond the formats in use, as it was before the tree was rewritten.
+#[test]
+fn operators_and_builtins() {
+    for (source, expect) in [
+        ("{{ 1 + 2 * 3 - 4 }}|{{ 7 // 2 }}|{{ 7 / 2 }}|{{ 7 % 4 }}|{{ 2 ** 5 }}|{{ -3 + 1 }}", "3|3|3.5|3|32|-2"),
+        ("{{ 1.5 + 1 }}|{{ 2 * 0.5 }}|{{ true + 1 }}|{{ 9223372036854775807 + 1 }}", "2.5|1.0|2|9223372036854775808"),
+        ("{{ 'a' + 'b' ~ 1 ~ none ~ [1, 'x'] ~ missing }}", "ab1None[1, 'x']"),
+        ("{{ 'ab' * 3 }}|{{ 3 * 'ab' }}|{{ 'x' * 0 }}|{{ 'x' * -1 }}|{{ [0, 1] * 2 }}", "ababab|ababab|||[0, 1, 0, 1]"),
+        ("{{ [1] + [2, 3] }}|{{ ([1] + [2])[-1] }}|{{ (1, 2) + (3,) }}", "[1, 2, 3]|2|[1, 2, 3]"),
+        (
+            "{{ 'hello'[1:3] }}|{{ 'hello'[::-1] }}|{{ [1, 2, 3][::-1] }}|{{ [1, 2, 3][1:] | length }}",
+            "el|olleh|[3, 2, 1]|2",
+        ),
+        ("{{ 'a-b-c' | replace('-', '+') }}|{{ [1, 2] | join(', ') }}|{{ ['a', 'b'] | join }}", "a+b+c|1, 2|ab"),
+        (
+            "{{ [{'n': 1}, {'n': 2}] | map(attribute='n') | join('/') }}|{{ ['a', 'b'] | map('upper') | list }}",
+            "1/2|['A', 'B']",
+        ),
+        ("{{ 'a\nb' | indent(2) }}|{{ 'a\nb' | indent(width=1, first=true) }}", "a\n  b| a\n b"),
+        ("{{ '%s is %d' | format('x', 3) }}|{{ '%05.1f' | format(2.25) }}", "x is 3|002.2"),
+        ("{{ [3, 1, 2] | sort | first }}|{{ [1, 2, 3] | sum }}|{{ [1, 1, 2] | unique | list }}", "1|6|[1, 2]"),
+        ("{{ {'b': 1, 'a': 2} | dictsort }}|{{ {'a': 2}.items() | list }}", "[('a', 2), ('b', 1)]|[('a', 2)]"),
+        ("{% for k, v in {'a': 1}.items() %}{{ k }}={{ v }}{% endfor %}", "a=1"),
+        ("{% set a, b = [1, 2] %}{{ a }}{{ b }}{% with c = 3 %}{{ c }}{% endwith %}", "123"),
+        ("{% set x %}a{{ 1 }}{% endset %}{{ x | upper }}{% filter upper %}b{% endfilter %}", "A1B"),
+        (
+            "{% macro m(a, b=2) %}{{ a }}{{ b }}{{ caller() if caller }}{% endmacro %}{{ m(1) }}{% call m(*[3], **{'b': 4}) %}c{% endcall %}",
+            "1234c",
+        ),
+        (
+            "{% for x in [1, [2, [3]]] recursive %}{% if x is iterable %}{{ loop(x) }}{% else %}{{ x }}{% endif %}{% endfor %}",
+            "123",
+        ),
+        (
+            "{% for x in [1, 2, 3] if x != 2 %}{{ loop.index }}{{ loop.previtem }}{{ x }};{% else %}none{% endfor %}",
+            "11;213;",
+        ),
+        ("{% block b %}in a block{% endblock %}", "in a block"),
+        ("{{ '<b>' }}{{ '<b>' | e }}{{ ('<b>' | safe) ~ [] }}", "<b>&lt;b&gt;<b>[]"),
+        (
+            "{{ [] is sequence }}{{ {} is mapping }}{{ 'a' in 'abc' }}{{ 1 not in [2] }}{{ 'x' is defined }}",
+            "TrueTrueTrueTrueTrue",
+        ),
+        ("{{ {'a': [1.0, 1e3, 'é\n\t\"']} | tojson }}", "{\"a\": [1.0, 1000.0, \"é\\n\\t\\\"\"]}"),
+        (
+            "{{ dict(a=1, **{'b': 2}) | tojson }}{{ namespace(a=1).a }}{{ range(3) | list }}",
+            "{\"a\": 1, \"b\": 2}1[0, 1, 2]",
+        ),
+    ] {
+        let template = ChatTemplate::new(Some(source), "", "").unwrap();
+        assert_eq!(template.render(&[]).unwrap_or_else(|error| error.to_string()), expect, "{source}");
+    }
+}
+
+#[test]
+fn slices_are_pythons() {
+    for (bounds, letters, list) in [
+        ("1:3", "bc", "[2, 3]"),
+        (":", "abcd", "[1, 2, 3, 4]"),
+        ("-2:", "cd", "[3, 4]"),
+        (":-3", "a", "[1]"),
+        ("3:1", "", "[]"),
+        ("::2", "ac", "[1, 3]"),
+        ("::-1", "dcba", "[4, 3, 2, 1]"),
+        ("2::-1", "cba", "[3, 2, 1]"),
+        (":1:-1", "dc", "[4, 3]"),
+        ("-1:-4:-2", "db", "[4, 2]"),
+        ("1:3:-1", "", "[]"),
+        ("-99:99:99", "a", "[1]"),
+        ("99:-99:-99", "d", "[4]"),
+        ("9223372036854775807:-9223372036854775807:-9223372036854775807", "d", "[4]"),
+    ] {
+        let source = format!(
+            "{{{{ 'abcd'[{bounds}] }}}}{{{{ [1, 2, 3, 4][{bounds}] }}}}{{{{ ''[{bounds}] }}}}{{{{ [][{bounds}] }}}}"
+        );
+        let template = ChatTemplate::new(Some(&source), "", "").unwrap();
+        assert_eq!(template.render(&[]).unwrap(), format!("{letters}{list}[]"), "{bounds}");
+    }
+    for source in ["{{ 'a'[::0] }}", "{{ 'a'['b':] }}", "{{ 1[1:] }}"] {
+        assert!(ChatTemplate::new(Some(source), "", "").unwrap().render(&[]).is_err(), "{source}");
+    }
+    let reversed = ChatTemplate::new(Some("{% for m in messages[::-1] %}{{ m.content }}{% endfor %}"), "", "").unwrap();
+    assert_eq!(reversed.render(&[]).unwrap(), "", "of no messages");
+}
+
+/// Each of these is what a template with nothing evil in mind does at every message of a long conversation.
+#[test]
+fn long_conversations_stay_within_the_budget() {
+    let pairs = |n: usize, length: usize| -> Vec<ChatMessage> {
+        (0..n).map(|i| message(if i % 2 == 0 { "user" } else { "assistant" }, &"word ".repeat(length))).collect()
+    };
+    for each in [
+        "{% set ns.text = ns.text + m.role + ': ' + m.content + '\n' %}",
+        "{% set ns.kept = ns.kept + [m] %}",
+        "{{ (messages | selectattr('role', 'equalto', 'user') | list | last).content[:1] }}",
+        "{% if loop.index0 == messages | length - 1 %}{{ messages[1:] | length }}{% endif %}",
+        "{{ m.content.split(' ')[-1].strip().upper() ~ m | tojson ~ (m.content | trim | replace('o', '0'))[::-1] }}",
+    ] {
+        let source = format!(
+            "{{% set ns = namespace(text='', kept=[]) %}}{{% for m in messages %}}{each}{{% endfor %}}{{{{ ns.text }}}}"
+        );
+        let template = ChatTemplate::new(Some(&source), "", "").unwrap();
+        for messages in [pairs(4, 50_000), pairs(300, 20), pairs(600, 10)] {
+            let rendered = template.render(&messages);
+            assert!(rendered.is_ok(), "{} messages, {each}: {rendered:?}", messages.len());
+        }
+    }
+}
+
+/// Operators one after the other lie in each other in the tree, which is walked through and taken down recursively.
+#[test]
+fn long_chains_do_not_end_the_stack() {
+    // A browser's worker has a stack of about a megabyte.
+    let rendered = |source: String| {
+        let render = move || ChatTemplate::new(Some(&source), "", "").and_then(|template| template.render(&[]));
+        std::thread::Builder::new().stack_size(1 << 20).spawn(render).unwrap().join().unwrap()
+    };
+    for (begin, again, end) in [
+        ("{{ 1", " + 1", " }}"),
+        ("{{ 1", " - 1", " }}"),
+        ("{{ 1", " ** 1", " }}"),
+        ("{{ 'a'", " ~ a", " }}"),
+        ("{{ a", ".a", " }}"),
+        ("{{ a", "[0]", " }}"),
+        ("{{ a", "[0:]", " }}"),
+        ("{{ a", "()", " }}"),
+        ("{{ a", " | trim", " }}"),
+        ("{{ a", " is defined", " }}"),
+        ("{{ a", " == 1", " }}"),
+        ("{{ a", " in a", " }}"),
+        ("{{ a", " and a", " }}"),
+        ("{{ a", " if a else a", " }}"),
+        ("{{ ", "not ", "a }}"),
+        ("{{ ", "-", "1 }}"),
+        ("{{ ", "[", "1 }}"),
+        ("{% if a %}", "{% elif a %}", "{% endif %}"),
+        ("", "{% if a %}", ""),
+        ("", "{% macro a() %}", ""),
+        ("{% filter trim", " | trim", " %}{% endfilter %}"),
+    ] {
+        for times in [400, (240 << 10) / again.len()] {
+            let result = rendered([begin, &again.repeat(times), end].concat());
+            assert!(times < 1000 || result.is_err(), "{times} times {again}: {result:?}");
+        }
+    }
+    let many = "{{ 'a' ~ 1 }}{% if a %}{% endif %}".repeat(1000);
+    assert_eq!(rendered(many).unwrap().len(), 2000, "one after the other is not in each other");
 }

@@ -158,6 +158,30 @@ fn a_single_norm_of_heads() {
     }
 }
 
+/// A test that is told to end does so after the trial that is under way, and the next one goes on with what it found.
+#[test]
+fn a_stopped_test_goes_on_later() {
+    let Some(gpu) = gpu() else { return };
+    let config = synthetic::config([40, 256, 1, 2, 1, 256]);
+    let weights = synthetic::weights(config, storage(GgmlType::Q8_0, GgmlType::Q8_0, false), 3).unwrap();
+    let mut seen = Vec::new();
+    let mut prove = |known, trials: usize| {
+        let mut left = trials;
+        let mut go_on = |proof: &Proof| {
+            seen.push(proof.clone());
+            left -= 1;
+            left > 0
+        };
+        block_on(gpu.clone().prove_while(KernelSet::BASELINE, &weights, known, &mut go_on)).unwrap().1
+    };
+    let first = prove(None, 1);
+    assert_eq!((first.passed.as_slice(), first.failed.len()), (&["choosing tokens".to_owned()][..], 0));
+    let whole = prove(Some(first.clone()), usize::MAX);
+    assert_eq!(whole.passed, ["choosing tokens", "KV cache in half precision", "Q8_0"]);
+    assert_eq!(seen.len(), 3, "nothing is tried twice: {seen:?}");
+    assert_eq!((&seen[0], &seen[2]), (&first, &whole));
+}
+
 /// What the adapter offers beyond the baseline holds here, and what a proof of this device tells is not tried again.
 #[test]
 fn kernels_are_proved_once() {
