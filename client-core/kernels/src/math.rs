@@ -85,7 +85,7 @@ fn silu(x: F4) -> F4 {
 
 /// GELU by tanh, which is x · σ(√(8/π) · (x + 0.044715 · x³)).
 fn gelu(x: F4) -> F4 {
-    let inside = x * (F4::splat(1.595_769_1) + F4::splat(0.071_354_814) * x * x);
+    let inside = x * (F4::splat(1.595_769_2) + F4::splat(0.071_354_814) * x * x);
     x / ((F4::splat(0.0) - inside).exp() + F4::splat(1.0))
 }
 

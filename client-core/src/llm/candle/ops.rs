@@ -106,7 +106,7 @@ fn activate(x: f32, activation: Activation) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         // GELU by tanh, which is x · σ(√(8/π) · (x + 0.044715 · x³)).
-        Activation::Gelu => x / (1.0 + (-x * (1.595_769_1 + 0.071_354_814 * x * x)).exp()),
+        Activation::Gelu => x / (1.0 + (-x * (1.595_769_2 + 0.071_354_814 * x * x)).exp()),
     }
 }
 

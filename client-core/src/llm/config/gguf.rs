@@ -105,7 +105,7 @@ impl<'a> Keys<'_, 'a> {
             let cap = |key: &str, usual: Option<f64>| match self.get(key).map(Value::as_f64) {
                 None if usual.is_none() => Ok(None),
                 // As in llama.cpp.
-                Some(Some(value)) if value == 0.0 => Ok(None),
+                Some(Some(0.0)) => Ok(None),
                 _ => self.number(key, usual).map(|cap| Some(cap as f32)),
             };
             let [of_scores, of_logits] = gemma.caps();

@@ -11,7 +11,7 @@ fn finish(unit: u32, rows: vec2<u32>, column: u32, value: vec2<f32>) {
     // Both are x · sigmoid(inside). GELU is the approximation by tanh, with sqrt(8 / pi) and that times 0.044715.
     var inside = value.x;
     if (GELU) {
-        inside *= 1.5957691 + 0.071354814 * value.x * value.x;
+        inside *= 1.5957692 + 0.071354814 * value.x * value.x;
     }
     // Past 80 the exponential would overflow, and the result is zero to the last bit anyway.
     let gate = value.x / (1.0 + exp(min(-inside, 80.0)));
