@@ -28,7 +28,13 @@ function tree() {
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 const round = (value, digits = 1) => Number(value.toFixed(digits));
 
-async function measure(page, url, spec) {
+/** What is measured: the caller's file, or random weights stored in two ways. */
+function models(url) {
+  if (process.env.BENCH_GGUF) return { file: { gguf: `${url}model.gguf` } };
+  return Object.fromEntries(Object.entries(storages).map(([name, storage]) => [name, { storage }]));
+}
+
+async function measure(page, url, spec, lengths = [16, 128, 512]) {
   await page.goto(url);
   await page.evaluate((url) => {
     const worker = new Worker(`${url}bench/worker.mjs`, { type: "module" });
@@ -49,7 +55,7 @@ async function measure(page, url, spec) {
   const report = { ...loaded.result, load_s: round(loaded.seconds), ttft_ms: {}, prefill_tokens_per_s: {}, prefill_tokens_per_cpu_s: {} };
   const slow = spec.backend === "webgpu";
   let peak = 0;
-  for (const tokens of slow ? [16] : [16, 128, 512]) {
+  for (const tokens of slow ? [16] : lengths) {
     // The first pass compiles.
     await call({ run: "prefill", tokens });
     const runs = [];
@@ -88,13 +94,15 @@ async function measure(page, url, spec) {
   return report;
 }
 
+const row = (name, r) =>
+  [name, r.build, r.prefill_tokens_per_s[128] ?? r.prefill_tokens_per_s[16], r.prefill_tokens_per_cpu_s[128] ?? "", r.decode_tokens_per_s, r.decode_tokens_per_cpu_s, r.four_together_tokens_per_s, r.four_together_tokens_per_cpu_s, r.decode_gb_per_s, r.ttft_ms[128] ?? r.ttft_ms[16], r.browser_rss_mb].join(" | ");
+const header = "model | build | prefill tok/s | per CPU-s | decode tok/s | per CPU-s | four together tok/s | per CPU-s | GB/s | TTFT ms | RSS MB";
+
 test("the engine on a larger model", async ({ page }) => {
   const server = await serve();
   const reports = {};
   try {
-    const gguf = process.env.BENCH_GGUF ? { file: { gguf: `${server.url}model.gguf` } } : null;
-    const random = Object.fromEntries(Object.entries(storages).map(([name, storage]) => [name, { storage }]));
-    for (const [name, model] of Object.entries(gguf ?? random)) {
+    for (const [name, model] of Object.entries(models(server.url))) {
       const spec = { base: server.url, shape, storage: 0, threads: 1, backend: "cpu", ...model };
       reports[`${name}, one thread`] = await measure(page, server.url, spec);
       reports[`${name}, threads`] = await measure(page, server.url, { ...spec, threads: 8 });
@@ -104,8 +112,37 @@ test("the engine on a larger model", async ({ page }) => {
     server.stop();
   }
   console.log(JSON.stringify(reports, null, 2));
-  const row = (name, r) =>
-    [name, r.build, r.prefill_tokens_per_s[128] ?? r.prefill_tokens_per_s[16], r.prefill_tokens_per_cpu_s[128] ?? "", r.decode_tokens_per_s, r.decode_tokens_per_cpu_s, r.four_together_tokens_per_s, r.four_together_tokens_per_cpu_s, r.decode_gb_per_s, r.ttft_ms[128] ?? r.ttft_ms[16], r.browser_rss_mb].join(" | ");
-  console.log(["model | build | prefill tok/s | per CPU-s | decode tok/s | per CPU-s | four together tok/s | per CPU-s | GB/s | TTFT ms | RSS MB", ...Object.entries(reports).map(([name, r]) => row(name, r))].join("\n"));
+  console.log([header, ...Object.entries(reports).map(([name, r]) => row(name, r))].join("\n"));
   expect(Object.keys(reports).length).toBeGreaterThan(0);
+});
+
+// `--busy N`: the caller keeps N cores busy meanwhile. One after the other and several times over, so that what else the
+// machine does falls on both alike.
+test("two threads beside one on a busy machine", async ({ page }) => {
+  const busy = Number(process.env.BENCH_BUSY ?? 0);
+  test.skip(busy === 0, "only with cargo xtask bench engine --busy N");
+  const server = await serve();
+  const reports = {};
+  const rows = [];
+  try {
+    for (const [name, model] of Object.entries(models(server.url))) {
+      const spec = { base: server.url, shape, storage: 0, backend: "cpu", ...model };
+      const rounds = [];
+      for (let i = 0; i < 3; i += 1) {
+        const one = await measure(page, server.url, { ...spec, threads: 1 }, [128]);
+        const two = await measure(page, server.url, { ...spec, threads: 2 }, [128]);
+        rounds.push({ one, two });
+      }
+      const ratio = (rate) => round(median(rounds.map(({ one, two }) => rate(two) / rate(one))), 2);
+      const two_threads_by_one = { prefill: ratio((r) => r.prefill_tokens_per_s[128]), decode: ratio((r) => r.decode_tokens_per_s) };
+      reports[name] = { busy_cores: busy, two_threads_by_one, rounds };
+      for (const { one, two } of rounds) rows.push(row(`${name}, one thread`, one), row(`${name}, two threads`, two));
+      rows.push(`${name}, two threads / one, ${busy} cores busy | median of ${rounds.length} | ${two_threads_by_one.prefill} | | ${two_threads_by_one.decode} | | | | | |`);
+    }
+  } finally {
+    server.stop();
+  }
+  console.log(JSON.stringify(reports, null, 2));
+  console.log([header, ...rows].join("\n"));
+  expect(rows.length).toBeGreaterThan(0);
 });

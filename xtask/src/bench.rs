@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 
@@ -23,6 +26,9 @@ pub struct Args {
     /// `engine`: measure the larger model on WebGPU too. Without a GPU that takes many minutes and says nothing of GPUs.
     #[arg(long)]
     webgpu: bool,
+    /// `engine`: compare two threads with one, and nothing else, while this command keeps so many CPU cores busy.
+    #[arg(long, value_name = "CORES", value_parser = clap::value_parser!(u8).range(1..))]
+    busy: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -54,7 +60,47 @@ pub fn run(args: &Args) -> Result<()> {
             if args.webgpu {
                 env.push(("BENCH_GPU", "1".into()));
             }
-            playwright.run_with(&["--config".to_owned(), "bench.config.mjs".to_owned()], &env)
+            let mut options = vec!["--config".to_owned(), "bench.config.mjs".to_owned()];
+            // Held until the measurement is over.
+            let _busy = args.busy.map(|cores| {
+                options.extend(["--grep".to_owned(), "on a busy machine".to_owned()]);
+                env.push(("BENCH_BUSY", cores.to_string().into()));
+                Busy::new(cores)
+            });
+            playwright.run_with(&options, &env)
+        }
+    }
+}
+
+/// Threads that do nothing as fast as they can, until it is dropped.
+struct Busy {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Busy {
+    fn new(cores: u8) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let spin = |_| {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || {
+                let mut count = 0u64;
+                while !over.load(Ordering::Relaxed) {
+                    count = std::hint::black_box(count.wrapping_add(1));
+                }
+            })
+        };
+        let threads = (0..cores).map(spin).collect();
+        Self { over, threads }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // One that panicked is over, too.
+            let _ = thread.join();
         }
     }
 }
