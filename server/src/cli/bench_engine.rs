@@ -328,7 +328,7 @@ fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f
             proof.check(weights)?;
             let set = gpu.kernels();
             let device = gpu.clone();
-            let pack = move |packed| {
+            let pack = move |packed: bool| {
                 ensure!(!packed || device.facts().packed, "this device has no packed 4x8-bit products");
                 let set = KernelSet { half: false, packed, ..set };
                 Ok(Box::new(block_on(GpuBackend::with_kernels(&device, weights, set))?) as Box<dyn Backend>)
@@ -357,7 +357,7 @@ fn prefill(backend: &mut dyn Backend, prompt: &[u32]) -> Result<()> {
 
 /// Both kinds of products on one prompt, one after the other: the best of three runs each, after one to warm up.
 fn packed_prefill(pack: &Pack<'_>, prompt: &[u32], clock: &dyn Fn() -> f64) -> Result<PackedPrefill> {
-    let rate = |packed| -> Result<f64> {
+    let rate = |packed: bool| -> Result<f64> {
         let mut backend = pack(packed)?;
         prefill(backend.as_mut(), prompt)?;
         let mut best_s = f64::INFINITY;
