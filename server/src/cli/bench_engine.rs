@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use client_core::llm::EngineError;
-use client_core::llm::backend::{Backend, Counters, Draw, Output, Want};
+use client_core::llm::backend::{Backend, Counters, Draw, MAX_ROWS, Output, Turn, Want};
 use client_core::llm::config::{ModelConfig, ModelTraits, RopeConfig};
 use client_core::llm::gguf::{GgmlType, Gguf};
-use client_core::llm::sampler::SamplerParams;
+use client_core::llm::sampler::{SamplerParams, argmax};
 use client_core::llm::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
 use futures::executor::block_on;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -198,6 +198,8 @@ struct Report {
     /// Without packed products and with them, where that was asked for.
     packed: Option<PackedPrefill>,
     decode_tokens_per_s: f64,
+    /// Of [`MAX_ROWS`] sequences in one pass, all their tokens counted; `None` where the backend computes one at a time.
+    together_tokens_per_s: Option<f64>,
     /// Bytes of weights and of the KV cache that a token reads.
     decode_bytes_per_token: u64,
     decode_gb_per_s: f64,
@@ -264,6 +266,7 @@ fn measure(args: &Args, weights: &ModelWeights<'_>) -> Result<Report> {
     let cache = 8 * (config.layers * config.kv_dim() * (prompt_tokens + decoded / 2)) as u64;
     let bytes = weights.bytes() - unread + cache;
     let rate = steps / decode_s;
+    let together_tokens_per_s = together(backend.as_ref(), &prompt, decoded, &clock)?;
     // Before others come.
     drop(backend);
     let packed = if args.packed { Some(packed_prefill(&pack, &prompt, &clock)?) } else { None };
@@ -278,6 +281,7 @@ fn measure(args: &Args, weights: &ModelWeights<'_>) -> Result<Report> {
         prefill_tokens_per_s: prompt_tokens as f64 / prefill_s,
         packed,
         decode_tokens_per_s: rate,
+        together_tokens_per_s,
         decode_bytes_per_token: bytes,
         decode_gb_per_s: rate * bytes as f64 / 1e9,
         copy_gb_per_s: copy_rate / 1e9,
@@ -400,6 +404,42 @@ fn decode(backend: &mut dyn Backend, tokens: usize) -> Result<usize> {
     Ok(tokens)
 }
 
+/// Tokens a second of [`MAX_ROWS`] sequences behind the same prompt, each a greedy token longer with every pass.
+fn together(backend: &dyn Backend, prompt: &[u32], tokens: usize, clock: &dyn Fn() -> f64) -> Result<Option<f64>> {
+    let mut batch = match block_on(backend.batch(MAX_ROWS, prompt.len() + tokens)) {
+        Err(EngineError::NotOffered { .. }) => return Ok(None),
+        batch => batch?,
+    };
+    let greedy = SamplerParams { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 0 };
+    let mut last = [0; MAX_ROWS];
+    let mut on_device = true;
+    for row in 0..MAX_ROWS {
+        on_device = match batch.begin_choosing(row, &greedy, &[]) {
+            Err(EngineError::NotOffered { .. }) => false,
+            begun => begun.map(|()| true)?,
+        };
+        block_on(batch.forward(row, prompt, Want::Nothing))?;
+    }
+    let mut timed = 0;
+    let mut before = clock();
+    for step in 0..tokens {
+        let turns: Vec<Turn> = (0..).zip(last).map(|(row, token)| Turn { row, token, draw: Draw::default() }).collect();
+        let next = if on_device {
+            block_on(batch.step_choosing(&turns))?
+        } else {
+            block_on(batch.step(&turns))?.iter().map(|logits| argmax(logits)).collect()
+        };
+        last.iter_mut().zip(next).for_each(|(last, next)| *last = next);
+        if step == 0 && tokens > 1 {
+            // The first warms up.
+            before = clock();
+        } else {
+            timed += MAX_ROWS;
+        }
+    }
+    Ok(Some(timed as f64 / (clock() - before)))
+}
+
 /// The best of three copies on one thread, read and written bytes both counted.
 fn copy_on_cpu(clock: &dyn Fn() -> f64) -> f64 {
     let source = vec![1u8; COPY_BYTES];
@@ -425,6 +465,9 @@ fn print(report: &Report) {
         println!("    packed 4x8          {packed_tokens_per_s:>12.1} tokens/s");
     }
     println!("  decode                {:>12.1} tokens/s", report.decode_tokens_per_s);
+    if let Some(together) = report.together_tokens_per_s {
+        println!("    {MAX_ROWS} together          {together:>12.1} tokens/s");
+    }
     println!("  read for a token      {:>12.1} MB", report.decode_bytes_per_token as f64 / 1e6);
     println!("  decode reads          {:>12.2} GB/s", report.decode_gb_per_s);
     println!("  a copy moves          {:>12.2} GB/s", report.copy_gb_per_s);
@@ -455,6 +498,7 @@ mod tests {
         let weights = random_weights(Shape::Tiny, &bytes);
         let report = measure(&args, &weights).unwrap();
         assert!(report.decode_tokens_per_s > 0.0 && report.prefill_tokens_per_s > 0.0 && report.copy_gb_per_s > 0.0);
+        assert!(report.together_tokens_per_s.is_some_and(|rate| rate > 0.0));
         let table = 512 * 64 / 32 * 18;
         assert!(report.decode_bytes_per_token > weights.bytes() && weights.bytes() > table);
         let of_the_gpu = measure(&Args { packed: true, ..args.clone() }, &weights).unwrap_err();
