@@ -240,3 +240,25 @@ fn kernels_are_proved_once() {
         assert!(worst(&mut backend, &weights, &[12, 3, 1]) <= 1e-3);
     }
 }
+
+/// What only Gemma needs is tried for Gemma, and no other model is refused for it.
+#[test]
+fn gemmas_kernels_are_proved_for_gemma() {
+    let Some(plain) = gpu() else { return };
+    let of = |family| {
+        let config = synthetic::config([40, 64, 1, 2, 1, 64]);
+        synthetic::weights_like(family, config, storage(GgmlType::Q8_0, GgmlType::Q8_0, false), 3).unwrap()
+    };
+    let passed = ["choosing tokens", "KV cache in half precision", "Q8_0"].map(str::to_owned).to_vec();
+    let known = Proof { passed, ..Proof::of(&plain) };
+    let prove = |weights: &ModelWeights<'_>| {
+        let gpu = block_on(GpuContext::request()).unwrap();
+        block_on(gpu.prove(KernelSet::BASELINE, weights, Some(known.clone()))).unwrap().1
+    };
+    assert_eq!(prove(&of(Family::Llama)), known);
+    let found = prove(&of(Family::Gemma3(5)));
+    assert_eq!(found.passed.last().map(String::as_str), Some("Gemma"), "{found:?}");
+    let failed = Proof { failed: vec![("Gemma".to_owned(), "a driver's fault".to_owned())], ..known };
+    assert!(failed.check(&of(Family::Llama)).is_ok());
+    assert!(failed.check(&of(Family::Gemma)).unwrap_err().to_string().contains("a driver's fault"));
+}
