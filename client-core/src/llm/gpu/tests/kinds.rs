@@ -172,7 +172,7 @@ fn a_stopped_test_goes_on_later() {
             left -= 1;
             left > 0
         };
-        block_on(gpu.clone().prove_while(KernelSet::BASELINE, &weights, known, &mut go_on)).unwrap().1
+        block_on(gpu.clone().prove_while(KernelSet::BASELINE, &weights, known, &|| 0.0, &mut go_on)).unwrap().1
     };
     let first = prove(None, 1);
     assert_eq!((first.passed.as_slice(), first.failed.len()), (&["choosing tokens".to_owned()][..], 0));
@@ -253,7 +253,7 @@ fn gemmas_kernels_are_proved_for_gemma() {
     let known = Proof { passed, ..Proof::of(&plain) };
     let prove = |weights: &ModelWeights<'_>| {
         let gpu = block_on(GpuContext::request()).unwrap();
-        block_on(gpu.prove(KernelSet::BASELINE, weights, Some(known.clone()))).unwrap().1
+        block_on(gpu.prove(KernelSet::BASELINE, weights, Some(known.clone()), &|| 0.0)).unwrap().1
     };
     assert_eq!(prove(&of(Family::Llama)), known);
     let found = prove(&of(Family::Gemma3(5)));
