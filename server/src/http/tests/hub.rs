@@ -17,9 +17,15 @@ use super::{Server, Setup, until};
 use crate::hub::HubConfig;
 
 const SIZE: usize = 700_000;
+/// More than the sockets between server and client take in while nobody reads.
+const BIG: usize = 64 << 20;
 
 fn content() -> Vec<u8> {
     (0..SIZE).map(|i| (i * 31 % 251) as u8).collect()
+}
+
+fn big() -> Vec<u8> {
+    (0..BIG).map(|i| (i * 37 % 249) as u8).collect()
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -50,7 +56,9 @@ async fn file(
     let whole = content();
     let tag = |text: &str| [(header::ETAG, format!("\"{text}\""))];
     match path.as_str() {
-        "good.gguf" => (tag(&sha256(&whole)), whole).into_response(),
+        "good.gguf" | "other.gguf" => (tag(&sha256(&whole)), whole).into_response(),
+        "big.gguf" => big().into_response(),
+        "middle.gguf" => vec![7u8; 2 * SIZE].into_response(),
         "wrong.gguf" => (tag(&sha256(b"something else")), whole).into_response(),
         "short.gguf" => {
             let body = Body::from_stream(futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![1; 100]))]));
@@ -171,6 +179,40 @@ async fn clients_share_a_download_and_read_it_while_it_arrives() {
     let (late, all, ()) = futures::join!(async { late.await.unwrap().bytes().await.unwrap() }, all, open);
     assert_eq!((late.as_ref(), all.unwrap() == content()), (&content()[SIZE - 10..], true));
     assert_eq!(hub.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_all_of_a_file_while_others_make_room() {
+    let hub = FakeHub::start().await;
+    let limit = BIG as u64 + 1_000_000;
+    let server = hub.server_with(|config| HubConfig { max_file_bytes: limit, max_cache_bytes: limit, ..config });
+    let path = |name: &str| format!("/models/hub/org/repo/{name}");
+    let cached = |name: &str| server.folder.path().join("hub/org/repo").join(name).is_file();
+    assert!(whole(&server, &path("big.gguf")).await.unwrap() == big());
+    until("it is in the cache", async || cached("big.gguf")).await;
+
+    // Its beginning, and then nothing for a while. It is now what was asked for longest ago.
+    let mut slow = server.get(&path("big.gguf")).send().await.unwrap();
+    let mut read = slow.chunk().await.unwrap().unwrap().to_vec();
+    assert_eq!(whole(&server, &path("good.gguf")).await.unwrap(), content());
+    until("it is in the cache", async || cached("good.gguf")).await;
+
+    // Room for another is made by what nobody reads, though it was asked for later.
+    assert_eq!(whole(&server, &path("other.gguf")).await.unwrap(), content());
+    until("it is in the cache", async || cached("other.gguf")).await;
+    assert!(cached("big.gguf") && !cached("good.gguf"));
+    // Where only the file that is being read could go, nothing goes.
+    let (status, text) = refusal(&server, &path("middle.gguf")).await;
+    assert!(status == 507 && cached("big.gguf") && cached("other.gguf"), "{status} {text}");
+
+    while let Some(chunk) = slow.chunk().await.unwrap() {
+        read.extend_from_slice(&chunk);
+    }
+    assert!(read == big(), "{} bytes of {BIG}", read.len());
+    // Read to the end, it makes room like any other.
+    let made = async || server.get(&path("middle.gguf")).send().await.unwrap().status() == 200;
+    until("there is room", made).await;
+    assert!(!cached("big.gguf"));
 }
 
 #[tokio::test]
