@@ -14,6 +14,13 @@ use crate::llm::quant::BLOCK;
 pub(super) use crate::llm::sampler::SLICE;
 use crate::llm::weights::LayerTraits;
 
+/// The text of a file in `kernels/`, without its comments (`build.rs`).
+macro_rules! wgsl {
+    ($name:literal) => {
+        include_str!(concat!(env!("OUT_DIR"), "/", $name, ".wgsl"))
+    };
+}
+
 /// Columns that a product computes at once in a call of a few tokens; from one more on the tiled kernel is taken.
 pub(super) const FEW: usize = 4;
 /// Columns of a tile.
@@ -85,7 +92,7 @@ impl Qkv {
             ("ROPE_DIM", self.rope.table().map_or(0, |_| config.rope.dim)),
             ("TURNS", tables * pairs),
             ("FIRST_TURN", self.rope.table().unwrap_or(0) * pairs),
-        ]) + include_str!("kernels/rotate.wgsl")
+        ]) + wgsl!("rotate")
     }
 }
 
@@ -182,35 +189,31 @@ impl Product {
         text += &call();
         text += &loader(self.dtype, self.blocks, self.parts, self.scale_unit);
         if columns == Columns::Tiled {
-            text += include_str!("kernels/tile.wgsl");
+            text += wgsl!("tile");
         }
         if packed {
             let _ = writeln!(text, "const HALF_SCALES: bool = {};", self.dtype == GgmlType::Q6K);
-            text += include_str!("kernels/matmul_packed.wgsl");
+            text += wgsl!("matmul_packed");
         } else if columns == Columns::Tiled {
             text += if set.half { "alias Tiled = vec4<f16>;\n" } else { "alias Tiled = vec4<f32>;\n" };
-            text += include_str!("kernels/matmul_tiled.wgsl");
+            text += wgsl!("matmul_tiled");
         } else {
-            text += &repeated(include_str!("kernels/matmul.wgsl"), pairs, count);
-            text += if set.subgroups {
-                include_str!("kernels/lanes_subgroup.wgsl")
-            } else {
-                include_str!("kernels/lanes_shared.wgsl")
-            };
+            text += &repeated(wgsl!("matmul"), pairs, count);
+            text += if set.subgroups { wgsl!("lanes_subgroup") } else { wgsl!("lanes_shared") };
         }
         text += match self.input {
-            Input::Plain => include_str!("kernels/input_plain.wgsl"),
-            Input::Norm => include_str!("kernels/input_norm.wgsl"),
+            Input::Plain => wgsl!("input_plain"),
+            Input::Norm => wgsl!("input_norm"),
         };
         match self.finish {
             Finish::Last | Finish::Store | Finish::Keep => {
                 text += &capped(config.traits.logit_cap.filter(|_| self.finish != Finish::Keep));
-                text += include_str!("kernels/finish_store.wgsl");
+                text += wgsl!("finish_store");
             }
-            Finish::Add => text += include_str!("kernels/finish_add.wgsl"),
+            Finish::Add => text += wgsl!("finish_add"),
             Finish::Gated => {
                 let _ = writeln!(text, "const GELU: bool = {};", config.traits.activation == Activation::Gelu);
-                text += include_str!("kernels/finish_gated.wgsl");
+                text += wgsl!("finish_gated");
             }
             Finish::Qkv(qkv) => {
                 text += &constants(&[
@@ -222,7 +225,7 @@ impl Product {
                 let _ = writeln!(text, "const HEAD_NORM: bool = {};", qkv.head_norm());
                 text += cache(qkv.half_cache);
                 text += &qkv.rotation(config);
-                text += include_str!("kernels/finish_qkv.wgsl");
+                text += wgsl!("finish_qkv");
             }
         }
         text
@@ -235,7 +238,7 @@ pub(super) fn embed(packed: &Layout, scale: f32) -> String {
         + &format!("const EMBEDDING_SCALE: f32 = {scale:e};\n")
         + &call()
         + &loader(packed.dtype, packed.blocks, packed.parts, packed.scale_unit)
-        + include_str!("kernels/embed.wgsl")
+        + wgsl!("embed")
 }
 
 /// The text of `head_norm.wgsl`.
@@ -251,14 +254,14 @@ pub(super) fn head_norm(config: &ModelConfig, qkv: Qkv) -> String {
     text += &call();
     text += cache(qkv.half_cache);
     text += &qkv.rotation(config);
-    text + include_str!("kernels/head_norm.wgsl")
+    text + wgsl!("head_norm")
 }
 
 /// The text of `post_norm_add.wgsl`.
 pub(super) fn post_norm_add(config: &ModelConfig) -> String {
     let mut text = constants(&[("STRIDE", padded(config.dim) / 4), ("DIM", config.dim)]);
     let _ = writeln!(text, "const EPSILON: f32 = {:e};", config.rms_eps);
-    text + include_str!("kernels/post_norm_add.wgsl")
+    text + wgsl!("post_norm_add")
 }
 
 /// The text of `attention.wgsl`.
@@ -279,45 +282,45 @@ pub(super) fn attention(config: &ModelConfig, qkv: Qkv, window: Option<usize>) -
     text += &capped(config.traits.score_cap);
     text += &call();
     text += cache(qkv.half_cache);
-    text + include_str!("kernels/attention.wgsl")
+    text + wgsl!("attention")
 }
 
 /// The text of `peak.wgsl`.
 pub(super) fn peak(vocab: usize) -> String {
-    order(vocab) + include_str!("kernels/slice.wgsl") + include_str!("kernels/peak.wgsl")
+    order(vocab) + wgsl!("slice") + wgsl!("peak")
 }
 
 /// The text of `sort.wgsl`.
 pub(super) fn sort(vocab: usize) -> String {
-    order(vocab) + include_str!("kernels/slice.wgsl") + include_str!("kernels/sort.wgsl")
+    order(vocab) + wgsl!("slice") + wgsl!("sort")
 }
 
 /// The text of `best.wgsl`.
 pub(super) fn best(vocab: usize) -> String {
-    chosen(vocab) + include_str!("kernels/best.wgsl")
+    chosen(vocab) + wgsl!("best")
 }
 
 /// The text of `choose.wgsl`.
 pub(super) fn choose(vocab: usize) -> String {
-    chosen(vocab) + include_str!("kernels/choose.wgsl")
+    chosen(vocab) + wgsl!("choose")
 }
 
 fn chosen(vocab: usize) -> String {
     let per_thread = vocab.div_ceil(SLICE).div_ceil(256);
     let sizes = constants(&[("PER_THREAD", per_thread), ("PLACES", PLACES), ("CHUNK", CHUNK)]);
-    order(vocab) + &sizes + include_str!("kernels/chosen.wgsl")
+    order(vocab) + &sizes + wgsl!("chosen")
 }
 
 fn order(vocab: usize) -> String {
     let words = vocab.div_ceil(32);
     constants(&[("VOCAB", vocab), ("SLICE", SLICE), ("SLICES", vocab.div_ceil(SLICE)), ("WORDS", words)])
         + &call()
-        + include_str!("kernels/order.wgsl")
+        + wgsl!("order")
 }
 
 /// What every kernel is told about a call.
 fn call() -> String {
-    constants(&[("LINES", MAX_ROWS)]) + include_str!("kernels/common_call.wgsl")
+    constants(&[("LINES", MAX_ROWS)]) + wgsl!("common_call")
 }
 
 /// Elements of an activation's column: whole blocks.
@@ -326,13 +329,13 @@ pub(super) fn padded(elements: usize) -> usize {
 }
 
 fn cache(half: bool) -> &'static str {
-    if half { include_str!("kernels/cache_f16.wgsl") } else { include_str!("kernels/cache_f32.wgsl") }
+    if half { wgsl!("cache_f16") } else { wgsl!("cache_f32") }
 }
 
 /// A function `capped`, which changes nothing where there is no cap.
 fn capped(cap: Option<f32>) -> String {
     match cap {
-        Some(cap) => format!("const CAP: f32 = {cap:e};\n{}", include_str!("kernels/capped.wgsl")),
+        Some(cap) => format!("const CAP: f32 = {cap:e};\n{}", wgsl!("capped")),
         None => "fn capped(x: f32) -> f32 {\n    return x;\n}\n".to_owned(),
     }
 }
@@ -350,25 +353,25 @@ fn loader(dtype: GgmlType, blocks: usize, parts: Parts, scale_unit: f32) -> Stri
     let mut text =
         constants(&[("BLOCKS", blocks), ("HIGH", parts.high), ("SCALES", parts.scales), ("TOPS", parts.tops)]);
     let _ = writeln!(text, "const SCALE_UNIT: f32 = {scale_unit:e};");
-    text += include_str!("kernels/common.wgsl");
+    text += wgsl!("common");
     if matches!(dtype, GgmlType::Q4K | GgmlType::Q5K) {
-        text += include_str!("kernels/common_k.wgsl");
+        text += wgsl!("common_k");
     }
     if matches!(dtype, GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q5K) {
-        text += include_str!("kernels/common_5.wgsl");
+        text += wgsl!("common_5");
     }
     text += match dtype {
-        GgmlType::F32 => include_str!("kernels/load_f32.wgsl"),
-        GgmlType::F16 => include_str!("kernels/load_f16.wgsl"),
-        GgmlType::Bf16 => include_str!("kernels/load_bf16.wgsl"),
-        GgmlType::Q4_0 => include_str!("kernels/load_q4_0.wgsl"),
-        GgmlType::Q4_1 => include_str!("kernels/load_q4_1.wgsl"),
-        GgmlType::Q5_0 => include_str!("kernels/load_q5_0.wgsl"),
-        GgmlType::Q5_1 => include_str!("kernels/load_q5_1.wgsl"),
-        GgmlType::Q8_0 => include_str!("kernels/load_q8_0.wgsl"),
-        GgmlType::Q4K => include_str!("kernels/load_q4_k.wgsl"),
-        GgmlType::Q5K => include_str!("kernels/load_q5_k.wgsl"),
-        GgmlType::Q6K => include_str!("kernels/load_q6_k.wgsl"),
+        GgmlType::F32 => wgsl!("load_f32"),
+        GgmlType::F16 => wgsl!("load_f16"),
+        GgmlType::Bf16 => wgsl!("load_bf16"),
+        GgmlType::Q4_0 => wgsl!("load_q4_0"),
+        GgmlType::Q4_1 => wgsl!("load_q4_1"),
+        GgmlType::Q5_0 => wgsl!("load_q5_0"),
+        GgmlType::Q5_1 => wgsl!("load_q5_1"),
+        GgmlType::Q8_0 => wgsl!("load_q8_0"),
+        GgmlType::Q4K => wgsl!("load_q4_k"),
+        GgmlType::Q5K => wgsl!("load_q5_k"),
+        GgmlType::Q6K => wgsl!("load_q6_k"),
     };
     text
 }
