@@ -4,7 +4,7 @@ import http from "node:http";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { compactCheckpoint, family, largeCheckpoint, writeFiles } from "./checkpoint.mjs";
-import { answerOf, ask, done, drop, expect, listen, look, open, startTandem, test } from "./harness.mjs";
+import { answerOf, ask, cancelAtFirstProgress, done, drop, expect, listen, look, open, startTandem, test } from "./harness.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 const compact = path.join(root, "public/models/compact.gguf");
@@ -145,16 +145,7 @@ for (const tier of ["web-gpu", "cpu"]) {
     await page.getByTestId("model-file").setInputFiles(paths);
     await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
     const state = page.getByTestId("model-state");
-    await page.evaluate(() => {
-      const look = setInterval(() => {
-        if (!window.heard.some(({ type, state }) => type === "model" && state.state === "loading" && state.read > 0)) return;
-        clearInterval(look);
-        document.querySelector("[data-testid=cancel-load]").click();
-      }, 1);
-    });
-    await page.getByTestId("load-model").click();
-    await expect(state).toHaveAttribute("data-state", "loading");
-    await expect(state).toHaveAttribute("data-state", "absent");
+    await cancelAtFirstProgress(page);
     await page.getByTestId("load-model").click();
     await expect(state).toHaveAttribute("data-state", "ready", { timeout: 120_000 });
     const seen = await page.evaluate(async () => {

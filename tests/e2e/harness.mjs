@@ -208,6 +208,25 @@ export async function listen(page) {
   });
 }
 
+/** Begins to load the model that is chosen, presses Cancel at its first progress, and waits until the load is over. The page
+ * has to be listened to. All of it may happen between two looks at the page: what the page was told counts. */
+export async function cancelAtFirstProgress(page) {
+  await page.evaluate(() => {
+    const look = setInterval(() => {
+      if (!window.heard.some(({ type, state }) => type === "model" && state.state === "loading" && state.read > 0)) return;
+      clearInterval(look);
+      document.querySelector("[data-testid=cancel-load]").click();
+    }, 1);
+  });
+  await page.getByTestId("load-model").click();
+  await page.waitForFunction(() => {
+    const states = window.heard.filter(({ type }) => type === "model").map(({ state }) => state.state);
+    const begun = states.indexOf("loading");
+    return begun >= 0 && states.indexOf("absent", begun) > begun;
+  });
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "absent");
+}
+
 /** Loads the model that is chosen; returns the answer to a question. */
 export async function answerOf(page) {
   await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");

@@ -4,7 +4,7 @@ import fs from "node:fs";
 import http from "node:http";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { answerOf, answersAlone, drop, expect, listen, look, open, startTandem, test } from "./harness.mjs";
+import { answerOf, answersAlone, cancelAtFirstProgress, drop, expect, listen, look, open, startTandem, test } from "./harness.mjs";
 import { writeFarModel, writeLargeModel } from "./large_model.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
@@ -133,17 +133,7 @@ for (const tier of ["web-gpu", "cpu"]) {
     await page.getByTestId("model-file").setInputFiles(file);
     await expect(page.getByTestId("verdict")).toHaveAttribute("data-fits", "true");
     const state = page.getByTestId("model-state");
-    // Stopped at its first progress.
-    await page.evaluate(() => {
-      const look = setInterval(() => {
-        if (!window.heard.some(({ type, state }) => type === "model" && state.state === "loading" && state.read > 0)) return;
-        clearInterval(look);
-        document.querySelector("[data-testid=cancel-load]").click();
-      }, 1);
-    });
-    await page.getByTestId("load-model").click();
-    await expect(state).toHaveAttribute("data-state", "loading");
-    await expect(state).toHaveAttribute("data-state", "absent");
+    await cancelAtFirstProgress(page);
     // And to its end.
     await page.getByTestId("load-model").click();
     await expect(state).toHaveAttribute("data-state", "ready", { timeout: 90_000 });

@@ -89,11 +89,12 @@ impl Hub {
     }
 
     async fn room(&self) -> Room {
+        let storage_bytes = free_bytes().await;
         Room {
             tier: self.tier.borrow().tier,
             binding_bytes: self.gpu.borrow().as_ref().map(|gpu| gpu.facts().max_binding_bytes),
             device_bytes: device_memory(),
-            storage_bytes: free_bytes().await,
+            storage_bytes,
         }
     }
 
