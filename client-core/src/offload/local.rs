@@ -65,8 +65,11 @@ impl EnginePort<'_> {
     ) -> Result<(), LocalError> {
         let mut prompts = [0; MAX_ROWS];
         loop {
-            while let Some(row) = together.free_row() {
-                let Some(job) = jobs.next() else { break };
+            // One prompt is read between two steps: the others go on meanwhile, and the first is not kept waiting for the
+            // last.
+            if let Some(row) = together.free_row()
+                && let Some(job) = jobs.next()
+            {
                 let begun = match self.fits(together, &job) {
                     // Longer than a row, but not than the engine's own context.
                     Ok(None) => {
@@ -83,7 +86,10 @@ impl EnginePort<'_> {
                 }
             }
             if together.is_idle() {
-                return Ok(());
+                if jobs.waiting() == 0 {
+                    return Ok(());
+                }
+                continue;
             }
             let over = together.step(&mut |row, token| jobs.token(prompts[row], token.text)).await?;
             for (row, finish) in over {
