@@ -92,6 +92,8 @@ pub fn workers(out: &Path) -> Result<()> {
 
 /// Bytes of the page's own module, its script and its styles under brotli that a visitor may have to wait for.
 const PAGE_LIMIT: u64 = 400_000;
+/// Bytes of the engine worker with its script, tokenizers included, under brotli.
+const ENGINE_LIMIT: u64 = 1_200_000;
 
 /// Puts a brotli file beside each text and wasm file of dist/, which the server sends in its place: without them the first
 /// visitor would wait for the compression. Prints the sizes.
@@ -100,12 +102,23 @@ pub fn compress() -> Result<()> {
     let sizes = print_sizes(Path::new("dist"))?;
     // What is fetched before the engine is asked for: everything but the workers and what they fetch.
     let is_page = |name: &str| !["worker", "kernels", "policy_"].iter().any(|late| name.starts_with(late));
-    let page: u64 = sizes.iter().filter(|(name, _)| is_page(name)).map(|(_, bytes)| bytes).sum();
-    println!("{:<52} {:>12} {page:>12}", "before the engine is asked for", "");
-    if page > PAGE_LIMIT {
-        eprintln!("  that is more than {PAGE_LIMIT} bytes");
-    }
+    within(&sizes, "before the engine is asked for", is_page, PAGE_LIMIT);
+    within(
+        &sizes,
+        "the engine, tokenizers included",
+        |name| ["worker.js", "worker_bg.wasm"].contains(&name),
+        ENGINE_LIMIT,
+    );
     Ok(())
+}
+
+/// Prints what some files weigh together, and says so where that is more than the limit.
+fn within(sizes: &[(String, u64)], what: &str, counts: impl Fn(&str) -> bool, limit: u64) {
+    let sum: u64 = sizes.iter().filter(|(name, _)| counts(name)).map(|(_, bytes)| bytes).sum();
+    println!("{what:<52} {:>12} {sum:>12}", "");
+    if sum > limit {
+        eprintln!("  that is more than {limit} bytes");
+    }
 }
 
 /// Compresses the text and wasm files of a folder, prints their sizes, and returns the compressed ones by name.
