@@ -115,6 +115,7 @@ export interface ChatRequest {
   top_k?: number;
   seed?: number | null;
   stop?: string | string[] | null;
+  /** Choices, at most 16; each has a seed of its own, counted up from `seed`. */
   n?: number | null;
   stream?: boolean | null;
   stream_options?: { include_usage?: boolean } | null;

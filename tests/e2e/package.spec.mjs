@@ -123,6 +123,68 @@ test("verdict, loading, writing, chat, embeddings, memory, files", async ({ page
   expect(seen.closed).toBe("closed");
 });
 
+test("texts that are asked for at once are written at the same time, each as it is alone", async ({ page, site }) => {
+  const seen = await page.evaluate(async () => {
+    const { EdgeClient } = await import("/index.js");
+    const client = await EdgeClient.create({ tier: "cpu" });
+    await client.load("/models/full.gguf", { context: 256 });
+    const told = [];
+    const write = async (name, input, options) => {
+      let text = "";
+      const pieces = client.generate(input, options);
+      for (;;) {
+        const { done, value } = await pieces.next();
+        if (done) return { text, tokens: value.tokens, prompt: value.promptTokens, finish: value.finish };
+        told.push(name);
+        text += value;
+      }
+    };
+    const chat = (content) => [{ role: "user", content }];
+    const asked = [
+      [chat("What is the capital of Kenya?"), { maxTokens: 24 }],
+      ["Nairobi is ", { maxTokens: 24, temperature: 0.9, seed: 3 }],
+      [chat("What is the capital of Peru?"), { maxTokens: 24, temperature: 0.7, topK: 8, seed: 5 }],
+      // With all that it may become it is longer than a row.
+      ["Helium is ", { maxTokens: 250, stop: ["."] }],
+      [chat("Who was Ada Lovelace?"), { maxTokens: 5 }],
+      ["The ", { maxTokens: 24, repetitionPenalty: 1.3 }],
+    ];
+    const alone = [];
+    for (const [input, options] of asked) alone.push(await write("alone", input, options));
+    told.length = 0;
+    const stop = new AbortController();
+    const stopped = write("stopped", "Water ", { maxTokens: 200, temperature: 1, signal: stop.signal }).catch((error) => error.name);
+    const together = Promise.all(asked.map(([input, options], n) => write(n, input, options)));
+    const refused = write("refused", [{ role: "nobody", content: "" }].slice(1), {}).catch((error) => [error.code, error.message]);
+    stop.abort();
+    const out = { alone, together: await together, stopped: await stopped, refused: await refused, order: [...told] };
+    const request = { messages: asked[2][0], max_tokens: 24, temperature: 0.7, top_k: 8, seed: 4, n: 3 };
+    out.choices = await client.chat.completions.create(request);
+    out.streamed = ["", "", ""];
+    for await (const { choices } of await client.chat.completions.create({ ...request, stream: true }))
+      for (const { index, delta } of choices) out.streamed[index] += delta.content ?? "";
+    out.many = await client.chat.completions.create({ ...request, n: 17 }).catch((error) => [error.code, error.message]);
+    // Leaving early stops every choice: the next answer does not wait for them.
+    for await (const chunk of await client.chat.completions.create({ ...request, max_tokens: 200, stream: true })) if (chunk) break;
+    out.after = await write("after", ...asked[0]);
+    client.close();
+    return out;
+  });
+  expect(seen.together).toEqual(seen.alone);
+  expect(new Set(seen.together.map(({ text }) => text)).size).toBe(6);
+  expect(seen.stopped).toBe("AbortError");
+  expect(seen.order).not.toContain("stopped");
+  expect(seen.choices.choices.map(({ index }) => index)).toEqual([0, 1, 2]);
+  const contents = seen.choices.choices.map(({ message }) => message.content);
+  expect(contents[1]).toBe(seen.alone[2].text);
+  expect(seen.streamed).toEqual(contents);
+  expect(seen.choices.usage.completion_tokens).toBeGreaterThan(seen.alone[2].tokens);
+  expect(seen.many).toEqual(["invalid", expect.stringContaining("16")]);
+  expect(seen.after).toEqual(seen.alone[0]);
+  // The second begins before the first is over.
+  expect(seen.order.indexOf(1)).toBeLessThan(seen.order.lastIndexOf(0));
+});
+
 test("a checkpoint's files are loaded, stored as one says, and write what transformers writes", async ({ page, site }) => {
   const { files, prompt, answer } = family("llama");
   const wire = Object.entries(files).map(([name, bytes]) => [name, Buffer.from(bytes).toString("base64")]);

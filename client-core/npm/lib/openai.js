@@ -3,6 +3,9 @@ import { EdgeError } from "./channel.js";
 
 const unsupported = (what) => new EdgeError("unsupported", `${what} is not supported by the engine in the tab.`);
 
+/** Most choices of one completion: each of them waits for a row of its own. */
+const MAX_CHOICES = 16;
+
 /** A message's text; parts other than text are refused, not dropped. */
 function textOf(content) {
   if (typeof content === "string") return content;
@@ -18,7 +21,8 @@ function textOf(content) {
 function optionsOf(request) {
   for (const name of ["tools", "functions", "logprobs", "response_format", "audio"])
     if (request[name]) throw unsupported(`“${name}”`);
-  if ((request.n ?? 1) !== 1) throw unsupported("“n” above 1");
+  const n = request.n ?? 1;
+  if (!Number.isInteger(n) || n < 1 || n > MAX_CHOICES) throw new EdgeError("invalid", `“n” has to be from 1 to ${MAX_CHOICES}.`);
   const stop = request.stop ?? [];
   return {
     maxTokens: request.max_completion_tokens ?? request.max_tokens ?? undefined,
@@ -30,11 +34,11 @@ function optionsOf(request) {
   };
 }
 
-const usageOf = (record) => ({
-  prompt_tokens: record.promptTokens,
-  completion_tokens: record.tokens,
-  total_tokens: record.promptTokens + record.tokens,
-});
+const usageOf = (records) => {
+  const prompt_tokens = records[0].promptTokens;
+  const completion_tokens = records.reduce((sum, { tokens }) => sum + tokens, 0);
+  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
+};
 
 /** `client.chat`. */
 export class Chat {
@@ -52,36 +56,65 @@ async function create(client, request, { signal } = {}) {
     created: Math.floor(Date.now() / 1000),
     model: request.model ?? client.model,
   };
-  const pieces = client.generate(messages, { ...optionsOf(request), signal });
-  if (request.stream) return chunks(pieces, head, request.stream_options?.include_usage === true);
-  let content = "";
-  let step;
-  while (!(step = await pieces.next()).done) content += step.value;
+  const { n } = request;
+  const options = optionsOf(request);
+  const leave = new AbortController();
+  const either = signal ? AbortSignal.any([signal, leave.signal]) : leave.signal;
+  // Choices differ by their seeds, and are written at the same time.
+  const text = (_, choice) => client.generate(messages, { ...options, seed: options.seed + choice, signal: either });
+  const pieces = merged(Array.from({ length: n ?? 1 }, text), leave);
+  if (request.stream) return chunks(pieces, n ?? 1, head, request.stream_options?.include_usage === true);
+  const contents = Array.from({ length: n ?? 1 }, () => "");
+  const records = [];
+  for await (const { index, text, record } of pieces) {
+    if (record) records[index] = record;
+    else contents[index] += text;
+  }
   return {
     ...head,
     object: "chat.completion",
-    choices: [{ index: 0, message: { role: "assistant", content }, logprobs: null, finish_reason: step.value.finish }],
-    usage: usageOf(step.value),
+    choices: contents.map((content, index) => ({
+      index,
+      message: { role: "assistant", content },
+      logprobs: null,
+      finish_reason: records[index].finish,
+    })),
+    usage: usageOf(records),
   };
 }
 
-async function* chunks(pieces, head, withUsage) {
-  const chunk = (delta, finish_reason = null) => ({
+/** What several generators yield and return, as it comes; all are stopped through `leave` when nobody listens any more. */
+async function* merged(texts, leave) {
+  const never = new Promise(() => {});
+  const next = (index) => texts[index].next().then(({ done, value }) => ({ index, ...(done ? { record: value } : { text: value }) }));
+  const coming = texts.map((_, index) => next(index));
+  try {
+    for (let open = texts.length; open > 0; ) {
+      const piece = await Promise.race(coming);
+      if (piece.record) open -= 1;
+      coming[piece.index] = piece.record ? never : next(piece.index);
+      yield piece;
+    }
+  } finally {
+    for (const promise of coming) promise.catch(() => {});
+    leave.abort();
+  }
+}
+
+async function* chunks(pieces, n, head, withUsage) {
+  const chunk = (index, delta, finish_reason = null) => ({
     ...head,
     object: "chat.completion.chunk",
-    choices: [{ index: 0, delta, logprobs: null, finish_reason }],
+    choices: [{ index, delta, logprobs: null, finish_reason }],
     ...(withUsage ? { usage: null } : {}),
   });
-  try {
-    yield chunk({ role: "assistant", content: "" });
-    let step;
-    while (!(step = await pieces.next()).done) yield chunk({ content: step.value });
-    yield chunk({}, step.value.finish);
-    if (withUsage) yield { ...head, object: "chat.completion.chunk", choices: [], usage: usageOf(step.value) };
-  } finally {
-    // Whoever leaves the loop early also stops the engine.
-    await pieces.return();
+  const records = [];
+  for (let index = 0; index < n; index++) yield chunk(index, { role: "assistant", content: "" });
+  for await (const { index, text, record } of pieces) {
+    if (record) records[index] = record;
+    yield record ? chunk(index, {}, record.finish) : chunk(index, { content: text });
   }
+  if (withUsage) yield { ...head, object: "chat.completion.chunk", choices: [], usage: usageOf(records) };
 }
 
 /** `client.embeddings`. */

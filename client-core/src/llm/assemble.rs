@@ -2,7 +2,7 @@
 //! the names of things and in the order of the rows of queries and keys.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use super::config::{Blueprint, ModelConfig};
 use super::error::EngineError;
 use super::files::{Files, Listing, ReadAt};
 use super::gguf::{GgmlType, Gguf, TensorInfo};
-use super::names::{GGUF_NAMES, HF_NAMES, HF_NAMES_BOTH_SIDES, Names};
+use super::names::{self, GGUF_NAMES, HF_NAMES, HF_NAMES_BOTH_SIDES, Names};
 use super::parts::{BlockPart, BlockVectors, MatrixForm, Part, Weights};
 use super::quant;
 use super::safetensors::TensorFile;
@@ -76,7 +76,8 @@ pub struct WeightStream<S> {
     plan: Blueprint,
     names: &'static Names,
     source: S,
-    present: BTreeSet<String>,
+    /// What the source calls the tensors that it has, by their usual names.
+    present: BTreeMap<String, String>,
     order: Option<RowOrder>,
 }
 
@@ -93,12 +94,13 @@ impl<'a, S: Source<'a>> WeightStream<S> {
     /// The source has a tensor that would not be used: it wants a computation that is not made here.
     pub(super) fn new(plan: Blueprint, names: &'static Names, source: S) -> Result<Self, EngineError> {
         let order = RowOrder { head_dim: plan.config.head_dim, rope_dim: plan.config.rope.dim };
-        let present = source.names().into_iter().map(str::to_owned).collect();
+        let usual = |name: &str| if plan.also_sees { names::of_text(name) } else { Some(name.to_owned()) };
+        let present = source.names().into_iter().filter_map(|name| Some((usual(name)?, name.to_owned()))).collect();
         let stream = Self { order: plan.half_split.then_some(order), plan, names, source, present };
         let used = stream.used();
-        let redundant = |name: &String| names.redundant.iter().any(|part| name.contains(part));
-        match stream.present.difference(&used).find(|name| !redundant(name)) {
-            Some(name) => Err(EngineError::Unsupported(format!(
+        let redundant = |name: &str| names.redundant.iter().any(|part| name.contains(part));
+        match stream.present.iter().find(|(name, _)| !used.contains(*name) && !redundant(name)) {
+            Some((_, name)) => Err(EngineError::Unsupported(format!(
                 "tensor {name:?} belongs to a computation that this engine does not have"
             ))),
             None => Ok(stream),
@@ -128,6 +130,11 @@ impl<'a, S: Source<'a>> WeightStream<S> {
             used.extend(names.qkv.map(|part| self.bias_name(layer, part)));
         }
         used
+    }
+
+    /// What the source calls the tensor `name`.
+    fn stored<'s>(&'s self, name: &'s str) -> &'s str {
+        self.present.get(name).map_or(name, String::as_str)
     }
 
     fn name(&self, layer: usize, part: &str) -> String {
@@ -162,7 +169,7 @@ impl<'a, S: Source<'a>> WeightStream<S> {
                 // does.
                 match self.plan.tied {
                     Some(true) => return Ok(None),
-                    None if !self.present.contains(&wanted.name) => return Ok(None),
+                    None if !self.present.contains_key(&wanted.name) => return Ok(None),
                     _ => wanted,
                 }
             }
@@ -185,7 +192,7 @@ impl<'a, S: Source<'a>> WeightStream<S> {
 
     fn form_of(&self, wanted: &Wanted) -> Result<MatrixForm, EngineError> {
         let &Wanted { ref name, rows, cols, order } = wanted;
-        let dtype = self.source.dtype(name, rows, cols)?;
+        let dtype = self.source.dtype(self.stored(name), rows, cols)?;
         match dtype.row_bytes(cols).is_some() && rows > 0 {
             true => Ok(MatrixForm { dtype, rows, cols, unit: order.map_or(1, |order| order.head_dim) }),
             false => Err(EngineError::Inconsistent(format!("the rows of {name:?} are not whole blocks"))),
@@ -194,7 +201,7 @@ impl<'a, S: Source<'a>> WeightStream<S> {
 
     async fn rows_of(&self, wanted: &Wanted, rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError> {
         let form = self.form_of(wanted)?;
-        let bytes = self.source.rows(&wanted.name, [wanted.rows, wanted.cols], rows.clone()).await?;
+        let bytes = self.source.rows(self.stored(&wanted.name), [wanted.rows, wanted.cols], rows.clone()).await?;
         if form.row_bytes().checked_mul(rows.len()) != Some(bytes.len()) {
             return Err(EngineError::Inconsistent(format!("{:?} came back with another length", wanted.name)));
         }
@@ -216,9 +223,13 @@ impl<'a, S: Source<'a>> WeightStream<S> {
         self.gains(&format!("{}.weight", self.names.output_norm), self.plan.config.dim).await
     }
 
+    async fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
+        self.source.vector(self.stored(name), len).await
+    }
+
     /// The gains of a norm.
     async fn gains(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        let mut gains = self.source.vector(name, len).await?;
+        let mut gains = self.vector(name, len).await?;
         for gain in &mut gains {
             *gain += self.plan.gain_offset;
         }
@@ -249,7 +260,7 @@ impl<'a, S: Source<'a>> WeightStream<S> {
     }
 
     fn has_bias(&self, layer: usize) -> bool {
-        self.plan.qkv_bias || self.names.qkv.iter().any(|part| self.present.contains(&self.bias_name(layer, part)))
+        self.plan.qkv_bias || self.names.qkv.iter().any(|part| self.present.contains_key(&self.bias_name(layer, part)))
     }
 
     async fn bias(&self, layer: usize) -> Result<Option<Vec<f32>>, EngineError> {
@@ -258,9 +269,9 @@ impl<'a, S: Source<'a>> WeightStream<S> {
         }
         let config = &self.plan.config;
         let [q, k, v] = self.names.qkv.map(|part| self.bias_name(layer, part));
-        let mut bias = self.arranged(self.source.vector(&q, config.q_dim()).await?);
-        bias.extend(self.arranged(self.source.vector(&k, config.kv_dim()).await?));
-        bias.extend(self.source.vector(&v, config.kv_dim()).await?);
+        let mut bias = self.arranged(self.vector(&q, config.q_dim()).await?);
+        bias.extend(self.arranged(self.vector(&k, config.kv_dim()).await?));
+        bias.extend(self.vector(&v, config.kv_dim()).await?);
         Ok(Some(bias))
     }
 
@@ -411,7 +422,7 @@ impl<R: ReadAt> WeightStream<Files<R>> {
         let mut bytes = 0;
         for part in self.parts() {
             if let Some(Wanted { name, rows, cols, .. }) = self.wanted(part)? {
-                bytes += self.source.stored_bytes(&name, [rows, cols])?;
+                bytes += self.source.stored_bytes(self.stored(&name), [rows, cols])?;
             }
         }
         Ok(bytes)

@@ -8,6 +8,7 @@ use super::*;
 use crate::llm::gguf::GgmlType;
 use crate::llm::gguf::builder::model_file;
 use crate::llm::synthetic::{self, Storage};
+use crate::llm::together::{Ended, Text, Texts};
 use crate::llm::tokenizer::tests::trained;
 
 const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>";
@@ -209,13 +210,14 @@ fn answers_together_are_those_given_alone() {
             ids.push(event.id);
             ControlFlow::Continue(())
         };
-        for (row, finish) in block_on(together.step(&mut on_token)).unwrap() {
-            texts[of_row[row]].2 = Some(finish);
+        for ended in block_on(together.step(&mut on_token)).unwrap() {
+            texts[of_row[ended.row]].2 = Some((ended.finish, ended.tokens));
         }
         steps += 1;
     }
     for ((text, ids, finish), alone) in texts.iter().zip(&alone) {
-        assert_eq!((text, ids, *finish), (&alone.0, &alone.1, Some(alone.2.finish)));
+        let stats = &alone.2;
+        assert_eq!((text, ids, *finish), (&alone.0, &alone.1, Some((stats.finish, stats.generated_tokens))));
     }
     // The engine's own conversation is as it was.
     assert_eq!(run(&mut one, "hello", "", &options(11), usize::MAX).2.cached_tokens, alone[4].2.prompt_tokens - 1);
@@ -240,10 +242,78 @@ fn rows_end_where_they_are_told_to() {
         };
         over.extend(block_on(together.step(&mut on_token)).unwrap());
     }
-    let room = 41 - together.prompt_tokens(&prompt("hi")).unwrap();
-    assert_eq!((count, over), ([room, 3], vec![(1, FinishReason::Cancelled), (0, FinishReason::Length)]));
+    let room = 41 - one.tokenizer().encode_prompt(&prompt("hi")).unwrap().len();
+    let ended = |row, finish, tokens| Ended { row, finish, tokens };
+    let expected = vec![ended(1, FinishReason::Cancelled, 3), ended(0, FinishReason::Length, room)];
+    assert_eq!((count, over), ([room, 3], expected));
     block_on(together.begin(0, &prompt("hi"), &options(0))).unwrap();
     let mut none = |_: usize, _: TokenEvent<'_>| panic!("no token was asked for");
-    assert_eq!(block_on(together.step(&mut none)).unwrap(), [(0, FinishReason::Length)]);
+    assert_eq!(block_on(together.step(&mut none)).unwrap(), [ended(0, FinishReason::Length, 0)]);
     assert!(block_on(one.together(0, 40)).is_err() && block_on(one.together(5, 40)).is_err());
+}
+
+/// Texts that come up one after the other, and what became of them.
+#[derive(Default)]
+struct Desk {
+    waiting: Vec<Text>,
+    tokens: Vec<(usize, String)>,
+    prompts: Vec<usize>,
+    over: Vec<(usize, Result<FinishReason, String>)>,
+}
+
+impl Texts for Desk {
+    fn next(&mut self) -> Option<Text> {
+        self.waiting.pop()
+    }
+
+    fn begun(&mut self, id: usize, prompt_tokens: usize) {
+        assert!(prompt_tokens > 0);
+        self.prompts.push(id);
+    }
+
+    fn token(&mut self, id: usize, token: TokenEvent<'_>) -> ControlFlow<()> {
+        self.tokens.push((id, token.text.to_owned()));
+        // The second is stopped at once.
+        if id == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn over(&mut self, id: usize, result: Result<Ended, EngineError>) {
+        self.over.push((id, result.map(|ended| ended.finish).map_err(|error| error.to_string())));
+    }
+}
+
+#[test]
+fn texts_are_written_until_none_waits() {
+    let mut one = engine(1, 256);
+    let questions = ["What is helium?", "hi", "Who was that?", "And why?", "hello"];
+    let alone = questions.map(|question| run(&mut one, question, "", &options(8), usize::MAX));
+    let text = |id: usize, tokens| Text {
+        id,
+        prompt: one.render(&user(questions[id]), "").unwrap(),
+        options: options(tokens),
+    };
+    let mut desk = Desk { waiting: (0..5).rev().map(|id| text(id, 8)).collect(), ..Desk::default() };
+    // Longer than a row with all that it may write: told at once, and the others are written.
+    desk.waiting.insert(2, Text { id: 5, ..text(0, 64) });
+    desk.waiting.insert(0, Text { id: 6, prompt: String::new(), options: options(8) });
+    let mut together = block_on(one.together(2, 64)).unwrap();
+    block_on(together.write(&mut desk)).unwrap();
+    assert!(together.is_idle());
+    for (id, alone) in alone.iter().enumerate() {
+        let told: String = desk.tokens.iter().filter(|(of, _)| *of == id).map(|(_, text)| text.as_str()).collect();
+        let end = desk.over.iter().find(|(of, _)| *of == id).map(|(_, end)| end.clone());
+        let (expected, finish) = match id {
+            1 => (told.len() < alone.0.len(), FinishReason::Cancelled),
+            _ => (told == alone.0, alone.2.finish),
+        };
+        assert!(expected && end == Some(Ok(finish)), "{id}: {told:?} {end:?}");
+    }
+    assert_eq!(desk.prompts, [0, 1, 2, 3, 4]);
+    let refused: Vec<_> =
+        desk.over.iter().filter_map(|(id, end)| end.clone().err().map(|error| (*id, error))).collect();
+    assert!(refused.len() == 2 && refused[0].0 == 5 && refused[0].1.contains("holds 64"), "{refused:?}");
+    assert_eq!(refused[1], (6, EngineError::EmptyPrompt.to_string()));
+    // The order in which they were begun is not the order in which one row would have written them.
+    let first_over = desk.tokens.iter().rposition(|(id, _)| *id == 0).unwrap();
+    assert!(desk.tokens[..first_over].iter().any(|(id, _)| *id == 2), "{:?}", desk.tokens);
 }

@@ -76,3 +76,11 @@ pub enum EngineError {
     #[error("the GPU was lost: {0}")]
     DeviceLost(String),
 }
+
+impl EngineError {
+    /// Whether the fault lies with the prompt, so that another may well be answered.
+    #[must_use]
+    pub fn concerns_prompt(&self) -> bool {
+        matches!(self, Self::PromptTooLong { .. } | Self::EmptyPrompt | Self::Template(_))
+    }
+}

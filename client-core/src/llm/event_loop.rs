@@ -5,7 +5,7 @@ use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 
 /// Resolves in a task of its own, so that messages that have arrived are handled first. A message to oneself is used
 /// because a timer is held back to 4 ms after a few turns, and a promise would not leave the current task.
-pub(super) fn next_task() -> LocalBoxFuture<'static, ()> {
+pub(crate) fn next_task() -> LocalBoxFuture<'static, ()> {
     Box::pin(async {
         let promise = js_sys::Promise::new(&mut |resolve, _reject| {
             let Ok(channel) = web_sys::MessageChannel::new() else {

@@ -150,6 +150,42 @@ fn checkpoints_compute_what_transformers_computes_on_a_gpu() {
     }
 }
 
+/// A safetensors file with other names, and one more tensor of two numbers.
+fn renamed(file: &[u8], rename: impl Fn(&str) -> String, more: &str) -> Vec<u8> {
+    let (length, rest) = file.split_at(8);
+    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header).unwrap();
+    let mut named: serde_json::Map<_, _> = header
+        .into_iter()
+        .filter(|(name, _)| name != "__metadata__")
+        .map(|(name, place)| (rename(&name), place))
+        .collect();
+    let place = serde_json::json!({"dtype": "F32", "shape": [2], "data_offsets": [data.len(), data.len() + 8]});
+    named.insert(more.to_owned(), place);
+    let mut header = serde_json::to_vec(&named).unwrap();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    [&(header.len() as u64).to_le_bytes()[..], &header, data, &[0; 8]].concat()
+}
+
+/// Gemma 3 as files of models that also see hold it, old ones and new ones: the part for text is taken out of them.
+#[test]
+fn the_part_for_text_computes_what_transformers_computes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/gemma3");
+    let text: serde_json::Value = serde_json::from_slice(&read(&folder.join("config.json"))).unwrap();
+    let config = serde_json::json!({"model_type": "gemma3", "text_config": text, "vision_config": {}}).to_string();
+    let plain = read(&folder.join("model.safetensors"));
+    let weights = |file: &[u8]| {
+        let words = WordFiles::default();
+        let files = Checkpoint { config: config.as_bytes(), words, shards: vec![file], store_as: GgmlType::F16 };
+        files.weights().map(|weights| agrees("gemma3, the part for text", &weights, &golden(&folder)))
+    };
+    weights(&renamed(&plain, |name| format!("language_model.{name}"), "vision_tower.patch.bias")).unwrap();
+    let now = |name: &str| name.replacen("model.", "model.language_model.", 1);
+    weights(&renamed(&plain, now, "model.multi_modal_projector.norm.weight")).unwrap();
+    let error = weights(&renamed(&plain, now, "model.audio_tower.norm.weight")).unwrap_err().to_string();
+    assert!(error.contains("model.audio_tower.norm.weight"), "{error}");
+}
+
 /// Reads files in memory, and keeps the largest piece in mind.
 struct Counting<'a> {
     files: Vec<&'a [u8]>,

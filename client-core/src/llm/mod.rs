@@ -70,7 +70,7 @@ pub use together::Together;
 pub use tokenizer::Tokenizer;
 
 #[cfg(all(target_arch = "wasm32", feature = "js"))]
-mod event_loop;
+pub(crate) mod event_loop;
 
 #[cfg(all(target_arch = "wasm32", feature = "js"))]
 fn default_yield() -> Option<YieldNow> {

@@ -63,3 +63,18 @@ pub(super) const HF_NAMES_BOTH_SIDES: Names = Names {
     post_norms: ["post_attention_layernorm", "post_feedforward_layernorm"],
     ..HF_NAMES
 };
+
+/// What a tensor of a model that also sees is called in one of text alone; `None` where it belongs to seeing.
+pub(super) fn of_text(name: &str) -> Option<String> {
+    let seeing = ["vision_tower.", "multi_modal_projector."];
+    let inner = name.strip_prefix("model.").unwrap_or(name);
+    if seeing.iter().any(|part| inner.starts_with(part)) {
+        return None;
+    }
+    Some(match (name.strip_prefix("language_model."), name.strip_prefix("model.language_model.")) {
+        // As the files of the first releases have it.
+        (Some(rest), _) => rest.to_owned(),
+        (_, Some(rest)) => format!("model.{rest}"),
+        _ => name.to_owned(),
+    })
+}

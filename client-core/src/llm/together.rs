@@ -10,6 +10,48 @@ use super::error::EngineError;
 use super::generate::{FinishReason, SamplingOptions, TokenEvent};
 use super::tokenizer::Tokenizer;
 
+/// Tokens that a row of several has room for even where that makes them larger than one sequence's cache together.
+const MIN_ROW: usize = 512;
+
+/// A text to be written in a row.
+#[derive(Debug, Clone)]
+pub struct Text {
+    /// What [`Texts`] calls it.
+    pub id: usize,
+    /// What it goes on after, as the model sees it.
+    pub prompt: String,
+    /// How long and how freely.
+    pub options: SamplingOptions,
+}
+
+/// Texts that wait for rows, and where their words go.
+pub trait Texts {
+    /// Hands out one that waits. More may come up later.
+    fn next(&mut self) -> Option<Text>;
+
+    /// The prompt was read; it has so many tokens.
+    fn begun(&mut self, id: usize, prompt_tokens: usize) {
+        let _ = (id, prompt_tokens);
+    }
+
+    /// A token was written. Breaking ends this text.
+    fn token(&mut self, id: usize, token: TokenEvent<'_>) -> ControlFlow<()>;
+
+    /// A text is over, or cannot be written here for a reason that lies with its prompt.
+    fn over(&mut self, id: usize, result: Result<Ended, EngineError>);
+}
+
+/// How a row's text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Which row; it is free.
+    pub row: usize,
+    /// Why.
+    pub finish: FinishReason,
+    /// Tokens written, the ending token not counted.
+    pub tokens: usize,
+}
+
 /// See the module. Made by [`Engine::together`](super::Engine::together); it shares the engine's weights, not its
 /// conversation.
 pub struct Together {
@@ -42,6 +84,11 @@ impl Together {
         Self { tokenizer, batch, rows, chunk: chunk.max(1), yield_now }
     }
 
+    /// Tokens that each of `rows` should hold where one sequence by itself holds `context`.
+    pub fn row_of(context: usize, rows: usize) -> usize {
+        (context / rows.max(1)).max(MIN_ROW).min(context)
+    }
+
     /// Most tokens, prompt and answer together, that a row holds.
     pub fn capacity(&self) -> usize {
         self.batch.capacity()
@@ -62,12 +109,47 @@ impl Together {
         self.batch.counters()
     }
 
-    /// Tokens that `prompt` takes in a row.
+    /// Writes texts until all are over and none waits. Those that begin later take the rows that have become free. One that
+    /// a row does not hold with all that it may write is over at once ([`EngineError::PromptTooLong`]).
     ///
     /// # Errors
-    /// The tokenizer's.
-    pub fn prompt_tokens(&self, prompt: &str) -> Result<usize, EngineError> {
-        Ok(self.tokenizer.encode_prompt(prompt)?.len())
+    /// The backend's; texts that were handed out and are not over are unfinished.
+    pub async fn write(&mut self, texts: &mut dyn Texts) -> Result<(), EngineError> {
+        let mut ids = vec![0; self.rows.len()];
+        loop {
+            // One prompt is read between two steps: the others go on meanwhile, and the first is not kept waiting for the
+            // last.
+            if let Some(row) = self.free_row()
+                && let Some(text) = texts.next()
+            {
+                match self.read(row, &text).await {
+                    Ok(tokens) => {
+                        ids[row] = text.id;
+                        texts.begun(text.id, tokens);
+                    }
+                    Err(error) if error.concerns_prompt() => texts.over(text.id, Err(error)),
+                    Err(error) => return Err(error),
+                }
+            } else if self.is_idle() {
+                return Ok(());
+            }
+            if !self.is_idle() {
+                for ended in self.step(&mut |row, token| texts.token(ids[row], token)).await? {
+                    texts.over(ids[ended.row], Ok(ended));
+                }
+            }
+        }
+    }
+
+    /// Begins a text if its row holds all that may come of it; returns the tokens of its prompt.
+    async fn read(&mut self, row: usize, text: &Text) -> Result<usize, EngineError> {
+        let prompt = self.tokenizer.encode_prompt(&text.prompt)?;
+        let tokens = prompt.len().saturating_add(text.options.max_tokens);
+        if tokens > self.capacity() {
+            return Err(EngineError::PromptTooLong { tokens, context: self.capacity() });
+        }
+        self.begin_tokens(row, &prompt, &text.options).await?;
+        Ok(prompt.len())
     }
 
     /// Reads a prompt into `row`, whatever was there; the first [`step`](Self::step) after it tells its first token.
@@ -76,19 +158,23 @@ impl Together {
     /// The prompt is empty or longer than a row, there is no such row, or the backend's. The row is free then, the others
     /// are as they were.
     pub async fn begin(&mut self, row: usize, prompt: &str, options: &SamplingOptions) -> Result<(), EngineError> {
+        let prompt = self.tokenizer.encode_prompt(prompt)?;
+        self.begin_tokens(row, &prompt, options).await
+    }
+
+    async fn begin_tokens(&mut self, row: usize, prompt: &[u32], options: &SamplingOptions) -> Result<(), EngineError> {
         if let Some(place) = self.rows.get_mut(row) {
             *place = None;
         }
-        let prompt = self.tokenizer.encode_prompt(prompt)?;
         if prompt.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
         if prompt.len() > self.batch.capacity() {
             return Err(EngineError::PromptTooLong { tokens: prompt.len(), context: self.batch.capacity() });
         }
-        let mut text = Continuation::new(&self.tokenizer, options, &prompt);
+        let mut text = Continuation::new(&self.tokenizer, options, prompt);
         self.batch.truncate(row, 0);
-        let on_device = match self.batch.begin_choosing(row, text.sampler().params(), &prompt) {
+        let on_device = match self.batch.begin_choosing(row, text.sampler().params(), prompt) {
             Ok(()) => true,
             Err(EngineError::NotOffered { .. }) => false,
             Err(error) => return Err(error),
@@ -109,14 +195,14 @@ impl Together {
     }
 
     /// Tells every row's next token and computes the one after it, all in one pass. `on_token` may end a row by breaking.
-    /// Returns the rows that are over, with the reasons; they are free.
+    /// Returns how those ended that are over.
     ///
     /// # Errors
     /// The tokenizer's or the backend's; all rows are free then.
     pub async fn step(
         &mut self,
         on_token: &mut dyn FnMut(usize, TokenEvent<'_>) -> ControlFlow<()>,
-    ) -> Result<Vec<(usize, FinishReason)>, EngineError> {
+    ) -> Result<Vec<Ended>, EngineError> {
         let result = self.advance(on_token).await;
         if result.is_err() {
             self.rows.fill_with(|| None);
@@ -130,7 +216,7 @@ impl Together {
     async fn advance(
         &mut self,
         on_token: &mut dyn FnMut(usize, TokenEvent<'_>) -> ControlFlow<()>,
-    ) -> Result<Vec<(usize, FinishReason)>, EngineError> {
+    ) -> Result<Vec<Ended>, EngineError> {
         let mut over = Vec::new();
         let (mut chosen_there, mut chosen_here) = (Vec::new(), Vec::new());
         for (number, place) in self.rows.iter_mut().enumerate() {
@@ -141,7 +227,7 @@ impl Together {
                 _ => row.text.take(row.next, full, &mut |event| on_token(number, event))?,
             };
             if let Some(finish) = finish {
-                over.push((number, finish));
+                over.push(Ended { row: number, finish, tokens: row.text.tokens() });
                 *place = None;
                 continue;
             }

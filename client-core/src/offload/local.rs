@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use super::ports::{Job, Jobs, LocalEngine, LocalError, LocalFinish, answer_one};
 use crate::llm::backend::MAX_ROWS;
-use crate::llm::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions, Together};
+use crate::llm::together::{Ended, Text, Texts};
+use crate::llm::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions, Together, TokenEvent};
 use crate::protocol::worker::AskOptions;
 
 /// An engine for the time of an ask, with a clock in seconds. It cannot recover by itself: only who loaded the model knows
@@ -20,17 +21,9 @@ pub struct EnginePort<'a> {
 
 impl From<EngineError> for LocalError {
     fn from(error: EngineError) -> Self {
-        match error {
-            EngineError::PromptTooLong { .. } | EngineError::EmptyPrompt | EngineError::Template(_) => {
-                Self::of_prompt(error)
-            }
-            _ => Self::new(error),
-        }
+        if error.concerns_prompt() { Self::of_prompt(error) } else { Self::new(error) }
     }
 }
-
-/// Tokens that a row of several has room for even where that makes them larger than the engine's own cache together.
-const MIN_ROW: usize = 512;
 
 impl From<FinishReason> for LocalFinish {
     fn from(finish: FinishReason) -> Self {
@@ -54,55 +47,46 @@ fn sampling(options: &AskOptions, max_tokens: usize) -> SamplingOptions {
     }
 }
 
-impl EnginePort<'_> {
-    /// Answers jobs in the rows of `together` until all are done and none waits. Prompts that begin later take the rows that
-    /// have become free.
-    async fn answer_together(
-        &mut self,
-        together: &mut Together,
-        jobs: &mut dyn Jobs,
-        options: &AskOptions,
-    ) -> Result<(), LocalError> {
-        let mut prompts = [0; MAX_ROWS];
+/// Jobs as texts for the rows of a [`Together`].
+struct Burst<'a> {
+    engine: &'a Engine,
+    jobs: &'a mut dyn Jobs,
+    options: &'a AskOptions,
+    /// Which job each text is, and the job itself until its prompt was read.
+    begun: Vec<(usize, Option<Job>)>,
+    /// Longer than a row, but perhaps not than the engine's own context.
+    long: Vec<Job>,
+}
+
+impl Texts for Burst<'_> {
+    fn next(&mut self) -> Option<Text> {
         loop {
-            // One prompt is read between two steps: the others go on meanwhile, and the first is not kept waiting for the
-            // last.
-            if let Some(row) = together.free_row()
-                && let Some(job) = jobs.next()
-            {
-                let begun = match self.fits(together, &job) {
-                    // Longer than a row, but not than the engine's own context.
-                    Ok(None) => {
-                        answer_one(self, jobs, &job, options).await?;
-                        continue;
-                    }
-                    Ok(Some(text)) => together.begin(row, &text, &sampling(options, job.max_tokens)).await,
-                    Err(error) => Err(error),
-                };
-                match begun.map_err(LocalError::from) {
-                    Ok(()) => prompts[row] = job.prompt,
-                    Err(error) if error.prompt_only => jobs.done(job.prompt, Err(error)),
-                    Err(error) => return Err(error),
+            let job = self.jobs.next()?;
+            match self.engine.render(&user(&job.text), &job.prefix) {
+                Ok(prompt) => {
+                    let text = Text { id: self.begun.len(), prompt, options: sampling(self.options, job.max_tokens) };
+                    self.begun.push((job.prompt, Some(job)));
+                    return Some(text);
                 }
-            }
-            if together.is_idle() {
-                if jobs.waiting() == 0 {
-                    return Ok(());
-                }
-                continue;
-            }
-            let over = together.step(&mut |row, token| jobs.token(prompts[row], token.text)).await?;
-            for (row, finish) in over {
-                jobs.done(prompts[row], Ok(finish.into()));
+                Err(error) => self.jobs.done(job.prompt, Err(error.into())),
             }
         }
     }
 
-    /// The job's prompt as text, where a row holds it and what may follow.
-    fn fits(&self, together: &Together, job: &Job) -> Result<Option<String>, EngineError> {
-        let text = self.engine.render(&user(&job.text), &job.prefix)?;
-        let tokens = together.prompt_tokens(&text)?.saturating_add(job.max_tokens);
-        Ok((tokens <= together.capacity()).then_some(text))
+    fn begun(&mut self, id: usize, _prompt_tokens: usize) {
+        self.begun[id].1 = None;
+    }
+
+    fn token(&mut self, id: usize, token: TokenEvent<'_>) -> ControlFlow<()> {
+        self.jobs.token(self.begun[id].0, token.text)
+    }
+
+    fn over(&mut self, id: usize, result: Result<Ended, EngineError>) {
+        let (prompt, job) = &mut self.begun[id];
+        match (result, job.take()) {
+            (Err(EngineError::PromptTooLong { .. }), Some(job)) => self.long.push(job),
+            (result, _) => self.jobs.done(*prompt, result.map(|ended| ended.finish.into()).map_err(LocalError::from)),
+        }
     }
 }
 
@@ -124,7 +108,7 @@ impl LocalEngine for EnginePort<'_> {
         options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
     ) -> Result<LocalFinish, LocalError> {
-        let mut forward = |token: crate::llm::TokenEvent<'_>| on_token(token.text);
+        let mut forward = |token: TokenEvent<'_>| on_token(token.text);
         let sampling = sampling(options, max_tokens);
         let stats = self.engine.generate(&user(prompt), prefix, &sampling, self.clock, &mut forward).await?;
         Ok(stats.finish.into())
@@ -134,10 +118,15 @@ impl LocalEngine for EnginePort<'_> {
     async fn answer_all(&mut self, jobs: &mut dyn Jobs, options: &AskOptions) -> Result<(), LocalError> {
         while jobs.waiting() > 1 {
             let rows = jobs.waiting().min(MAX_ROWS);
-            let context = self.engine.info().context;
-            let capacity = (context / rows).max(MIN_ROW).min(context);
-            match self.engine.together(rows, capacity).await {
-                Ok(mut together) => self.answer_together(&mut together, jobs, options).await?,
+            match self.engine.together(rows, Together::row_of(self.engine.info().context, rows)).await {
+                Ok(mut together) => {
+                    let engine = &*self.engine;
+                    let mut burst = Burst { engine, jobs: &mut *jobs, options, begun: Vec::new(), long: Vec::new() };
+                    together.write(&mut burst).await?;
+                    for job in burst.long {
+                        answer_one(self, jobs, &job, options).await?;
+                    }
+                }
                 Err(error @ EngineError::DeviceLost(_)) => return Err(error.into()),
                 // Not offered, or no memory for more caches: one after the other takes longer, and works.
                 Err(_) => break,

@@ -18,14 +18,28 @@ const MAX_WAITING: usize = 4;
 /// Longest answer that can be asked for.
 const MAX_TOKENS: usize = 4096;
 
+/// Something that the page asked for, until it is over.
+pub(super) struct Asked {
+    pub(super) stop: StopFlag,
+    /// Whether all that is left is to compare the answers with the server's.
+    answered: bool,
+}
+
 impl Hub {
+    /// Notes a task that can be stopped by its number.
+    pub(super) fn begin(&self, ask: u64) -> StopFlag {
+        let stop = StopFlag::default();
+        self.asks.borrow_mut().insert(ask, Asked { stop: stop.clone(), answered: false });
+        stop
+    }
+
     pub(super) fn ask(self: &Rc<Self>, id: u64, prompts: Vec<String>, mut options: AskOptions) {
         let started_s = self.clock.now_s();
         let fail = |message: &str| self.emit(Event::Failed { ask: Some(id), message: message.to_owned() });
         if prompts.is_empty() || prompts.iter().any(|prompt| prompt.trim().is_empty()) {
             return fail("There is nothing to answer: type a question.");
         }
-        if self.asks.borrow().len() > MAX_WAITING {
+        if self.asks.borrow().values().filter(|asked| !asked.answered).count() > MAX_WAITING {
             return fail("Too many questions are waiting already; what you typed is kept. Stop one, or wait.");
         }
         if self.asks.borrow().contains_key(&id) {
@@ -33,11 +47,13 @@ impl Hub {
         }
         options.max_tokens = options.max_tokens.clamp(1, MAX_TOKENS);
         let ask = Ask { id, prompts, options };
-        let stop = StopFlag::default();
-        self.asks.borrow_mut().insert(id, stop.clone());
+        let stop = self.begin(id);
         let hub = Rc::clone(self);
         spawn_local(async move {
             let outcome = hub.answer(&ask, started_s, &stop).await;
+            if let Some(asked) = hub.asks.borrow_mut().get_mut(&id) {
+                asked.answered = true;
+            }
             if let Some(outcome) = outcome {
                 hub.compare(&ask, &outcome, &stop).await;
             }

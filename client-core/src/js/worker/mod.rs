@@ -32,7 +32,7 @@ mod world;
 mod write;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use wasm_bindgen::prelude::*;
@@ -46,7 +46,6 @@ use super::transport::Server;
 use crate::llm::gpu::{GpuContext, Proof};
 use crate::offload::length::AnswerLength;
 use crate::offload::ports::Clock;
-use crate::offload::signal::StopFlag;
 use crate::protocol::manifest::ModelManifest;
 use crate::protocol::worker::{Command, Event, ServerHealth, Tier, TierChoice, TierReport};
 
@@ -83,7 +82,9 @@ struct Hub {
     /// The kernels' module, once it was needed.
     kernels: futures::lock::Mutex<Option<Rc<Kernels>>>,
     models: models::Models,
-    asks: RefCell<BTreeMap<u64, StopFlag>>,
+    asks: RefCell<BTreeMap<u64, asks::Asked>>,
+    /// Texts that wait to be written.
+    drafts: RefCell<VecDeque<write::Draft>>,
     /// Asks are answered one after the other.
     turn: futures::lock::Mutex<()>,
     length: RefCell<AnswerLength>,
@@ -114,6 +115,7 @@ impl Hub {
             kernels: futures::lock::Mutex::default(),
             models: models::Models::default(),
             asks: RefCell::default(),
+            drafts: RefCell::default(),
             turn: futures::lock::Mutex::new(()),
             length: RefCell::default(),
             world: world::WorldDesk::default(),
@@ -155,8 +157,8 @@ impl Hub {
             Command::DropPolicy { users } => self.drop_policy(users),
             Command::Ask { ask, prompts, options } => self.ask(ask, prompts, options),
             Command::Stop { ask } => {
-                if let Some(stop) = self.asks.borrow().get(&ask) {
-                    stop.stop();
+                if let Some(asked) = self.asks.borrow().get(&ask) {
+                    asked.stop.stop();
                 }
             }
         }

@@ -249,6 +249,7 @@ impl Blueprint {
             gain_offset: 0.0,
             qkv_bias: arch == "qwen2",
             tied: None,
+            also_sees: false,
         })
     }
 }

@@ -48,8 +48,8 @@ impl Fields {
 }
 
 impl Blueprint {
-    /// Reads the `config.json` of a checkpoint of type `llama`, `mistral`, `qwen2`, `qwen3`, `smollm3`, `gemma`, `gemma2`
-    /// or `gemma3_text`.
+    /// Reads the `config.json` of a checkpoint of type `llama`, `mistral`, `qwen2`, `qwen3`, `smollm3`, `gemma`, `gemma2`,
+    /// `gemma3_text` or `gemma3`, of which only the part for text is taken.
     ///
     /// # Errors
     /// Malformed JSON, another model type, an impossible size, or a computation that this engine does not have; by name.
@@ -59,14 +59,23 @@ impl Blueprint {
         }
         let fields: Map<String, Value> = serde_json::from_slice(json)
             .map_err(|error| inconsistent(format!("config.json cannot be read: {error}")))?;
-        let fields = Fields(fields);
+        let mut fields = Fields(fields);
+        let name = fields.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let name = name.map(str::to_owned);
         let kind = fields.get("model_type").and_then(Value::as_str).unwrap_or("(none)").to_owned();
         let kind = kind.as_str();
-        let gemma = Gemma::named(kind).filter(|_| kind != "gemma3");
+        let also_sees = kind == "gemma3";
+        if also_sees {
+            let Some(Value::Object(text)) = fields.0.remove("text_config") else {
+                return Err(inconsistent("config.json has no text_config".into()));
+            };
+            fields = Fields(text);
+        }
+        let gemma = Gemma::named(kind);
         if gemma.is_none() && !["llama", "mistral", "qwen2", "qwen3", "smollm3"].contains(&kind) {
             return Err(EngineError::Unsupported(format!(
-                "model type {kind:?}; this engine runs llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2 and \
-                 gemma3_text"
+                "model type {kind:?}; this engine runs llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2, \
+                 gemma3_text and gemma3"
             )));
         }
         let act = match gemma {
@@ -85,8 +94,10 @@ impl Blueprint {
         if fields.flag("use_bidirectional_attention") == Some(true) {
             return Err(EngineError::Unsupported("attention to later tokens".into()));
         }
-        let dim = fields.size("hidden_size", None, MAX_SIZE)?;
-        let heads = fields.size("num_attention_heads", None, MAX_SIZE)?;
+        // Files of Gemma 3 leave out what their class has anyway.
+        let usual = |size: usize| (gemma == Some(Gemma::Three)).then_some(size);
+        let dim = fields.size("hidden_size", usual(2304), MAX_SIZE)?;
+        let heads = fields.size("num_attention_heads", usual(8), MAX_SIZE)?;
         // The classes of Qwen3 and Gemma state a head size of their own; in the others it follows from the width.
         let head_dim = match gemma {
             Some(_) => 256,
@@ -94,23 +105,22 @@ impl Blueprint {
             None => dim / heads,
         };
         let head_dim = fields.size("head_dim", Some(head_dim), MAX_SIZE)?;
-        let layers = fields.size("num_hidden_layers", None, MAX_LAYERS)?;
-        let context = fields.size("max_position_embeddings", None, MAX_SIZE)?;
+        let layers = fields.size("num_hidden_layers", usual(26), MAX_LAYERS)?;
+        let context = fields.size("max_position_embeddings", usual(131_072), MAX_SIZE)?;
         let (rope, local_rope) = fields.ropes(kind, gemma, head_dim, context)?;
         let traits = match gemma {
             None => ModelTraits::default(),
             Some(gemma) => ModelTraits { local_rope, ..fields.gemma(gemma, dim)? },
         };
-        let name = fields.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty());
         let config = ModelConfig {
-            name: name.unwrap_or(kind).to_owned(),
-            vocab: fields.size("vocab_size", None, MAX_SIZE)?,
+            name: name.unwrap_or_else(|| kind.to_owned()),
+            vocab: fields.size("vocab_size", usual(262_208), MAX_SIZE)?,
             dim,
             layers,
             heads,
-            kv_heads: fields.size("num_key_value_heads", Some(heads), MAX_SIZE)?,
+            kv_heads: fields.size("num_key_value_heads", usual(4).or(Some(heads)), MAX_SIZE)?,
             head_dim,
-            ffn: fields.size("intermediate_size", None, MAX_SIZE)?,
+            ffn: fields.size("intermediate_size", usual(9216), MAX_SIZE)?,
             context,
             rms_eps: match fields.get("rms_norm_eps") {
                 Some(eps) => eps.as_f64().unwrap_or(f64::NAN) as f32,
@@ -128,6 +138,7 @@ impl Blueprint {
             gain_offset: if gemma.is_some() { 1.0 } else { 0.0 },
             qkv_bias: kind == "qwen2",
             tied: fields.flag("tie_word_embeddings").or(gemma.map(|_| true)),
+            also_sees,
         })
     }
 }

@@ -121,6 +121,8 @@ pub struct Blueprint {
     pub qkv_bias: bool,
     /// Whether the output head is the embedding; `None` when the file's list of tensors decides.
     pub tied: Option<bool>,
+    /// Whether the file is of a model that also sees (Gemma 3 from 4 B on), of which this is the part for text.
+    pub also_sees: bool,
 }
 
 impl ModelConfig {

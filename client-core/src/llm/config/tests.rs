@@ -157,11 +157,27 @@ fn gemmas_metadata_is_completed_as_in_llama_cpp() {
     }
 }
 
+/// The smallest of those that also see, as its file has it: the rest is what the class has.
+#[test]
+fn the_part_for_text_is_taken() {
+    let json = r#"{"model_type":"gemma3","_name_or_path":"mine","text_config":{"model_type":"gemma3_text",
+        "hidden_size":2560,"intermediate_size":10240,"num_hidden_layers":34,"sliding_window":1024,
+        "rope_scaling":{"factor":8.0,"rope_type":"linear"}},"vision_config":{"hidden_size":1152}}"#;
+    let plan = Blueprint::from_hf_json(json.as_bytes()).unwrap();
+    let config = &plan.config;
+    assert!(plan.also_sees && plan.qk_norm && plan.post_norms && plan.tied == Some(true));
+    assert_eq!((config.name.as_str(), config.dim, config.ffn, config.layers), ("mine", 2560, 10_240, 34));
+    assert_eq!((config.heads, config.kv_heads, config.head_dim, config.vocab), (8, 4, 256, 262_208));
+    assert_eq!((config.context, config.rope.base, config.rope.freq_divisors[0]), (131_072, 1e6, 8.0));
+    assert_eq!(plan.layers.iter().filter(|layer| layer.window == Some(1024)).count(), 29);
+}
+
 #[test]
 fn refuses_what_it_cannot_run() {
     for (from, to, expect) in [
         ("\"llama\"", "\"mamba\"", "mamba"),
-        ("\"llama\"", "\"gemma3\"", "gemma3_text"),
+        ("\"llama\"", "\"gemma3\"", "text_config"),
+        ("\"llama\"", "\"gemma4\"", "gemma3_text"),
         ("\"llama\"", "\"gemma2\",\"hidden_activation\":\"gelu\"", "gelu"),
         ("\"llama\"", "\"gemma3_text\",\"use_bidirectional_attention\":true", "later tokens"),
         ("\"llama\"", "\"gemma2\",\"final_logit_softcapping\":-1", "final_logit_softcapping"),
