@@ -114,7 +114,8 @@ impl Engine {
             return self.0.silent.set(0);
         }
         self.0.silent.set(self.0.silent.get() + 1);
-        let loading = ctx.state.with_untracked(|s| matches!(s.model(), ModelState::Loading { .. }));
+        let loading =
+            ctx.state.with_untracked(|s| matches!(s.model(), ModelState::Loading { .. } | ModelState::Testing { .. }));
         let patience = if loading { LOADING_PATIENCE } else { PATIENCE };
         if self.0.silent.get() >= patience {
             self.crashed(ctx, "it does not answer any more");

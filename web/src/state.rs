@@ -289,7 +289,7 @@ impl State {
             && self.backend != Some(PolicyBackend::BurnWgpu)
             && self.backend_note.is_none()
             && !self.busy()
-            && !matches!(self.model(), ModelState::Downloading { .. } | ModelState::Loading { .. })
+            && !self.model().is_coming()
     }
 
     /// The worker died. What was written stays.

@@ -430,6 +430,13 @@ pub enum ModelState {
         /// Bytes of all of them; 0 while that is not known yet.
         total: u64,
     },
+    /// On its way into GPU memory, and waits while the kernels that it needs are tested on this GPU.
+    Testing {
+        /// Trials that are over.
+        over: u64,
+        /// All of them.
+        total: u64,
+    },
     /// Ready to answer.
     Ready {
         /// How much GPU or wasm memory the weights take.
@@ -440,6 +447,14 @@ pub enum ModelState {
         /// What happened and what to do.
         message: String,
     },
+}
+
+impl ModelState {
+    /// Whether it is being downloaded or put into memory.
+    #[must_use]
+    pub fn is_coming(&self) -> bool {
+        matches!(self, Self::Downloading { .. } | Self::Loading { .. } | Self::Testing { .. })
+    }
 }
 
 /// One slot, modelled and measured: a row of the log and of the CSV file.

@@ -24,6 +24,7 @@ fn name(state: &ModelState) -> &'static str {
         ModelState::Cached => "cached",
         ModelState::Downloading { .. } => "downloading",
         ModelState::Loading { .. } => "loading",
+        ModelState::Testing { .. } => "testing",
         ModelState::Ready { .. } => "ready",
         ModelState::Failed { .. } => "failed",
     }
@@ -35,7 +36,9 @@ fn progress(state: &ModelState) -> Option<f64> {
         ModelState::Downloading { received, total } | ModelState::Partial { received, total } => {
             Some(chart::along(*received as f64, *total as f64))
         }
-        ModelState::Loading { read, total: total @ 1.. } => Some(chart::along(*read as f64, *total as f64)),
+        ModelState::Loading { read: part, total: total @ 1.. } | ModelState::Testing { over: part, total } => {
+            Some(chart::along(*part as f64, *total as f64))
+        }
         _ => None,
     }
 }
@@ -63,6 +66,9 @@ fn sentence(state: &State) -> String {
         ModelState::Loading { total: 0, .. } => "Being checked and put into memory …".into(),
         ModelState::Loading { read, total } => {
             format!("{} of {} are read into memory …", format::bytes(*read), format::bytes(*total))
+        }
+        ModelState::Testing { over, total } => {
+            format!("Its kernels are tested on this GPU, once: {over} of {total} trials done …")
         }
         ModelState::Ready { memory_bytes } => format!("Ready. Its weights take {}.", format::bytes(*memory_bytes)),
         ModelState::Failed { message } => message.clone(),
@@ -103,6 +109,13 @@ fn needs(verdict: &Verdict) -> String {
     )
 }
 
+/// The verdict, unless the model's state says the same already.
+fn fresh_verdict(state: &State) -> Option<Result<Verdict, String>> {
+    let said = matches!((&state.verdict, state.model()),
+        (Some(Err(problem)), ModelState::Failed { message }) if problem == message);
+    state.verdict.clone().filter(|_| !said)
+}
+
 /// The panel.
 #[component]
 pub fn ModelPanel() -> impl IntoView {
@@ -134,7 +147,7 @@ pub fn ModelPanel() -> impl IntoView {
     };
     // Weighed anew whenever something changes that the verdict depends on.
     let question = Memo::new(move |_| {
-        let settled = !state.with(|s| matches!(s, ModelState::Downloading { .. } | ModelState::Loading { .. }));
+        let settled = !state.with(ModelState::is_coming);
         ctx.state
             .with(|s| (s.choice, s.context, s.tier.as_ref().map(|t| t.tier), s.models.len(), usable.get() && settled))
     });
@@ -164,14 +177,14 @@ pub fn ModelPanel() -> impl IntoView {
                         <div class="progress-bar" style:width=move || format!("{:.1}%", state.with(|s| progress(s).unwrap_or(0.0)))></div>
                     </div>
                 </Show>
-                {move || verdict_view(ctx.state.with(|s| s.verdict.clone()))}
+                {move || verdict_view(ctx.state.with(fresh_verdict))}
             </div>
             <div class="model-buttons">
                 <Show when=can_load>
                     <button class="primary" data-testid="load-model" on:click=move |_| ctx.load_model()>{load_label}</button>
                 </Show>
-                <Show when=move || state.with(|s| matches!(s, ModelState::Downloading { .. } | ModelState::Loading { .. }))>
-                    <button data-testid="cancel-load" on:click=move |_| ctx.send(Command::CancelLoad)>"Cancel"</button>
+                <Show when=move || state.with(ModelState::is_coming)>
+                    <CancelLoad />
                 </Show>
                 <Show when=move || state.with(|s| matches!(s, ModelState::Cached | ModelState::Partial { .. } | ModelState::Ready { .. }))>
                     <button
@@ -185,6 +198,22 @@ pub fn ModelPanel() -> impl IntoView {
             </div>
             <OtherModel own />
         </section>
+    }
+}
+
+/// What it stops may take a moment to end: a trial on the GPU, a piece of the file.
+#[component]
+fn CancelLoad() -> impl IntoView {
+    let ctx = ctx();
+    let pressed = RwSignal::new(false);
+    let cancel = move |_| {
+        pressed.set(true);
+        ctx.send(Command::CancelLoad);
+    };
+    view! {
+        <button data-testid="cancel-load" prop:disabled=pressed on:click=cancel>
+            {move || if pressed.get() { "Stopping …" } else { "Cancel" }}
+        </button>
     }
 }
 

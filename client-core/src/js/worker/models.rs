@@ -131,6 +131,13 @@ impl Hub {
         self.emit(Event::Model { id: id.to_owned(), state });
     }
 
+    /// Tells the page of the model that is on its way.
+    pub(super) fn loading_state(&self, state: ModelState) {
+        if let Some((id, _)) = &*self.models.loading.borrow() {
+            self.model_state(id, state);
+        }
+    }
+
     pub(super) fn model_entry(&self, id: &str) -> Option<ModelEntry> {
         self.manifest.borrow().models.iter().find(|model| model.id == id).cloned()
     }

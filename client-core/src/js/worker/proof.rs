@@ -11,7 +11,7 @@ use crate::llm::parts::Weights;
 use crate::offload::ports::Clock;
 use crate::offload::run::within;
 use crate::offload::signal::StopFlag;
-use crate::protocol::worker::{Event, Tier};
+use crate::protocol::worker::{Event, ModelState, Tier};
 
 /// Where proofs are kept, and the file in it.
 const SHELF: &str = "proofs";
@@ -56,8 +56,9 @@ impl Hub {
             self.tell("Its kernels are tested on this GPU: once for a device, a browser and a version.");
         }
         let clock = || self.clock.now_s();
-        let mut go_on = |found: &Proof| {
+        let mut go_on = |found: &Proof, [over, total]: [u64; 2]| {
             *self.proof.borrow_mut() = Some(found.clone());
+            self.loading_state(ModelState::Testing { over, total });
             !stop.is_stopped()
         };
         let proving = gpu.clone().prove_while(KernelSet::EXACT, weights, known.clone(), &clock, &mut go_on);
@@ -74,6 +75,7 @@ impl Hub {
             let _ = keep(&Kept { browser, proof: proof.clone() }).await;
         }
         *self.proof.borrow_mut() = Some(proof.clone());
+        self.loading_state(ModelState::Loading { read: 0, total: 0 });
         if stop.is_stopped() {
             return Err(EngineError::File("the load was stopped".to_owned()));
         }

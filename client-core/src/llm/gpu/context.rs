@@ -114,12 +114,12 @@ impl GpuContext {
         known: Option<Proof>,
         clock: &dyn Fn() -> f64,
     ) -> Result<(Self, Proof), EngineError> {
-        self.prove_while(parts, weights, known, clock, &mut |_| true).await
+        self.prove_while(parts, weights, known, clock, &mut |_, _| true).await
     }
 
-    /// As [`GpuContext::prove`]; after every trial `go_on` is told what has been found so far, and the test ends early
-    /// where it says no. What was not tried counts as failed for the parts, and is tried by the next test that is given
-    /// what this one found.
+    /// As [`GpuContext::prove`]; before every trial `go_on` is told what has been found so far, how many of the trials that
+    /// are necessary are over and how many there are. The test ends early where it says no. What was not tried counts as
+    /// failed for the parts, and is tried by the next test that is given what this one found.
     ///
     /// # Errors
     /// As [`GpuContext::prove`].
@@ -129,15 +129,17 @@ impl GpuContext {
         weights: &dyn Weights,
         known: Option<Proof>,
         clock: &dyn Fn() -> f64,
-        go_on: &mut dyn FnMut(&Proof) -> bool,
+        go_on: &mut dyn FnMut(&Proof, [u64; 2]) -> bool,
     ) -> Result<(Self, Proof), EngineError> {
         let AdapterFacts { subgroups, shader_f16: half, packed, .. } = self.facts;
         let offered = KernelSet { subgroups, half, packed };
         let mut proof = known.filter(|proof| proof.is_of(&self)).unwrap_or_else(|| Proof::of(&self));
         let mut gpu = self;
-        for trial in tier::trials(weights, parts.intersection(offered))? {
-            if proof.tells_of(trial) {
-                continue;
+        let mut trials = tier::trials(weights, parts.intersection(offered))?;
+        trials.retain(|trial| !proof.tells_of(*trial));
+        for (over, trial) in trials.iter().copied().enumerate() {
+            if !go_on(&proof, [over, trials.len()].map(|count| count as u64)) {
+                break;
             }
             let mut outcome = trial.run(&gpu).await;
             if trial == Trial::Packed && outcome.is_ok() {
@@ -147,9 +149,6 @@ impl GpuContext {
             proof.note(trial, outcome);
             if gpu.check().is_err() {
                 gpu = Self::request().await?;
-            }
-            if !go_on(&proof) {
-                break;
             }
         }
         gpu.kernels = proof.kernels().intersection(offered);

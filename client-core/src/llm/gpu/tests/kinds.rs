@@ -167,10 +167,11 @@ fn a_stopped_test_goes_on_later() {
     let mut seen = Vec::new();
     let mut prove = |known, trials: usize| {
         let mut left = trials;
-        let mut go_on = |proof: &Proof| {
-            seen.push(proof.clone());
-            left -= 1;
-            left > 0
+        let mut go_on = |proof: &Proof, counts: [u64; 2]| {
+            seen.push((proof.clone(), counts));
+            let more = left > 0;
+            left = left.saturating_sub(1);
+            more
         };
         block_on(gpu.clone().prove_while(KernelSet::BASELINE, &weights, known, &|| 0.0, &mut go_on)).unwrap().1
     };
@@ -178,8 +179,9 @@ fn a_stopped_test_goes_on_later() {
     assert_eq!((first.passed.as_slice(), first.failed.len()), (&["choosing tokens".to_owned()][..], 0));
     let whole = prove(Some(first.clone()), usize::MAX);
     assert_eq!(whole.passed, ["choosing tokens", "KV cache in half precision", "Q8_0"]);
-    assert_eq!(seen.len(), 3, "nothing is tried twice: {seen:?}");
-    assert_eq!((&seen[0], &seen[2]), (&first, &whole));
+    let counts: Vec<_> = seen.iter().map(|(_, counts)| *counts).collect();
+    assert_eq!(counts, [[0, 3], [1, 3], [0, 2], [1, 2]], "nothing is tried twice");
+    assert_eq!((&seen[1].0, &seen[2].0), (&first, &first));
 }
 
 /// What the adapter offers beyond the baseline holds here, and what a proof of this device tells is not tried again.
