@@ -115,7 +115,7 @@ test("what is missing, damaged or foreign is said in words", async ({ page, edge
     [Object.entries({ ...one, "model.safetensors": damaged }), "The file model.safetensors cannot be used: the safetensors header cannot be read"],
     [Object.entries({ ...one, "model.safetensors": short }), "lies outside the file"],
     [Object.entries({ ...one, "model.safetensors": whole }), "only F32, F16 and BF16 are"],
-    [Object.entries({ ...one, "config.json": other }), "this engine runs llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2 and gemma3_text"],
+    [Object.entries({ ...one, "config.json": other }), "this engine runs llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2, gemma3_text and gemma3"],
     [Object.entries({ ...one, "config.json": wider }), "has the shape [256, 128], but the model's sizes ask for [512, 128]"],
     [Object.entries({ ...one, "config.json": "{" }), "config.json cannot be read"],
     [Object.entries({ ...two, "model.safetensors.index.json": "[]" }), "index.json cannot be read"],
