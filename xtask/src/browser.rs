@@ -17,17 +17,28 @@ pub struct Playwright {
     tandem: PathBuf,
 }
 
+/// Builds the page, the engine's checks and the npm package.
+pub fn build_page(keep_page: bool) -> Result<()> {
+    if !keep_page {
+        build::page()?;
+    }
+    build::engine_check()?;
+    if !keep_page || !npm::is_built()? {
+        npm::package(Some(Path::new("dist")))?;
+    }
+    Ok(())
+}
+
 impl Playwright {
     /// Builds page and server, installs the node packages of tests/, finds Chromium.
     pub fn prepare(keep_page: bool) -> Result<Self> {
         tools::require_node()?;
-        if !keep_page {
-            build::page()?;
-        }
-        build::engine_check()?;
-        if !keep_page || !npm::is_built()? {
-            npm::package(Some(Path::new("dist")))?;
-        }
+        build_page(keep_page)?;
+        Self::over_page()
+    }
+
+    /// As [`prepare`](Self::prepare), where [`build_page`] has been done already.
+    pub fn over_page() -> Result<Self> {
         step("The server for the browser tests");
         let mut server = vec!["test", "--no-run", "--quiet"];
         server.extend_from_slice(NATIVE);

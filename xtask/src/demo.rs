@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     serve.extend(args.rest.iter().cloned());
-    let mut server = command(&tandem.to_string_lossy(), &serve);
+    let mut server = command(&tandem, &serve);
     let status = server.status().with_context(|| format!("cannot start {}", tandem.display()))?;
     if !status.success() {
         bail!("the server ended with {status}");

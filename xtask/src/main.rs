@@ -6,6 +6,7 @@
 //! - [`kernels`]: the CPU kernels as wasm modules
 //! - [`npm`]: the client as a package
 //! - [`browser`]: Playwright over both
+//! - [`beside`]: building the page while lints and native tests run
 //! - [`demo`], [`test`], [`bench`], [`control`]: one command each
 //! - [`shell`]: running programs and saying so
 //!
@@ -15,6 +16,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod beside;
 mod browser;
 mod build;
 mod control;
@@ -52,6 +54,9 @@ enum Command {
     Npm,
     /// Install the build tools only.
     Setup,
+    /// What `test` starts for itself.
+    #[command(name = beside::NAME, hide = true)]
+    Beside,
 }
 
 fn main() -> Result<()> {
@@ -70,6 +75,7 @@ fn main() -> Result<()> {
         }
         Command::Kernels(args) => kernels::build(&args),
         Command::Npm => npm::package(None).map(drop),
+        Command::Beside => beside::run(),
         Command::Setup => tools::ensure_wasm_tools().map(drop),
     }
 }

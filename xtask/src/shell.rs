@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,10 +18,25 @@ pub fn step(text: &str) {
     eprintln!("\n\x1b[1m▸ {text}\x1b[0m");
 }
 
+/// What compilers take their turns from, once [`share_cores`] was called.
+static TURNS: OnceLock<jobserver::Client> = OnceLock::new();
+
+/// From here on, builds side by side run together about as many compilers as one of them alone would.
+pub fn share_cores() -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Every cargo has one turn of its own beside these.
+    let turns = jobserver::Client::new((cores - 1).max(1)).context("the builds cannot share the cores")?;
+    TURNS.get_or_init(|| turns);
+    Ok(())
+}
+
 /// A program with its arguments.
-pub fn command<S: AsRef<std::ffi::OsStr>>(program: &str, args: &[S]) -> Command {
+pub fn command<S: AsRef<std::ffi::OsStr>>(program: impl AsRef<std::ffi::OsStr>, args: &[S]) -> Command {
     let mut command = Command::new(program);
     command.args(args);
+    if let Some(turns) = TURNS.get() {
+        turns.configure(&mut command);
+    }
     command
 }
 
@@ -59,7 +75,8 @@ pub fn find_on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&paths).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-fn describe(command: &Command) -> String {
+/// A command as people would type it.
+pub fn describe(command: &Command) -> String {
     let mut shown = command.get_program().to_string_lossy().into_owned();
     for arg in command.get_args() {
         shown.push(' ');

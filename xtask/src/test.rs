@@ -1,8 +1,9 @@
-//! `cargo xtask test`: everything that CI checks, in the order of what fails fastest.
+//! `cargo xtask test`: everything that CI checks, in the order of what fails fastest; the page is built beside it.
 
 use anyhow::{Context, Result};
 
-use crate::browser;
+use crate::beside::Build;
+use crate::browser::Playwright;
 use crate::shell::{self, command, find_on_path, step};
 use crate::tools;
 
@@ -39,6 +40,17 @@ enum Part {
 /// Runs the parts.
 pub fn run(args: &Args) -> Result<()> {
     let wanted = |part| args.only.is_none_or(|only| only == part);
+    let mut page = None;
+    if wanted(Part::Lint) {
+        format()?;
+    }
+    if args.only.is_none() && !args.keep_page {
+        tools::require_node()?;
+        // Before two builds would both install them.
+        tools::ensure_wasm_tools()?;
+        shell::share_cores()?;
+        page = Build::start()?;
+    }
     if wanted(Part::Lint) {
         lint()?;
     }
@@ -46,15 +58,27 @@ pub fn run(args: &Args) -> Result<()> {
         native()?;
     }
     if wanted(Part::Browser) {
-        browser(args)?;
+        let playwright = match page {
+            Some(page) => {
+                page.finish()?;
+                Playwright::over_page()?
+            }
+            None => Playwright::prepare(args.keep_page)?,
+        };
+        step("Browser tests");
+        let context = "the browser tests failed; traces and pictures are in tests/test-results";
+        playwright.run(&args.rest).context(context)?;
     }
     step("All passed");
     Ok(())
 }
 
-fn lint() -> Result<()> {
+fn format() -> Result<()> {
     step("Format");
-    shell::run(command("cargo", &["fmt", "--all", "--", "--check"]))?;
+    shell::run(command("cargo", &["fmt", "--all", "--", "--check"]))
+}
+
+fn lint() -> Result<()> {
     step("Lints, native (the first time takes minutes)");
     let mut clippy = vec!["clippy", "--all-targets"];
     clippy.extend_from_slice(NATIVE);
@@ -95,10 +119,4 @@ fn native() -> Result<()> {
     let mut test = vec!["test"];
     test.extend_from_slice(NATIVE);
     shell::run(command("cargo", &test))
-}
-
-fn browser(args: &Args) -> Result<()> {
-    let playwright = browser::Playwright::prepare(args.keep_page)?;
-    step("Browser tests");
-    playwright.run(&args.rest).context("the browser tests failed; traces and pictures are in tests/test-results")
 }

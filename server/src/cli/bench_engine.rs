@@ -46,6 +46,9 @@ pub struct Args {
     /// Also time the prompt with packed 4x8-bit products and without, whichever the self-test found faster.
     #[arg(long)]
     packed: bool,
+    /// Also print what every kernel takes, for a token and for the prompt's first part; only with --backend vulkan.
+    #[arg(long)]
+    profile: bool,
     /// Seed of random weights and of the prompt.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -207,6 +210,23 @@ struct Report {
     share_of_copy: f64,
     dispatches_per_token: f64,
     submits_per_token: f64,
+    /// What every kernel takes, where that was asked for.
+    profile: Option<Profile>,
+}
+
+/// What every kernel takes, alone in a pass.
+#[derive(Debug, Serialize)]
+struct Profile {
+    token: Vec<KernelShare>,
+    prompt: Vec<KernelShare>,
+}
+
+/// All dispatches of a kernel in a call.
+#[derive(Debug, Serialize)]
+struct KernelShare {
+    kernel: &'static str,
+    dispatches: u32,
+    us: f64,
 }
 
 /// The same prompt with two kinds of products.
@@ -243,7 +263,7 @@ pub fn run(args: Args) -> Result<()> {
 fn measure(args: &Args, weights: &ModelWeights<'_>) -> Result<Report> {
     let started = Instant::now();
     let clock = || started.elapsed().as_secs_f64();
-    let Loaded { mut backend, device, kernels, copy, pack } = load(args, weights, &clock)?;
+    let Loaded { mut backend, device, kernels, copy, pack, profile } = load(args, weights, &clock)?;
     let load_s = clock();
     let (prompt_tokens, decoded) = (args.prompt as usize, args.tokens as usize);
     let room = prompt_tokens + decoded;
@@ -270,6 +290,7 @@ fn measure(args: &Args, weights: &ModelWeights<'_>) -> Result<Report> {
     // Before others come.
     drop(backend);
     let packed = if args.packed { Some(packed_prefill(&pack, &prompt, &clock)?) } else { None };
+    let profile = if args.profile { Some(profile(&prompt)?) } else { None };
     let copy_rate = copy()?;
     Ok(Report {
         model: config.name.clone(),
@@ -288,6 +309,7 @@ fn measure(args: &Args, weights: &ModelWeights<'_>) -> Result<Report> {
         share_of_copy: rate * bytes as f64 / copy_rate,
         dispatches_per_token: (dispatches - counted.dispatches) as f64 / steps,
         submits_per_token: (submits - counted.submits) as f64 / steps,
+        profile,
     })
 }
 
@@ -300,6 +322,8 @@ struct Loaded<'c> {
     copy: Box<dyn Fn() -> Result<f64> + 'c>,
     /// The model once more, with packed products or without.
     pack: Box<Pack<'c>>,
+    /// The model once more, for what its kernels take behind a prompt.
+    profile: Box<dyn Fn(&[u32]) -> Result<Profile> + 'c>,
 }
 
 type Pack<'c> = dyn Fn(bool) -> Result<Box<dyn Backend>> + 'c;
@@ -312,6 +336,7 @@ fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f
             kernels: Vec::new(),
             copy: Box::new(|| Ok(copy_on_cpu(clock))),
             pack: Box::new(|_| bail!("packed products are the GPU's; leave --packed out")),
+            profile: Box::new(|_| bail!("kernels are timed on a GPU; leave --profile out")),
         }),
         #[cfg(feature = "vulkan")]
         BackendName::Vulkan => {
@@ -337,12 +362,16 @@ fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f
                 let set = KernelSet { half: false, packed, ..set };
                 Ok(Box::new(block_on(GpuBackend::with_kernels(&device, weights, set))?) as Box<dyn Backend>)
             };
+            let device = gpu.clone();
+            let profile =
+                move |prompt: &[u32]| profile_of(block_on(GpuBackend::with_kernels(&device, weights, set))?, prompt);
             Ok(Loaded {
                 backend: Box::new(block_on(GpuBackend::with_kernels(&gpu, weights, set))?),
                 device: gpu.facts().name.clone(),
                 kernels: set.names(),
                 copy: Box::new(move || Ok(block_on(copy_bandwidth(&gpu, COPY_BYTES, 3, clock))?)),
                 pack: Box::new(pack),
+                profile: Box::new(profile),
             })
         }
         #[cfg(not(feature = "vulkan"))]
@@ -373,6 +402,31 @@ fn packed_prefill(pack: &Pack<'_>, prompt: &[u32], clock: &dyn Fn() -> f64) -> R
         Ok(prompt.len() as f64 / best_s)
     };
     Ok(PackedPrefill { single_tokens_per_s: rate(false)?, packed_tokens_per_s: rate(true)? })
+}
+
+/// The kernels of a token behind the prompt and of the prompt: of three calls the one that takes the least, after one to
+/// warm up.
+#[cfg(feature = "vulkan")]
+fn profile_of(mut backend: client_core::llm::gpu::GpuBackend, prompt: &[u32]) -> Result<Profile> {
+    let mut least = |tokens: &[u32], after: usize| -> Result<Vec<KernelShare>> {
+        let mut best = Vec::new();
+        let mut best_us = f64::INFINITY;
+        for run in 0..4 {
+            backend.truncate(after);
+            let times = block_on(backend.profile(tokens))?;
+            let shares: Vec<KernelShare> = times
+                .iter()
+                .map(|time| KernelShare { kernel: time.kernel, dispatches: time.dispatches, us: 1e6 * time.seconds })
+                .collect();
+            let us = shares.iter().map(|share| share.us).sum();
+            if run > 0 && us < best_us {
+                (best, best_us) = (shares, us);
+            }
+        }
+        Ok(best)
+    };
+    let of_prompt = least(prompt, 0)?;
+    Ok(Profile { prompt: of_prompt, token: least(&[0], prompt.len())? })
 }
 
 /// Decodes greedily, as the engine does: with steps under way ahead of the token that is waited for, where the backend
@@ -474,6 +528,17 @@ fn print(report: &Report) {
     println!("  share of that         {:>12.1} %", 100.0 * report.share_of_copy);
     println!("  dispatches a token    {:>12.1}", report.dispatches_per_token);
     println!("  submits a token       {:>12.1}", report.submits_per_token);
+    if let Some(Profile { token, prompt }) = &report.profile {
+        for (what, shares) in [("a token", token), ("a prompt's first part", prompt)] {
+            println!("  kernels of {what}, alone in a pass");
+            for KernelShare { kernel, dispatches, us } in shares {
+                println!(
+                    "    {kernel:<12} {dispatches:>4} times {us:>10.1} us, {:>8.2} us each",
+                    us / f64::from(*dispatches)
+                );
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -491,6 +556,7 @@ mod tests {
             tokens: 4,
             half: false,
             packed: false,
+            profile: false,
             seed: 1,
             json: true,
         };
@@ -503,6 +569,8 @@ mod tests {
         assert!(report.decode_bytes_per_token > weights.bytes() && weights.bytes() > table);
         let of_the_gpu = measure(&Args { packed: true, ..args.clone() }, &weights).unwrap_err();
         assert!(of_the_gpu.to_string().contains("leave --packed out"), "{of_the_gpu}");
+        let of_the_gpu = measure(&Args { profile: true, ..args.clone() }, &weights).unwrap_err();
+        assert!(of_the_gpu.to_string().contains("leave --profile out"), "{of_the_gpu}");
         let too_long = Args { prompt: 4000, ..args };
         assert!(measure(&too_long, &weights).unwrap_err().to_string().contains("do not fit"));
     }

@@ -62,7 +62,10 @@ impl GpuContext {
         let adapter = instance.request_adapter(&options).await;
         let adapter = adapter.map_err(|error| refused("there is no WebGPU adapter", &error))?;
         let limits = adapter.limits();
-        let features = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP);
+        let mut wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        // For profiles, which only native programs make.
+        wanted.set(wgpu::Features::TIMESTAMP_QUERY, cfg!(not(target_arch = "wasm32")));
+        let features = adapter.features() & wanted;
         let info = adapter.get_info();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tandem engine"),

@@ -11,6 +11,7 @@
 //! | `sequence.rs` | buffers and dispatches of one sequence or of several, KV caches' snapshots |
 //! | `batch.rs` | several sequences, a token each in one pass |
 //! | `readback.rs` | results on their way back, several calls at a time |
+//! | `profile.rs` | what every kernel of a call takes |
 //! | `bandwidth.rs` | the memory's bandwidth, to compare with |
 //! | `kernels/` | the WGSL: one kernel, or one interchangeable part of a kernel, to a file |
 //!
@@ -45,6 +46,7 @@ mod context;
 mod model;
 mod pace;
 mod pack;
+mod profile;
 mod readback;
 mod sequence;
 mod source;
@@ -59,6 +61,8 @@ pub use self::batch::GpuBatch;
 pub use self::context::{AdapterFacts, GpuContext};
 use self::model::GpuModel;
 pub use self::pace::Pace;
+pub use self::profile::KernelTime;
+use self::profile::Stamps;
 use self::readback::Readback;
 use self::sequence::{ALL_COLUMNS, Ending, Feed, Line, SavedCache, Sequences};
 use self::source::PLACES;
@@ -139,6 +143,22 @@ impl GpuBackend {
         let sequence = Sequences::new(&gpu, &model, 1, model.config.context)?;
         let readback = Readback::default();
         Ok(Self { gpu, model, sequence, readback, len: 0, choosing: None, counters: Counters::default() })
+    }
+
+    /// What every kernel takes in a call that appends `tokens`, at most [`CHUNK`], and chooses the likeliest next one.
+    ///
+    /// # Errors
+    /// The device has no time stamps (in browsers they are not asked for); as [`Backend::forward`].
+    pub async fn profile(&mut self, tokens: &[u32]) -> Result<Vec<KernelTime>, EngineError> {
+        let most = self.sequence.most_dispatches();
+        self.sequence.stamps = Some(Stamps::new(&self.gpu, most)?);
+        let computed = self.forward(tokens.get(..CHUNK).unwrap_or(tokens), Want::Argmax).await;
+        let stamps = self.sequence.stamps.take();
+        computed?;
+        match stamps {
+            Some(stamps) => stamps.read(&self.gpu).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Encodes and submits one chunk; its result is on its way afterwards.

@@ -97,6 +97,11 @@ impl Kernel {
             _ => &self.many,
         }
     }
+
+    /// What it is called.
+    pub(super) fn label(&self) -> &'static str {
+        self.one.pipeline.label
+    }
 }
 
 /// A product with its matrix.

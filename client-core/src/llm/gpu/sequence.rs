@@ -6,6 +6,7 @@ use std::any::Any;
 use super::CHUNK;
 use super::context::GpuContext;
 use super::model::{GpuModel, Kernel, Linear, Norm, bind};
+use super::profile::Stamps;
 use super::source::{PLACES, SLICE, padded};
 use crate::llm::backend::{MAX_ROWS, SnapshotState};
 use crate::llm::error::EngineError;
@@ -98,6 +99,18 @@ pub(super) struct Sequences {
     chosen: wgpu::Buffer,
     /// Keys and values of every block, `[rows][capacity][kv_dim]`.
     caches: Vec<wgpu::Buffer>,
+    /// Where calls leave what they take, while they are profiled.
+    pub stamps: Option<Stamps>,
+}
+
+/// Encodes dispatches, each for so many columns, into a pass.
+fn encode(gpu: &GpuContext, pass: &mut wgpu::ComputePass<'_>, dispatches: &[(&Dispatch, u32)]) {
+    for (dispatch, columns) in dispatches {
+        let variant = dispatch.kernel.variant(*columns);
+        pass.set_pipeline(variant.pipeline.get(gpu));
+        pass.set_bind_group(0, &dispatch.bindings, &[]);
+        pass.dispatch_workgroups(variant.groups, columns.div_ceil(variant.columns), 1);
+    }
 }
 
 impl Sequences {
@@ -190,7 +203,13 @@ impl Sequences {
             logits,
             chosen,
             caches,
+            stamps: None,
         })
+    }
+
+    /// Most dispatches of a call.
+    pub(super) fn most_dispatches(&self) -> usize {
+        self.blocks.len() + 3
     }
 
     /// Encodes and submits one call, with a line for each sequence that takes part. The first `bytes` of the result are
@@ -234,33 +253,27 @@ impl Sequences {
         }
         // Sequences whose next token is asked for.
         let ends = if apart == 1 { call.columns } else { 1 };
-        let mut dispatches = 0;
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            let mut run = |dispatch: &Dispatch, columns: u32| {
-                let variant = dispatch.kernel.variant(columns);
-                pass.set_pipeline(variant.pipeline.get(gpu));
-                pass.set_bind_group(0, &dispatch.bindings, &[]);
-                pass.dispatch_workgroups(variant.groups, columns.div_ceil(variant.columns), 1);
-                dispatches += 1;
-            };
-            for dispatch in &self.blocks {
-                run(dispatch, call.columns);
-            }
-            match (ending, &self.all) {
-                (Ending::Nothing, _) => {}
-                (Ending::AllLogits, Some((head, _))) => run(head, call.columns),
-                _ if ends > 1 => run(&self.heads, ends),
-                _ => run(&self.head, 1),
-            }
-            let choice: &[&Dispatch] = match ending {
-                Ending::Peak => &[&self.peak, &self.best],
-                Ending::Sorted => &[&self.sort, &self.choose],
-                _ => &[],
-            };
-            for dispatch in choice {
-                run(dispatch, ends);
+        let mut run: Vec<_> = self.blocks.iter().map(|dispatch| (dispatch, call.columns)).collect();
+        match (ending, &self.all) {
+            (Ending::Nothing, _) => {}
+            (Ending::AllLogits, Some((head, _))) => run.push((head, call.columns)),
+            _ if ends > 1 => run.push((&self.heads, ends)),
+            _ => run.push((&self.head, 1)),
+        }
+        match ending {
+            Ending::Peak => run.extend([(&self.peak, ends), (&self.best, ends)]),
+            Ending::Sorted => run.extend([(&self.sort, ends), (&self.choose, ends)]),
+            _ => {}
+        }
+        match &mut self.stamps {
+            None => encode(gpu, &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), &run),
+            Some(stamps) => {
+                for dispatch in &run {
+                    let timestamp_writes = stamps.next(dispatch.0.kernel.label());
+                    let descriptor = wgpu::ComputePassDescriptor { timestamp_writes, ..Default::default() };
+                    encode(gpu, &mut encoder.begin_compute_pass(&descriptor), std::slice::from_ref(dispatch));
+                }
             }
         }
         if let Some((staging, bytes)) = staging {
@@ -271,7 +284,7 @@ impl Sequences {
             };
             encoder.copy_buffer_to_buffer(source, 0, staging, 0, bytes);
         }
-        (dispatches, queue.submit([encoder.finish()]))
+        (run.len() as u64, queue.submit([encoder.finish()]))
     }
 
     fn make_all(&mut self, gpu: &GpuContext, model: &GpuModel) {

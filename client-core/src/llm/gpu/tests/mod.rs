@@ -68,6 +68,29 @@ fn dispatches_of_a_token() {
     assert_eq!(backend.counters(), Counters { dispatches: 5 * 3 + 4, submits: 1 });
 }
 
+/// A profile has every kernel of a call as often as the call has it, with a time each, and leaves the sequence as a call
+/// does.
+#[test]
+fn what_every_kernel_takes() {
+    let Some(gpu) = gpu() else { return };
+    let weights =
+        synthetic::weights(synthetic::config([64, 32, 3, 2, 1, 32]), storage(GgmlType::Q4_0, GgmlType::Q8_0, false), 1)
+            .unwrap();
+    let mut backend = block_on(GpuBackend::new(&gpu, &weights)).unwrap();
+    let times = block_on(backend.profile(&[1, 2, 3])).unwrap();
+    let found: Vec<_> = times.iter().map(|time| (time.kernel, time.dispatches)).collect();
+    let layers = [("qkv", 3), ("attention", 3), ("o", 3), ("gate_up", 3), ("down", 3)];
+    assert_eq!(found, [[("embed", 1)].as_slice(), &layers, &[("head", 1), ("peak", 1), ("best", 1)]].concat());
+    assert!(times.iter().map(|time| time.seconds).sum::<f64>() > 0.0);
+    assert_eq!(backend.len(), 3);
+    // Only the first part of a prompt, and no stamps any more in the calls after.
+    block_on(backend.profile(&vec![1; CHUNK + 1])).unwrap();
+    assert_eq!(backend.len(), 3 + CHUNK);
+    let expected = logits(&mut self::backend(&gpu, &weights), &[1, 2, 3, 4]);
+    backend.truncate(3);
+    assert_eq!(logits(&mut backend, &[4]), expected);
+}
+
 /// Any Llama shape: widths that are not blocks, heads of all sizes, any storage, vocabularies that are odd.
 #[test]
 fn random_shapes() {
