@@ -2,7 +2,7 @@
 // there are none. It is ended by whoever started it.
 "use strict";
 self.onmessage = ({ data: [module, memory, stack] }) => {
-  const imports = { env: { memory }, tandem: { wake() {} } };
+  const imports = { env: { memory }, tandem: { wake() {}, now: () => 0 } };
   const { exports } = new WebAssembly.Instance(module, imports);
   exports.__stack_pointer.value = stack;
   const signal = exports.signal() >>> 2;

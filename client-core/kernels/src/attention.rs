@@ -5,7 +5,7 @@
 //! sums are vectors. Query heads of one key head and neighbouring tokens are such queries.
 
 use crate::math::LANES;
-use crate::pool::{self, Job, Places};
+use crate::pool::{self, Job, Places, Work};
 use crate::simd::F4;
 
 /// Keys of one step.
@@ -51,7 +51,7 @@ pub struct Shape {
 /// Attention of `m` tokens at positions `start ..`. `q` is `[m][heads][stride]`, padded; `out` is `[m, heads · head_dim]`.
 pub fn attend(q: &[f32], cache: &[HeadCache], start: usize, m: usize, shape: Shape, out: &mut [f32]) {
     let job = Attention { q, cache, start, m, shape, out: Places::new(out) };
-    pool::run(&job, shape.kv_heads * job.tiles());
+    pool::run(&job, shape.kv_heads * job.tiles(), Work { columns: m, products: 0 });
 }
 
 struct Attention<'a> {

@@ -365,7 +365,7 @@ mod threads {
         shared::set_helpers(count);
     }
 
-    /// 1 while helpers are left alone because they stalled.
+    /// 1 while helpers are left alone because they were no help.
     #[unsafe(no_mangle)]
     extern "C" fn resting() -> u32 {
         shared::resting().into()

@@ -2,8 +2,8 @@
 //!
 //! A job is cut into pieces, and whoever has time claims the next one. The thread that posts a job takes pieces too, so a
 //! helper that sleeps, or that a busy machine does not run, costs nothing: its pieces are taken by the others. Only a
-//! helper that loses its core in the middle of a piece is waited for. When that happens too often, the helpers are left
-//! alone for a while.
+//! helper that loses its core in the middle of a piece is waited for, and on a busy machine all of them may be in each
+//! other's way. Where that makes them no help they are left alone (`pace.rs`).
 //!
 //! In a build without threads (`--cfg kernel_threads` is what asks for them) a job is a loop.
 
@@ -13,12 +13,23 @@ pub trait Job: Sync {
     fn piece(&self, piece: usize);
 }
 
-/// Runs all pieces of `job` and returns when the last one is done.
-pub fn run(job: &dyn Job, pieces: usize) {
+/// How much work a job is, and of which kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// Columns that are computed.
+    pub columns: usize,
+    /// Multiplications; 0 where time depends on more than their number, for jobs that go with the others.
+    pub products: usize,
+}
+
+/// Runs all pieces of `job`, which is so much `work`, and returns when the last one is done.
+pub fn run(job: &dyn Job, pieces: usize, work: Work) {
     #[cfg(kernel_threads)]
-    if pieces > 1 && shared::run(job, pieces) {
+    if pieces > 1 && shared::run(job, pieces, work) {
         return;
     }
+    #[cfg(not(kernel_threads))]
+    let _ = work;
     for piece in 0..pieces {
         job.piece(piece);
     }
@@ -59,5 +70,7 @@ impl<'a> Places<'a> {
     }
 }
 
+#[cfg(any(kernel_threads, test))]
+mod pace;
 #[cfg(kernel_threads)]
 pub mod shared;

@@ -3,7 +3,7 @@
 use crate::blocks::BLOCK;
 use crate::math::dot;
 use crate::matrix::{GROUP, Matrix, Planar, Store, halves};
-use crate::pool::{self, Job, Places};
+use crate::pool::{self, Job, Places, Work};
 use crate::tile::{self, Columns, Facts, Folded, Kernel, Task, Weights};
 
 /// Columns that are multiplied with one look at the weights.
@@ -106,7 +106,7 @@ pub fn multiply(parts: &[&Matrix], x: &mut Activations, out: &mut Vec<f32>) {
     let piece_groups = (PIECE / (GROUP * x.cols * x.m).max(1)).max(1);
     let pieces = parts.iter().map(|part| part.rows.div_ceil(GROUP).div_ceil(piece_groups)).sum();
     let job = Product { parts, x, width, piece_groups, out: Places::new(out) };
-    pool::run(&job, pieces);
+    pool::run(&job, pieces, Work { columns: x.m, products: x.m * x.cols * width });
 }
 
 struct Product<'a> {

@@ -138,6 +138,9 @@ impl Kernels {
             let (env, tandem) = (Object::new(), Object::new());
             set(&env, "memory", &shared)?;
             set(&tandem, "wake", closure.as_ref())?;
+            let performance = property(&js_sys::global(), "performance").ok_or("there is no clock")?;
+            let now: Function = property(&performance, "now").ok_or("there is no clock")?.unchecked_into();
+            set(&tandem, "now", &now.bind0(&performance))?;
             set(&imports, "env", &env)?;
             set(&imports, "tandem", &tandem)?;
             (memory, wake) = (Some(shared), Some(closure));

@@ -323,10 +323,11 @@ struct Loaded<'c> {
     /// The model once more, with packed products or without.
     pack: Box<Pack<'c>>,
     /// The model once more, for what its kernels take behind a prompt.
-    profile: Box<dyn Fn(&[u32]) -> Result<Profile> + 'c>,
+    profile: Box<ProfileOf<'c>>,
 }
 
 type Pack<'c> = dyn Fn(bool) -> Result<Box<dyn Backend>> + 'c;
+type ProfileOf<'c> = dyn Fn(&[u32]) -> Result<Profile> + 'c;
 
 fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f64) -> Result<Loaded<'c>> {
     match args.backend {

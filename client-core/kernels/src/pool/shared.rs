@@ -7,22 +7,16 @@
 #![allow(unsafe_code, reason = "a job crosses threads as two words")]
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Job;
+use super::pace::Pace;
+use super::{Job, Work};
 
 /// Bits of the ticket that number the pieces; as many count them.
 const BITS: u32 = 20;
 const MASK: u64 = (1 << BITS) - 1;
 /// Looks at the ticket before a helper parks: some tens of microseconds.
 const SPINS: u32 = 20_000;
-/// Looks at the count of pieces done after which a helper counts as stalled: about a millisecond.
-const STALL: u32 = 1 << 20;
-/// A stall weighs as much as this many jobs without one.
-const WEIGHT: u32 = 64;
-/// Helpers are left alone when stalls weigh more than this: three in close succession.
-const PATIENCE: u32 = 2 * WEIGHT;
-/// Jobs without helpers then.
-const REST: u32 = 512;
 
 static TICKET: AtomicU64 = AtomicU64::new(0);
 static DONE: AtomicU32 = AtomicU32::new(0);
@@ -31,26 +25,40 @@ static HELPERS: AtomicU32 = AtomicU32::new(0);
 static PARKED: AtomicU32 = AtomicU32::new(0);
 /// Raised to wake helpers; they wait for it to change.
 static SIGNAL: AtomicU32 = AtomicU32::new(0);
-/// Weight of the stalls that are not forgotten yet.
-static STALLS: AtomicU32 = AtomicU32::new(0);
-static RESTING: AtomicU32 = AtomicU32::new(0);
+/// Only the thread that posts jobs looks at it.
+static PACE: Mutex<Pace> = Mutex::new(Pace::new());
 
 #[link(wasm_import_module = "tandem")]
 unsafe extern "C" {
     /// Wakes everyone who waits for the word at this address.
     fn wake(address: *const u32);
+    /// Milliseconds since some moment.
+    fn now() -> f64;
 }
 
-/// Posts the job and works on it until it is done; false when there is nobody to share it with.
-pub(super) fn run(job: &dyn Job, pieces: usize) -> bool {
+fn pace() -> MutexGuard<'static, Pace> {
+    PACE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does the job with the helpers, or without where they are no help; false when there is nobody to share it with.
+pub(super) fn run(job: &dyn Job, pieces: usize, work: Work) -> bool {
     if HELPERS.load(Ordering::Relaxed) == 0 || pieces as u64 > MASK {
         return false;
     }
-    let resting = RESTING.load(Ordering::Relaxed);
-    if resting > 0 {
-        RESTING.store(resting - 1, Ordering::Relaxed);
-        return false;
+    // SAFETY: the page's function only tells the time.
+    let clock = || unsafe { now() };
+    let started_ms = clock();
+    if pace().is_alone(work) {
+        (0..pieces).for_each(|piece| job.piece(piece));
+    } else {
+        share(job, pieces);
     }
+    pace().note(work, clock() - started_ms);
+    true
+}
+
+/// Posts the job and works on it until it is done.
+fn share(job: &dyn Job, pieces: usize) {
     // SAFETY: a reference to a trait object is two words; it is put together again only while this function has it.
     let words: [usize; 2] = unsafe { std::mem::transmute::<&dyn Job, [usize; 2]>(job) };
     JOB[0].store(words[0], Ordering::Relaxed);
@@ -64,18 +72,9 @@ pub(super) fn run(job: &dyn Job, pieces: usize) -> bool {
         unsafe { wake(SIGNAL.as_ptr()) };
     }
     while take_piece() {}
-    let mut looks = 0u32;
     while (DONE.load(Ordering::Acquire) as usize) < pieces {
-        looks = looks.saturating_add(1);
         std::hint::spin_loop();
     }
-    let stalls = STALLS.load(Ordering::Relaxed);
-    let stalls = if looks > STALL { stalls + WEIGHT } else { stalls.saturating_sub(1) };
-    if stalls > PATIENCE {
-        RESTING.store(REST, Ordering::Relaxed);
-    }
-    STALLS.store(if stalls > PATIENCE { 0 } else { stalls }, Ordering::Relaxed);
-    true
 }
 
 /// Claims and does one piece; false when none is left.
@@ -130,10 +129,10 @@ pub fn signal() -> *const u32 {
 /// How many helpers there are.
 pub fn set_helpers(count: u32) {
     HELPERS.store(count, Ordering::Relaxed);
-    RESTING.store(0, Ordering::Relaxed);
+    *pace() = Pace::new();
 }
 
-/// Whether helpers are left alone at the moment because they stalled.
+/// Whether helpers are left alone at the moment because they were no help.
 pub fn resting() -> bool {
-    RESTING.load(Ordering::Relaxed) > 0
+    pace().is_resting()
 }

@@ -134,6 +134,9 @@ fn charge_growth(state: &mut State<'_, '_>, name: &str, args: &[Value]) -> Resul
             if format.contains('*') || format.split(|c: char| !c.is_ascii_digit()).any(long) {
                 return Err(invalid("`format` takes widths of up to two digits here"));
             }
+            if !has_ascii_names(format) {
+                return Err(invalid("`format` takes names in ASCII here"));
+            }
             let directives = format.matches('%').count();
             for arg in rest {
                 for _ in 0..directives {
@@ -144,6 +147,19 @@ fn charge_growth(state: &mut State<'_, '_>, name: &str, args: &[Value]) -> Resul
         }
         _ => Ok(()),
     }
+}
+
+/// Whether all names are ASCII in fields like `%(name)s`: minijinja reads them byte by byte, and panics inside a letter.
+fn has_ascii_names(format: &str) -> bool {
+    let mut rest = format;
+    while let Some((_, field)) = rest.split_once('%') {
+        rest = field.strip_prefix('%').unwrap_or(field);
+        let name = field.strip_prefix('(').and_then(|field| field.split(')').next());
+        if name.is_some_and(|name| !name.is_ascii()) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Adds the filter `inner` under `name`, with its costs.

@@ -43,7 +43,11 @@ fn python_methods() {
 fn hostile_templates_end_in_an_error() {
     let include = "{% include 'chat' %}";
     let endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
-    for source in [endless, include, "{{ raise_exception('no system role') }}", "{{ messages.nothing.at.all }}"] {
+    let refused = ["{{ raise_exception('no system role') }}", "{{ messages.nothing.at.all }}"];
+    // Names of fields that minijinja panics at.
+    let fields =
+        ["{{ '%%%d %(é' | format('x') }}", "{{ '%(é)s' | format(x=8) }}", "{{ ('%(' ~ 'é)s') | format('x') }}"];
+    for source in [endless, include].into_iter().chain(refused).chain(fields) {
         let template = ChatTemplate::new(Some(source), "", "").unwrap();
         assert!(template.render(&[message("user", "hi")]).is_err(), "{source}");
     }
@@ -168,6 +172,7 @@ fn operators_and_builtins() {
         ),
         ("{{ 'a\nb' | indent(2) }}|{{ 'a\nb' | indent(width=1, first=true) }}", "a\n  b| a\n b"),
         ("{{ '%s is %d' | format('x', 3) }}|{{ '%05.1f' | format(2.25) }}", "x is 3|002.2"),
+        ("{{ '%(a)s é %%(é) %(b)s' | format(a='ä', b=2) }}", "ä é %(é) 2"),
         ("{{ [3, 1, 2] | sort | first }}|{{ [1, 2, 3] | sum }}|{{ [1, 1, 2] | unique | list }}", "1|6|[1, 2]"),
         ("{{ {'b': 1, 'a': 2} | dictsort }}|{{ {'a': 2}.items() | list }}", "[('a', 2), ('b', 1)]|[('a', 2)]"),
         ("{% for k, v in {'a': 1}.items() %}{{ k }}={{ v }}{% endfor %}", "a=1"),
