@@ -197,6 +197,7 @@ test("the GPU's self-test runs once for a device and version; what failed is lef
   // It ends with the trial that is under way, and says so meanwhile.
   await page.getByTestId("cancel-load").click();
   await expect(page.getByTestId("cancel-load")).toHaveText("Stopping …");
+  await expect(page.getByTestId("cancel-load")).toBeFocused();
   await expect(state).toHaveAttribute("data-state", "cached", { timeout: 60_000 });
   await load.click();
   await loaded();

@@ -207,11 +207,14 @@ fn CancelLoad() -> impl IntoView {
     let ctx = ctx();
     let pressed = RwSignal::new(false);
     let cancel = move |_| {
-        pressed.set(true);
-        ctx.send(Command::CancelLoad);
+        if !pressed.get_untracked() {
+            pressed.set(true);
+            ctx.send(Command::CancelLoad);
+        }
     };
+    // Not `disabled`, which would take the keyboard's focus away.
     view! {
-        <button data-testid="cancel-load" prop:disabled=pressed on:click=cancel>
+        <button data-testid="cancel-load" aria-disabled=move || pressed.get().then_some("true") on:click=cancel>
             {move || if pressed.get() { "Stopping …" } else { "Cancel" }}
         </button>
     }

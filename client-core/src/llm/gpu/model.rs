@@ -82,6 +82,8 @@ pub(super) struct Variant {
 /// A kernel with its variants, which share a layout.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
+    /// What it is called. Its pipelines may be another kernel's too, with the same text.
+    pub label: &'static str,
     layout: wgpu::BindGroupLayout,
     one: Variant,
     few: Variant,
@@ -96,11 +98,6 @@ impl Kernel {
             2..=FEW => &self.few,
             _ => &self.many,
         }
-    }
-
-    /// What it is called.
-    pub(super) fn label(&self) -> &'static str {
-        self.one.pipeline.label
     }
 }
 
@@ -376,7 +373,7 @@ impl Maker<'_> {
             Finish::Last => (one.clone(), one.clone()),
             _ => (variant(Columns::Few)?, variant(Columns::Tiled)?),
         };
-        Ok(Linear { kernel: Kernel { layout, one, few, many }, weights })
+        Ok(Linear { kernel: Kernel { label, layout, one, few, many }, weights })
     }
 
     /// A kernel that computes every column in workgroups of its own.
@@ -390,7 +387,7 @@ impl Maker<'_> {
         let layout = self.layout(uses);
         let groups = self.groups(label, groups)?;
         let variant = Variant { pipeline: self.pipeline(label, text, &layout), groups, columns: 1 };
-        Ok(Kernel { layout, one: variant.clone(), few: variant.clone(), many: variant })
+        Ok(Kernel { label, layout, one: variant.clone(), few: variant.clone(), many: variant })
     }
 
     fn groups(&self, label: &str, groups: usize) -> Result<u32, EngineError> {

@@ -270,7 +270,7 @@ impl Sequences {
             None => encode(gpu, &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), &run),
             Some(stamps) => {
                 for dispatch in &run {
-                    let timestamp_writes = stamps.next(dispatch.0.kernel.label());
+                    let timestamp_writes = stamps.next(dispatch.0.kernel.label);
                     let descriptor = wgpu::ComputePassDescriptor { timestamp_writes, ..Default::default() };
                     encode(gpu, &mut encoder.begin_compute_pass(&descriptor), std::slice::from_ref(dispatch));
                 }
