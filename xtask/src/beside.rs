@@ -20,7 +20,6 @@ use crate::shell::{command, describe, step, took};
 pub struct Build {
     child: Child,
     log: String,
-    started: Instant,
 }
 
 impl Build {
@@ -29,21 +28,19 @@ impl Build {
     /// # Errors
     /// The build cannot be started.
     pub fn start() -> Result<Option<Self>> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::process::CommandExt;
-            let log = build::target_folder()?.join("page.log").to_string_lossy().into_owned();
-            step(&format!("Meanwhile the page is built; what that prints is in {log}"));
-            let program = std::env::current_exe().context("this program does not know where it is")?;
-            let mut command = command(program, &[NAME]);
-            command.stdin(Stdio::piped()).process_group(0);
-            let out = File::create(&log).with_context(|| format!("{log} cannot be written"))?;
-            command.stderr(out.try_clone()?).stdout(out);
-            let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(&command)))?;
-            Ok(Some(Self { child, log, started: Instant::now() }))
+        if !cfg!(unix) {
+            return Ok(None);
         }
-        #[cfg(not(unix))]
-        Ok(None)
+        let log = build::target_folder()?.join("page.log").to_string_lossy().into_owned();
+        step(&format!("Meanwhile the page is built; what that prints is in {log}"));
+        let program = std::env::current_exe().context("this program does not know where it is")?;
+        let mut command = command(program, &[NAME]);
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let out = File::create(&log).with_context(|| format!("{log} cannot be written"))?;
+        command.stdin(Stdio::piped()).stderr(out.try_clone()?).stdout(out);
+        let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(&command)))?;
+        Ok(Some(Self { child, log }))
     }
 
     /// Waits for the end.
@@ -52,6 +49,7 @@ impl Build {
     /// The build failed; the end of what it printed is in the text.
     pub fn finish(mut self) -> Result<()> {
         step("The rest of the page");
+        let started = Instant::now();
         // Dropping it early would end the build.
         let guard = self.child.stdin.take();
         let status = self.child.wait().context("the build of the page cannot be waited for")?;
@@ -62,7 +60,7 @@ impl Build {
             let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n");
             bail!("the page did not build; the end of {}:\n{tail}", self.log);
         }
-        took(self.started.elapsed());
+        took(started.elapsed());
         Ok(())
     }
 }

@@ -364,10 +364,4 @@ mod threads {
     extern "C" fn set_helpers(count: u32) {
         shared::set_helpers(count);
     }
-
-    /// 1 while helpers are left alone because they were no help.
-    #[unsafe(no_mangle)]
-    extern "C" fn resting() -> u32 {
-        shared::resting().into()
-    }
 }

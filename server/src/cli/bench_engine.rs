@@ -409,7 +409,8 @@ fn packed_prefill(pack: &Pack<'_>, prompt: &[u32], clock: &dyn Fn() -> f64) -> R
 /// warm up.
 #[cfg(feature = "vulkan")]
 fn profile_of(mut backend: client_core::llm::gpu::GpuBackend, prompt: &[u32]) -> Result<Profile> {
-    let mut least = |tokens: &[u32], after: usize| -> Result<Vec<KernelShare>> {
+    use client_core::llm::gpu::GpuBackend;
+    let least = |backend: &mut GpuBackend, tokens: &[u32], after: usize| -> Result<Vec<KernelShare>> {
         let mut best = Vec::new();
         let mut best_us = f64::INFINITY;
         for run in 0..4 {
@@ -426,8 +427,10 @@ fn profile_of(mut backend: client_core::llm::gpu::GpuBackend, prompt: &[u32]) ->
         }
         Ok(best)
     };
-    let of_prompt = least(prompt, 0)?;
-    Ok(Profile { prompt: of_prompt, token: least(&[0], prompt.len())? })
+    let of_prompt = least(&mut backend, prompt, 0)?;
+    // A profile goes through the prompt's first part only.
+    prefill(&mut backend, prompt)?;
+    Ok(Profile { prompt: of_prompt, token: least(&mut backend, &[0], prompt.len())? })
 }
 
 /// Decodes greedily, as the engine does: with steps under way ahead of the token that is waited for, where the backend

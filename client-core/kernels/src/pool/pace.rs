@@ -122,11 +122,6 @@ impl Pace {
             self.kind(work).note(work.products as f64, ms);
         }
     }
-
-    /// Whether helpers are left alone at the moment, in any kind of jobs whose pace alone is known.
-    pub fn is_resting(&self) -> bool {
-        self.kinds.iter().any(|kind| kind.alone.is_some() && kind.is_alone)
-    }
 }
 
 #[cfg(test)]
@@ -174,9 +169,9 @@ mod tests {
         let [first, _] = go(&mut pace, &BUSY, TOKEN, 1000.0);
         assert!(first > 0.93, "{first}");
         let [later, shared] = go(&mut pace, &BUSY, TOKEN, 20_000.0);
-        assert!(later > 0.99 && shared < 0.02 && pace.is_resting(), "{later} {shared}");
+        assert!(later > 0.99 && shared < 0.02, "{later} {shared}");
         // Another kind of jobs has to find out for itself.
-        assert!(!pace.is_alone(PROMPT) || pace.kind(PROMPT).alone.is_none());
+        assert_eq!(pace.kind(PROMPT).alone, None);
         // The machine is idle again: that shows when the longest rest is over.
         let [_, shared] = go(&mut pace, &IDLE, TOKEN, 30_000.0);
         assert!(shared > 0.6 && !pace.is_alone(TOKEN), "{shared}");

@@ -131,8 +131,3 @@ pub fn set_helpers(count: u32) {
     HELPERS.store(count, Ordering::Relaxed);
     *pace() = Pace::new();
 }
-
-/// Whether helpers are left alone at the moment because they were no help.
-pub fn resting() -> bool {
-    pace().is_resting()
-}

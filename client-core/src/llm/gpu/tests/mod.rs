@@ -55,14 +55,18 @@ fn the_browser_checks_hold() {
     assert!(checks.len() == 30 + packed && checks.iter().all(|check| check.passed));
 }
 
+/// Three layers, as small as can be.
+fn three_layers() -> ModelWeights<'static> {
+    let stored = storage(GgmlType::Q4_0, GgmlType::Q8_0, false);
+    synthetic::weights(synthetic::config([64, 32, 3, 2, 1, 32]), stored, 1).unwrap()
+}
+
 /// What a token costs: embedding, five kernels a layer, head, two for the choice; one
 /// submission.
 #[test]
 fn dispatches_of_a_token() {
     let Some(gpu) = gpu() else { return };
-    let weights =
-        synthetic::weights(synthetic::config([64, 32, 3, 2, 1, 32]), storage(GgmlType::Q4_0, GgmlType::Q8_0, false), 1)
-            .unwrap();
+    let weights = three_layers();
     let mut backend = block_on(GpuBackend::new(&gpu, &weights)).unwrap();
     block_on(backend.forward(&[1], Want::Argmax)).unwrap();
     assert_eq!(backend.counters(), Counters { dispatches: 5 * 3 + 4, submits: 1 });
@@ -73,9 +77,7 @@ fn dispatches_of_a_token() {
 #[test]
 fn what_every_kernel_takes() {
     let Some(gpu) = gpu() else { return };
-    let weights =
-        synthetic::weights(synthetic::config([64, 32, 3, 2, 1, 32]), storage(GgmlType::Q4_0, GgmlType::Q8_0, false), 1)
-            .unwrap();
+    let weights = three_layers();
     let mut backend = block_on(GpuBackend::new(&gpu, &weights)).unwrap();
     let times = block_on(backend.profile(&[1, 2, 3])).unwrap();
     let found: Vec<_> = times.iter().map(|time| (time.kernel, time.dispatches)).collect();
