@@ -3,7 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`blocks`] | ggml's block formats as integer codes with scales and minima |
-//! | [`matrix`] | matrices as they are multiplied: four rows interleaved, codes and scales apart |
+//! | [`matrix`] | matrices as they are multiplied: eight rows interleaved, codes and scales apart |
 //! | [`product`] | activations in eight bits, and matrices times activations |
 //! | [`tile`] | the innermost loops: wasm simd128, wasm relaxed SIMD, portable |
 //! | [`attention`] | causal attention over the cache with a softmax that streams |

@@ -1,16 +1,16 @@
 //! Matrices as they are multiplied.
 //!
-//! Four rows are interleaved, four codes of each in turn: the sixteen bytes of a vector hold columns 4k to 4k + 3 of rows
-//! r to r + 3, and one product with four activations, repeated four times, leaves one sum to a row in each lane. Scales
-//! and minima lie apart, as singles, four rows beside each other, so that they are a vector too. The last rows are padded
-//! with zeros to a group of four.
+//! Eight rows are interleaved, two or four codes of each in turn ([`Order`]): one product of a vector with as many
+//! activations, repeated, leaves one sum to a row in each lane. Scales and minima lie apart, as singles, eight rows beside
+//! each other, so that they are vectors too. The last rows are padded with zeros to a group of eight.
 
 use half::f16;
 
 use crate::blocks::{self, BLOCK, Format, Run};
+use crate::tile;
 
 /// Rows of a group.
-pub const GROUP: usize = 4;
+pub const GROUP: usize = 8;
 /// Bytes of eight-bit codes of one group and one block of columns.
 pub const EIGHT_BYTES: usize = GROUP * BLOCK;
 /// Bytes of four-bit codes of one group and one block of columns.
@@ -72,19 +72,38 @@ impl Codes {
     }
 }
 
+/// How the codes of a group of rows lie in a block: what the kernels multiply best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Two codes of each row in turn, for products of sixteen bits: `[columns / 2][8][2]`.
+    Pairs,
+    /// Four codes of each row in turn, for products of bytes: `[columns / 4][8][4]`.
+    Fours,
+}
+
+impl Order {
+    /// The byte of column `col` of row `row`.
+    const fn place(self, row: usize, col: usize) -> usize {
+        let run = if matches!(self, Self::Pairs) { 2 } else { 4 };
+        col / run * run * GROUP + row * run + col % run
+    }
+}
+
 /// Codes, scales and minima, group of rows by group of rows, block of 32 columns by block.
 #[derive(Debug)]
 pub struct Planar {
-    /// `[groups][blocks][128]` bytes of eight-bit codes, or `[64]` of four-bit ones: byte 16 · k + 4 · r + e of a block
-    /// holds column 4 · k + e of row r below and, for four-bit codes, column 16 + 4 · k + e above.
+    /// `[groups][blocks][256]` bytes of eight-bit codes, or `[128]` of four-bit ones, which hold columns 0 to 15 of a block
+    /// below and columns 16 to 31 above.
     pub codes: Vec<u8>,
     /// What the codes are.
     pub codes_are: Codes,
+    /// How they lie in a block.
+    pub order: Order,
     /// What is taken from every code.
     pub offset: i8,
-    /// `[groups][blocks][4]`, or `[2][4]` where the halves of a block have scales of their own.
+    /// `[groups][blocks][8]`, or `[2][8]` where the halves of a block have scales of their own.
     pub scales: Vec<f32>,
-    /// `[groups][blocks][4]`; empty where all are 0.
+    /// `[groups][blocks][8]`; empty where all are 0.
     pub minima: Vec<f32>,
 }
 
@@ -106,7 +125,7 @@ impl Matrix {
         let store = if as_singles || format == Format::F32 {
             Store::Single(blocks::values(format, bytes))
         } else if format.is_quantised() {
-            Store::Planar(Planar::new(format, cols, bytes.chunks_exact(row_bytes)))
+            Store::Planar(Planar::new(format, tile::order(Codes::of(format)), cols, bytes.chunks_exact(row_bytes)))
         } else {
             Store::Half(format, bytes.to_vec())
         };
@@ -162,7 +181,7 @@ pub(crate) fn halves(format: Format, bytes: &[u8], out: &mut [f32]) {
 }
 
 impl Planar {
-    fn new<'a>(format: Format, cols: usize, rows: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
+    fn new<'a>(format: Format, order: Order, cols: usize, rows: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
         let codes_are = Codes::of(format);
         let with_minima = matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K);
         let blocks = cols / BLOCK;
@@ -170,16 +189,16 @@ impl Planar {
         let mut planar = Self {
             codes: vec![0; places * codes_are.bytes()],
             codes_are,
+            order,
             offset: format.offset(),
             scales: vec![0.0; places * codes_are.scales()],
             minima: vec![0.0; if with_minima { places * GROUP } else { 0 }],
         };
         for (row, bytes) in rows.enumerate() {
             let mut place = row / GROUP * blocks;
-            let lane = row % GROUP;
             for block in bytes.chunks_exact(format.block().1) {
                 blocks::runs(format, block, |run| {
-                    planar.put(place, lane, &run);
+                    planar.put(place, row % GROUP, &run);
                     place += 1;
                 });
             }
@@ -187,45 +206,46 @@ impl Planar {
         planar
     }
 
-    fn put(&mut self, place: usize, lane: usize, run: &Run) {
+    fn put(&mut self, place: usize, row: usize, run: &Run) {
+        let order = self.order;
         if self.codes_are == Codes::Four {
             let codes = &mut self.codes[place * FOUR_BYTES..][..FOUR_BYTES];
-            for (i, pair) in run.codes[..16].iter().zip(&run.codes[16..]).enumerate() {
-                codes[i / 4 * 16 + lane * 4 + i % 4] = *pair.0 as u8 | (*pair.1 as u8) << 4;
+            for (col, (low, high)) in run.codes[..16].iter().zip(&run.codes[16..]).enumerate() {
+                codes[order.place(row, col)] = *low as u8 | (*high as u8) << 4;
             }
         } else {
             let codes = &mut self.codes[place * EIGHT_BYTES..][..EIGHT_BYTES];
-            for (i, code) in run.codes.iter().enumerate() {
-                codes[i / 4 * 16 + lane * 4 + i % 4] = *code as u8;
+            for (col, code) in run.codes.iter().enumerate() {
+                codes[order.place(row, col)] = *code as u8;
             }
         }
         if self.codes_are == Codes::SixSplit {
-            self.scales[(2 * place) * GROUP + lane] = run.scales[0];
-            self.scales[(2 * place + 1) * GROUP + lane] = run.scales[1];
+            self.scales[(2 * place) * GROUP + row] = run.scales[0];
+            self.scales[(2 * place + 1) * GROUP + row] = run.scales[1];
         } else {
-            self.scales[place * GROUP + lane] = run.scales[0];
+            self.scales[place * GROUP + row] = run.scales[0];
         }
-        if let Some(minimum) = self.minima.get_mut(place * GROUP + lane) {
+        if let Some(minimum) = self.minima.get_mut(place * GROUP + row) {
             *minimum = run.minimum;
         }
     }
 
     fn row(&self, row: usize, cols: usize, out: &mut [f32]) {
-        let (first, lane) = (row / GROUP * (cols / BLOCK), row % GROUP);
+        let (first, row) = (row / GROUP * (cols / BLOCK), row % GROUP);
         for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
             let place = first + block;
-            for (i, y) in out.iter_mut().enumerate() {
+            for (col, y) in out.iter_mut().enumerate() {
                 let code = if self.codes_are == Codes::Four {
-                    let byte = self.codes[place * FOUR_BYTES + i % 16 / 4 * 16 + lane * 4 + i % 4];
-                    i32::from(if i < 16 { byte & 15 } else { byte >> 4 })
+                    let byte = self.codes[place * FOUR_BYTES + self.order.place(row, col % 16)];
+                    i32::from(if col < 16 { byte & 15 } else { byte >> 4 })
                 } else {
-                    i32::from(self.codes[place * EIGHT_BYTES + i / 4 * 16 + lane * 4 + i % 4] as i8)
+                    i32::from(self.codes[place * EIGHT_BYTES + self.order.place(row, col)] as i8)
                 };
                 let scale = match self.codes_are == Codes::SixSplit {
-                    true => self.scales[(2 * place + i / 16) * GROUP + lane],
-                    false => self.scales[place * GROUP + lane],
+                    true => self.scales[(2 * place + col / 16) * GROUP + row],
+                    false => self.scales[place * GROUP + row],
                 };
-                let minimum = self.minima.get(place * GROUP + lane).copied().unwrap_or(0.0);
+                let minimum = self.minima.get(place * GROUP + row).copied().unwrap_or(0.0);
                 *y = scale * (code - i32::from(self.offset)) as f32 - minimum;
             }
         }
@@ -247,12 +267,13 @@ mod tests {
         }
     }
 
-    /// What is read back from the planar form is what the blocks say, for every format and for rows that fill no group.
+    /// What is read back from the planar form is what the blocks say, for every format and order and for rows that fill no
+    /// group.
     #[test]
     fn rows_are_what_was_put_in() {
         use Format::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
         for format in [F32, F16, Bf16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K] {
-            let (rows, cols) = (6, 512);
+            let (rows, cols) = (14, 512);
             let mut state = 7u32;
             let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap())
                 .map(|_| {
@@ -270,6 +291,14 @@ mod tests {
                 let mut out = vec![0.0; cols];
                 matrix.row(row, &mut out);
                 assert!(out.iter().zip(expect).all(|(a, b)| a.to_bits() == b.to_bits() || a == b), "{format:?} {row}");
+                if format.is_quantised() {
+                    for order in [Order::Pairs, Order::Fours] {
+                        let planar = Planar::new(format, order, cols, bytes.chunks_exact(bytes.len() / rows));
+                        planar.row(row, cols, &mut out);
+                        let same = out.iter().zip(expect).all(|(a, b)| a.to_bits() == b.to_bits() || a == b);
+                        assert!(same, "{format:?} {order:?} {row}");
+                    }
+                }
             }
             assert_eq!(Matrix::new(format, rows, cols, &bytes[1..], false).unwrap_err(), WrongSize);
         }

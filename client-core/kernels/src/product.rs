@@ -19,7 +19,7 @@ pub struct Activations {
     values: Vec<f32>,
     quantised: bool,
     /// Four columns interleaved, for as many fours as there are; the rest one by one. So are the others.
-    wide: Vec<[i16; 4]>,
+    wide: Vec<[i16; 2]>,
     codes: Vec<[i8; 4]>,
     folded: Vec<Folded>,
     facts: Vec<Facts>,
@@ -45,7 +45,7 @@ impl Activations {
         }
         let (fours, blocks) = (self.values.len() / 4, self.cols / BLOCK);
         let needs = tile::needs();
-        self.wide.resize(if needs.wide { fours } else { 0 }, [0; 4]);
+        self.wide.resize(if needs.wide { 2 * fours } else { 0 }, [0; 2]);
         self.codes.resize(if needs.codes { fours } else { 0 }, [0; 4]);
         self.folded.resize(if needs.folded { fours } else { 0 }, [[0; 4]; 2]);
         self.facts.resize(self.m * blocks, Facts::default());
@@ -66,7 +66,9 @@ impl Activations {
                     pairs = [pairs[0] + sums[0], pairs[1] + sums[1]];
                     let place = (first + block * tile) * 8 + k * tile + c;
                     if needs.wide {
-                        self.wide[place] = code;
+                        let (pairs, _) = code.as_chunks();
+                        let place = (first + block * tile) * 16 + 2 * k * tile + c;
+                        (self.wide[place], self.wide[place + tile]) = (pairs[0], pairs[1]);
                     }
                     if needs.codes {
                         self.codes[place] = code.map(|code| code as i8);
@@ -88,7 +90,7 @@ impl Activations {
         let blocks = self.cols / BLOCK;
         let fours = i * blocks * 8..(i + C) * blocks * 8;
         Columns {
-            wide: self.wide.get(fours.clone()).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
+            wide: self.wide.get(2 * fours.start..2 * fours.end).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
             codes: self.codes.get(fours.clone()).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
             folded: self.folded.get(fours).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
             facts: self.facts[i * blocks..(i + C) * blocks].as_chunks().0,
@@ -139,7 +141,7 @@ impl Product<'_> {
     fn groups(&self, part: &Matrix, start: usize, groups: std::ops::Range<usize>) {
         match &part.store {
             Store::Planar(planar) => {
-                tile::choose(planar.codes_are, Rows { product: self, part, planar, start, groups });
+                tile::choose(planar.codes_are, planar.order, Rows { product: self, part, planar, start, groups });
             }
             Store::Single(values) => {
                 for row in groups.start * GROUP..(groups.end * GROUP).min(part.rows) {
@@ -198,35 +200,20 @@ impl Task for Rows<'_> {
     // All kernels in one function would be too much for an engine to compile well.
     #[inline(never)]
     fn run<K: Kernel>(self) {
-        let mut group = self.groups.start;
-        if self.product.x.m >= TILE {
-            while group + tile::GROUPS <= self.groups.end {
-                self.together::<K, { tile::GROUPS }>(group);
-                group += tile::GROUPS;
+        let m = self.product.x.m;
+        for group in self.groups.clone() {
+            let weights = self.weights(group);
+            for i in (0..m / TILE * TILE).step_by(TILE) {
+                self.write(i, group, &K::products(&weights, &self.product.x.columns::<TILE>(i)));
             }
-        }
-        while group < self.groups.end {
-            self.together::<K, 1>(group);
-            group += 1;
+            for i in m / TILE * TILE..m {
+                self.write(i, group, &K::products(&weights, &self.product.x.columns::<1>(i)));
+            }
         }
     }
 }
 
 impl Rows<'_> {
-    /// `G` groups of rows, from number `group`.
-    #[inline(always)]
-    fn together<K: Kernel, const G: usize>(&self, group: usize) {
-        let weights: [Weights<'_>; G] = std::array::from_fn(|g| self.weights(group + g));
-        let weights = weights.each_ref();
-        let m = self.product.x.m;
-        for i in (0..m / TILE * TILE).step_by(TILE) {
-            self.write(i, group, &K::products(weights, &self.product.x.columns::<TILE>(i)));
-        }
-        for i in m / TILE * TILE..m {
-            self.write(i, group, &K::products(weights, &self.product.x.columns::<1>(i)));
-        }
-    }
-
     #[inline(always)]
     fn weights(&self, group: usize) -> Weights<'_> {
         let planar = self.planar;
@@ -241,19 +228,17 @@ impl Rows<'_> {
     }
 
     #[inline(always)]
-    fn write<const G: usize, const C: usize>(&self, i: usize, group: usize, sums: &[[[f32; GROUP]; C]; G]) {
+    fn write<const C: usize>(&self, i: usize, group: usize, sums: &[[f32; GROUP]; C]) {
         let Product { width, ref out, .. } = *self.product;
-        for (g, sums) in sums.iter().enumerate() {
-            let row = (group + g) * GROUP;
-            let rows = self.part.rows - row;
-            for (c, sums) in sums.iter().enumerate() {
-                let at = (i + c) * width + self.start + row;
-                if rows >= GROUP {
-                    // Of constant size: no call.
-                    out.write(at, &sums[..GROUP]);
-                } else {
-                    out.write(at, &sums[..rows]);
-                }
+        let row = group * GROUP;
+        let rows = self.part.rows - row;
+        for (c, sums) in sums.iter().enumerate() {
+            let at = (i + c) * width + self.start + row;
+            if rows >= GROUP {
+                // Of constant size: no call.
+                out.write(at, &sums[..GROUP]);
+            } else {
+                out.write(at, &sums[..rows]);
             }
         }
     }
@@ -304,8 +289,8 @@ mod tests {
                             let (i, col) = (at / cols, at % cols);
                             let tile = if i < m / TILE * TILE { TILE } else { 1 };
                             let block = i / tile * tile * (cols / 32) + col / 32 * tile + i % tile;
-                            let four = i / tile * tile * (cols / 4) + col / 4 * tile + i % tile;
-                            f64::from(x.wide[four][col % 4]) * f64::from(x.facts[block].scale)
+                            let pair = i / tile * tile * (cols / 2) + col / 2 * tile + i % tile;
+                            f64::from(x.wide[pair][col % 2]) * f64::from(x.facts[block].scale)
                         })
                         .collect(),
                     false => x.values.iter().map(|x| f64::from(*x)).collect(),

@@ -1,4 +1,4 @@
-//! The innermost loops: groups of four rows of a planar matrix times a few columns of activations.
+//! The innermost loops: groups of eight rows of a planar matrix times a few columns of activations.
 //!
 //! | build | products |
 //! | --- | --- |
@@ -8,7 +8,7 @@
 //!
 //! All sums of codes are exact, so that the builds differ in nothing.
 
-use crate::matrix::{Codes, GROUP};
+use crate::matrix::{Codes, GROUP, Order};
 
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 mod narrow;
@@ -26,10 +26,6 @@ use portable as build;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(target_feature = "relaxed-simd")))]
 use wide as build;
 
-/// Groups that are multiplied together, where there are several columns: two share each look at the activations where
-/// registers suffice.
-pub const GROUPS: usize = if cfg!(all(target_arch = "wasm32", target_feature = "relaxed-simd")) { 2 } else { 1 };
-
 /// The forms of activations that the kernels of this build, on this machine, multiply.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
@@ -39,6 +35,11 @@ pub struct Needs {
     pub codes: bool,
     /// [`Columns::folded`].
     pub folded: bool,
+}
+
+/// How codes are to lie for the kernels of this build, on this machine.
+pub fn order(codes: Codes) -> Order {
+    build::order(codes)
 }
 
 /// What activations are needed as.
@@ -52,9 +53,9 @@ pub fn needs() -> Needs {
 pub struct Weights<'a> {
     /// Whole blocks.
     pub codes: &'a [u8],
-    /// Four to a block, or eight.
+    /// Eight to a block, or sixteen.
     pub scales: &'a [f32],
-    /// Four to a block, or none.
+    /// Eight to a block, or none.
     pub minima: &'a [f32],
     /// Taken from every code.
     pub offset: i8,
@@ -84,12 +85,12 @@ impl Facts {
     }
 }
 
-/// The activations of `C` columns, interleaved like the weights: four of the first column, four of the next, and so on,
-/// so that one address serves them all. Only what is needed is there ([`needs`]).
+/// The activations of `C` columns, interleaved like the weights: two or four of the first column, as many of the next, and
+/// so on, so that one address serves them all. Only what is needed is there ([`needs`]).
 #[derive(Debug, Clone, Copy)]
 pub struct Columns<'a, const C: usize> {
     /// Codes in sixteen bits.
-    pub wide: &'a [[[[i16; 4]; C]; 8]],
+    pub wide: &'a [[[[i16; 2]; C]; 16]],
     /// Codes in eight bits.
     pub codes: &'a [[[[i8; 4]; C]; 8]],
     /// The same, folded: what [`Codes::Eight`] is multiplied with.
@@ -100,11 +101,8 @@ pub struct Columns<'a, const C: usize> {
 
 /// The innermost loop for one kind of codes.
 pub trait Kernel {
-    /// Products of `G` groups of rows with `C` columns, which have as many blocks.
-    fn products<const G: usize, const C: usize>(
-        weights: [&Weights<'_>; G],
-        columns: &Columns<'_, C>,
-    ) -> [[[f32; GROUP]; C]; G];
+    /// Products of a group of rows with `C` columns, which have as many blocks.
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C];
 }
 
 /// What calls a kernel, compiled for each of them: which it is, is asked once and not for each group.
@@ -115,11 +113,12 @@ pub trait Task {
 
 /// Runs `task` with the kernel for these codes.
 #[inline(always)]
-pub fn choose(codes: Codes, task: impl Task) {
-    build::choose(codes, task);
+pub fn choose(codes: Codes, order: Order, task: impl Task) {
+    build::choose(codes, order, task);
 }
 
-/// Chooses between the two ways of the relaxed build (see `narrow`), which return the same: `None` for the faster.
+/// Chooses between the two ways of the relaxed build (see `narrow`), which return the same, for matrices that are made from
+/// now on: `None` for the faster.
 #[cfg(target_arch = "wasm32")]
 pub fn fuse(choice: Option<bool>) {
     #[cfg(target_feature = "relaxed-simd")]

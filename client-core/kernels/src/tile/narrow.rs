@@ -16,9 +16,9 @@ use std::arch::wasm32::*;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::vector::{less_minima, load, scaled};
+use super::vector::{Sums, each_block, load};
 use super::{Columns, Facts, Kernel, Needs, Task, Weights, wide};
-use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP};
+use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
 /// Unknown (0), no (1) or yes (2).
 static FUSED: AtomicU8 = AtomicU8::new(0);
@@ -46,16 +46,9 @@ fn is_fused() -> bool {
     }
 }
 
-#[inline(always)]
-pub fn choose(codes: Codes, task: impl Task) {
-    match (codes, is_fused()) {
-        (Codes::Four, false) => task.run::<Four<false>>(),
-        (Codes::Four, true) => task.run::<Four<true>>(),
-        (_, false) => wide::choose(codes, task),
-        (Codes::Six, true) => task.run::<Six>(),
-        (Codes::SixSplit, true) => task.run::<Split>(),
-        (Codes::Eight, true) => task.run::<Eight>(),
-    }
+/// How codes are to lie.
+pub fn order(codes: Codes) -> Order {
+    if codes == Codes::Four || is_fused() { Order::Fours } else { Order::Pairs }
 }
 
 /// What activations are needed as.
@@ -63,6 +56,18 @@ pub fn choose(codes: Codes, task: impl Task) {
 pub fn needs() -> Needs {
     let fused = is_fused();
     Needs { wide: !fused, codes: true, folded: fused }
+}
+
+#[inline(always)]
+pub fn choose(codes: Codes, order: Order, task: impl Task) {
+    match (codes, order) {
+        (_, Order::Pairs) => wide::choose(codes, order, task),
+        (Codes::Four, Order::Fours) if is_fused() => task.run::<Four<true>>(),
+        (Codes::Four, Order::Fours) => task.run::<Four<false>>(),
+        (Codes::Six, Order::Fours) => task.run::<Six>(),
+        (Codes::SixSplit, Order::Fours) => task.run::<Split>(),
+        (Codes::Eight, Order::Fours) => task.run::<Eight>(),
+    }
 }
 
 struct Four<const FUSED: bool>;
@@ -81,23 +86,25 @@ fn splat(x: [i8; 4]) -> v128 {
     i32x4_splat(bytemuck::cast(x))
 }
 
-type Sums<const G: usize, const C: usize> = [[v128; C]; G];
+/// Four codes of each of the eight rows, of columns 4k to 4k + 3.
+#[inline(always)]
+fn fours(codes: &[u8], k: usize) -> [v128; 2] {
+    let codes = &codes[32 * k..32 * k + 32];
+    [load(&codes[..16]), load(&codes[16..])]
+}
 
 /// Codes of full range.
 impl Kernel for Eight {
     #[inline(always)]
-    fn products<const G: usize, const C: usize>(
-        weights: [&Weights<'_>; G],
-        columns: &Columns<'_, C>,
-    ) -> [[[f32; GROUP]; C]; G] {
-        each_block(weights, columns, columns.folded, |codes: [&[u8; EIGHT_BYTES]; G], x, facts: &[Facts; C]| {
-            let mut sums: Sums<G, C> = [std::array::from_fn(|c| i32x4_splat(facts[c].negative)); G];
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.folded, |_, codes, x, facts| {
+            let mut sums: Sums<C> = std::array::from_fn(|c| [i32x4_splat(facts[c].negative); 2]);
             for k in 0..8 {
-                let w: [v128; G] = std::array::from_fn(|g| load(&codes[g][16 * k..16 * k + 16]));
+                let w = fours(codes, k);
                 for c in 0..C {
                     let [size, negative] = x[k][c].map(|bytes| i32x4_splat(bytemuck::cast(bytes)));
-                    for g in 0..G {
-                        sums[g][c] = add(sums[g][c], v128_xor(w[g], negative), size);
+                    for r in 0..2 {
+                        sums[c][r] = add(sums[c][r], v128_xor(w[r], negative), size);
                     }
                 }
             }
@@ -109,67 +116,42 @@ impl Kernel for Eight {
 /// Codes of six bits.
 impl Kernel for Six {
     #[inline(always)]
-    fn products<const G: usize, const C: usize>(
-        weights: [&Weights<'_>; G],
-        columns: &Columns<'_, C>,
-    ) -> [[[f32; GROUP]; C]; G] {
-        let offset = i32::from(weights[0].offset);
-        each_block(weights, columns, columns.codes, |codes: [&[u8; EIGHT_BYTES]; G], x, facts: &[Facts; C]| {
-            let mut sums: Sums<G, C> = [std::array::from_fn(|c| i32x4_splat(-offset * facts[c].sum())); G];
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        let offset = i32::from(weights.offset);
+        each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.codes, |_, codes, x, facts| {
+            let mut sums = std::array::from_fn(|c| [i32x4_splat(-offset * facts[c].sum()); 2]);
             for k in 0..8 {
-                six(&mut sums, codes, x, k);
+                six(&mut sums, fours(codes, k), &x[k]);
             }
             sums
         })
     }
 }
 
-/// sums + four codes of six bits of each row, at 4k, times four activations.
-#[inline(always)]
-fn six<const G: usize, const C: usize>(
-    sums: &mut Sums<G, C>,
-    codes: [&[u8; EIGHT_BYTES]; G],
-    x: &[[[i8; 4]; C]; 8],
-    k: usize,
-) {
-    let w: [v128; G] = std::array::from_fn(|g| load(&codes[g][16 * k..16 * k + 16]));
-    for c in 0..C {
-        let x = splat(x[k][c]);
-        for g in 0..G {
-            sums[g][c] = add(sums[g][c], x, w[g]);
-        }
-    }
-}
-
 /// Codes of six bits, one scale to 16.
 impl Kernel for Split {
     #[inline(always)]
-    fn products<const G: usize, const C: usize>(
-        weights: [&Weights<'_>; G],
-        columns: &Columns<'_, C>,
-    ) -> [[[f32; GROUP]; C]; G] {
-        let offset = i32::from(weights[0].offset);
-        let mut out = [[f32x4_splat(0.0); C]; G];
-        let blocks = columns.facts.len();
-        let codes = weights.map(|weights| &weights.codes.as_chunks::<EIGHT_BYTES>().0[..blocks]);
-        let scales = weights.map(|weights| &weights.scales.as_chunks::<{ 2 * GROUP }>().0[..blocks]);
-        for (block, (x, facts)) in columns.codes.iter().zip(columns.facts).enumerate() {
-            let codes: [&[u8; EIGHT_BYTES]; G] = std::array::from_fn(|g| &codes[g][block]);
-            for half in 0..2 {
-                let start = |c: usize| i32x4_splat(-offset * i32::from(facts[c].halves[half]));
-                let mut sums: Sums<G, C> = [std::array::from_fn(start); G];
-                for k in 4 * half..4 * half + 4 {
-                    six(&mut sums, codes, x, k);
-                }
-                for g in 0..G {
-                    let scales = load(&scales[g][block][half * GROUP..half * GROUP + GROUP]);
-                    for c in 0..C {
-                        out[g][c] = scaled(out[g][c], sums[g][c], scales, &facts[c]);
-                    }
-                }
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        let offset = i32::from(weights.offset);
+        each_block::<_, EIGHT_BYTES, 2, C>(weights, columns, columns.codes, |half, codes, x, facts| {
+            let start = |c: usize| [i32x4_splat(-offset * i32::from(facts[c].halves[half])); 2];
+            let mut sums = std::array::from_fn(start);
+            for k in 4 * half..4 * half + 4 {
+                six(&mut sums, fours(codes, k), &x[k]);
             }
+            sums
+        })
+    }
+}
+
+/// sums + four codes of six bits of each row times four activations of each column.
+#[inline(always)]
+fn six<const C: usize>(sums: &mut Sums<C>, w: [v128; 2], x: &[[i8; 4]; C]) {
+    for c in 0..C {
+        let x = splat(x[c]);
+        for r in 0..2 {
+            sums[c][r] = add(sums[c][r], x, w[r]);
         }
-        out.map(|out| out.map(bytemuck::cast))
     }
 }
 
@@ -177,34 +159,32 @@ impl Kernel for Split {
 /// on the way and end in range.
 impl<const FUSED: bool> Kernel for Four<FUSED> {
     #[inline(always)]
-    fn products<const G: usize, const C: usize>(
-        weights: [&Weights<'_>; G],
-        columns: &Columns<'_, C>,
-    ) -> [[[f32; GROUP]; C]; G] {
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
         let fifteen = u8x16_splat(15);
-        let offset = i16::from(weights[0].offset);
-        each_block(weights, columns, columns.codes, |codes: [&[u8; FOUR_BYTES]; G], x, facts: &[Facts; C]| {
+        let offset = i16::from(weights.offset);
+        each_block::<_, FOUR_BYTES, 1, C>(weights, columns, columns.codes, |_, codes, x, facts: &[Facts; C]| {
             let start = |c: usize| {
                 let facts = &facts[c];
-                if FUSED {
-                    i32x4_splat(-i32::from(offset) * facts.sum())
+                let start = if FUSED {
+                    -i32::from(offset) * facts.sum()
                 } else {
-                    i32x4_splat(bytemuck::cast(facts.pairs.map(|sum| -offset * sum)))
-                }
+                    bytemuck::cast(facts.pairs.map(|sum| -offset * sum))
+                };
+                [i32x4_splat(start); 2]
             };
-            let mut sums: Sums<G, C> = [std::array::from_fn(start); G];
+            let mut sums: Sums<C> = std::array::from_fn(start);
             for k in 0..4 {
-                let both: [v128; G] = std::array::from_fn(|g| load(&codes[g][16 * k..16 * k + 16]));
+                let both = fours(codes, k);
                 let low = both.map(|both| v128_and(both, fifteen));
                 let high = both.map(|both| v128_and(u16x8_shr(both, 4), fifteen));
                 for (at, w) in [(k, low), (4 + k, high)] {
                     for c in 0..C {
                         let x = splat(x[at][c]);
-                        for g in 0..G {
-                            sums[g][c] = if FUSED {
-                                add(sums[g][c], x, w[g])
+                        for r in 0..2 {
+                            sums[c][r] = if FUSED {
+                                add(sums[c][r], x, w[r])
                             } else {
-                                i16x8_add(sums[g][c], i16x8_relaxed_dot_i8x16_i7x16(x, w[g]))
+                                i16x8_add(sums[c][r], i16x8_relaxed_dot_i8x16_i7x16(x, w[r]))
                             };
                         }
                     }
@@ -213,31 +193,4 @@ impl<const FUSED: bool> Kernel for Four<FUSED> {
             if FUSED { sums } else { sums.map(|sums| sums.map(|sums| i32x4_extadd_pairwise_i16x8(sums))) }
         })
     }
-}
-
-/// Adds up, over the blocks, the sums of codes that `sums` returns for one, times the scales; minima are taken off.
-#[inline(always)]
-fn each_block<'a, X, const BYTES: usize, const G: usize, const C: usize>(
-    weights: [&Weights<'a>; G],
-    columns: &Columns<'a, C>,
-    x: &'a [X],
-    sums: impl Fn([&'a [u8; BYTES]; G], &'a X, &'a [Facts; C]) -> Sums<G, C>,
-) -> [[[f32; GROUP]; C]; G] {
-    let mut out = [[f32x4_splat(0.0); C]; G];
-    let blocks = columns.facts.len();
-    let codes = weights.map(|weights| &weights.codes.as_chunks::<BYTES>().0[..blocks]);
-    let scales = weights.map(|weights| &weights.scales.as_chunks::<GROUP>().0[..blocks]);
-    for (block, (x, facts)) in x.iter().zip(columns.facts).enumerate() {
-        let sums = sums(std::array::from_fn(|g| &codes[g][block]), x, facts);
-        for g in 0..G {
-            let scales = load(&scales[g][block]);
-            for c in 0..C {
-                out[g][c] = scaled(out[g][c], sums[g][c], scales, &facts[c]);
-            }
-        }
-    }
-    for (out, weights) in out.iter_mut().zip(weights) {
-        less_minima(out, weights, columns);
-    }
-    out.map(|out| out.map(bytemuck::cast))
 }

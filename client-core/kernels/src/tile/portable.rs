@@ -1,15 +1,11 @@
-//! Plain loops.
+//! Plain loops over codes in [`Order::Pairs`].
 
 use super::{Columns, Kernel, Needs, Task, Weights};
-use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP};
+use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
-#[inline(always)]
-pub fn choose(codes: Codes, task: impl Task) {
-    match codes {
-        Codes::Four => task.run::<Four>(),
-        Codes::Six | Codes::Eight => task.run::<Eight>(),
-        Codes::SixSplit => task.run::<Split>(),
-    }
+/// How codes are to lie.
+pub fn order(_: Codes) -> Order {
+    Order::Pairs
 }
 
 /// What activations are needed as.
@@ -18,73 +14,69 @@ pub fn needs() -> Needs {
     Needs { wide: true, codes: false, folded: false }
 }
 
+#[inline(always)]
+pub fn choose(codes: Codes, _: Order, task: impl Task) {
+    match codes {
+        Codes::Four => task.run::<Four>(),
+        Codes::Six | Codes::Eight => task.run::<Eight>(),
+        Codes::SixSplit => task.run::<Split>(),
+    }
+}
+
 struct Four;
 struct Eight;
 struct Split;
 
 impl Kernel for Four {
     #[inline(always)]
-    fn products<const G: usize, const C: usize>(w: [&Weights<'_>; G], x: &Columns<'_, C>) -> [[[f32; GROUP]; C]; G] {
-        w.map(|w| four(w, x))
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        let mut out = [[0.0; GROUP]; C];
+        for (block, codes) in weights.codes.as_chunks::<FOUR_BYTES>().0.iter().enumerate() {
+            let mut bytes = [0; EIGHT_BYTES];
+            let (low, high) = bytes.split_at_mut(FOUR_BYTES);
+            for ((low, high), code) in low.iter_mut().zip(high).zip(codes) {
+                (*low, *high) = (code & 15, code >> 4);
+            }
+            let sums = dots(&bytes, weights.offset, &columns.wide[block]);
+            finish(&mut out, &weights.scales[block * GROUP..], block, sums, columns);
+        }
+        less_minima(&mut out, weights, columns);
+        out
     }
 }
 
 impl Kernel for Eight {
     #[inline(always)]
-    fn products<const G: usize, const C: usize>(w: [&Weights<'_>; G], x: &Columns<'_, C>) -> [[[f32; GROUP]; C]; G] {
-        w.map(|w| eight(w, x))
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        let mut out = [[0.0; GROUP]; C];
+        for (block, codes) in weights.codes.as_chunks::<EIGHT_BYTES>().0.iter().enumerate() {
+            let sums = dots(codes, weights.offset, &columns.wide[block]);
+            finish(&mut out, &weights.scales[block * GROUP..], block, sums, columns);
+        }
+        less_minima(&mut out, weights, columns);
+        out
     }
 }
 
 impl Kernel for Split {
     #[inline(always)]
-    fn products<const G: usize, const C: usize>(w: [&Weights<'_>; G], x: &Columns<'_, C>) -> [[[f32; GROUP]; C]; G] {
-        w.map(|w| split(w, x))
-    }
-}
-
-fn eight<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
-    let mut out = [[0.0; GROUP]; C];
-    for (block, codes) in weights.codes.as_chunks::<EIGHT_BYTES>().0.iter().enumerate() {
-        let sums = dots(codes, weights.offset, &columns.wide[block]);
-        finish(&mut out, &weights.scales[block * GROUP..], block, sums, columns);
-    }
-    less_minima(&mut out, weights, columns);
-    out
-}
-
-fn split<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
-    let mut out = [[0.0; GROUP]; C];
-    for (block, codes) in weights.codes.as_chunks::<EIGHT_BYTES>().0.iter().enumerate() {
-        let scales = &weights.scales[block * 2 * GROUP..];
-        let (low, high) = (&columns.wide[block][..4], &columns.wide[block][4..]);
-        finish(&mut out, scales, block, dots(&codes[..64], weights.offset, low), columns);
-        finish(&mut out, &scales[GROUP..], block, dots(&codes[64..], weights.offset, high), columns);
-    }
-    out
-}
-
-fn four<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
-    let mut out = [[0.0; GROUP]; C];
-    for (block, codes) in weights.codes.as_chunks::<FOUR_BYTES>().0.iter().enumerate() {
-        let mut bytes = [0; EIGHT_BYTES];
-        let (low, high) = bytes.split_at_mut(FOUR_BYTES);
-        for ((low, high), code) in low.iter_mut().zip(high).zip(codes) {
-            (*low, *high) = (code & 15, code >> 4);
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        let mut out = [[0.0; GROUP]; C];
+        for (block, codes) in weights.codes.as_chunks::<{ EIGHT_BYTES / 2 }>().0.iter().enumerate() {
+            let x = &columns.wide[block / 2][block % 2 * 8..][..8];
+            let sums = dots(codes, weights.offset, x);
+            finish(&mut out, &weights.scales[block * GROUP..], block / 2, sums, columns);
         }
-        let sums = dots(&bytes, weights.offset, &columns.wide[block]);
-        finish(&mut out, &weights.scales[block * GROUP..], block, sums, columns);
+        out
     }
-    less_minima(&mut out, weights, columns);
-    out
 }
 
 /// Interleaved rows times interleaved activations.
-fn dots<const C: usize>(codes: &[u8], offset: i8, x: &[[[i16; 4]; C]]) -> [[i32; GROUP]; C] {
+fn dots<const C: usize>(codes: &[u8], offset: i8, x: &[[[i16; 2]; C]]) -> [[i32; GROUP]; C] {
     let mut sums = [[0; GROUP]; C];
-    for (codes, x) in codes.as_chunks::<16>().0.iter().zip(x) {
+    for (codes, x) in codes.as_chunks::<{ 2 * GROUP }>().0.iter().zip(x) {
         for (sums, x) in sums.iter_mut().zip(x) {
-            for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<4>().0) {
+            for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<2>().0) {
                 let code = |w: u8| i32::from(w as i8) - i32::from(offset);
                 *sum += codes.iter().zip(x).map(|(w, x)| code(*w) * i32::from(*x)).sum::<i32>();
             }
