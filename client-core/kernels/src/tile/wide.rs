@@ -103,8 +103,8 @@ fn start<const C: usize>(weights: &Weights<'_>, facts: &[Facts; C], of: impl Fn(
 /// Two codes of each of the eight rows, of columns 2k and 2k + 1.
 #[inline(always)]
 fn codes_of_eight_bits(codes: &[u8; EIGHT_BYTES], k: usize) -> [v128; 2] {
-    let both = load(&codes[16 * k..16 * k + 16]);
-    [i16x8_extend_low_i8x16(both), i16x8_extend_high_i8x16(both)]
+    let (halves, _) = codes[16 * k..16 * k + 16].as_chunks::<8>();
+    [0, 1].map(|r| i16x8_extend_low_i8x16(i64x2(i64::from_le_bytes(bytemuck::cast(halves[r])), 0)))
 }
 
 /// sums + two codes of each row times two activations of each column.
