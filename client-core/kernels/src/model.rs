@@ -196,6 +196,8 @@ struct Room {
     heads: Activations,
     inner: Activations,
     rows: Vec<f32>,
+    /// Much wider: apart, so that neither is filled with zeros again and again.
+    gates: Vec<f32>,
     q: Vec<f32>,
     output: Vec<f32>,
 }
@@ -338,8 +340,8 @@ impl Room {
 
             math::rms_norm(&self.x, &layer.ffn_norm, shape.eps, self.input.prepare(m, shape.dim));
             let [gate, up] = &layer.gate_up;
-            multiply(&[gate, up], &mut self.input, &mut self.rows);
-            math::gated(&self.rows, shape.ffn, shape.gelu, self.inner.prepare(m, shape.ffn));
+            multiply(&[gate, up], &mut self.input, &mut self.gates);
+            math::gated(&self.gates, shape.ffn, shape.gelu, self.inner.prepare(m, shape.ffn));
             multiply(&[&layer.down], &mut self.inner, &mut self.rows);
             math::rms_norm_rows(&mut self.rows, &layer.post_ffn_norm, shape.eps);
             math::add(&mut self.x, &self.rows);

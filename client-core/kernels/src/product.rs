@@ -4,7 +4,7 @@ use crate::blocks::BLOCK;
 use crate::math::dot;
 use crate::matrix::{GROUP, Matrix, Planar, Store, halves};
 use crate::pool::{self, Job, Places, Work};
-use crate::tile::{self, Columns, Facts, Folded, Kernel, Task, Weights};
+use crate::tile::{self, Columns, Facts, Folded, Kernel, Needs, Task, Weights};
 
 /// Columns that are multiplied with one look at the weights.
 const TILE: usize = 4;
@@ -17,7 +17,6 @@ pub struct Activations {
     m: usize,
     cols: usize,
     values: Vec<f32>,
-    quantised: bool,
     /// Four columns interleaved, for as many fours as there are; the rest one by one. So are the others.
     wide: Vec<[i16; 2]>,
     codes: Vec<[i8; 4]>,
@@ -28,7 +27,7 @@ pub struct Activations {
 impl Activations {
     /// Takes the size of `m` rows of `cols`; the values are to be written next.
     pub fn prepare(&mut self, m: usize, cols: usize) -> &mut [f32] {
-        (self.m, self.cols, self.quantised) = (m, cols, false);
+        (self.m, self.cols) = (m, cols);
         self.values.resize(m * cols, 0.0);
         &mut self.values
     }
@@ -38,48 +37,44 @@ impl Activations {
         &self.values
     }
 
-    /// Rounds to eight bits, once.
-    fn quantise(&mut self) {
-        if std::mem::replace(&mut self.quantised, true) {
-            return;
-        }
+    /// Rounds to eight bits.
+    fn quantise(&mut self, needs: Needs) {
         let (fours, blocks) = (self.values.len() / 4, self.cols / BLOCK);
-        let needs = tile::needs();
-        self.wide.resize(if needs.wide { 2 * fours } else { 0 }, [0; 2]);
-        self.codes.resize(if needs.codes { fours } else { 0 }, [0; 4]);
-        self.folded.resize(if needs.folded { fours } else { 0 }, [[0; 4]; 2]);
+        // What is left in the other forms is not looked at.
+        if needs.wide {
+            self.wide.resize(2 * fours, [0; 2]);
+        }
+        if needs.codes {
+            self.codes.resize(fours, [0; 4]);
+        }
+        if needs.folded {
+            self.folded.resize(fours, [[0; 4]; 2]);
+        }
         self.facts.resize(self.m * blocks, Facts::default());
         for (i, x) in self.values.chunks_exact(self.cols).enumerate() {
             let tile = if i < self.m / TILE * TILE { TILE } else { 1 };
             let (first, c) = (i / tile * tile * blocks, i % tile);
             for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-                // `f32::max` is a call on wasm32; this is an instruction.
-                let larger = |a: f32, b: f32| if b > a { b } else { a };
-                let largest = x.iter().map(|x| x.abs()).fold(0f32, larger);
-                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-                let (mut halves, mut pairs, mut negative) = ([0; 2], [0; 2], 0);
-                for (k, x) in x.as_chunks::<4>().0.iter().enumerate() {
-                    // Adding 1.5 · 2²³ rounds to the nearest whole number and leaves it in the low bits.
-                    let code = x.map(|x| (x * inverse + 12_582_912.0).to_bits() as i16);
-                    let sums = [code[0] + code[1], code[2] + code[3]];
-                    halves[k / 4] += sums[0] + sums[1];
-                    pairs = [pairs[0] + sums[0], pairs[1] + sums[1]];
-                    let place = (first + block * tile) * 8 + k * tile + c;
-                    if needs.wide {
-                        let (pairs, _) = code.as_chunks();
-                        let place = (first + block * tile) * 16 + 2 * k * tile + c;
-                        (self.wide[place], self.wide[place + tile]) = (pairs[0], pairs[1]);
-                    }
-                    if needs.codes {
-                        self.codes[place] = code.map(|code| code as i8);
-                    }
-                    if needs.folded {
-                        negative -= code.map(|code| i32::from(code.min(0))).iter().sum::<i32>();
-                        self.folded[place] =
-                            [code.map(|code| code.unsigned_abs() as u8), code.map(|code| (code >> 15) as u8)];
+                let (codes, facts) = tile::rounded(x);
+                let place = first + block * tile;
+                if needs.wide {
+                    for (k, pair) in codes.as_chunks().0.iter().enumerate() {
+                        self.wide[place * 16 + k * tile + c] = *pair;
                     }
                 }
-                self.facts[first + block * tile + c] = Facts { scale: largest / 127.0, halves, pairs, negative };
+                if needs.codes {
+                    for (k, four) in codes.map(|code| code as i8).as_chunks().0.iter().enumerate() {
+                        self.codes[place * 8 + k * tile + c] = *four;
+                    }
+                }
+                if needs.folded {
+                    let (sizes, signs) =
+                        (codes.map(|code| code.unsigned_abs() as u8), codes.map(|code| (code >> 15) as u8));
+                    for (k, (size, sign)) in sizes.as_chunks().0.iter().zip(signs.as_chunks().0).enumerate() {
+                        self.folded[place * 8 + k * tile + c] = [*size, *sign];
+                    }
+                }
+                self.facts[place + c] = facts;
             }
         }
     }
@@ -100,8 +95,14 @@ impl Activations {
 
 /// Writes `[m, Σ rows]` to `out`: every row holds the products with all `parts`, one after the other.
 pub fn multiply(parts: &[&Matrix], x: &mut Activations, out: &mut Vec<f32>) {
-    if parts.iter().any(|part| matches!(part.store, Store::Planar(_))) {
-        x.quantise();
+    let mut needs = Needs::default();
+    for part in parts {
+        if let Store::Planar(planar) = &part.store {
+            needs.add(planar.codes_are, planar.order);
+        }
+    }
+    if needs != Needs::default() {
+        x.quantise(needs);
     }
     let width = parts.iter().map(|part| part.rows).sum::<usize>();
     out.resize(x.m * width, 0.0);

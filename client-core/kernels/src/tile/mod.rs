@@ -10,6 +10,11 @@
 
 use crate::matrix::{Codes, GROUP, Order};
 
+/// What is taken from four-bit codes, where something is.
+const CENTRE: i8 = 8;
+/// Added to a single of at most 2²² it rounds that to the nearest whole number and leaves it in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 mod narrow;
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
@@ -23,11 +28,15 @@ mod wide;
 use narrow as build;
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use portable as build;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+pub use portable::rounded;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use vector::rounded;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(target_feature = "relaxed-simd")))]
 use wide as build;
 
-/// The forms of activations that the kernels of this build, on this machine, multiply.
-#[derive(Debug, Clone, Copy)]
+/// The forms of activations that matrices are multiplied with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
     /// [`Columns::wide`].
     pub wide: bool,
@@ -37,15 +46,20 @@ pub struct Needs {
     pub folded: bool,
 }
 
+impl Needs {
+    /// Adds what a matrix needs.
+    pub fn add(&mut self, codes: Codes, order: Order) {
+        match (order, codes) {
+            (Order::Pairs, _) => self.wide = true,
+            (Order::Fours, Codes::Eight) => self.folded = true,
+            (Order::Fours, _) => self.codes = true,
+        }
+    }
+}
+
 /// How codes are to lie for the kernels of this build, on this machine.
 pub fn order(codes: Codes) -> Order {
     build::order(codes)
-}
-
-/// What activations are needed as.
-#[inline(always)]
-pub fn needs() -> Needs {
-    build::needs()
 }
 
 /// One group of rows of a [`Planar`](crate::matrix::Planar).
@@ -71,8 +85,8 @@ pub struct Facts {
     pub scale: f32,
     /// Sums of the first and the second sixteen.
     pub halves: [i16; 2],
-    /// Sums of those at 4k and 4k + 1, and of those at 4k + 2 and 4k + 3.
-    pub pairs: [i16; 2],
+    /// −[`CENTRE`] times the sum of those at 4k and 4k + 1, and of those at 4k + 2 and 4k + 3.
+    pub centre: [i16; 2],
     /// Sum of −x over the negative ones.
     pub negative: i32,
 }
@@ -86,7 +100,7 @@ impl Facts {
 }
 
 /// The activations of `C` columns, interleaved like the weights: two or four of the first column, as many of the next, and
-/// so on, so that one address serves them all. Only what is needed is there ([`needs`]).
+/// so on, so that one address serves them all. Only what is needed is there ([`Needs`]).
 #[derive(Debug, Clone, Copy)]
 pub struct Columns<'a, const C: usize> {
     /// Codes in sixteen bits.

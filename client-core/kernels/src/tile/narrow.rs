@@ -17,7 +17,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::vector::{Sums, each_block, load};
-use super::{Columns, Facts, Kernel, Needs, Task, Weights, wide};
+use super::{CENTRE, Columns, Facts, Kernel, Task, Weights, wide};
 use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
 /// Unknown (0), no (1) or yes (2).
@@ -49,13 +49,6 @@ fn is_fused() -> bool {
 /// How codes are to lie.
 pub fn order(codes: Codes) -> Order {
     if codes == Codes::Four || is_fused() { Order::Fours } else { Order::Pairs }
-}
-
-/// What activations are needed as.
-#[inline(always)]
-pub fn needs() -> Needs {
-    let fused = is_fused();
-    Needs { wide: !fused, codes: true, folded: fused }
 }
 
 #[inline(always)]
@@ -155,22 +148,19 @@ fn six<const C: usize>(sums: &mut Sums<C>, w: [v128; 2], x: &[[i8; 4]; C]) {
     }
 }
 
-/// Four-bit codes. Eight products of at most 15 · 127 · 2 and what they start from fit into sixteen bits: they wrap around
+/// Four-bit codes, from which 8 is taken or nothing. Eight products of at most 15 · 127 · 2 and what they start from fit into sixteen bits: they wrap around
 /// on the way and end in range.
 impl<const FUSED: bool> Kernel for Four<FUSED> {
     #[inline(always)]
     fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
         let fifteen = u8x16_splat(15);
-        let offset = i16::from(weights.offset);
+        let centred = weights.offset == CENTRE;
+        debug_assert!(centred || weights.offset == 0);
         each_block::<_, FOUR_BYTES, 1, C>(weights, columns, columns.codes, |_, codes, x, facts: &[Facts; C]| {
-            let start = |c: usize| {
-                let facts = &facts[c];
-                let start = if FUSED {
-                    -i32::from(offset) * facts.sum()
-                } else {
-                    bytemuck::cast(facts.pairs.map(|sum| -offset * sum))
-                };
-                [i32x4_splat(start); 2]
+            let start = |c: usize| match facts[c] {
+                _ if !centred => [i32x4_splat(0); 2],
+                facts if FUSED => [i32x4_splat(-i32::from(CENTRE) * facts.sum()); 2],
+                facts => [i32x4_splat(bytemuck::cast(facts.centre)); 2],
             };
             let mut sums: Sums<C> = std::array::from_fn(start);
             for k in 0..4 {

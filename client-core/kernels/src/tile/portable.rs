@@ -1,17 +1,12 @@
 //! Plain loops over codes in [`Order::Pairs`].
 
-use super::{Columns, Kernel, Needs, Task, Weights};
+use super::{CENTRE, Columns, Facts, Kernel, ROUND, Task, Weights};
+use crate::blocks::BLOCK;
 use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
 /// How codes are to lie.
 pub fn order(_: Codes) -> Order {
     Order::Pairs
-}
-
-/// What activations are needed as.
-#[inline(always)]
-pub fn needs() -> Needs {
-    Needs { wide: true, codes: false, folded: false }
 }
 
 #[inline(always)]
@@ -21,6 +16,20 @@ pub fn choose(codes: Codes, _: Order, task: impl Task) {
         Codes::Six | Codes::Eight => task.run::<Eight>(),
         Codes::SixSplit => task.run::<Split>(),
     }
+}
+
+/// 32 values rounded to eight bits: codes from −127 to 127, and what is known of them.
+pub fn rounded(x: &[f32; BLOCK]) -> ([i16; BLOCK], Facts) {
+    let largest = x.iter().map(|x| x.abs()).fold(0f32, f32::max);
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let codes = x.map(|x| (x * inverse + ROUND).to_bits() as i16);
+    let mut facts = Facts { scale: largest / 127.0, ..Facts::default() };
+    for (i, code) in codes.into_iter().enumerate() {
+        facts.halves[i / 16] += code;
+        facts.centre[i % 4 / 2] -= i16::from(CENTRE) * code;
+        facts.negative -= i32::from(code.min(0));
+    }
+    (codes, facts)
 }
 
 struct Four;

@@ -2,7 +2,8 @@
 
 use std::arch::wasm32::*;
 
-use super::{Columns, Facts, Weights};
+use super::{CENTRE, Columns, Facts, ROUND, Weights};
+use crate::blocks::BLOCK;
 use crate::matrix::GROUP;
 
 /// Sums of `C` columns, a lane to each of the eight rows.
@@ -52,4 +53,28 @@ pub fn each_block<'a, X, const BYTES: usize, const SCALES: usize, const C: usize
         }
     }
     out.map(bytemuck::cast)
+}
+
+/// 32 values rounded to eight bits: codes from −127 to 127, and what is known of them.
+#[inline(always)]
+pub fn rounded(x: &[f32; BLOCK]) -> ([i16; BLOCK], Facts) {
+    let x: [v128; 8] = std::array::from_fn(|i| load(&x[4 * i..4 * i + 4]));
+    let largest: [f32; 4] =
+        bytemuck::cast(x.iter().fold(f32x4_splat(0.0), |largest, x| f32x4_pmax(largest, f32x4_abs(*x))));
+    // `f32::max` is a call on wasm32; this is an instruction.
+    let largest = largest.into_iter().fold(0.0, |a, b| if b > a { b } else { a });
+    let inverse = f32x4_splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+    // The low sixteen bits.
+    let whole = x.map(|x| i32x4_shr(i32x4_shl(f32x4_add(f32x4_mul(x, inverse), f32x4_splat(ROUND)), 16), 16));
+    let codes: [v128; 4] = std::array::from_fn(|i| i16x8_narrow_i32x4(whole[2 * i], whole[2 * i + 1]));
+
+    // Lanes 0 + 1, 2 + 3, 4 + 5 and 6 + 7 of what is added up.
+    let sums = |a: v128, b: v128| i32x4_extadd_pairwise_i16x8(i16x8_add(a, b));
+    let halves = [sums(codes[0], codes[1]), sums(codes[2], codes[3])];
+    let [a, b, c, d]: [i32; 4] = bytemuck::cast(i32x4_add(halves[0], halves[1]));
+    let halves = halves.map(|sums| bytemuck::cast::<_, [i32; 4]>(sums).iter().sum::<i32>() as i16);
+    let below = codes.map(|codes| i16x8_max(i16x8_neg(codes), i16x8_splat(0)));
+    let below: [i32; 4] = bytemuck::cast(i32x4_add(sums(below[0], below[1]), sums(below[2], below[3])));
+    let centre = [a + c, b + d].map(|sum| (-i32::from(CENTRE) * sum) as i16);
+    (bytemuck::cast(codes), Facts { scale: largest / 127.0, halves, centre, negative: below.iter().sum() })
 }

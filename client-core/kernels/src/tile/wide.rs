@@ -5,20 +5,13 @@
 use std::arch::wasm32::*;
 
 use super::vector::{Sums, each_block, load};
-use super::{Columns, Facts, Kernel, Needs, Task, Weights};
+use super::{Columns, Facts, Kernel, Task, Weights};
 use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
 /// How codes are to lie.
 #[cfg_attr(target_feature = "relaxed-simd", allow(dead_code))]
 pub fn order(_: Codes) -> Order {
     Order::Pairs
-}
-
-/// What activations are needed as.
-#[inline(always)]
-#[cfg_attr(target_feature = "relaxed-simd", allow(dead_code))]
-pub fn needs() -> Needs {
-    Needs { wide: true, codes: false, folded: false }
 }
 
 #[inline(always)]
