@@ -1,8 +1,8 @@
 //! Causal attention with grouped heads over a cache, with a softmax that streams: keys are taken 32 at a time, and what
 //! has been summed is scaled down when a larger score comes up. The scores of a long context are never all in memory.
 //!
-//! Four queries go together, one to a lane: they share every look at keys and values, and their maxima, exponentials and
-//! sums are vectors. Query heads of one key head and neighbouring tokens are such queries.
+//! Up to four queries go together, one to a lane: they share every look at keys and values, and their maxima, exponentials
+//! and sums are vectors. Query heads of one key head and neighbouring tokens are such queries.
 
 use crate::math::LANES;
 use crate::pool::{self, Job, Places, Work};
@@ -10,20 +10,35 @@ use crate::simd::F4;
 
 /// Keys of one step.
 const KEYS: usize = 32;
-/// Queries of a tile.
+/// Most queries of a tile.
 const QUERIES: usize = 4;
 /// Most elements of a head.
 pub const MAX_HEAD: usize = 256;
 /// A score that no key has.
 const NONE: f32 = -1e30;
 
-/// Keys and values of one layer and one key head, each `[tokens][stride]`, rows padded with zeros to whole lanes.
+/// Keys and values of one layer and one key head, padded with zeros to whole lanes, in the order in which they are read.
 #[derive(Debug, Clone, Default)]
 pub struct HeadCache {
-    /// Keys.
-    pub k: Vec<f32>,
-    /// Values.
-    pub v: Vec<f32>,
+    /// `[tokens][stride]`.
+    k: Vec<f32>,
+    /// `[tokens / 32][stride / 8][32][8]`: of the tokens of a step, eight elements each, then the next eight.
+    v: Vec<f32>,
+}
+
+impl HeadCache {
+    /// Sets the key and the value of a token, which follows those that are there or takes the place of one.
+    pub fn put(&mut self, token: usize, key: &[f32], value: &[f32]) {
+        let stride = stride(key.len());
+        let (start, step) = (token * stride, token / KEYS * KEYS * stride);
+        self.k.resize(self.k.len().max(start + stride), 0.0);
+        self.k[start..start + key.len()].copy_from_slice(key);
+        self.v.resize(self.v.len().max(step + KEYS * stride), 0.0);
+        for (at, value) in value.chunks(LANES).enumerate() {
+            let place = step + (at * KEYS + token % KEYS) * LANES;
+            self.v[place..place + value.len()].copy_from_slice(value);
+        }
+    }
 }
 
 /// Elements of a padded head.
@@ -78,24 +93,31 @@ impl Job for Attention<'_> {
     fn piece(&self, piece: usize) {
         let shape = self.shape;
         let (head, first) = (piece / self.tiles(), piece % self.tiles() * QUERIES);
+        let queries = (self.group() * self.m - first).min(QUERIES);
+        match queries {
+            1 => self.tile::<1>(head, first),
+            2 => self.tile::<2>(head, first),
+            3 => self.tile::<3>(head, first),
+            _ => self.tile::<QUERIES>(head, first),
+        }
+    }
+}
+
+impl Attention<'_> {
+    /// Queries `first` to `first + N − 1` of a key head.
+    // Four of these in one function would be too much for an engine to compile well.
+    #[inline(never)]
+    fn tile<const N: usize>(&self, head: usize, first: usize) {
+        let shape = self.shape;
         let (group, stride) = (self.group(), stride(shape.head_dim));
-        // The last tile is filled up with its last query.
-        let last = group * self.m - 1;
-        let place = |t: usize| {
-            let n = (first + t).min(last);
-            (n / group, head * group + n % group)
-        };
-        let q: [&[[f32; 4]]; QUERIES] = std::array::from_fn(|t| {
-            let (token, q_head) = place(t);
-            self.q[(token * shape.heads + q_head) * stride..][..stride].as_chunks().0
-        });
+        let place: [_; N] = std::array::from_fn(|t| ((first + t) / group, head * group + (first + t) % group));
+        let q = place.map(|(token, q_head)| self.q[(token * shape.heads + q_head) * stride..][..stride].as_chunks().0);
         // Every query sees from `begin` up to, and without, `end`.
-        let end: [usize; QUERIES] = std::array::from_fn(|t| self.start + place(t).0 + 1);
+        let end = place.map(|(token, _)| self.start + token + 1);
         let begin = end.map(|end| shape.window.map_or(0, |window| end.saturating_sub(window)));
-        let mut sums = [[F4::splat(0.0); QUERIES]; MAX_HEAD / 4];
+        let mut sums = [[F4::splat(0.0); N]; MAX_HEAD / 4];
         let total = stream(q, &self.cache[head], begin, end, shape, &mut sums);
-        for t in 0..QUERIES.min(last + 1 - first) {
-            let (token, q_head) = place(t);
+        for (t, (token, q_head)) in place.into_iter().enumerate() {
             let mut row = [0f32; MAX_HEAD];
             for (row, sums) in row[..stride].as_chunks_mut::<4>().0.iter_mut().zip(&sums) {
                 *row = (sums[t] / F4::splat(total[t])).array();
@@ -106,13 +128,14 @@ impl Job for Attention<'_> {
 }
 
 /// Σ exp(score − top) · value into `sums`, `[stride / 4][query]`; returns Σ exp(score − top) of every query.
-fn stream(
-    q: [&[[f32; 4]]; QUERIES],
+#[inline(always)]
+fn stream<const N: usize>(
+    q: [&[[f32; 4]]; N],
     cache: &HeadCache,
-    begin: [usize; QUERIES],
-    end: [usize; QUERIES],
+    begin: [usize; N],
+    end: [usize; N],
     Shape { scale, cap, .. }: Shape,
-    sums: &mut [[F4; QUERIES]; MAX_HEAD / 4],
+    sums: &mut [[F4; N]; MAX_HEAD / 4],
 ) -> [f32; QUERIES] {
     let width = q[0].len();
     let sums = &mut sums[..width];
@@ -140,10 +163,10 @@ fn stream(
                 *p = F4::load(p).capped(cap).array();
             }
         }
-        let whole = (0..QUERIES).all(|t| begin[t] <= step && end[t] >= step + KEYS);
+        let whole = (0..N).all(|t| begin[t] <= step && end[t] >= step + KEYS);
         if !whole {
             for (j, p) in p.iter_mut().enumerate() {
-                for t in 0..QUERIES {
+                for t in 0..N {
                     if !(begin[t]..end[t]).contains(&(step + j)) {
                         p[t] = NONE;
                     }
@@ -166,7 +189,7 @@ fn stream(
         }
         if !whole {
             for (j, p) in p.iter_mut().enumerate() {
-                for t in 0..QUERIES {
+                for t in 0..N {
                     if !(begin[t]..end[t]).contains(&(step + j)) {
                         p[t] = 0.0;
                     }
@@ -174,13 +197,12 @@ fn stream(
             }
         }
         total = p.iter().fold(total, |total, p| total + F4::load(p));
-        let values = &values[step * width..(step + count) * width];
-        let (twos, one) = sums.as_chunks_mut::<2>();
-        for (at, sums) in twos.iter_mut().enumerate() {
+        let eights = values[step * width..].chunks_exact(2 * KEYS);
+        for (sums, values) in sums.as_chunks_mut::<2>().0.iter_mut().zip(eights) {
             let [mut a, mut b] = *sums;
-            for (p, value) in p.iter().zip(values.chunks_exact(width)) {
-                let (v0, v1) = (F4::load(&value[2 * at]), F4::load(&value[2 * at + 1]));
-                for t in 0..QUERIES {
+            for (p, value) in p[..count].iter().zip(values.as_chunks::<2>().0) {
+                let (v0, v1) = (F4::load(&value[0]), F4::load(&value[1]));
+                for t in 0..N {
                     let weight = F4::splat(p[t]);
                     a[t] = a[t] + weight * v0;
                     b[t] = b[t] + weight * v1;
@@ -188,20 +210,23 @@ fn stream(
             }
             *sums = [a, b];
         }
-        debug_assert!(one.is_empty(), "rows are whole lanes of eight");
         step += count;
     }
     total.array()
 }
 
-/// q · k · scale of four queries with a few keys.
+/// q · k · scale of some queries with a few keys.
 #[inline(always)]
-fn scores<const N: usize>(keys: [&[[f32; 4]]; N], q: [&[[f32; 4]]; QUERIES], scale: f32) -> [[f32; QUERIES]; N] {
-    let mut sums = [[F4::splat(0.0); QUERIES]; N];
+fn scores<const N: usize, const K: usize>(
+    keys: [&[[f32; 4]]; K],
+    q: [&[[f32; 4]]; N],
+    scale: f32,
+) -> [[f32; QUERIES]; K] {
+    let mut sums = [[F4::splat(0.0); QUERIES]; K];
     let width = q[0].len();
     let (keys, q) = (keys.map(|key| &key[..width]), q.map(|q| &q[..width]));
     for at in 0..width {
-        let q: [F4; QUERIES] = std::array::from_fn(|t| F4::load(&q[t][at]));
+        let q: [F4; N] = std::array::from_fn(|t| F4::load(&q[t][at]));
         for (sums, key) in sums.iter_mut().zip(keys) {
             let key = F4::load(&key[at]);
             for (sum, q) in sums.iter_mut().zip(q) {
@@ -230,26 +255,38 @@ mod tests {
             (9, 3, 64, 95, 3, None, 2.5),
             (2, 2, 6, 61, 40, Some(7), 0.0),
             (2, 1, 16, 100, 4, Some(33), 1.5),
+            (6, 1, 24, 64, 1, None, 0.0),
+            (2, 2, 20, 31, 2, None, 0.0),
         ] {
             let (stride, len) = (stride(head_dim), start + m);
             let mut rows = |n: usize| -> Vec<f32> {
                 (0..n * stride).map(|i| if i % stride < head_dim { 3.0 * random() } else { 0.0 }).collect()
             };
             let q = rows(m * heads);
-            let cache: Vec<HeadCache> = (0..kv_heads).map(|_| HeadCache { k: rows(len), v: rows(len) }).collect();
+            let pairs: Vec<_> = (0..kv_heads).map(|_| (rows(len), rows(len))).collect();
+            let mut cache = vec![HeadCache::default(); kv_heads];
+            for (cache, (k, v)) in cache.iter_mut().zip(&pairs) {
+                // What is put in twice is what was put in last.
+                for (keys, values) in [(v, k), (k, v)] {
+                    for token in 0..len {
+                        let of = |rows: &'_ [f32]| rows[token * stride..][..head_dim].to_vec();
+                        cache.put(token, &of(keys), &of(values));
+                    }
+                }
+            }
             let mut out = vec![0.0; m * heads * head_dim];
             let scale = 1.0 / (head_dim as f32).sqrt();
             attend(&q, &cache, start, m, Shape { heads, kv_heads, head_dim, window, scale, cap }, &mut out);
             for (at, found) in out.chunks_exact(head_dim).enumerate() {
                 let (token, head) = (at / heads, at % heads);
-                let cache = &cache[head / (heads / kv_heads)];
+                let (keys, values) = &pairs[head / (heads / kv_heads)];
                 let end = start + token + 1;
                 let seen = window.map_or(0, |w| end.saturating_sub(w))..end;
                 let q = &q[at * stride..][..head_dim];
                 let weights: Vec<f64> = seen
                     .clone()
                     .map(|j| {
-                        let k = &cache.k[j * stride..][..head_dim];
+                        let k = &keys[j * stride..][..head_dim];
                         let score: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                         let (score, cap) = (score / (head_dim as f64).sqrt(), f64::from(cap));
                         if cap > 0.0 { (cap * (score / cap).tanh()).exp() } else { score.exp() }
@@ -258,7 +295,7 @@ mod tests {
                 let total: f64 = weights.iter().sum();
                 for (i, y) in found.iter().enumerate() {
                     let sum: f64 =
-                        weights.iter().zip(seen.clone()).map(|(w, j)| w * f64::from(cache.v[j * stride + i])).sum();
+                        weights.iter().zip(seen.clone()).map(|(w, j)| w * f64::from(values[j * stride + i])).sum();
                     assert!((f64::from(*y) - sum / total).abs() < 2e-5, "{at} {i}: {y} {}", sum / total);
                 }
             }

@@ -381,11 +381,6 @@ fn keep(
     cache: &mut [HeadCache],
 ) {
     let stride = stride(shape.head_dim);
-    for head in cache.iter_mut() {
-        // Anything past `len` is left over from tokens that were taken back.
-        head.k.resize(len * stride, 0.0);
-        head.v.resize(len * stride, 0.0);
-    }
     let turned = |head: &mut [f32], norm: &[f32], turns: &[f32]| {
         if !norm.is_empty() {
             math::rms_norm_in_place(head, norm, shape.eps);
@@ -393,10 +388,6 @@ fn keep(
         if let Some(table) = layer.rope {
             math::rope(head, &turns[table * shape.rope_dim..][..shape.rope_dim]);
         }
-    };
-    let padded = |values: &mut Vec<f32>, head: &[f32]| {
-        values.extend_from_slice(head);
-        values.resize(values.len().next_multiple_of(stride), 0.0);
     };
     let mut queries = q.chunks_exact_mut(stride);
     for (i, row) in rows.chunks_exact_mut(shape.q_dim() + 2 * shape.kv_dim()).enumerate() {
@@ -410,8 +401,7 @@ fn keep(
         let keys = k_row.chunks_exact_mut(shape.head_dim).zip(v_row.chunks_exact(shape.head_dim));
         for ((key, value), cache) in keys.zip(cache.iter_mut()) {
             turned(key, &layer.k_norm, turns);
-            padded(&mut cache.k, key);
-            padded(&mut cache.v, value);
+            cache.put(len + i, key, value);
         }
     }
 }
