@@ -75,7 +75,7 @@ struct Attention<'a> {
     start: usize,
     m: usize,
     shape: Shape,
-    out: Places<'a>,
+    out: Places<'a, f32>,
 }
 
 impl Attention<'_> {

@@ -37,22 +37,22 @@ pub fn run(job: &dyn Job, pieces: usize, work: Work) {
 
 /// A slice of results of which every piece of a job writes its own places.
 #[derive(Debug, Clone, Copy)]
-pub struct Places<'a> {
-    start: *mut f32,
+pub struct Places<'a, T> {
+    start: *mut T,
     len: usize,
-    slice: std::marker::PhantomData<&'a mut [f32]>,
+    slice: std::marker::PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: a `Places` is only a place to write to; `write` says who may write where.
 #[allow(unsafe_code)]
-unsafe impl Sync for Places<'_> {}
+unsafe impl<T: Send> Sync for Places<'_, T> {}
 // SAFETY: as above.
 #[allow(unsafe_code)]
-unsafe impl Send for Places<'_> {}
+unsafe impl<T: Send> Send for Places<'_, T> {}
 
-impl<'a> Places<'a> {
+impl<'a, T: Copy> Places<'a, T> {
     /// Over `slice`, which nobody else touches while this lives.
-    pub fn new(slice: &'a mut [f32]) -> Self {
+    pub fn new(slice: &'a mut [T]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: std::marker::PhantomData }
     }
 
@@ -60,7 +60,7 @@ impl<'a> Places<'a> {
     /// mistake of this crate and are not written.
     #[allow(unsafe_code)]
     #[inline(always)]
-    pub fn write(&self, at: usize, values: &[f32]) {
+    pub fn write(&self, at: usize, values: &[T]) {
         debug_assert!(at + values.len() <= self.len, "a result has no place");
         if at + values.len() <= self.len {
             // SAFETY: the places lie inside the slice, which is borrowed for as long as this lives; the pieces of a job

@@ -51,32 +51,17 @@ impl Activations {
             self.folded.resize(fours, [[0; 4]; 2]);
         }
         self.facts.resize(self.m * blocks, Facts::default());
-        for (i, x) in self.values.chunks_exact(self.cols).enumerate() {
-            let tile = if i < self.m / TILE * TILE { TILE } else { 1 };
-            let (first, c) = (i / tile * tile * blocks, i % tile);
-            for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let (codes, facts) = tile::rounded(x);
-                let place = first + block * tile;
-                if needs.wide {
-                    for (k, pair) in codes.as_chunks().0.iter().enumerate() {
-                        self.wide[place * 16 + k * tile + c] = *pair;
-                    }
-                }
-                if needs.codes {
-                    for (k, four) in codes.map(|code| code as i8).as_chunks().0.iter().enumerate() {
-                        self.codes[place * 8 + k * tile + c] = *four;
-                    }
-                }
-                if needs.folded {
-                    let (sizes, signs) =
-                        (codes.map(|code| code.unsigned_abs() as u8), codes.map(|code| (code >> 15) as u8));
-                    for (k, (size, sign)) in sizes.as_chunks().0.iter().zip(signs.as_chunks().0).enumerate() {
-                        self.folded[place * 8 + k * tile + c] = [*size, *sign];
-                    }
-                }
-                self.facts[place + c] = facts;
-            }
-        }
+        let job = Rounding {
+            needs,
+            m: self.m,
+            cols: self.cols,
+            values: &self.values,
+            wide: Places::new(&mut self.wide),
+            codes: Places::new(&mut self.codes),
+            folded: Places::new(&mut self.folded),
+            facts: Places::new(&mut self.facts),
+        };
+        pool::run(&job, self.m.div_ceil(TILE), Work { columns: self.m, products: 0 });
     }
 
     /// Columns i to i + C − 1, which were interleaved.
@@ -89,6 +74,51 @@ impl Activations {
             codes: self.codes.get(fours.clone()).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
             folded: self.folded.get(fours).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
             facts: self.facts[i * blocks..(i + C) * blocks].as_chunks().0,
+        }
+    }
+}
+
+/// See [`Activations`]; a piece is a tile of columns.
+struct Rounding<'a> {
+    needs: Needs,
+    m: usize,
+    cols: usize,
+    values: &'a [f32],
+    wide: Places<'a, [i16; 2]>,
+    codes: Places<'a, [i8; 4]>,
+    folded: Places<'a, Folded>,
+    facts: Places<'a, Facts>,
+}
+
+impl Job for Rounding<'_> {
+    fn piece(&self, piece: usize) {
+        let blocks = self.cols / BLOCK;
+        for i in piece * TILE..(piece * TILE + TILE).min(self.m) {
+            let tile = if i < self.m / TILE * TILE { TILE } else { 1 };
+            let (first, c) = (i / tile * tile * blocks, i % tile);
+            let x = &self.values[i * self.cols..][..self.cols];
+            for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
+                let (codes, facts) = tile::rounded(x);
+                let place = first + block * tile;
+                if self.needs.wide {
+                    for (k, pair) in codes.as_chunks().0.iter().enumerate() {
+                        self.wide.write(place * 16 + k * tile + c, &[*pair]);
+                    }
+                }
+                if self.needs.codes {
+                    for (k, four) in codes.map(|code| code as i8).as_chunks().0.iter().enumerate() {
+                        self.codes.write(place * 8 + k * tile + c, &[*four]);
+                    }
+                }
+                if self.needs.folded {
+                    let sizes = codes.map(|code| code.unsigned_abs() as u8);
+                    let signs = codes.map(|code| (code >> 15) as u8);
+                    for (k, (size, sign)) in sizes.as_chunks().0.iter().zip(signs.as_chunks().0).enumerate() {
+                        self.folded.write(place * 8 + k * tile + c, &[[*size, *sign]]);
+                    }
+                }
+                self.facts.write(place + c, &[facts]);
+            }
         }
     }
 }
@@ -118,7 +148,7 @@ struct Product<'a> {
     width: usize,
     /// Groups of rows of one piece.
     piece_groups: usize,
-    out: Places<'a>,
+    out: Places<'a, f32>,
 }
 
 impl Job for Product<'_> {
