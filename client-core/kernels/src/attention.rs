@@ -91,7 +91,6 @@ impl Attention<'_> {
 impl Job for Attention<'_> {
     /// Query number n of a key head: token n / group, and the n % group-th of the heads that share the key head.
     fn piece(&self, piece: usize) {
-        let shape = self.shape;
         let (head, first) = (piece / self.tiles(), piece % self.tiles() * QUERIES);
         let queries = (self.group() * self.m - first).min(QUERIES);
         match queries {

@@ -92,10 +92,10 @@ impl Kernel for Eight {
     fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
         each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.folded, |_, codes, x, facts| {
             let mut sums: Sums<C> = std::array::from_fn(|c| [i32x4_splat(facts[c].negative); 2]);
-            for k in 0..8 {
+            for (k, x) in x.iter().enumerate() {
                 let w = fours(codes, k);
                 for c in 0..C {
-                    let [size, negative] = x[k][c].map(|bytes| i32x4_splat(bytemuck::cast(bytes)));
+                    let [size, negative] = x[c].map(|bytes| i32x4_splat(bytemuck::cast(bytes)));
                     for r in 0..2 {
                         sums[c][r] = add(sums[c][r], v128_xor(w[r], negative), size);
                     }
@@ -114,7 +114,7 @@ impl Kernel for Six {
         each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.codes, |_, codes, x, facts| {
             let mut sums = std::array::from_fn(|c| [i32x4_splat(-offset * facts[c].sum()); 2]);
             for k in 0..8 {
-                six(&mut sums, fours(codes, k), &x[k]);
+                six(&mut sums, fours(codes, k), x, k);
             }
             sums
         })
@@ -130,18 +130,18 @@ impl Kernel for Split {
             let start = |c: usize| [i32x4_splat(-offset * i32::from(facts[c].halves[half])); 2];
             let mut sums = std::array::from_fn(start);
             for k in 4 * half..4 * half + 4 {
-                six(&mut sums, fours(codes, k), &x[k]);
+                six(&mut sums, fours(codes, k), x, k);
             }
             sums
         })
     }
 }
 
-/// sums + four codes of six bits of each row times four activations of each column.
+/// sums + four codes of six bits of each row times the activations of each column at 4k to 4k + 3.
 #[inline(always)]
-fn six<const C: usize>(sums: &mut Sums<C>, w: [v128; 2], x: &[[i8; 4]; C]) {
+fn six<const C: usize>(sums: &mut Sums<C>, w: [v128; 2], x: &[[[i8; 4]; C]; 8], k: usize) {
     for c in 0..C {
-        let x = splat(x[c]);
+        let x = splat(x[k][c]);
         for r in 0..2 {
             sums[c][r] = add(sums[c][r], x, w[r]);
         }

@@ -36,7 +36,7 @@ impl Kernel for Eight {
             let mut sums = [[i32x4_splat(0); 2]; C];
             // Of constant length, so that the compiler unrolls as much as pays.
             for k in 0..16 {
-                add(&mut sums, codes_of_eight_bits(codes, k), &x[k]);
+                add(&mut sums, codes_of_eight_bits(codes, k), x, k);
             }
             sums
         })
@@ -49,7 +49,7 @@ impl Kernel for Six {
         each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.wide, |_, codes, x, facts| {
             let mut sums = start(weights, facts, Facts::sum);
             for k in 0..16 {
-                add(&mut sums, codes_of_eight_bits(codes, k), &x[k]);
+                add(&mut sums, codes_of_eight_bits(codes, k), x, k);
             }
             sums
         })
@@ -62,7 +62,7 @@ impl Kernel for Split {
         each_block::<_, EIGHT_BYTES, 2, C>(weights, columns, columns.wide, |half, codes, x, facts| {
             let mut sums = start(weights, facts, |facts| facts.halves[half].into());
             for k in 8 * half..8 * half + 8 {
-                add(&mut sums, codes_of_eight_bits(codes, k), &x[k]);
+                add(&mut sums, codes_of_eight_bits(codes, k), x, k);
             }
             sums
         })
@@ -79,7 +79,7 @@ impl Kernel for Four {
                 let both = load(&codes[16 * k..16 * k + 16]);
                 let (low, high) = (v128_and(both, fifteen), v128_and(u16x8_shr(both, 4), fifteen));
                 for (at, w) in [(k, low), (8 + k, high)] {
-                    add(&mut sums, [i16x8_extend_low_u8x16(w), i16x8_extend_high_u8x16(w)], &x[at]);
+                    add(&mut sums, [i16x8_extend_low_u8x16(w), i16x8_extend_high_u8x16(w)], x, at);
                 }
             }
             sums
@@ -100,11 +100,11 @@ fn codes_of_eight_bits(codes: &[u8; EIGHT_BYTES], k: usize) -> [v128; 2] {
     [0, 1].map(|r| i16x8_extend_low_i8x16(i64x2(i64::from_le_bytes(bytemuck::cast(halves[r])), 0)))
 }
 
-/// sums + two codes of each row times two activations of each column.
+/// sums + two codes of each row times the activations of each column at 2k and 2k + 1.
 #[inline(always)]
-fn add<const C: usize>(sums: &mut Sums<C>, w: [v128; 2], x: &[[i16; 2]; C]) {
+fn add<const C: usize>(sums: &mut Sums<C>, w: [v128; 2], x: &[[[i16; 2]; C]; 16], k: usize) {
     for c in 0..C {
-        let x = i32x4_splat(bytemuck::cast(x[c]));
+        let x = i32x4_splat(bytemuck::cast(x[k][c]));
         for r in 0..2 {
             sums[c][r] = i32x4_add(sums[c][r], i32x4_dot_i16x8(w[r], x));
         }
