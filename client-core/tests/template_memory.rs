@@ -1,55 +1,14 @@
 //! What hostile chat templates make a render hold, counted in the allocator.
 #![cfg(feature = "llm")]
-#![allow(unsafe_code)] // An allocator is unsafe by nature; this one only counts.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
 
 use client_core::llm::ChatMessage;
 use client_core::llm::template::ChatTemplate;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn add(bytes: isize) {
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + bytes);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
-    });
-}
-
-// SAFETY: everything is passed on to the system's allocator, whose promises these are.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        add(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        add(-(layout.size() as isize));
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both may exist for a moment.
-        add(size as isize);
-        add(-(layout.size() as isize));
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
+use counting::{held, peak_of};
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// Most bytes that this thread held during `work`, beyond what it held before.
-fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = HELD.with(Cell::get);
-    PEAK.with(|peak| peak.set(before));
-    let result = work();
-    (result, PEAK.with(|peak| peak.get() - before).max(0) as usize)
-}
+static COUNTING: counting::Counting = counting::Counting;
 
 /// What a render of a short conversation may hold: its budget of 16 MiB, and what one operation needs for a moment beside.
 const MOST: usize = 80 << 20;
@@ -177,7 +136,7 @@ fn compiling_takes_no_more_either() {
 
 #[test]
 fn what_a_template_held_is_given_back() {
-    let before = HELD.with(Cell::get);
+    let before = held();
     for source in [repeated("{% set ns.l = [ns.l, ns.l] %}"), repeated("{% set ns.a = ns %}"), large("{{ l | join }}")]
     {
         // Twice: the first time, threads' own buffers are made.
@@ -185,7 +144,7 @@ fn what_a_template_held_is_given_back() {
             assert!(render(&source).is_err());
         }
     }
-    let left = HELD.with(Cell::get) - before;
+    let left = held() - before;
     assert!(left < 64 << 10, "{left} bytes were left");
 }
 

@@ -5,7 +5,7 @@
 //! | `targets.rs` | one function for each kind of outside data; it panics when something is wrong |
 //! | `seeds.rs` | the sound inputs |
 //! | `mutator.rs` | the damage |
-//! | `counting.rs` | an allocator that counts |
+//! | `../tests/counting` | an allocator that counts, as the tests use it |
 //! | `bin/mutate.rs` | `cargo run --release --bin mutate -- TARGET EXECUTIONS SEED` |
 //! | `bin/seeds.rs` | `cargo run --release --bin seeds -- FOLDER`: the sound inputs as files |
 //! | `node.mjs` | the same inside wasm32, where sizes have 32 bits |
@@ -14,6 +14,7 @@
 //! `RUSTC_BOOTSTRAP=1 cargo fuzz run -s none gguf`. Both begin with what lies in `fuzz/corpus/TARGET`, to which they add
 //! what reaches something new. It is not kept here: `seeds` writes the first of it.
 
+#[path = "../../tests/counting/mod.rs"]
 pub mod counting;
 pub mod mutator;
 pub mod seeds;

@@ -59,9 +59,11 @@ async function create(client, request, { signal } = {}) {
   const { n } = request;
   const options = optionsOf(request);
   const leave = new AbortController();
-  const either = signal ? AbortSignal.any([signal, leave.signal]) : leave.signal;
+  // What AbortSignal.any does, for browsers that lack it.
+  if (signal?.aborted) leave.abort(signal.reason);
+  signal?.addEventListener("abort", () => leave.abort(signal.reason), { signal: leave.signal });
   // Choices differ by their seeds, and are written at the same time.
-  const text = (_, choice) => client.generate(messages, { ...options, seed: options.seed + choice, signal: either });
+  const text = (_, choice) => client.generate(messages, { ...options, seed: options.seed + choice, signal: leave.signal });
   const pieces = merged(Array.from({ length: n ?? 1 }, text), leave);
   if (request.stream) return chunks(pieces, n ?? 1, head, request.stream_options?.include_usage === true);
   const contents = Array.from({ length: n ?? 1 }, () => "");

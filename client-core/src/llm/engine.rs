@@ -15,7 +15,6 @@ use super::sampler;
 use super::template::ChatTemplate;
 use super::together::Together;
 use super::tokenizer::Tokenizer;
-use super::weights::ModelWeights;
 
 /// Steps that are under way at once where the device chooses: one runs while the next is encoded.
 const STEPS_AHEAD: usize = 2;
@@ -113,7 +112,7 @@ impl Engine {
     pub fn from_gguf_cpu(bytes: &[u8]) -> Result<Self, EngineError> {
         let gguf = Gguf::parse(bytes)?;
         let words = Words::from_gguf(&gguf)?;
-        let weights = ModelWeights::from_gguf(&gguf)?;
+        let weights = super::weights::ModelWeights::from_gguf(&gguf)?;
         let backend = super::cpu::backend(&weights)?;
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
     }
@@ -126,7 +125,7 @@ impl Engine {
     pub async fn from_gguf_gpu(bytes: &[u8], gpu: &super::gpu::GpuContext) -> Result<Self, EngineError> {
         let gguf = Gguf::parse(bytes)?;
         let words = Words::from_gguf(&gguf)?;
-        let weights = ModelWeights::from_gguf(&gguf)?;
+        let weights = super::weights::ModelWeights::from_gguf(&gguf)?;
         let backend = Box::new(super::gpu::GpuBackend::new(gpu, &weights).await?);
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
     }

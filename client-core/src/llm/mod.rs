@@ -11,7 +11,7 @@
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
 //! | `continuation` | one answer while it is written, whoever computes it |
-//! | [`backend`] | the traits that both devices implement: one sequence, or several at once |
+//! | [`backend`], `preconditions` | the traits that both devices implement, for one sequence or several at once; what each of them checks first |
 //! | [`cpu`] | the `kernels` crate as a backend; also what the server runs small models on |
 //! | `candle` | large models natively, through candle |
 //! | [`gpu`] | our own kernels on WebGPU |
@@ -52,6 +52,9 @@ pub mod gguf;
 pub mod gpu;
 mod names;
 pub mod parts;
+// Only backends ask.
+#[cfg(any(feature = "llm-cpu", feature = "llm-gpu", feature = "js"))]
+mod preconditions;
 pub mod quant;
 pub mod reference;
 pub mod safetensors;

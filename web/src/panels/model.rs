@@ -92,14 +92,22 @@ fn facts(state: &State) -> Option<String> {
     Some(format!("{} · {} parameters · {}", verdict.name, count(verdict.parameters), verdict.quantisation))
 }
 
-/// The verdict in a sentence.
-fn needs(verdict: &Verdict) -> String {
+/// The verdict in a sentence. What there is to download is said until it comes.
+fn needs(verdict: &Verdict, state: &ModelState) -> String {
     let memory = if verdict.tier == Tier::WebGpu { "GPU memory" } else { "WebAssembly memory" };
+    let under_way = matches!(
+        state,
+        ModelState::Downloading { .. }
+            | ModelState::Loading { .. }
+            | ModelState::Testing { .. }
+            | ModelState::Ready { .. }
+    );
     format!(
-        "{} · {} of {memory} with a context of {} tokens ({} weights, {} cache) · {} while loading",
+        "{}{} of {memory} with a context of {} tokens ({} weights, {} cache) · {} while loading",
         match verdict.download_bytes {
-            0 => "Nothing to download".to_owned(),
-            bytes => format!("{} to download", format::bytes(bytes)),
+            _ if under_way => String::new(),
+            0 => "Nothing to download · ".to_owned(),
+            bytes => format!("{} to download · ", format::bytes(bytes)),
         },
         format::bytes(verdict.weight_bytes + verdict.cache_bytes),
         verdict.context,
@@ -109,11 +117,23 @@ fn needs(verdict: &Verdict) -> String {
     )
 }
 
-/// The verdict, unless the model's state says the same already.
-fn fresh_verdict(state: &State) -> Option<Result<Verdict, String>> {
-    let said = matches!((&state.verdict, state.model()),
-        (Some(Err(problem)), ModelState::Failed { message }) if problem == message);
-    state.verdict.clone().filter(|_| !said)
+/// What the verdict says, line by line, and whether the model fits; nothing where the model's state says the same already.
+#[derive(Clone, PartialEq)]
+struct Said {
+    fits: bool,
+    lines: Vec<String>,
+}
+
+fn said(state: &State) -> Option<Said> {
+    match (state.verdict.as_ref()?, state.model()) {
+        (Err(problem), ModelState::Failed { message }) if problem == message => None,
+        (Err(problem), _) => Some(Said { fits: false, lines: vec![problem.clone()] }),
+        (Ok(verdict), model) => {
+            let lines =
+                std::iter::once(needs(verdict, model)).chain(verdict.remarks.clone()).chain(verdict.advice.clone());
+            Some(Said { fits: verdict.fits, lines: lines.collect() })
+        }
+    }
 }
 
 /// The panel.
@@ -124,6 +144,7 @@ pub fn ModelPanel() -> impl IntoView {
     let usable = Memo::new(move |_| {
         ctx.state.with(|s| s.phase == Phase::Ready && s.tier.as_ref().is_some_and(|t| t.tier != Tier::ServerOnly))
     });
+    let verdict = Memo::new(move |_| ctx.state.with(said));
     let can_load = move || {
         usable.get()
             && state.with(|s| {
@@ -177,7 +198,7 @@ pub fn ModelPanel() -> impl IntoView {
                         <div class="progress-bar" style:width=move || format!("{:.1}%", state.with(|s| progress(s).unwrap_or(0.0)))></div>
                     </div>
                 </Show>
-                {move || verdict_view(ctx.state.with(fresh_verdict))}
+                {move || verdict_view(verdict.get())}
             </div>
             <div class="model-buttons">
                 <Show when=can_load>
@@ -220,17 +241,8 @@ fn CancelLoad() -> impl IntoView {
     }
 }
 
-fn verdict_view(verdict: Option<Result<Verdict, String>>) -> AnyView {
-    let Some(verdict) = verdict else { return ().into_any() };
-    let (fits, lines) = match verdict {
-        Err(problem) => (false, vec![problem]),
-        Ok(verdict) => {
-            let mut lines = vec![needs(&verdict)];
-            lines.extend(verdict.remarks);
-            lines.extend(verdict.advice);
-            (verdict.fits, lines)
-        }
-    };
+fn verdict_view(said: Option<Said>) -> AnyView {
+    let Some(Said { fits, lines }) = said else { return ().into_any() };
     view! {
         <ul class="model-verdict" class:refused=!fits data-testid="verdict" data-fits=fits.to_string()>
             {lines.into_iter().map(|line| view! { <li>{line}</li> }).collect_view()}

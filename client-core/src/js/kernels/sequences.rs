@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use js_sys::{Float32Array, Uint32Array};
 
 use super::{Kernels, REFUSED, RemoteModel, build};
-use crate::llm::backend::{Backend, Batch, Output, Turn, Want, check_input, check_row, check_rows, check_turns};
+use crate::llm::backend::{Backend, Batch, Output, Turn, Want};
 use crate::llm::config::{ModelConfig, Rotations};
 use crate::llm::cpu::{self, Form, Steps};
 use crate::llm::error::EngineError;
 use crate::llm::parts::Weights;
+use crate::llm::preconditions::{check_input, check_row, check_rows, check_turns};
 use crate::llm::sampler::SamplerParams;
 
 /// Sequences of a model in a module's memory, by row.

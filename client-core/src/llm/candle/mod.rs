@@ -14,9 +14,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::linear::Linear;
-use super::backend::{Backend, Output, Want, check_input};
+use super::backend::{Backend, Output, Want};
 use super::config::{ModelConfig, Rotations};
 use super::error::EngineError;
+use super::preconditions::check_input;
 use super::sampler::argmax;
 use super::weights::{LayerTraits, ModelWeights};
 

@@ -119,6 +119,18 @@ impl<'a> Keys<'_, 'a> {
         Ok(traits)
     }
 
+    /// Which blocks of a Gemma see a window only: a list says so, or every so many-th does not.
+    fn slides(&self, gemma: Gemma, layers: usize) -> Result<Vec<bool>, EngineError> {
+        let Some(Value::Array(list)) = self.get(PATTERN) else {
+            let step = self.size(PATTERN, Some(gemma.step()), MAX_LAYERS)?;
+            return Ok((1..=layers).map(|nth| !nth.is_multiple_of(step)).collect());
+        };
+        let list: Option<Vec<bool>> = list.iter().map(|value| value.as_bool()).collect();
+        list.filter(|list| list.len() == layers).ok_or_else(|| {
+            EngineError::Inconsistent(format!("{PATTERN:?} does not say true or false of each of the {layers} blocks"))
+        })
+    }
+
     /// The embedding, with `divisors` (Llama 3.1's `rope_freqs.weight`, made by the converter) worked in.
     fn rope(&self, head_dim: usize, context: usize, divisors: Option<&[u8]>) -> Result<RopeConfig, EngineError> {
         let dim = self.size("rope.dimension_count", Some(head_dim), MAX_SIZE)?;
@@ -205,13 +217,12 @@ impl Blueprint {
             None if gemma == Some(Gemma::Two) => Some(gemma::WINDOW),
             _ => None,
         };
-        let step = later.map(|gemma| keys.size(PATTERN, Some(gemma.step()), MAX_LAYERS)).transpose()?;
+        let slides = later.map(|gemma| keys.slides(gemma, layers)).transpose()?;
         let plan = |layer: usize| {
-            let every = |step: usize| (layer + 1).is_multiple_of(step);
-            let window = window.filter(|_| !step.is_some_and(every));
+            let window = window.filter(|_| slides.as_ref().is_none_or(|slides| slides[layer]));
             let rope = match gemma {
                 Some(Gemma::Three) if window.is_some() => Positions::Local,
-                None if arch == "smollm3" && every(SMOLLM3_NOPE_STEP) => Positions::None,
+                None if arch == "smollm3" && (layer + 1).is_multiple_of(SMOLLM3_NOPE_STEP) => Positions::None,
                 _ => Positions::Main,
             };
             LayerPlan { rope, window }

@@ -1,6 +1,8 @@
 //! What `config.json` files of every family mean, and what is refused. GGUF metadata is tested with whole files.
 
 use super::*;
+use crate::llm::gguf::write::{MetaValue, Writer};
+use crate::llm::gguf::{GgmlType, Gguf};
 
 const HF: &str = r#"{"model_type":"llama","vocab_size":2048,"hidden_size":256,"num_hidden_layers":6,
     "num_attention_heads":8,"num_key_value_heads":4,"intermediate_size":704,"max_position_embeddings":512,
@@ -101,8 +103,15 @@ fn gemmas_differ_from_each_other() {
 
 /// A Gemma's GGUF metadata with keys of its own, as text and number.
 fn gemma_gguf(arch: &str, layers: u32, keys: &[(&str, f32)]) -> Result<Blueprint, EngineError> {
-    use crate::llm::gguf::write::{MetaValue, Writer};
-    use crate::llm::gguf::{GgmlType, Gguf};
+    let value = |key: &str, value: f32| match key.contains("window") {
+        true => MetaValue::U32(value as u32),
+        false => MetaValue::F32(value),
+    };
+    let keys: Vec<_> = keys.iter().map(|(key, number)| (*key, value(key, *number))).collect();
+    gemma_gguf_of(arch, layers, &keys)
+}
+
+fn gemma_gguf_of(arch: &str, layers: u32, keys: &[(&str, MetaValue)]) -> Result<Blueprint, EngineError> {
     let mut w = Writer::new();
     w.meta("general.architecture", MetaValue::Str(arch.into()));
     let sizes = [("embedding_length", 576), ("attention.head_count", 4), ("attention.key_length", 256)];
@@ -111,8 +120,7 @@ fn gemma_gguf(arch: &str, layers: u32, keys: &[(&str, f32)]) -> Result<Blueprint
         w.meta(&format!("{arch}.{key}"), MetaValue::U32(value));
     }
     for (key, value) in keys {
-        let value = if key.contains("window") { MetaValue::U32(*value as u32) } else { MetaValue::F32(*value) };
-        w.meta(&format!("{arch}.{key}"), value);
+        w.meta(&format!("{arch}.{key}"), value.clone());
     }
     w.tensor("token_embd.weight", &[576, 2], GgmlType::F32, &[0.0; 1152]).unwrap();
     Blueprint::from_gguf(&Gguf::parse(&w.finish()).unwrap())
@@ -140,6 +148,15 @@ fn gemmas_metadata_is_completed_as_in_llama_cpp() {
     );
     let thirds = [sliding[0], ("attention.sliding_window_pattern", 3.0)];
     assert_eq!(windows(&gemma_gguf("gemma3", 4, &thirds).unwrap()), [8, 8, 0, 8]);
+    let listed = |list: MetaValue| {
+        let keys = [("attention.sliding_window", MetaValue::U32(8)), ("attention.sliding_window_pattern", list)];
+        gemma_gguf_of("gemma3", 3, &keys)
+    };
+    assert_eq!(windows(&listed(MetaValue::Bools(vec![false, true, true])).unwrap()), [0, 8, 8]);
+    for list in [MetaValue::Bools(vec![true; 2]), MetaValue::I32s(vec![1; 3])] {
+        let refused = listed(list).unwrap_err().to_string();
+        assert!(refused.contains("sliding_window_pattern") && refused.contains("3 blocks"), "{refused}");
+    }
     let whole = gemma_gguf("gemma3", 2, &[]).unwrap();
     assert!(whole.layers.iter().all(|layer| layer.window.is_none() && layer.rope == Positions::Main));
 

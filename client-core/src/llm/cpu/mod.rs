@@ -14,9 +14,10 @@ use async_trait::async_trait;
 use kernels::blocks::Format;
 use kernels::model::{Layer, Model, Sequences, Shape};
 
-use super::backend::{Backend, Batch, Output, Turn, Want, check_input, check_row, check_rows, check_turns};
+use super::backend::{Backend, Batch, Output, Turn, Want};
 use super::config::{Activation, ModelConfig, Rotations};
 use super::error::EngineError;
+use super::preconditions::{check_input, check_row, check_rows, check_turns};
 use super::sampler::{SamplerParams, argmax};
 use super::weights::{LayerWeights, Matrix, ModelWeights};
 

@@ -18,6 +18,8 @@ pub enum MetaValue {
     Strs(Vec<String>),
     /// `ARRAY` of `INT32`.
     I32s(Vec<i32>),
+    /// `ARRAY` of `BOOL`.
+    Bools(Vec<bool>),
 }
 
 /// GGUF's numbers of the value types.
@@ -146,6 +148,12 @@ fn put_value(out: &mut Vec<u8>, value: &MetaValue) {
             for i in v {
                 out.extend(i.to_le_bytes());
             }
+        }
+        MetaValue::Bools(v) => {
+            out.extend(TYPE_ARRAY.to_le_bytes());
+            out.extend(TYPE_BOOL.to_le_bytes());
+            out.extend((v.len() as u64).to_le_bytes());
+            out.extend(v.iter().map(|v| u8::from(*v)));
         }
     }
 }

@@ -10,8 +10,9 @@ use super::readback::Readback;
 use super::sequence::{Ending, Feed, Line, Sequences};
 use super::source::PLACES;
 use super::{CHUNK, DRAW, Reading, line, output_in, singles, token_in};
-use crate::llm::backend::{Batch, Counters, Output, Turn, Want, check_input, check_row, check_turns};
+use crate::llm::backend::{Batch, Counters, Output, Turn, Want};
 use crate::llm::error::EngineError;
+use crate::llm::preconditions::{check_input, check_row, check_turns};
 use crate::llm::sampler::SamplerParams;
 
 /// Bytes of a column's list of candidates.

@@ -67,10 +67,11 @@ use self::readback::Readback;
 use self::sequence::{ALL_COLUMNS, Ending, Feed, Line, SavedCache, Sequences};
 use self::source::PLACES;
 pub use self::tier::{KERNEL_VERSION, KernelSet, Proof};
-use super::backend::{Backend, Batch, Counters, Draw, Output, Snapshot, Want, check_input, check_rows};
+use super::backend::{Backend, Batch, Counters, Draw, Output, Snapshot, Want};
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::parts::Weights;
+use super::preconditions::{check_input, check_rows};
 use super::sampler::SamplerParams;
 
 /// Tokens of a prompt that one submission computes.

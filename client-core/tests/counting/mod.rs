@@ -1,4 +1,5 @@
 //! The system's allocator with a count of the bytes that one thread holds.
+#![allow(unsafe_code, reason = "an allocator is unsafe by nature; this one only counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -37,9 +38,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// Bytes that this thread holds.
+pub fn held() -> isize {
+    HELD.with(Cell::get)
+}
+
 /// Most bytes that this thread held during `work`, beyond what it held before.
 pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = HELD.with(Cell::get);
+    let before = held();
     PEAK.with(|peak| peak.set(before));
     let result = work();
     (result, PEAK.with(|peak| peak.get() - before).max(0) as usize)
