@@ -54,7 +54,7 @@ mod names;
 pub mod parts;
 // Only backends ask.
 #[cfg(any(feature = "llm-cpu", feature = "llm-gpu", feature = "js"))]
-mod preconditions;
+pub(crate) mod preconditions;
 pub mod quant;
 pub mod reference;
 pub mod safetensors;

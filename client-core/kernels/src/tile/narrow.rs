@@ -9,8 +9,8 @@
 //!   −w = ¬w + 1, of which ¬w is one instruction and Σ |x| over the negative x, known beforehand, is what sums start from.
 //!
 //! Products are added up by fours, in 32 bits. Machines with one instruction for all of this (AVX-VNNI, Arm's SDOT) are told
-//! by what they return outside the ranges. On the others it is a sequence of five, and sixteen-bit products (`wide`) are as
-//! fast; only four-bit codes stay here, since eight of their products can be added up in sixteen bits.
+//! by what they return outside the ranges. On the others it is a sequence of five, and sixteen-bit products (`wide`) are
+//! faster; only four-bit codes stay here, since eight of their products can be added up in sixteen bits.
 
 use std::arch::wasm32::*;
 use std::hint::black_box;
@@ -148,8 +148,8 @@ fn six<const C: usize>(sums: &mut Sums<C>, w: [v128; 2], x: &[[[i8; 4]; C]; 8], 
     }
 }
 
-/// Four-bit codes, from which 8 is taken or nothing. Eight products of at most 15 · 127 · 2 and what they start from fit into sixteen bits: they wrap around
-/// on the way and end in range.
+/// Four-bit codes, from which 8 is taken or nothing. Eight products of at most 15 · 127 · 2 and what they start from fit
+/// into sixteen bits: they wrap around on the way and end in range.
 impl<const FUSED: bool> Kernel for Four<FUSED> {
     #[inline(always)]
     fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {

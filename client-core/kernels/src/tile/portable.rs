@@ -25,8 +25,10 @@ pub fn rounded(x: &[f32; BLOCK]) -> ([i16; BLOCK], Facts) {
     let codes = x.map(|x| (x * inverse + ROUND).to_bits() as i16);
     let mut facts = Facts { scale: largest / 127.0, ..Facts::default() };
     for (i, code) in codes.into_iter().enumerate() {
-        facts.halves[i / 16] += code;
-        facts.centre[i % 4 / 2] -= i16::from(CENTRE) * code;
+        // What comes of numbers that are none may be any code.
+        facts.halves[i / 16] = facts.halves[i / 16].wrapping_add(code);
+        let centre = &mut facts.centre[i % 4 / 2];
+        *centre = centre.wrapping_sub(code.wrapping_mul(CENTRE.into()));
         facts.negative -= i32::from(code.min(0));
     }
     (codes, facts)
