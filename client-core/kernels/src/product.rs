@@ -339,4 +339,20 @@ mod tests {
             }
         }
     }
+
+    /// A model whose numbers are none ends in numbers that are none, not in a panic.
+    #[test]
+    fn numbers_that_are_none_do_no_harm() {
+        for format in [Format::Q4_0, Format::Q4K, Format::Q6K, Format::Q8_0] {
+            let (rows, cols) = (9, 256);
+            let bytes = vec![0xff; rows * format.row_bytes(cols).unwrap()];
+            let matrix = Matrix::new(format, rows, cols, &bytes, false).unwrap();
+            for x in [f32::from_bits(0x7fff_ffff), f32::from_bits(0xffff_8000), f32::INFINITY, f32::MAX] {
+                let (mut activations, mut out) = (Activations::default(), Vec::new());
+                activations.prepare(5, cols).fill(x);
+                multiply(&[&matrix], &mut activations, &mut out);
+                assert_eq!(out.len(), 5 * rows);
+            }
+        }
+    }
 }
