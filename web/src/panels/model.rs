@@ -118,7 +118,6 @@ fn needs(verdict: &Verdict, state: &ModelState) -> String {
 }
 
 /// What the verdict says, line by line, and whether the model fits; nothing where the model's state says the same already.
-#[derive(Clone, PartialEq)]
 struct Said {
     fits: bool,
     lines: Vec<String>,
@@ -129,9 +128,10 @@ fn said(state: &State) -> Option<Said> {
         (Err(problem), ModelState::Failed { message }) if problem == message => None,
         (Err(problem), _) => Some(Said { fits: false, lines: vec![problem.clone()] }),
         (Ok(verdict), model) => {
-            let lines =
-                std::iter::once(needs(verdict, model)).chain(verdict.remarks.clone()).chain(verdict.advice.clone());
-            Some(Said { fits: verdict.fits, lines: lines.collect() })
+            let mut lines = vec![needs(verdict, model)];
+            lines.extend_from_slice(&verdict.remarks);
+            lines.extend(verdict.advice.clone());
+            Some(Said { fits: verdict.fits, lines })
         }
     }
 }
@@ -144,7 +144,6 @@ pub fn ModelPanel() -> impl IntoView {
     let usable = Memo::new(move |_| {
         ctx.state.with(|s| s.phase == Phase::Ready && s.tier.as_ref().is_some_and(|t| t.tier != Tier::ServerOnly))
     });
-    let verdict = Memo::new(move |_| ctx.state.with(said));
     let can_load = move || {
         usable.get()
             && state.with(|s| {
@@ -198,7 +197,7 @@ pub fn ModelPanel() -> impl IntoView {
                         <div class="progress-bar" style:width=move || format!("{:.1}%", state.with(|s| progress(s).unwrap_or(0.0)))></div>
                     </div>
                 </Show>
-                {move || verdict_view(verdict.get())}
+                {move || verdict_view(ctx.state.with(said))}
             </div>
             <div class="model-buttons">
                 <Show when=can_load>
