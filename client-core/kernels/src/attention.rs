@@ -22,7 +22,7 @@ const NONE: f32 = -1e30;
 pub struct HeadCache {
     /// `[tokens][stride]`.
     k: Vec<f32>,
-    /// `[tokens / 32][stride / 8][32][8]`: of the tokens of a step, eight elements each, then the next eight.
+    /// `[⌈tokens / 32⌉][stride / 8][32][8]`: of the tokens of a step, eight elements each, then the next eight.
     v: Vec<f32>,
 }
 

@@ -20,7 +20,9 @@ pub fn choose(codes: Codes, _: Order, task: impl Task) {
 
 /// 32 values rounded to eight bits: codes from −127 to 127, and what is known of them.
 pub fn rounded(x: &[f32; BLOCK]) -> ([i16; BLOCK], Facts) {
-    let largest = x.iter().map(|x| x.abs()).fold(0f32, f32::max);
+    // `f32::max` is a call on wasm32; this is an instruction.
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let largest = x.iter().map(|x| x.abs()).fold(0.0, larger);
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
     let codes = x.map(|x| (x * inverse + ROUND).to_bits() as i16);
     let mut facts = Facts { scale: largest / 127.0, ..Facts::default() };
