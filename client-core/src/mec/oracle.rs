@@ -1,21 +1,31 @@
 //! The best decision of one slot, with full knowledge of channel, sizes and quality.
 //!
-//! For given powers the ratios are found exactly ([`super::alpha`]). Of the powers only the received ones matter, and of
-//! those nearly only their ratios, noise being some 80 dB lower; so the search runs over each user's offset in dB from
-//! equal received power, scaled until the first user meets P_max. It starts at equal received power and, to leave poor
-//! local optima, at each user softer or louder and at several silenced, and narrows a pattern of steps. What the
-//! exact ratios do not know (energy, a server shared by load, a backlog longer than a user needs to compute alone) is
-//! handled by a second search over everything, on the true reward.
+//! For given powers the ratios are found exactly ([`super::alpha`]), energy included; what is left is a function of the
+//! powers alone. It has a local optimum for nearly every set of users who send: a rate falls so fast with interference that
+//! it often pays to silence somebody altogether (who then offloads at the rate floor, or nothing). With ratios and that set
+//! given, latency and energy are convex in the logarithms of the powers, because 1/log(1+e^x) is log-convex in x and the
+//! logarithm of the SINR is concave in those of the powers. So:
+//! 1. Powers of every kind that is simple are weighed for many sets of users who send: equal received power, all at P_max,
+//!    received power by the root of the size. Where energy binds, each of them softer too.
+//! 2. The best of them are narrowed by a pattern of steps in dB. Where energy does not bind, all powers are scaled until the
+//!    first meets P_max: louder together is never worse.
+//! 3. Around the best one, users are silenced and let in again, one at a time, as long as it pays.
+//! 4. Steps along random directions follow the ridges that the kinks of (29) and (48) leave.
+//!
+//! Powers of all simple policies are among the starting points, and their ratios are no better than the exact ones, so that
+//! none of them can beat what is found.
 //!
 //! Where the actions move the state, [`priced_optimum`] weighs the slot's reward against the server's time that it takes:
 //! the step of which [`super::planner`] makes plans.
 
+use std::collections::BTreeMap;
+
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::alpha::{ServerLoad, best_alphas};
+use super::alpha::{Ratios, ServerLoad};
 use super::cost;
-use super::params::{MAX_USERS, Physics, ServerShare, db_to_ratio};
+use super::params::{MAX_USERS, Physics, db_to_ratio};
 use super::slot::{SlotTotals, UserDecision, UserOutcome, UserSlot, evaluate};
 
 /// How hard to search.
@@ -24,7 +34,7 @@ pub enum OracleEffort {
     /// Narrow only the best few of the starting points: within 1e-4 of [`OracleEffort::Thorough`] nearly always.
     #[default]
     Usual,
-    /// Narrow every starting point.
+    /// Narrow many starting points, and as many random ones.
     Thorough,
 }
 
@@ -37,14 +47,37 @@ pub struct Optimum {
     pub totals: SlotTotals,
 }
 
-/// A step below this many dB no longer changes the reward in its sixth digit.
-const FINEST_STEP_DB: f64 = 2e-3;
-/// Starting points that are narrowed by [`OracleEffort::Usual`].
-const NARROWED: usize = 8;
-/// A user this far below the others is not heard.
-const SILENT_DB: f64 = -45.0;
-/// Offsets at which each user alone is tried: the reward has several local optima over them.
-const SCAN_DB: [f64; 7] = [SILENT_DB, -30.0, -20.0, -10.0, 10.0, 20.0, 30.0];
+/// Where a search begins: powers, and who may not offload at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Start {
+    power_w: [f64; MAX_USERS],
+    kept_local: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    start: Start,
+    alpha: [f64; MAX_USERS],
+    cost_s: f64,
+    energy_binds: bool,
+}
+
+/// First steps of a search from nothing, and where its halves end: below it the reward no longer changes in its sixth digit.
+const COARSE_DB: (f64, f64) = (6.0, 0.7);
+const FINE_DB: (f64, f64) = (0.7, 2e-3);
+/// How much softer everybody is tried where energy binds.
+const SOFTER_DB: [f64; 9] = [-2.0, -4.0, -7.0, -10.0, -15.0, -20.0, -30.0, -45.0, -60.0];
+/// How much over the others each is tried.
+const FAVOURED_DB: [f64; 2] = [4.0, 10.0];
+/// Up to so many users all sets of them are tried.
+const ALL_SETS: usize = 5;
+/// Starting points that are narrowed coarsely, and how many of those finely.
+const NARROWED: (usize, usize) = (8, 3);
+/// Steps of one width go on as long as a sweep brings this share of the cost, and for so many sweeps.
+const WORTH_IT: f64 = 1e-7;
+const SWEEPS: usize = 12;
+/// A user is let in again at these levels over the average received power.
+const LET_IN_DB: [f64; 2] = [0.0, -10.0];
 
 /// Searches the best decision of a slot.
 ///
@@ -53,14 +86,11 @@ const SCAN_DB: [f64; 7] = [SILENT_DB, -30.0, -20.0, -10.0, 10.0, 20.0, 30.0];
 pub fn optimum(physics: &Physics, users: &[UserSlot], backlog_s: f64, effort: OracleEffort) -> Optimum {
     let mut search = Search::new(physics, users, ServerLoad { wait_s: backlog_s, price: 0.0 });
     search.run(effort);
-    Optimum { decisions: search.best[..users.len()].to_vec(), totals: search.best_totals }
+    search.found()
 }
 
-/// Received powers in dB over equal ones, one a user; what a search found, and where the next one may begin.
-pub type OffsetsDb = [f64; MAX_USERS];
-
 /// Searches the decision with the least `1/reward + price·work`, the work in seconds of the server's whole time. Begins
-/// at `near` when a similar problem's offsets are known, which is ten times as fast as from nothing.
+/// at `near` when a similar problem's answer is known, which is ten times as fast as from nothing.
 ///
 /// # Panics
 /// If there are more than [`MAX_USERS`] users.
@@ -68,24 +98,24 @@ pub fn priced_optimum(
     physics: &Physics,
     users: &[UserSlot],
     load: ServerLoad,
-    near: Option<&OffsetsDb>,
-) -> (Optimum, OffsetsDb) {
+    near: Option<&Start>,
+) -> (Optimum, Start) {
     let mut search = Search::new(physics, users, load);
     match near {
-        Some(offsets_db) => search.run_near(offsets_db),
+        Some(start) => search.run_near(start),
         None => search.run(OracleEffort::Usual),
     }
-    (Optimum { decisions: search.best[..users.len()].to_vec(), totals: search.best_totals }, search.best_offsets_db)
+    (search.found(), search.best.start)
 }
 
-/// The best ratios at given offsets, and what they give.
+/// The best ratios at given powers, and what they give.
 ///
 /// # Panics
 /// If there are more than [`MAX_USERS`] users.
-pub fn at_offsets(physics: &Physics, users: &[UserSlot], load: ServerLoad, offsets_db: &OffsetsDb) -> SlotTotals {
+pub fn at_start(physics: &Physics, users: &[UserSlot], load: ServerLoad, start: &Start) -> SlotTotals {
     let mut search = Search::new(physics, users, load);
-    search.try_offsets(offsets_db);
-    search.best_totals
+    search.weigh(*start);
+    search.found().totals
 }
 
 /// The powers that put each user `offsets_db` over equal received power, scaled so that the first meets P_max.
@@ -105,147 +135,139 @@ pub fn powers_from_offsets(
     }
 }
 
+#[allow(missing_docs)] pub static WEIGHED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+/// How powers are shaped before they are scaled.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    EqualReceived,
+    EqualSent,
+    /// Received power by the root of the task's size, which is best where rates are low.
+    BySize,
+}
+
+const SHAPES: [Shape; 3] = [Shape::EqualReceived, Shape::EqualSent, Shape::BySize];
+
+/// The best starting point of each kind: who sends, and who offloads nothing, a part or all.
+#[derive(Clone, Debug, Default)]
+struct Starts(BTreeMap<u64, Point>);
+
+impl Starts {
+    fn add(&mut self, point: &Point) {
+        let mut kind = 0;
+        for (power, alpha) in point.start.power_w.iter().zip(point.alpha) {
+            let part = if alpha < 0.01 { 0 } else { 1 + u64::from(alpha > 0.99) };
+            kind = 6 * kind + 3 * u64::from(*power > 0.0) + part;
+        }
+        let best = self.0.entry(kind).or_insert(*point);
+        if point.cost_s < best.cost_s {
+            *best = *point;
+        }
+    }
+}
+
 struct Search<'a> {
     physics: &'a Physics,
     users: &'a [UserSlot],
-    load: ServerLoad,
-    /// Physics that the exact ratios are computed with: a server shared by load is taken as shared equally there.
-    ratio_physics: Physics,
-    best: [UserDecision; MAX_USERS],
-    best_totals: SlotTotals,
-    best_value: f64,
-    best_offsets_db: OffsetsDb,
-    /// Users who may not offload.
-    kept_local: [bool; MAX_USERS],
-    outcomes: [UserOutcome; MAX_USERS],
+    wait_s: f64,
+    ratios: Ratios,
+    best: Point,
+    rng: Xoshiro256PlusPlus,
+    pub(super) weighed: usize,
 }
 
 impl<'a> Search<'a> {
     fn new(physics: &'a Physics, users: &'a [UserSlot], load: ServerLoad) -> Self {
-        assert!(users.len() <= MAX_USERS, "at most {MAX_USERS} users");
-        let mut ratio_physics = *physics;
-        if physics.params.server_share == ServerShare::Load {
-            ratio_physics.server_hz_each /= users.len().max(1) as f64;
-        }
         Self {
             physics,
             users,
-            load,
-            ratio_physics,
-            best: [UserDecision::default(); MAX_USERS],
-            best_totals: SlotTotals::default(),
-            best_value: f64::NEG_INFINITY,
-            best_offsets_db: [0.0; MAX_USERS],
-            kept_local: [false; MAX_USERS],
-            outcomes: [UserOutcome::default(); MAX_USERS],
+            wait_s: load.wait_s,
+            ratios: Ratios::new(physics, users, load, true),
+            best: Point {
+                start: Start::default(),
+                alpha: [0.0; MAX_USERS],
+                cost_s: f64::INFINITY,
+                energy_binds: false,
+            },
+            // Equal slots give equal answers.
+            rng: Xoshiro256PlusPlus::seed_from_u64(1),
+            weighed: 0,
         }
     }
 
-    /// What is searched for the largest value of: the reward, and with a price the reward of a slot that costs that much
-    /// more.
-    fn value(&self, totals: &SlotTotals) -> f64 {
-        let price = self.load.price / self.physics.params.server_hz;
-        if price == 0.0 { totals.reward } else { 1.0 / (1.0 / totals.reward + price * totals.work_cycles) }
+    fn found(&self) -> Optimum {
+        WEIGHED.fetch_add(self.weighed, std::sync::atomic::Ordering::Relaxed);
+        let decide = |k: usize| UserDecision {
+            alpha: self.best.alpha[k],
+            // Who offloads nothing needs no power, and others hear it.
+            power_w: if self.best.alpha[k] > 0.0 { self.best.start.power_w[k] } else { 0.0 },
+        };
+        let decisions: Vec<UserDecision> = (0..self.users.len()).map(decide).collect();
+        let mut outcomes = [UserOutcome::default(); MAX_USERS];
+        let outcomes = &mut outcomes[..decisions.len()];
+        let totals = evaluate(self.physics, self.users, self.wait_s, &decisions, outcomes);
+        Optimum { decisions, totals }
     }
 
-    /// The true value of a decision, remembered if it is the best so far.
-    fn try_decision(&mut self, decision: &[UserDecision; MAX_USERS]) -> f64 {
-        let count = self.users.len();
-        let outcomes = &mut self.outcomes[..count];
-        let totals = evaluate(self.physics, self.users, self.load.wait_s, &decision[..count], outcomes);
-        let value = self.value(&totals);
-        if value > self.best_value {
-            self.best_value = value;
-            self.best_totals = totals;
-            self.best = *decision;
-        }
-        value
-    }
-
-    /// The true value at the given offsets with the exact ratios for the rates that they give.
-    fn try_offsets(&mut self, offsets_db: &OffsetsDb) -> f64 {
-        let count = self.users.len();
-        let mut power = [0.0; MAX_USERS];
-        let gains = self.users.iter().map(|u| u.gain);
-        powers_from_offsets(self.physics, gains, &offsets_db[..count], &mut power[..count]);
-        for (power, kept) in power.iter_mut().zip(self.kept_local) {
-            if kept {
-                *power = 0.0;
-            }
-        }
-        let mut rates = [0.0; MAX_USERS];
-        for (k, rate) in rates.iter_mut().enumerate().take(count) {
-            let heard = |l: usize| power[l] * self.users[l].gain;
-            let interference = (0..count).filter(|l| *l != k).map(heard).sum();
-            *rate = cost::rate_bps(self.physics, heard(k), interference);
-            if self.kept_local[k] {
-                // So hopeless that no ratio of this user is ever bought.
-                *rate = 1e-6;
-            }
-        }
+    /// The best ratios at the given powers. The best point so far is remembered.
+    fn weigh(&mut self, start: Start) -> Point {
+        self.weighed += 1;
+        self.set_uplinks(&start);
         let mut alpha = [0.0; MAX_USERS];
-        best_alphas(&self.ratio_physics, self.users, &rates[..count], self.load, &mut alpha[..count]);
-        if self.physics.params.server_share == ServerShare::Load {
-            self.settle_load(&rates, &mut alpha);
+        let cost_s = self.ratios.solve(start.kept_local, &mut alpha);
+        let point = Point { start, alpha, cost_s, energy_binds: self.ratios.energy_binds };
+        if cost_s < self.best.cost_s {
+            self.best = point;
         }
-        let mut decision = [UserDecision::default(); MAX_USERS];
-        for k in 0..count {
-            let alpha = if self.kept_local[k] { 0.0 } else { alpha[k] };
-            decision[k] = UserDecision { alpha, power_w: power[k] };
-        }
-        let before = self.best_value;
-        let mut value = self.try_decision(&decision);
-        if self.is_wait_long() {
-            value = value.max(self.without_the_queue(decision, value));
-        }
-        if self.best_value > before {
-            self.best_offsets_db = *offsets_db;
-        }
-        value
+        point
     }
 
-    /// Whether the backlog is longer than some user needs to compute all of its task alone. Then a little offloading is
-    /// worse than none, which the exact ratios do not know.
-    fn is_wait_long(&self) -> bool {
-        let params = &self.physics.params;
-        self.users.iter().any(|u| self.load.wait_s > cost::local_latency_s(params, 0.0, u.size_bits))
-    }
-
-    /// Takes users out of the queue, one after the other, as long as it pays.
-    fn without_the_queue(&mut self, mut decision: [UserDecision; MAX_USERS], mut value: f64) -> f64 {
-        for k in 0..self.users.len() {
-            let alpha = std::mem::take(&mut decision[k].alpha);
-            let without = if alpha > 0.0 { self.try_decision(&decision) } else { value };
-            if without > value {
-                value = without;
-            } else {
-                decision[k].alpha = alpha;
-            }
-        }
-        value
-    }
-
-    /// With a server shared by load everybody waits for everybody's work. Takes that wait as given, finds the best ratios,
-    /// and repeats with the wait that they cause.
-    fn settle_load(&self, rates_bps: &[f64; MAX_USERS], alpha: &mut [f64; MAX_USERS]) {
+    fn set_uplinks(&mut self, start: &Start) {
         let count = self.users.len();
-        let params = &self.physics.params;
-        // A wait S that does not depend on a user's own ratio is a rate lowered so that α·X/r' = α·X/r + S at the last α.
-        for _ in 0..12 {
-            let last = *alpha;
-            let work = self.users.iter().zip(last).map(|(u, a)| cost::server_work_cycles(params, a, u.size_bits));
-            let wait_s = work.sum::<f64>() / params.server_hz;
-            let mut slowed = [0.0; MAX_USERS];
-            for (k, user) in self.users.iter().enumerate() {
-                // `best_alphas` adds its own share of the server, which is taken out of the wait here.
-                let own_s = params.cycles_per_bit * user.size_bits / self.ratio_physics.server_hz_each;
-                let extra_s = wait_s / last[k].max(0.05) - own_s;
-                slowed[k] = user.size_bits / (user.size_bits / rates_bps[k] + extra_s).max(1e-9);
+        let heard = |k: usize| start.power_w[k] * self.users[k].gain;
+        for k in 0..count {
+            let interference = (0..count).filter(|l| *l != k).map(heard).sum();
+            let rate_bps = cost::rate_bps(self.physics, heard(k), interference);
+            self.ratios.set_uplink(k, rate_bps, start.power_w[k]);
+        }
+    }
+
+    /// Scales all powers until, at the given ratios, the energy or the loudest power meets its limit. `None` where no
+    /// power does.
+    fn tightened(&mut self, mut start: Start, alpha: &[f64; MAX_USERS]) -> Option<Start> {
+        for _ in 0..4 {
+            self.set_uplinks(&start);
+            let (spare_j, taken_j) = self.ratios.uplink_energy_j(&alpha[..self.users.len()]);
+            let top = start.power_w.iter().copied().fold(0.0, f64::max);
+            let by = (spare_j / taken_j).min(self.physics.p_max_w / top);
+            if !(by.is_finite() && by > 0.0) {
+                return None;
             }
-            best_alphas(&self.ratio_physics, self.users, &slowed[..count], self.load, &mut alpha[..count]);
-            for (new, old) in alpha.iter_mut().zip(last) {
-                *new = 0.5 * (*new + old);
-            }
+            start.power_w.iter_mut().for_each(|power| *power = (*power * by).min(self.physics.p_max_w));
+        }
+        Some(start)
+    }
+
+    /// Powers of a shape for the users in a set, the loudest at P_max.
+    fn shaped(&self, shape: Shape, senders: u32) -> Start {
+        let mut power_w = [0.0; MAX_USERS];
+        for (k, user) in self.users.iter().enumerate().filter(|(k, _)| (senders >> k) & 1 == 1) {
+            power_w[k] = match shape {
+                Shape::EqualReceived => 1.0 / user.gain,
+                Shape::EqualSent => 1.0,
+                Shape::BySize => user.size_bits.sqrt() / user.gain,
+            };
+        }
+        let mut start = Start { power_w, kept_local: 0 };
+        self.scale_up(&mut start);
+        start
+    }
+
+    /// Scales all powers until the loudest is at P_max.
+    fn scale_up(&self, start: &mut Start) {
+        let top = start.power_w.iter().copied().fold(0.0, f64::max);
+        if top > 0.0 {
+            let by = self.physics.p_max_w / top;
+            start.power_w.iter_mut().for_each(|power| *power = (*power * by).min(self.physics.p_max_w));
         }
     }
 
@@ -254,139 +276,255 @@ impl<'a> Search<'a> {
         if count == 0 {
             return;
         }
-        self.run_powers(effort);
-        if self.is_wait_long() {
-            // Whom to keep out of the queue changes what the others' best powers are: up to four users all the ways, for
-            // more each one alone and each one left alone.
-            let everybody = (1u32 << count) - 1;
-            let ways: Vec<u32> = if count <= 4 {
-                (1..everybody).collect()
-            } else {
-                (0..count).flat_map(|k| [1 << k, everybody & !(1 << k)]).collect()
-            };
-            for way in ways {
-                self.kept_local = std::array::from_fn(|k| (way >> k) & 1 == 1);
-                self.run_powers(effort);
+        let mut starts = self.starts().0.into_values().collect::<Vec<Point>>();
+        starts.sort_unstable_by(|a, b| a.cost_s.total_cmp(&b.cost_s));
+        let (mut coarse, mut fine) = NARROWED;
+        if effort == OracleEffort::Thorough {
+            (coarse, fine) = (60, 20);
+            for _ in 0..60 {
+                let mut power_w = [0.0; MAX_USERS];
+                for (power, user) in power_w.iter_mut().zip(self.users) {
+                    if self.rng.random_bool(0.7) {
+                        *power = db_to_ratio(self.rng.random_range(-20.0..20.0)) / user.gain;
+                    }
+                }
+                let mut start = Start { power_w, kept_local: 0 };
+                self.scale_up(&mut start);
+                let point = self.weigh(start);
+                starts.insert(coarse.min(starts.len()), point);
             }
-            self.kept_local = [false; MAX_USERS];
+            coarse += 60;
         }
-        let unknown_to_ratios = self.best_totals.violations.energy_j > 0.0
-            || self.physics.params.server_share == ServerShare::Load
-            || self.is_wait_long();
-        if unknown_to_ratios {
-            self.narrow_everything();
+        starts.truncate(coarse);
+        for point in &mut starts {
+            *point = self.narrow(*point, COARSE_DB, 0);
         }
+        starts.sort_unstable_by(|a, b| a.cost_s.total_cmp(&b.cost_s));
+        starts.dedup_by(|a, b| (a.cost_s - b.cost_s).abs() < 1e-6 * b.cost_s);
+        for point in starts.iter().take(fine) {
+            self.narrow(*point, FINE_DB, 0);
+        }
+        self.flip_users();
+        let directions = if effort == OracleEffort::Thorough { 20 } else { 3 } * count;
+        self.narrow(self.best, FINE_DB, directions);
     }
 
-    /// Searches the powers, the ratios being exact for them.
-    fn run_powers(&mut self, effort: OracleEffort) {
+    /// From an answer to a similar problem.
+    fn run_near(&mut self, start: &Start) {
+        let point = self.weigh(*start);
+        self.weigh(Start::default());
+        self.narrow(point, (0.25, FINE_DB.1), 0);
+    }
+
+    /// Weighs powers of every shape for many sets of senders.
+    fn starts(&mut self) -> Starts {
         let count = self.users.len();
-        let mut starts: Vec<(f64, OffsetsDb)> = Vec::with_capacity((SCAN_DB.len() + 1) * count);
-        let equal = [0.0; MAX_USERS];
-        starts.push((self.try_offsets(&equal), equal));
-        if count > 1 {
-            let mut alone: Vec<(f64, usize)> = Vec::with_capacity(count);
-            for k in 0..count {
-                for offset in SCAN_DB {
-                    let mut start = equal;
-                    start[k] = offset;
-                    let value = self.try_offsets(&start);
-                    starts.push((value, start));
-                    if offset == SILENT_DB {
-                        alone.push((value, k));
+        let everybody = (1u32 << count) - 1;
+        let mut found = Starts::default();
+        found.add(&self.weigh(Start::default()));
+        for shape in SHAPES {
+            if count <= ALL_SETS {
+                for senders in 1..=everybody {
+                    self.weigh_shape(shape, senders, &mut found);
+                }
+                continue;
+            }
+            // Who is missed least falls silent, one after the other; and from silence, who brings most is let in.
+            for from in [everybody, 0] {
+                let mut senders = from;
+                if from == everybody {
+                    self.weigh_shape(shape, senders, &mut found);
+                }
+                loop {
+                    let mut least: Option<(f64, u32)> = None;
+                    for k in (0..count).filter(|k| (senders ^ from) >> k & 1 == 0) {
+                        let next = senders ^ (1 << k);
+                        if next == 0 {
+                            continue;
+                        }
+                        let cost_s = self.weigh_shape(shape, next, &mut found);
+                        if least.is_none_or(|(least, _)| cost_s < least) {
+                            least = Some((cost_s, next));
+                        }
+                    }
+                    match least {
+                        Some((_, next)) => senders = next,
+                        None => break,
                     }
                 }
             }
-            // With many users it pays to silence several: those who are missed least, one after the other.
-            alone.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-            let mut start = equal;
-            for (silenced, (_, k)) in alone.iter().enumerate() {
-                start[*k] = SILENT_DB;
-                if silenced > 0 {
-                    starts.push((self.try_offsets(&start), start));
+        }
+        found
+    }
+
+    /// Weighs powers of a shape for some users, also with each of them over the others, and returns the least cost.
+    fn weigh_shape(&mut self, shape: Shape, senders: u32, found: &mut Starts) -> f64 {
+        let plain = self.shaped(shape, senders);
+        let mut least = self.weigh_scales(plain, found);
+        if senders.count_ones() > 1 {
+            for k in (0..self.users.len()).filter(|k| (senders >> k) & 1 == 1) {
+                for over_db in FAVOURED_DB {
+                    let mut start = plain;
+                    start.power_w[k] *= db_to_ratio(over_db);
+                    self.scale_up(&mut start);
+                    least = least.min(self.weigh_scales(start, found));
                 }
             }
         }
-        // Everybody local is a decision too: the one that a hopeless channel asks for.
-        self.try_decision(&[UserDecision::default(); MAX_USERS]);
-        starts.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-        let narrowed = if effort == OracleEffort::Thorough { starts.len() } else { NARROWED };
-        for (value, start) in starts.iter().take(narrowed) {
-            if count > 1 {
-                self.narrow_offsets(*start, *value, 4.0);
+        least
+    }
+
+    /// Weighs powers as loud as possible and, where energy binds, softer.
+    fn weigh_scales(&mut self, start: Start, found: &mut Starts) -> f64 {
+        let loud = self.weigh(start);
+        found.add(&loud);
+        let mut least = loud.cost_s;
+        if loud.energy_binds {
+            for softer_db in SOFTER_DB {
+                let mut softer = start;
+                let by = db_to_ratio(softer_db);
+                softer.power_w.iter_mut().for_each(|power| *power *= by);
+                let point = self.weigh(softer);
+                found.add(&point);
+                least = least.min(point.cost_s);
             }
         }
+        least
     }
 
-    /// From offsets that were best for a similar problem.
-    fn run_near(&mut self, offsets_db: &OffsetsDb) {
-        let value = self.try_offsets(offsets_db);
-        self.try_decision(&[UserDecision::default(); MAX_USERS]);
-        if self.users.len() > 1 {
-            self.narrow_offsets(*offsets_db, value, 0.25);
-        }
-    }
-
-    /// Pattern search over the offsets.
-    fn narrow_offsets(&mut self, mut at: OffsetsDb, mut value: f64, mut step: f64) {
+    /// Pattern search over the powers of those who send, with so many random directions beside the axes.
+    fn narrow(&mut self, mut at: Point, (first_db, last_db): (f64, f64), directions: usize) -> Point {
         let count = self.users.len();
-        while step > FINEST_STEP_DB {
+        let sending = at.start.power_w[..count].iter().filter(|power| **power > 0.0).count();
+        if sending == 0 || (sending == 1 && !self.saves_energy(&at)) {
+            return at;
+        }
+        let mut step_db = first_db;
+        let mut sweeps = 0;
+        while step_db > last_db {
+            let before = at;
+            let louder = db_to_ratio(step_db);
+            if self.saves_energy(&at) {
+                self.step(&mut at, |_| louder);
+            }
+            for k in 0..count {
+                if at.start.power_w[k] > 0.0 {
+                    self.step(&mut at, |l| if l == k { louder } else { 1.0 });
+                }
+            }
+            if before.cost_s > at.cost_s {
+                // As far again.
+                let mut ratio = [1.0; MAX_USERS];
+                for ((ratio, now), then) in ratio.iter_mut().zip(at.start.power_w).zip(before.start.power_w) {
+                    *ratio = if then > 0.0 { now / then } else { 1.0 };
+                }
+                self.step(&mut at, |l| ratio[l]);
+            }
+            for _ in 0..directions {
+                let mut ratio = [1.0; MAX_USERS];
+                for ratio in &mut ratio[..count] {
+                    *ratio = db_to_ratio(2.0 * step_db * self.rng.random_range(-1.0..1.0));
+                }
+                self.step(&mut at, |l| ratio[l]);
+            }
+            sweeps += 1;
+            if at.cost_s >= before.cost_s * (1.0 - WORTH_IT) || sweeps == SWEEPS {
+                (step_db, sweeps) = (0.5 * step_db, 0);
+            }
+        }
+        at
+    }
+
+    /// Whether it may be better here not to be as loud as possible.
+    fn saves_energy(&self, at: &Point) -> bool {
+        at.energy_binds || at.start.power_w.iter().all(|power| *power < 0.999 * self.physics.p_max_w)
+    }
+
+    /// Multiplies powers by the ratios, or by their inverses, as long as that gets better.
+    fn step(&mut self, at: &mut Point, ratio: impl Fn(usize) -> f64) {
+        for forth in [true, false] {
             let mut moved = false;
-            for k in 0..count {
-                for signed in [step, -step] {
-                    let mut next = at;
-                    next[k] = (next[k] + signed).clamp(-60.0, 60.0);
-                    let found = self.try_offsets(&next);
-                    if found > value {
-                        (at, value, moved) = (next, found, true);
-                        break;
+            for _ in 0..4 {
+                let mut next = at.start;
+                for (k, power) in next.power_w.iter_mut().enumerate().take(self.users.len()) {
+                    *power *= if forth { ratio(k) } else { 1.0 / ratio(k) };
+                }
+                let saves = self.saves_energy(at);
+                if !saves || next.power_w.iter().any(|power| *power > self.physics.p_max_w) {
+                    self.scale_up(&mut next);
+                }
+                let mut point = self.weigh(next);
+                if saves && point.cost_s >= at.cost_s {
+                    // Along the limit of energy.
+                    if let Some(tight) = self.tightened(next, &at.alpha) {
+                        point = self.weigh(tight);
                     }
                 }
+                if point.cost_s >= at.cost_s {
+                    break;
+                }
+                (*at, moved) = (point, true);
             }
-            if !moved {
-                step *= 0.5;
+            if moved {
+                return;
             }
         }
     }
 
-    /// Search over ratios and powers (in dB) together, along each axis and along random directions: the kinks of (29) and
-    /// (48) leave ridges that no axis follows. The directions come from a fixed seed, so equal slots give equal answers.
-    fn narrow_everything(&mut self) {
+    /// Silences users, lets them in again, takes them out of the queue or back into it, as long as it pays.
+    fn flip_users(&mut self) {
         let count = self.users.len();
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let mut step = 0.25;
-        while step > 1e-5 {
-            let before = self.best_value;
-            for axis in 0..8 * count {
-                let mut direction = [(0.0, 0.0); MAX_USERS];
-                if axis < count {
-                    direction[axis].0 = 1.0;
-                } else if axis < 2 * count {
-                    direction[axis - count].1 = 1.0;
-                } else {
-                    for user in &mut direction[..count] {
-                        *user = (rng.random_range(-1.0..1.0), rng.random_range(-1.0..1.0));
+        for _ in 0..2 * count {
+            let before = self.best;
+            for k in 0..count {
+                let now = self.best;
+                let kept = (now.start.kept_local >> k) & 1 == 1;
+                let mut tries = Vec::new();
+                if now.start.power_w[k] > 0.0 {
+                    let mut start = now.start;
+                    start.power_w[k] = 0.0;
+                    tries.push(start);
+                }
+                if now.start.power_w[k] > 0.0 {
+                    for by_db in [-8.0, 8.0] {
+                        let mut start = now.start;
+                        start.power_w[k] *= db_to_ratio(by_db);
+                        tries.push(start);
                     }
                 }
-                for signed in [step, -step] {
-                    // As far as it goes on getting better.
-                    for stride in 1..=32 {
-                        let reach = signed * f64::from(stride);
-                        let mut next = self.best;
-                        for (user, (ratio, power)) in next.iter_mut().zip(direction) {
-                            user.alpha = (user.alpha + reach * ratio).clamp(0.0, 1.0);
-                            let level = user.power_w * db_to_ratio(20.0 * reach * power);
-                            user.power_w = level.min(self.physics.p_max_w);
-                        }
-                        let best = self.best_value;
-                        if self.try_decision(&next) <= best {
-                            break;
-                        }
+                if self.ratios.may_wait_long() && !kept {
+                    let mut start = now.start;
+                    start.power_w[k] = 0.0;
+                    start.kept_local |= 1 << k;
+                    tries.push(start);
+                }
+                if now.start.power_w[k] == 0.0 || kept {
+                    let heard = |l: usize| now.start.power_w[l] * self.users[l].gain;
+                    let sending = (0..count).filter(|l| heard(*l) > 0.0).count();
+                    let mut level = (0..count).map(heard).sum::<f64>() / sending.max(1) as f64;
+                    if sending == 0 {
+                        level = self.physics.p_max_w * self.users[k].gain;
+                    }
+                    for over_db in LET_IN_DB {
+                        let mut start = now.start;
+                        start.kept_local &= !(1 << k);
+                        start.power_w[k] = db_to_ratio(over_db) * level / self.users[k].gain;
+                        tries.push(start);
+                    }
+                }
+                for mut start in tries {
+                    if !self.saves_energy(&now) || start.power_w.iter().any(|p| *p > self.physics.p_max_w) {
+                        self.scale_up(&mut start);
+                    }
+                    let point = self.weigh(start);
+                    let point = self.narrow(point, (3.0, COARSE_DB.1), 0);
+                    if point.cost_s <= self.best.cost_s {
+                        self.narrow(point, FINE_DB, 0);
                     }
                 }
             }
-            if self.best_value <= before * (1.0 + 1e-9) {
-                step *= 0.5;
+            if self.best.cost_s >= before.cost_s * (1.0 - 1e-7) {
+                break;
             }
         }
     }
