@@ -3,8 +3,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use client_core::offload::qos::{Quality, aligned_cosines};
-use client_core::protocol::similarity::{SimilarityRequest, SimilarityResponse};
+use client::offload::qos::{Quality, aligned_cosines};
+use client::protocol::similarity::{SimilarityRequest, SimilarityResponse};
 
 use super::App;
 use super::error::ApiError;
