@@ -117,8 +117,8 @@ impl SlotChoices {
         let choices = (0..NODES).map(|node| {
             let wait_s = Worth::node_s(top_s, node);
             let mut choices = [Choice::default(); PRICES.len()];
-            for ((choice, price), starts) in choices.iter_mut().zip(PRICES).zip(&slot.starts) {
-                let totals = at_start(physics, users, load(physics, wait_s, price), starts);
+            for ((choice, price), start) in choices.iter_mut().zip(PRICES).zip(&slot.starts) {
+                let totals = at_start(physics, users, load(physics, wait_s, price), start);
                 choice.cost_s = 1.0 / totals.reward;
                 choice.work_s = totals.work_cycles / physics.params.server_hz;
             }
@@ -143,8 +143,8 @@ impl PricedSlot {
     /// The decision with the largest reward plus worth of what comes later.
     fn decide(&self, physics: &Physics, backlog_s: f64, later: &Worth) -> Vec<UserDecision> {
         let params = &physics.params;
-        let searched = PRICES.iter().zip(&self.starts).map(|(price, starts)| {
-            priced_optimum(physics, &self.users, load(physics, backlog_s, *price), Some(starts)).0.decisions
+        let searched = PRICES.iter().zip(&self.starts).map(|(price, start)| {
+            priced_optimum(physics, &self.users, load(physics, backlog_s, *price), Some(start)).0.decisions
         });
         let searched: Vec<Vec<UserDecision>> = searched.collect();
         let mut outcomes = vec![UserOutcome::default(); self.users.len()];
