@@ -155,9 +155,9 @@ fn generate(
         Prompt::Text(text) => block_on(engine.complete(&text, &options, &clock, &mut on_token))?,
     };
     let finish = match stats.finish {
-        llm::FinishReason::Stop => FinishReason::Stop,
-        llm::FinishReason::Length => FinishReason::Length,
-        llm::FinishReason::Cancelled => return Ok(None),
+        engine::FinishReason::Stop => FinishReason::Stop,
+        engine::FinishReason::Length => FinishReason::Length,
+        engine::FinishReason::Cancelled => return Ok(None),
     };
     Ok(Some(Summary {
         finish,
