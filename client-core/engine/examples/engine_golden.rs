@@ -5,6 +5,7 @@
 //! public/models changes. Other files: `-- MODELS_FOLDER FILE.gguf …`. The prompts are in tests/golden/prompts.txt, the
 //! answers go to tests/golden/engine.json. With `--check` nothing is written: WebGPU (natively: Vulkan) has to give the
 //! same answers.
+#![allow(clippy::disallowed_methods, reason = "a program of its own, with files and arguments")]
 
 use std::path::{Path, PathBuf};
 
