@@ -19,8 +19,8 @@ use crate::tools;
 /// Arguments of `cargo xtask demo`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "The first run compiles for a quarter of an hour on two cores before it prints the URL, and some minutes more\n\
-                  behind the running server; the next ones take seconds.\n\
+    after_help = "The first run compiles several hundred crates before it prints the URL, and some more behind the running\n\
+                  server; the next ones take seconds.\n\
                   Everything after `--` goes to `tandem serve`, for example `-- --model my-model.gguf`."
 )]
 pub struct Args {

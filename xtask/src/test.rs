@@ -17,7 +17,7 @@ pub const NATIVE: &[&str] = &["--workspace"];
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
-#[command(after_help = "The first run takes some forty minutes on two cores; later ones a few.")]
+#[command(after_help = "The first run compiles several hundred crates; later ones take minutes.")]
 pub struct Args {
     /// Run one part only.
     #[arg(long, value_enum)]

@@ -1,4 +1,4 @@
-//! Policy files and decisions on the CPU: `cargo test -p client-core --features policy-cpu --test policy`.
+//! Policy files and decisions on the CPU: `cargo test -p policy --features flex --test policy`.
 #![allow(clippy::disallowed_methods, reason = "reads the policies that ship")]
 #![cfg(feature = "flex")]
 
