@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ thread_local! {
 /// Programs that are under way in lanes, by process id.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
+/// Whether a lane has failed, so that the others begin nothing more.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// Says what happens now.
 pub fn step(text: &str) {
     match LANE.get() {
@@ -43,6 +47,7 @@ pub type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
 /// Does several things side by side. When one fails, the programs of the others are ended, and its error is returned.
 pub fn lanes(lanes: Vec<(&'static str, Work<'_>)>) -> Result<()> {
+    ENDING.store(false, Ordering::SeqCst);
     let (sender, results) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         for (name, work) in lanes {
@@ -67,6 +72,7 @@ pub fn lanes(lanes: Vec<(&'static str, Work<'_>)>) -> Result<()> {
 
 /// Asks the programs of all lanes to end.
 fn end_all() {
+    ENDING.store(true, Ordering::SeqCst);
     let running: Vec<String> = running().iter().map(u32::to_string).collect();
     if cfg!(unix) && !running.is_empty() {
         let _ = Command::new("kill").arg("-TERM").args(running).status();
@@ -111,6 +117,9 @@ pub fn run(mut command: Command) -> Result<()> {
             command.status().with_context(started)?
         }
         Some(lane) => {
+            if ENDING.load(Ordering::SeqCst) {
+                bail!("`{shown}` is not begun: something else failed");
+            }
             eprintln!("[{lane}] $ {shown}");
             let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(started)?;
             in_lane(child, lane).with_context(|| format!("`{shown}` cannot be waited for"))?

@@ -117,10 +117,16 @@ fn cargo_arguments(group: &[&Module]) -> Vec<String> {
     arguments
 }
 
-/// wasm-bindgen, built in the profile of the tests: it is waited for, and works for seconds.
+/// wasm-bindgen, in a folder of its own: in the common one this build would wait for the native tests' to end. In the tests'
+/// profile, since it is waited for and then works for seconds.
 fn bindgen() -> Result<PathBuf> {
-    run(command("cargo", &["build", "--locked", "--quiet", "--package", "xtask-bindgen"]))?;
-    Ok(target_folder()?.join("debug").join(format!("xtask-bindgen{}", std::env::consts::EXE_SUFFIX)))
+    let folder = target_folder()?.join("bindgen");
+    let folder_name = folder.to_string_lossy();
+    run(command(
+        "cargo",
+        &["build", "--locked", "--quiet", "--package", "xtask-bindgen", "--target-dir", &folder_name],
+    ))?;
+    Ok(folder.join("debug").join(format!("xtask-bindgen{}", std::env::consts::EXE_SUFFIX)))
 }
 
 /// wasm-bindgen, wasm-opt and esbuild over one module, unless they have been over the same bytes already.
