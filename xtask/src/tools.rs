@@ -46,9 +46,11 @@ impl Tools {
     }
 
     /// Writes a script or style sheet without comments and spaces; names that others use stay.
-    pub fn minify(&self, from: &Path, to: &Path) -> Result<()> {
+    pub fn minify(&self, from: &Path, to: &Path, options: &[&str]) -> Result<()> {
         let (input, out) = (from.to_string_lossy(), format!("--outfile={}", to.display()));
-        let arguments = [&*input, "--minify", "--log-level=warning", "--allow-overwrite", "--charset=utf8", &out];
+        let mut arguments =
+            vec![&*input, "--minify", "--log-level=warning", "--allow-overwrite", "--charset=utf8", &out];
+        arguments.extend_from_slice(options);
         run(self.program("esbuild", &arguments)?).with_context(|| format!("{input} cannot be minified"))
     }
 }

@@ -34,6 +34,9 @@ use module::{Module, Target};
 /// Where the page lies.
 pub const DIST: &str = "dist";
 
+/// No newer syntax than the page's own scripts use: they have a word for browsers that cannot run its WebAssembly.
+const SYNTAX: &str = "--target=es2020";
+
 /// Which part of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -77,7 +80,7 @@ fn first(index: &Index, modules: &[&Module]) -> Result<()> {
         match entry {
             Entry::Script(path) | Entry::Style(path) => {
                 let minified = crate::build::target_folder()?.join("minified").join(file_name(path)?);
-                tools.minify(path, &minified)?;
+                tools.minify(path, &minified, &[SYNTAX])?;
                 dist.put_hashed(&file_name(path)?, &read(&minified)?)?;
             }
             Entry::File(path) => dist.put(&file_name(path)?, &read(path)?)?,

@@ -155,7 +155,7 @@ fn process(module: &Module, tools: &Tools, bindgen: &Path) -> Result<()> {
         arguments.extend([bound.as_str(), "-o", bound.as_str()]);
         run(tools.program("wasm-opt", &arguments)?)?;
     }
-    tools.minify(&folder.join(module.script()), &folder.join(module.script()))?;
+    tools.minify(&folder.join(module.script()), &folder.join(module.script()), &[])?;
     fs::write(&stamp_file, stamp).with_context(|| format!("{} cannot be written", stamp_file.display()))
 }
 
