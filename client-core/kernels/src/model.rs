@@ -2,7 +2,7 @@
 
 use crate::attention::{self, HeadCache, MAX_HEAD, stride};
 use crate::math;
-use crate::matrix::{Matrix, WrongSize};
+use crate::matrix::{Matrix, Store, WrongSize};
 use crate::product::{Activations, multiply};
 
 /// Tokens that go through the blocks together; more would push the activations out of the caches.
@@ -205,7 +205,9 @@ struct Scratch {
 impl Sequences {
     /// So many empty ones.
     pub fn new(model: &Model, rows: usize) -> Self {
-        let layers = vec![vec![HeadCache::default(); model.shape.kv_heads]; model.layers.len()];
+        // Models that are held exactly keep that, the cache included.
+        let half = !matches!(model.embedding.store, Store::Single(_));
+        let layers = vec![vec![HeadCache::new(half); model.shape.kv_heads]; model.layers.len()];
         Self { caches: vec![Cache { layers, len: 0 }; rows], scratch: Scratch::default() }
     }
 
@@ -249,6 +251,8 @@ impl Sequences {
         rotation: &[f32],
         want: Want,
     ) -> Result<(), WrongSize> {
+        #[cfg(not(target_arch = "wasm32"))]
+        let _caller = crate::pool::Caller::enter();
         let width = model.shape.turns();
         self.scratch.output.clear();
         let Some(cache) = self.caches.get_mut(row) else { return Err(WrongSize) };
@@ -276,6 +280,8 @@ impl Sequences {
     /// As [`forward`](Self::forward), or the rows do not ascend, or there are not as many tokens. All rows are then as they
     /// were.
     pub fn step(&mut self, model: &Model, rows: &[u32], tokens: &[u32], rotation: &[f32]) -> Result<(), WrongSize> {
+        #[cfg(not(target_arch = "wasm32"))]
+        let _caller = crate::pool::Caller::enter();
         self.scratch.output.clear();
         model.takes(tokens, rotation)?;
         let ascend = rows.is_sorted_by(|a, b| a < b);

@@ -11,7 +11,30 @@ use crate::tile::{self, ActivationForms, BlockStats, Columns, Kernel, SignMagnit
 /// Columns that are multiplied with one look at the weights.
 const TILE: usize = 4;
 /// Multiplications of one piece of a job: some tens of microseconds.
+#[cfg(target_arch = "wasm32")]
 const PIECE: usize = 400_000;
+/// Fewest and most multiplications of one piece of a job: some microseconds, and some tens of them.
+#[cfg(not(target_arch = "wasm32"))]
+const PIECES: [usize; 2] = [60_000, 4_000_000];
+/// Pieces of a job for each thread: the last to come is waited for.
+#[cfg(not(target_arch = "wasm32"))]
+const PIECES_PER_THREAD: usize = 6;
+
+/// Groups of rows of one piece of a job of so many multiplications, `of_group` to a group.
+fn groups_of_piece(products: usize, of_group: usize) -> usize {
+    #[cfg(target_arch = "wasm32")]
+    {
+        let _ = products;
+        (PIECE / of_group.max(1)).max(1)
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let [least, most] = PIECES;
+        let piece = (products / (PIECES_PER_THREAD * pool::threads())).clamp(least, most);
+        // Two groups share a look at activations.
+        (piece / of_group.max(1)).max(2).next_multiple_of(2)
+    }
+}
 
 /// Activations `[m, cols]`, and the same in eight bits, with one scale to 32: what planar matrices are multiplied with.
 #[derive(Debug, Default)]
@@ -148,10 +171,11 @@ pub fn multiply(parts: &[&Matrix], x: &mut Activations, out: &mut Vec<f32>) {
     }
     let width = parts.iter().map(|part| part.rows).sum::<usize>();
     out.resize(x.m * width, 0.0);
-    let piece_groups = (PIECE / (GROUP * x.cols * x.m).max(1)).max(1);
+    let products = x.m * x.cols * width;
+    let piece_groups = groups_of_piece(products, GROUP * x.cols * x.m);
     let pieces = parts.iter().map(|part| part.rows.div_ceil(GROUP).div_ceil(piece_groups)).sum();
     let job = Product { parts, x, width, piece_groups, out: Places::new(out) };
-    pool::run(&job, pieces, Work { columns: x.m, products: x.m * x.cols * width });
+    pool::run(&job, pieces, Work { columns: x.m, products });
 }
 
 struct Product<'a> {

@@ -5,6 +5,7 @@
 //! | [`packed`] | matrices in the order in which the tiles read them, about as many bits to a weight as the file has |
 //! | `pack` | how ggml's blocks get into that order |
 //! | [`activations`] | activations in eight bits beside it |
+//! | [`cache`] | keys and values in half precision |
 //! | `avx2` | x86-64 with AVX2, FMA and F16C: products, rounding, attention, activation functions |
 //!
 //! [`isa`] says which tiles this machine runs; where it says none, the portable ones (`tile`) do. Whatever is chosen, a
@@ -16,15 +17,19 @@
 pub mod activations;
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
+pub mod cache;
 mod pack;
 pub mod packed;
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
 
+use cache::HalfCache;
 use packed::Packed;
 
+use crate::attention::{self, QUERIES};
 use crate::blocks::BLOCK;
+use crate::math::Gated;
 use crate::matrix::GROUP;
 use crate::pool::{self, Job, Places, Work};
 
@@ -103,6 +108,46 @@ pub fn products(
                     avx2::dot::products(packed, groups, words, m, strip, write);
                 }
             });
+        }
+        _ => drop(write),
+    }
+}
+
+/// Does a piece of [`Gated`]; false where [`isa`] is none.
+pub fn gated(job: &Gated<'_>, piece: usize) -> bool {
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Some(Isa::Avx2) => {
+            // SAFETY: this machine has what the function needs.
+            #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+            unsafe {
+                avx2::math::gated(job, piece);
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Attention of some queries of one key head, which see tokens from `begin` up to, and without, `end`: `write(query, row)`
+/// takes their rows. Nothing happens where [`isa`] is none: there is no [`HalfCache`] then.
+pub fn attend(
+    q: &[&[f32]],
+    cache: &HalfCache,
+    begin: [usize; QUERIES],
+    end: [usize; QUERIES],
+    shape: attention::Shape,
+    write: impl FnMut(usize, &[f32]),
+) {
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Some(Isa::Avx2) => {
+            let tile = avx2::attention::Tile { q, begin, end, shape };
+            // SAFETY: this machine has what the function needs.
+            #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+            unsafe {
+                avx2::attention::attend(&tile, cache, write);
+            }
         }
         _ => drop(write),
     }

@@ -27,9 +27,6 @@ const FIVE: u8 = 5;
 const SIX: u8 = 6;
 const EIGHT: u8 = 8;
 
-/// Codes of a block of one group, a byte each.
-type Codes = [__m256i; 8];
-
 /// What codes of fewer than eight bits are taken to be centred at while they are added up: sums of codes without an offset
 /// get it back at the end. Four bits need no centre.
 const fn centre(bits: u8, offset: i8) -> i32 {
@@ -70,20 +67,38 @@ fn each<const BITS: u8>(
 ) {
     let cols = packed.blocks * BLOCK;
     if m <= activations::TILE {
-        for group in groups {
+        let mut group = groups.start;
+        // Two groups share what a column's activations take to be spread.
+        while m == 1 && group + 1 < groups.end {
+            write_all(&direct::<BITS, 2, 1>(packed, group, activations::columns(words, 0, cols)), 0, group, write);
+            group += 2;
+        }
+        for group in group..groups.end {
             match m {
-                1 => {
-                    write_all(&direct::<BITS, 1>(packed, group, activations::columns(words, 0, cols)), 0, group, write)
-                }
-                2 => {
-                    write_all(&direct::<BITS, 2>(packed, group, activations::columns(words, 0, cols)), 0, group, write)
-                }
-                3 => {
-                    write_all(&direct::<BITS, 3>(packed, group, activations::columns(words, 0, cols)), 0, group, write)
-                }
-                4 => {
-                    write_all(&direct::<BITS, 4>(packed, group, activations::columns(words, 0, cols)), 0, group, write)
-                }
+                1 => write_all(
+                    &direct::<BITS, 1, 1>(packed, group, activations::columns(words, 0, cols)),
+                    0,
+                    group,
+                    write,
+                ),
+                2 => write_all(
+                    &direct::<BITS, 1, 2>(packed, group, activations::columns(words, 0, cols)),
+                    0,
+                    group,
+                    write,
+                ),
+                3 => write_all(
+                    &direct::<BITS, 1, 3>(packed, group, activations::columns(words, 0, cols)),
+                    0,
+                    group,
+                    write,
+                ),
+                4 => write_all(
+                    &direct::<BITS, 1, 4>(packed, group, activations::columns(words, 0, cols)),
+                    0,
+                    group,
+                    write,
+                ),
                 _ => {}
             }
         }
@@ -133,41 +148,30 @@ fn write_all<const R: usize, const C: usize>(
     }
 }
 
-/// The codes of a block, one to a byte.
+/// Codes 4k to 4k + 3 of a block and all rows, one to a byte.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn unpack<const BITS: u8>(codes: &[u8]) -> Codes {
-    let vectors = codes.as_chunks::<32>().0;
-    let load = |k: usize| bytes(&vectors[k]);
+fn unpack<const BITS: u8>(codes: &[[u8; 32]], k: usize) -> __m256i {
+    let load = |at: usize| bytes(&codes[at]);
     if BITS == EIGHT {
-        return [load(0), load(1), load(2), load(3), load(4), load(5), load(6), load(7)];
+        return load(k);
     }
-    let fifteen = _mm256_set1_epi8(15);
-    let mut out = [_mm256_setzero_si256(); 8];
-    for k in 0..4 {
-        let both = load(k);
-        out[k] = _mm256_and_si256(both, fifteen);
-        out[k + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), fifteen);
-    }
-    // Moves what is wanted to bits 4 and 5; what comes over from a neighbouring byte is masked.
-    let shifted = |plane: __m256i, by: i32| match by {
-        0.. => _mm256_sll_epi16(plane, _mm_cvtsi32_si128(by)),
-        _ => _mm256_srl_epi16(plane, _mm_cvtsi32_si128(-by)),
+    let both = load(k % 4);
+    let low = if k < 4 { both } else { _mm256_srli_epi16::<4>(both) };
+    let low = _mm256_and_si256(low, _mm256_set1_epi8(15));
+    // Moves the other bits to bit 4 and 5; what comes over from a neighbouring byte is masked.
+    let high = |plane: __m256i, from: usize, mask: i8| {
+        let plane = match from {
+            0..=4 => _mm256_sll_epi16(plane, _mm_cvtsi32_si128(4 - from as i32)),
+            _ => _mm256_srl_epi16(plane, _mm_cvtsi32_si128(from as i32 - 4)),
+        };
+        _mm256_or_si256(low, _mm256_and_si256(plane, _mm256_set1_epi8(mask)))
     };
-    if BITS == FIVE {
-        let (plane, mask) = (load(4), _mm256_set1_epi8(0x10));
-        for (k, out) in (0..).zip(&mut out) {
-            *out = _mm256_or_si256(*out, _mm256_and_si256(shifted(plane, 4 - k), mask));
-        }
+    match BITS {
+        FIVE => high(load(4), k, 0x10),
+        SIX => high(load(4 + k / 4), 2 * (k % 4), 0x30),
+        _ => low,
     }
-    if BITS == SIX {
-        let (planes, mask) = ([load(4), load(5)], _mm256_set1_epi8(0x30));
-        for (k, out) in (0..).zip(&mut out) {
-            let plane = shifted(planes[k as usize / 4], 4 - 2 * (k % 4));
-            *out = _mm256_or_si256(*out, _mm256_and_si256(plane, mask));
-        }
-    }
-    out
 }
 
 /// Sums of codes times activations of a part of a block, in 32 bits: `PART` of 2 for codes of six bits, else all.
@@ -278,8 +282,19 @@ impl<'a> GroupFactors<'a> {
         Self { halves: &halves[group * supers..][..supers], parts: &bytes[group * blocks * parts..][..blocks * parts] }
     }
 
+    const EMPTY: Self = Self { halves: &[], parts: &[] };
+
     fn is_empty(&self) -> bool {
         self.halves.is_empty()
+    }
+
+    /// The factors of a part of a block whose bytes are number `at`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn super_at(&self, signed: bool, block: usize, at: usize) -> __m256 {
+        let bytes = _mm_set_epi64x(0, i64::from_le_bytes(self.parts[at]));
+        let whole = if signed { _mm256_cvtepi8_epi32(bytes) } else { _mm256_cvtepu8_epi32(bytes) };
+        _mm256_mul_ps(halves(&self.halves[block / SUPER]), _mm256_cvtepi32_ps(whole))
     }
 
     /// The factors of a part of a block, of which there are `PARTS`; bytes are signed where there are two.
@@ -289,37 +304,70 @@ impl<'a> GroupFactors<'a> {
         if self.parts.is_empty() {
             return halves(&self.halves[block]);
         }
-        let bytes = _mm_set_epi64x(0, i64::from_le_bytes(self.parts[PARTS * block + part].map(|byte| byte)));
-        let whole = if PARTS == 2 { _mm256_cvtepi8_epi32(bytes) } else { _mm256_cvtepu8_epi32(bytes) };
-        _mm256_mul_ps(halves(&self.halves[block / SUPER]), _mm256_cvtepi32_ps(whole))
+        self.super_at(PARTS == 2, block, PARTS * block + part)
     }
 }
 
-/// A group of rows times a few columns, from the packed codes.
+/// Groups of rows times a few columns, from the packed codes.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn direct<const BITS: u8, const C: usize>(packed: &Packed, group: usize, x: &[Block<C>]) -> Out<1, C> {
-    let (blocks, size) = (packed.blocks, packed.bits.bytes());
-    let offset = packed.format.offset();
-    let codes = &packed.codes[group * blocks * size..][..blocks * size];
-    let scales = GroupFactors::new(&packed.scales, group, blocks, packed.bits.parts());
-    let mut out = [[_mm256_setzero_ps(); 1]; C];
-    for (block, (codes, x)) in codes.chunks_exact(size).zip(x).enumerate() {
-        let codes = unpack::<BITS>(codes);
-        if BITS == SIX {
-            for part in 0..2 {
-                let sums = sums::<BITS, 1, C>(part, offset, |_, k| codes[k], x);
-                scaled(&mut out, &sums, &[scales.at::<2>(block, part)], x);
+fn direct<const BITS: u8, const R: usize, const C: usize>(packed: &Packed, group: usize, x: &[Block<C>]) -> Out<R, C> {
+    match packed.scales.parts.is_empty() {
+        true => direct_of::<BITS, false, R, C>(packed, group, x),
+        false => direct_of::<BITS, true, R, C>(packed, group, x),
+    }
+}
+
+/// The same, compiled for scales with parts and for scales without.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn direct_of<const BITS: u8, const SUPERS: bool, const R: usize, const C: usize>(
+    packed: &Packed,
+    group: usize,
+    x: &[Block<C>],
+) -> Out<R, C> {
+    let vectors = const { if BITS == EIGHT { 8 } else { BITS as usize } };
+    let parts = const { if BITS == SIX { 2 } else { 1 } };
+    let (blocks, offset) = (packed.blocks, packed.format.offset());
+    let x = &x[..blocks];
+    let mut codes: [&[[u8; 32]]; R] = [&[]; R];
+    let mut scales = [GroupFactors::EMPTY; R];
+    for r in 0..R {
+        let size = blocks * vectors;
+        codes[r] = &packed.codes.as_chunks().0[(group + r) * size..][..size];
+        scales[r] = GroupFactors::new(&packed.scales, group + r, blocks, parts);
+    }
+    let mut out = [[_mm256_setzero_ps(); R]; C];
+    for (block, x) in x.iter().enumerate() {
+        let mut of_block: [&[[u8; 32]]; R] = [&[]; R];
+        for r in 0..R {
+            of_block[r] = &codes[r][block * vectors..][..vectors];
+        }
+        for part in 0..parts {
+            let sums = sums::<BITS, R, C>(part, offset, |r, k| unpack::<BITS>(of_block[r], k), x);
+            let mut factors = [_mm256_setzero_ps(); R];
+            for r in 0..R {
+                factors[r] = match SUPERS {
+                    true => scales[r].super_at(BITS == SIX, block, parts * block + part),
+                    false => halves(&scales[r].halves[block]),
+                };
             }
-        } else {
-            let sums = sums::<BITS, 1, C>(0, offset, |_, k| codes[k], x);
-            scaled(&mut out, &sums, &[scales.at::<1>(block, 0)], x);
+            scaled(&mut out, &sums, &factors, x);
         }
     }
-    let minima = GroupFactors::new(&packed.minima, group, blocks, 1);
-    if !minima.is_empty() {
-        for (block, x) in x.iter().enumerate() {
-            less(&mut out, &[minima.at::<1>(block, 0)], x);
+    if !packed.minima.halves.is_empty() {
+        for r in 0..R {
+            let minima = GroupFactors::new(&packed.minima, group + r, blocks, 1);
+            for (block, x) in x.iter().enumerate() {
+                let minimum = match SUPERS {
+                    true => minima.super_at(false, block, block),
+                    false => halves(&minima.halves[block]),
+                };
+                for c in 0..C {
+                    let sum = splat_single(x[WEIGHTED][c]);
+                    out[c][r] = _mm256_sub_ps(out[c][r], _mm256_mul_ps(minimum, sum));
+                }
+            }
         }
     }
     out.map(|out| out.map(bytemuck::cast))
@@ -348,9 +396,8 @@ impl Strip {
             let codes = &packed.codes[(group + r) * blocks * size..][..blocks * size];
             let scales = GroupFactors::new(&packed.scales, group + r, blocks, parts);
             for (block, codes) in codes.chunks_exact(size).enumerate() {
-                let codes = unpack::<BITS>(codes);
-                for (k, codes) in codes.into_iter().enumerate() {
-                    self.codes[(block * 8 + k) * R + r] = bytemuck::cast(codes);
+                for k in 0..8 {
+                    self.codes[(block * 8 + k) * R + r] = bytemuck::cast(unpack::<BITS>(codes.as_chunks().0, k));
                 }
                 for part in 0..parts {
                     let scales = if BITS == SIX { scales.at::<2>(block, part) } else { scales.at::<1>(block, part) };

@@ -2,12 +2,16 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`attention`] | causal attention over a cache in half precision |
 //! | [`dot`] | packed matrices times activations |
+//! | [`math`] | exponentials, SwiGLU, GeGLU |
 //! | [`round`] | activations to eight bits |
 //!
 //! Every function here has `#[target_feature]` and is called behind [`isa`](super::isa) only; whoever calls one says so.
 
+pub mod attention;
 pub mod dot;
+pub mod math;
 pub mod round;
 
 use std::arch::x86_64::*;
