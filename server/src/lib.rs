@@ -1,25 +1,20 @@
-//! Tandem's server library: everything behind the `tandem` binary.
+//! Tandem's server library: everything behind the `tandem` binary but training and making models, which are crates of
+//! their own (`rl`, `lm`).
 //!
-//! - [`chart`]: charts as SVG files.
 //! - [`cli`]: one file a command.
 //! - [`figures`]: the paper's control figures, from our own runs and policies.
 //! - [`host`]: who writes the answers: the model here, or an engine upstream.
 //! - [`http`]: the server: files, and an API in OpenAI's format.
 //! - [`hub`]: a model hub's files, passed on and kept.
-//! - [`lm`]: the language models that ship: corpus, tokenizer, training, evaluation.
-//! - [`rl`]: training and judging offloading policies.
 //! - [`runs`]: training as a service: queue, list of runs, live metrics.
 //! - [`tls`]: certificates for the local network.
 //!
-//! Deliberately absent: physics and the equations of the paper. They live in `client_core`, shared with the page.
+//! Deliberately absent: physics and the equations of the paper. They live in `mec`, shared with the page.
 
-pub mod chart;
 pub mod cli;
 pub mod figures;
 pub mod host;
 pub mod http;
 pub mod hub;
-pub mod lm;
-pub mod rl;
 pub mod runs;
 pub mod tls;

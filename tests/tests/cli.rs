@@ -58,7 +58,7 @@ fn every_command_has_help() {
 #[test]
 fn mec_slot_agrees_with_the_reference() {
     let vectors: serde_json::Value =
-        serde_json::from_str(include_str!("../../client-core/tests/data/mec.json")).unwrap();
+        serde_json::from_str(include_str!("../../client-core/mec/tests/data/mec.json")).unwrap();
     let slots = vectors["slots"].as_array().unwrap();
     let mut input = String::new();
     for slot in slots {
@@ -125,7 +125,7 @@ fn bad_input_is_named_and_fails() {
 #[test]
 fn decisions_are_worth_what_their_policy_promises() {
     let vectors: serde_json::Value =
-        serde_json::from_str(include_str!("../../client-core/tests/data/mec.json")).unwrap();
+        serde_json::from_str(include_str!("../../client-core/mec/tests/data/mec.json")).unwrap();
     let lines = vectors["slots"].as_array().unwrap().iter().map(|slot| {
         let mut line = serde_json::json!({ "K": slot["K"], "f_mode": slot["f_mode"], "inputs": slot["inputs"] });
         let inputs = line["inputs"].as_object_mut().unwrap();

@@ -1,6 +1,6 @@
 //! The server's API from the page itself.
 
-use client_core::offload::openai::error_message;
+use client::offload::openai::error_message;
 use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;

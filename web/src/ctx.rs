@@ -1,8 +1,8 @@
 //! What every panel shares: the signals, and the few things that can be done.
 
-use client_core::protocol::engine::ModelSource;
-use client_core::protocol::worker::{AskOptions, Command, Event};
-use client_core::protocol::world::{Decider, PolicyBackend, WorldSettings};
+use client::protocol::engine::ModelSource;
+use client::protocol::worker::{AskOptions, Command, Event};
+use client::protocol::world::{Decider, PolicyBackend, WorldSettings};
 use leptos::prelude::*;
 
 use crate::engine::Engine;
@@ -146,8 +146,7 @@ impl Ctx {
             }
             Route::Page => {
                 let mut ask = 0;
-                self.state
-                    .update(|s| ask = s.begin(&questions, client_core::protocol::worker::AskMode::ServerOnly, now));
+                self.state.update(|s| ask = s.begin(&questions, client::protocol::worker::AskMode::ServerOnly, now));
                 server_only::answer(self, ask, questions, settings.options);
             }
         }

@@ -6,8 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use client_core::protocol::VERSION;
-use client_core::protocol::worker::{Command, Event, ModelState};
+use client::protocol::VERSION;
+use client::protocol::worker::{Command, Event, ModelState};
 use leptos::prelude::*;
 use wasm_bindgen::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent, Worker};

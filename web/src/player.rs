@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client_core::protocol::worker::ModelState;
+use client::protocol::worker::ModelState;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 

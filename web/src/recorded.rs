@@ -3,7 +3,7 @@
 //! The file is made by `cargo xtask record` from what `?record=1` collects (see `engine`):
 //! `{"version":1,"prompts":["…"],"events":[{"t_ms":…,"event":…}]}`.
 
-use client_core::protocol::worker::{AskMode, Event};
+use client::protocol::worker::{AskMode, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::run::Run;
@@ -84,7 +84,7 @@ impl Tape {
 
 #[cfg(test)]
 mod tests {
-    use client_core::protocol::worker::{Origin, PromptPlan};
+    use client::protocol::worker::{Origin, PromptPlan};
 
     use super::*;
     use crate::run::Status;

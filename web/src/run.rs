@@ -2,8 +2,8 @@
 //!
 //! The live times serve until the worker's [`SlotRecord`] arrives; then its measurements are what is shown.
 
-use client_core::offload::openai::Decoded;
-use client_core::protocol::worker::{AskMode, Event, Origin, PromptPlan, PromptQuality, SlotRecord};
+use client::offload::openai::Decoded;
+use client::protocol::worker::{AskMode, Event, Origin, PromptPlan, PromptQuality, SlotRecord};
 
 /// How far a run is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use client_core::offload::openai::{ChatDecoder, ChatPiece, ChatRequest, ChatTurn, StreamOptions};
-use client_core::protocol::health::{Health, HealthStatus};
-use client_core::protocol::worker::{AskOptions, Event, Origin, ServerHealth};
+use client::offload::openai::{ChatDecoder, ChatPiece, ChatRequest, ChatTurn, StreamOptions};
+use client::protocol::health::{Health, HealthStatus};
+use client::protocol::worker::{AskOptions, Event, Origin, ServerHealth};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use web_sys::{AbortController, AbortSignal, Response};

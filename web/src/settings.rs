@@ -1,7 +1,7 @@
 //! Everything that a person can set on the page.
 
-use client_core::protocol::worker::{AskOptions, TierChoice};
-use client_core::protocol::world::WorldSettings;
+use client::protocol::worker::{AskOptions, TierChoice};
+use client::protocol::world::WorldSettings;
 use serde::{Deserialize, Serialize};
 
 /// Colours of the page.

@@ -1,6 +1,6 @@
 //! Settings of the simulator as sliders: which are shown first, where the knob stands, how the value reads.
 
-use client_core::mec::settings::{Group, SETTINGS, Scale, Setting};
+use mec::settings::{Group, SETTINGS, Scale, Setting};
 
 use crate::format;
 

@@ -1,6 +1,6 @@
 //! What a person names a model by: an address, a hub's `org/repo/file.gguf` or `org/repo`, files that are chosen together.
 
-use client_core::protocol::engine::{ModelSource, StoreAs};
+use client::protocol::engine::{ModelSource, StoreAs};
 
 /// Where the server's copies of a hub's files are.
 const HUB: &str = "models/hub/";

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use client_core::protocol::VERSION;
-use client_core::protocol::engine::{ModelSource, StoreAs, Verdict};
-use client_core::protocol::manifest::ModelEntry;
-use client_core::protocol::worker::{AskMode, Command, Event, ModelState, ServerHealth, Tier, TierReport};
-use client_core::protocol::world::{PolicyBackend, WorldView};
+use client::protocol::VERSION;
+use client::protocol::engine::{ModelSource, StoreAs, Verdict};
+use client::protocol::manifest::ModelEntry;
+use client::protocol::worker::{AskMode, Command, Event, ModelState, ServerHealth, Tier, TierReport};
+use client::protocol::world::{PolicyBackend, WorldView};
 
 use crate::run::{Compared, Run, Status};
 
@@ -63,7 +63,7 @@ pub struct LogRow {
     /// Seed of the world it happened in.
     pub seed: Option<u64>,
     /// Modelled and measured.
-    pub record: client_core::protocol::worker::SlotRecord,
+    pub record: client::protocol::worker::SlotRecord,
     /// Measured quality, once compared.
     pub compared: Option<Compared>,
 }

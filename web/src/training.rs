@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use client_core::mec::{ServerShare, Variant};
-use client_core::protocol::runs::{AlgoView, MetricsLine, RunList, RunRequest, RunView};
+use client::protocol::runs::{AlgoView, MetricsLine, RunList, RunRequest, RunView};
+use mec::{ServerShare, Variant};
 use serde_json::Value;
 
 use crate::plot::{Line, Plot, Stroke, smooth};
@@ -465,7 +465,7 @@ pub const SHARES: [(ServerShare, &str); 3] = [
 
 #[cfg(test)]
 mod tests {
-    use client_core::protocol::runs::{RunLimits, RunState, Training as Offer};
+    use client::protocol::runs::{RunLimits, RunState, Training as Offer};
     use serde_json::json;
 
     use super::*;

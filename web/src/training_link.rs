@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use client_core::offload::sse::{SseEvent, SseParser};
-use client_core::protocol::runs::{END_EVENT, MetricsLine, RESET_EVENT, RunList, RunView};
+use client::offload::sse::{SseEvent, SseParser};
+use client::protocol::runs::{END_EVENT, MetricsLine, RESET_EVENT, RunList, RunView};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use web_sys::AbortController;

@@ -7,9 +7,9 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
-use client_core::mec::settings::SETTINGS;
-use client_core::protocol::worker::{AskMode, TierChoice};
-use client_core::protocol::world::{Decider, QosSource};
+use client::protocol::worker::{AskMode, TierChoice};
+use client::protocol::world::{Decider, QosSource};
+use mec::settings::SETTINGS;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
     match args.what {
         What::Mec => {
             step("Simulator");
-            shell::run(command("cargo", &["bench", "-p", "client-core", "--bench", "mec"]))
+            shell::run(command("cargo", &["bench", "-p", "mec", "--bench", "mec"]))
         }
         What::Rl => rl(),
         What::Engine => {

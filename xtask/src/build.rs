@@ -52,12 +52,12 @@ pub fn target_folder() -> Result<PathBuf> {
 }
 
 /// Features of the engine worker, the same everywhere so that its dependencies are compiled once. web/index.html has them too.
-const WORKER_FEATURES: &str = "js,llm-cpu,llm-gpu";
+const WORKER_FEATURES: &str = "engine";
 /// Modules that run in workers and that the npm package carries: binary, features and options of wasm-opt as in
 /// web/index.html.
 const WORKERS: [(&str, &str, &[&str]); 2] = [
     ("worker", WORKER_FEATURES, &["-O3", "--one-caller-inline-max-function-size=60", "--strip-producers"]),
-    ("policy_cpu", "js,policy-cpu", &["-O1"]),
+    ("policy_cpu", "policy-flex", &["-O1"]),
 ];
 
 /// Files that trunk makes of [`WORKERS`], and [`workers`] too.
@@ -65,10 +65,10 @@ pub fn worker_files() -> impl Iterator<Item = String> {
     WORKERS.iter().flat_map(|(bin, ..)| [format!("{bin}.js"), format!("{bin}_bg.wasm")])
 }
 
-/// Builds one of client-core's binaries as trunk does, and says where it is.
+/// Builds one of the workers as trunk does, and says where it is.
 fn module_wasm(bin: &str, features: &str) -> Result<PathBuf> {
     let mut cargo = vec!["build", "--release", "--target", "wasm32-unknown-unknown"];
-    cargo.extend(["--package", "client-core", "--bin", bin, "--features", features]);
+    cargo.extend(["--package", "worker", "--bin", bin, "--features", features]);
     run(command("cargo", &cargo))?;
     Ok(target_folder()?.join(WASM).join(format!("{bin}.wasm")))
 }

@@ -43,13 +43,13 @@ pub fn build(args: &Args) -> Result<()> {
         let folder = target.join(name);
         let folder_name = folder.to_string_lossy();
         let mut cargo =
-            vec!["rustc", "--quiet", "--release", "--package", "kernels", "--lib", "--crate-type", "cdylib"];
+            vec!["rustc", "--quiet", "--release", "--package", "cpu-kernels", "--lib", "--crate-type", "cdylib"];
         cargo.extend(["--target", "wasm32-unknown-unknown", "--target-dir", &folder_name]);
         let mut cargo = command("cargo", &cargo);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags).env_remove("RUSTFLAGS");
         run(cargo).with_context(|| format!("the CPU kernels ({name}) did not build"))?;
         copy(
-            &folder.join("wasm32-unknown-unknown/release/kernels.wasm"),
+            &folder.join("wasm32-unknown-unknown/release/cpu_kernels.wasm"),
             &args.out.join(format!("kernels-{name}.wasm")),
         )?;
     }

@@ -9,7 +9,7 @@ use crate::tools;
 
 /// One set of packages and features for every native command: another one would compile the dependencies again.
 /// `cargo test` builds the `tandem` binary too, because tandem-server has black-box tests of its own.
-pub const NATIVE: &[&str] = &["--workspace", "--features", "client-core/llm-gpu"];
+pub const NATIVE: &[&str] = &["--workspace"];
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -86,9 +86,9 @@ fn lint() -> Result<()> {
     shell::run(command("cargo", &clippy))?;
     step("Lints, wasm32 (the first time takes minutes)");
     tools::ensure_wasm_tools()?;
-    // Without `policy-gpu`: checking burn-wgpu takes longer than everything else, and trunk compiles it anyway.
+    // Without `policy-wgpu`: checking burn-wgpu takes longer than everything else, and trunk compiles it anyway.
     for (package, features) in
-        [(["-p", "web"].as_slice(), ""), (["-p", "client-core", "--bins"].as_slice(), "js,llm-cpu,llm-gpu,policy-cpu")]
+        [(["-p", "web"].as_slice(), ""), (["-p", "worker", "--lib", "--bins"].as_slice(), "engine,policy-flex")]
     {
         let mut clippy = vec!["clippy", "--target", "wasm32-unknown-unknown"];
         clippy.extend_from_slice(package);

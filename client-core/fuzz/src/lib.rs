@@ -14,7 +14,7 @@
 //! `RUSTC_BOOTSTRAP=1 cargo fuzz run -s none gguf`. Both begin with what lies in `fuzz/corpus/TARGET`, to which they add
 //! what reaches something new. It is not kept here: `seeds` writes the first of it.
 
-#[path = "../../tests/counting/mod.rs"]
+#[path = "../../engine/tests/counting/mod.rs"]
 pub mod counting;
 pub mod mutator;
 pub mod seeds;

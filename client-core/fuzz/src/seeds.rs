@@ -1,7 +1,7 @@
 //! Sound inputs, small enough that a damage is likely to hit something that matters.
 
-use client_core::llm::gguf::GgmlType;
-use client_core::llm::gguf::write::{MetaValue, Writer};
+use engine::gguf::GgmlType;
+use engine::gguf::write::{MetaValue, Writer};
 
 /// The config that belongs to the safetensors seeds.
 pub const CONFIG: &str = r#"{"model_type":"qwen3","vocab_size":6,"hidden_size":4,"num_hidden_layers":1,

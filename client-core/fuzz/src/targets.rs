@@ -1,12 +1,12 @@
 //! One function for each kind of outside data. It returns whether the input was sound, and panics when the code under test
 //! breaks a promise.
 
-use client_core::llm::config::Blueprint;
-use client_core::llm::gguf::{GgmlType, Gguf};
-use client_core::llm::safetensors::{Checkpoint, TensorFile, WordFiles};
-use client_core::llm::template::ChatTemplate;
-use client_core::llm::weights::ModelWeights;
-use client_core::llm::{ChatMessage, Tokenizer};
+use engine::config::Blueprint;
+use engine::gguf::{GgmlType, Gguf};
+use engine::safetensors::{Checkpoint, TensorFile, WordFiles};
+use engine::template::ChatTemplate;
+use engine::weights::ModelWeights;
+use engine::{ChatMessage, Tokenizer};
 
 use crate::counting::peak_of;
 use crate::seeds::CONFIG;

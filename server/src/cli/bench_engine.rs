@@ -6,12 +6,12 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use client_core::llm::EngineError;
-use client_core::llm::backend::{Backend, Counters, Draw, MAX_ROWS, Output, Turn, Want};
-use client_core::llm::config::{ModelConfig, ModelTraits, RopeConfig};
-use client_core::llm::gguf::{GgmlType, Gguf};
-use client_core::llm::sampler::{SamplerParams, argmax};
-use client_core::llm::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
+use engine::EngineError;
+use engine::backend::{Backend, Counters, Draw, MAX_ROWS, Output, Turn, Want};
+use engine::config::{ModelConfig, ModelTraits, RopeConfig};
+use engine::gguf::{GgmlType, Gguf};
+use engine::sampler::{SamplerParams, argmax};
+use engine::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
 use futures::executor::block_on;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -268,7 +268,7 @@ fn measure(args: &Args, weights: &ModelWeights<'_>) -> Result<Report> {
     let (prompt_tokens, decoded) = (args.prompt as usize, args.tokens as usize);
     let room = prompt_tokens + decoded;
     ensure!(room <= backend.capacity(), "{room} tokens do not fit into a KV cache of {}", backend.capacity());
-    let prompt = client_core::llm::synthetic::tokens(weights.config.vocab, prompt_tokens, args.seed);
+    let prompt = engine::synthetic::tokens(weights.config.vocab, prompt_tokens, args.seed);
     // Once to warm up: pages are touched, pipelines are compiled to the end.
     prefill(backend.as_mut(), &prompt)?;
     decode(backend.as_mut(), 4.min(decoded))?;
@@ -332,7 +332,7 @@ type ProfileOf<'c> = dyn Fn(&[u32]) -> Result<Profile> + 'c;
 fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f64) -> Result<Loaded<'c>> {
     match args.backend {
         BackendName::Cpu => Ok(Loaded {
-            backend: client_core::llm::cpu::backend(weights)?,
+            backend: engine::cpu::backend(weights)?,
             device: "CPU".to_owned(),
             kernels: Vec::new(),
             copy: Box::new(|| Ok(copy_on_cpu(clock))),
@@ -341,7 +341,7 @@ fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f
         }),
         #[cfg(feature = "vulkan")]
         BackendName::Vulkan => {
-            use client_core::llm::gpu::{GpuBackend, GpuContext, KernelSet, copy_bandwidth};
+            use engine::gpu::{GpuBackend, GpuContext, KernelSet, copy_bandwidth};
             // Tiles are of one kind.
             let wanted = KernelSet { half: args.half, packed: !args.half, ..KernelSet::EXACT };
             let prove = async { GpuContext::request().await?.prove(wanted, weights, None, clock).await };
@@ -408,8 +408,8 @@ fn packed_prefill(pack: &Pack<'_>, prompt: &[u32], clock: &dyn Fn() -> f64) -> R
 /// The kernels of a token behind the prompt and of the prompt: of three calls the one that takes the least, after one to
 /// warm up.
 #[cfg(feature = "vulkan")]
-fn profile_of(mut backend: client_core::llm::gpu::GpuBackend, prompt: &[u32]) -> Result<Profile> {
-    use client_core::llm::gpu::GpuBackend;
+fn profile_of(mut backend: engine::gpu::GpuBackend, prompt: &[u32]) -> Result<Profile> {
+    use engine::gpu::GpuBackend;
     let least = |backend: &mut GpuBackend, tokens: &[u32], after: usize| -> Result<Vec<KernelShare>> {
         let mut best = Vec::new();
         let mut best_us = f64::INFINITY;

@@ -1,9 +1,9 @@
 //! `tandem corpus`: writes the Atlas corpus as JSON lines.
 
-use crate::lm::batch::ARTICLE_FACTS;
-use crate::lm::corpus::{self, Hops};
-use crate::lm::tables;
 use anyhow::Context as _;
+use lm::batch::ARTICLE_FACTS;
+use lm::corpus::{self, Hops};
+use lm::tables;
 use rand::SeedableRng;
 use std::io::Write as _;
 use std::path::PathBuf;

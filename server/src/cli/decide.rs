@@ -2,12 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use client_core::mec::oracle::{self, OracleEffort, powers_from_offsets};
-use client_core::mec::params::MAX_USERS;
-use client_core::mec::{
-    QosKnowledge, Quality, StaticPolicy, UserDecision, UserObservation, UserOutcome, UserSlot, evaluate,
-};
-use client_core::policy::Policy;
+use mec::oracle::{self, OracleEffort, powers_from_offsets};
+use mec::params::MAX_USERS;
+use mec::{QosKnowledge, Quality, StaticPolicy, UserDecision, UserObservation, UserOutcome, UserSlot, evaluate};
+use policy::Policy;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};

@@ -1,11 +1,11 @@
 //! `tandem distil`: a compact student learns from a trained teacher.
 
 use super::train_lm::{DeviceKind, Size, corpus_and_tokenizer, drive};
-use crate::lm::batch::Mix;
-use crate::lm::checkpoint;
-use crate::lm::probe::Probe;
-use crate::lm::train::{Distil, TrainConfig, Trainer};
 use anyhow::Context as _;
+use lm::batch::Mix;
+use lm::checkpoint;
+use lm::probe::Probe;
+use lm::train::{Distil, TrainConfig, Trainer};
 use std::path::PathBuf;
 
 /// What `tandem distil` takes.

@@ -1,11 +1,11 @@
 //! `tandem eval`: measures a model file with the engine that users run.
 
-use crate::lm::manifest::{self, Accuracy, Entry};
-use crate::lm::{corpus, evaluate, tables};
 use anyhow::Context as _;
-use client_core::llm::Engine;
-use client_core::llm::config::Blueprint;
-use client_core::llm::gguf::Gguf;
+use engine::Engine;
+use engine::config::Blueprint;
+use engine::gguf::Gguf;
+use lm::manifest::{self, Accuracy, Entry};
+use lm::{corpus, evaluate, tables};
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 

@@ -1,10 +1,10 @@
 //! `tandem export-lm`: writes a training checkpoint as a GGUF file.
 
-use crate::lm::checkpoint;
-use crate::lm::export::{self, Scheme};
 use anyhow::Context as _;
 use burn::tensor::Device;
-use client_core::llm::gguf::GgmlType;
+use engine::gguf::GgmlType;
+use lm::checkpoint;
+use lm::export::{self, Scheme};
 use std::path::PathBuf;
 
 /// Storage of the matrices.

@@ -1,7 +1,7 @@
 //! `tandem mec-slot`: the physics of slots given as JSON lines, to check the simulator against another one.
 
 use anyhow::Result;
-use client_core::mec::{UserDecision, UserOutcome, evaluate};
+use mec::{UserDecision, UserOutcome, evaluate};
 use serde::{Deserialize, Serialize};
 
 use super::slot_line::{Slot, answer_lines, check_alpha, check_power};

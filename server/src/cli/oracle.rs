@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use client_core::mec::world::nth_seed;
-use client_core::mec::{ConstantAction, ConstantPower, MecParams, QosKnowledge, StaticPolicy, Variant};
-use client_core::policy::Policy;
+use mec::world::nth_seed;
+use mec::{ConstantAction, ConstantPower, MecParams, QosKnowledge, StaticPolicy, Variant};
+use policy::Policy;
 
 use super::system::{SystemArgs, Users, print_settings};
-use crate::rl::evaluate::{Bench, Judged, Sample, Score};
-use crate::rl::references;
-use crate::rl::ship::{self, Scores};
+use rl::evaluate::{Bench, Judged, Sample, Score};
+use rl::references;
+use rl::ship::{self, Scores};
 
 /// What `tandem oracle` takes.
 ///

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use client_core::protocol::runs::RunLimits;
+use client::protocol::runs::RunLimits;
 use fast_qr::qr::QRBuilder;
 
 use crate::host::encoder::BertEncoder;

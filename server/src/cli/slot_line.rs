@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 
 use anyhow::{Context, Result, ensure};
-use client_core::mec::channel::{self, Position, Scatter};
-use client_core::mec::params::MAX_USERS;
-use client_core::mec::{MecParams, Physics, Quality, ServerShare, UserSlot};
+use mec::channel::{self, Position, Scatter};
+use mec::params::MAX_USERS;
+use mec::{MecParams, Physics, Quality, ServerShare, UserSlot};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 

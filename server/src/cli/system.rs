@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
-use client_core::mec::params::MAX_USERS;
-use client_core::mec::settings::{SETTINGS, Scale};
-use client_core::mec::{MecParams, ServerShare, Variant};
+use mec::params::MAX_USERS;
+use mec::settings::{SETTINGS, Scale};
+use mec::{MecParams, ServerShare, Variant};
 
 /// Sizes of the tasks.
 #[derive(Clone, Copy, Debug, PartialEq)]

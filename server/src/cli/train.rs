@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::system::{SystemArgs, Users};
-use crate::rl::config::{Algo, Preset, TrainConfig};
-use crate::rl::ppo::Credit;
-use crate::rl::run::Run;
-use crate::rl::{Ending, train};
+use rl::config::{Algo, Preset, TrainConfig};
+use rl::ppo::Credit;
+use rl::run::Run;
+use rl::{Ending, train};
 
 /// What `tandem train` takes.
 #[derive(Debug, clap::Args)]
@@ -115,7 +115,7 @@ impl Args {
         config.envs = self.envs.unwrap_or(config.envs);
         config.patience = self.patience.unwrap_or(config.patience);
         if self.linear_watts {
-            config.action_map = client_core::policy::ActionMap::LinearWatts;
+            config.action_map = policy::ActionMap::LinearWatts;
         }
         for pair in &self.hyper {
             let (key, value) = pair.split_once('=').with_context(|| format!("--hyper {pair}: KEY=VALUE is wanted"))?;

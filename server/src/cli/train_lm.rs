@@ -1,12 +1,12 @@
 //! `tandem train-lm`: trains a language model on the Atlas corpus from scratch.
 
-use crate::lm::checkpoint::{self, Meta};
-use crate::lm::model::LlamaConfig;
-use crate::lm::probe::Probe;
-use crate::lm::train::{TrainConfig, Trainer};
-use crate::lm::{batch, corpus, tables, tokenizer};
 use anyhow::Context as _;
 use burn::tensor::Device;
+use lm::checkpoint::{self, Meta};
+use lm::model::LlamaConfig;
+use lm::probe::Probe;
+use lm::train::{TrainConfig, Trainer};
+use lm::{batch, corpus, tables, tokenizer};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

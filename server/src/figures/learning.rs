@@ -11,17 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use client_core::mec::{MecParams, QosKnowledge, StaticPolicy, Variant};
-use client_core::policy::Policy;
+use mec::{MecParams, QosKnowledge, StaticPolicy, Variant};
+use policy::Policy;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::systems::Judging;
 use super::{Figure, mean_and_half_width};
-use crate::chart::{Level, Line, LineChart, Point};
-use crate::rl::evaluate::{Bench, Judged, Score};
-use crate::rl::references::clairvoyant;
-use crate::rl::run::{POLICY_FILE, TrainError};
+use chart::{Level, Line, LineChart, Point};
+use rl::evaluate::{Bench, Judged, Score};
+use rl::references::clairvoyant;
+use rl::run::{POLICY_FILE, TrainError};
 
 /// Points of a curve, at most; an update that takes longer than a point makes them fewer.
 const POINTS: f64 = 30.0;

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::rl::run::{TrainError, write_whole};
+use rl::run::{TrainError, write_whole};
 
 pub mod learning;
 pub mod systems;

@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use client_core::mec::world::nth_seed;
-use client_core::mec::{MecParams, QosKnowledge, StaticPolicy};
-use client_core::policy::{Policy, PolicyManifest};
+use mec::world::nth_seed;
+use mec::{MecParams, QosKnowledge, StaticPolicy};
+use policy::{Policy, PolicyManifest};
 use serde_json::json;
 
 use super::Figure;
-use crate::chart::{BarChart, Bars, Estimate, Level, Line, LineChart, Point};
-use crate::rl::evaluate::{Bench, Judged, Score};
-use crate::rl::references::best_constants;
-use crate::rl::run::TrainError;
+use chart::{BarChart, Bars, Estimate, Level, Line, LineChart, Point};
+use rl::evaluate::{Bench, Judged, Score};
+use rl::references::best_constants;
+use rl::run::TrainError;
 
 /// Half the width of a 95 % interval in standard errors, for thousands of slots.
 const WIDTH_95: f64 = 1.96;

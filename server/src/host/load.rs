@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use client_core::llm::gguf::GgmlType;
-use client_core::llm::safetensors::{Checkpoint, WordFiles};
-use client_core::llm::{Engine, EngineError};
-use client_core::protocol::manifest::ModelManifest;
+use client::protocol::manifest::ModelManifest;
+use engine::gguf::GgmlType;
+use engine::safetensors::{Checkpoint, WordFiles};
+use engine::{Engine, EngineError};
 use sha2::{Digest as _, Sha256};
 
 use super::ModelCard;

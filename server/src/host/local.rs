@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
-use client_core::llm::{self, ChatMessage, Engine, EngineError, SamplingOptions, TokenEvent};
-use client_core::protocol::health::HostKind;
+use client::protocol::health::HostKind;
+use engine::{self, ChatMessage, Engine, EngineError, SamplingOptions, TokenEvent};
 use futures::executor::block_on;
 use tokio::sync::{mpsc, oneshot};
 

@@ -15,7 +15,7 @@
 //! it; an upstream engine does it better.
 
 use async_trait::async_trait;
-use client_core::protocol::health::HostKind;
+use client::protocol::health::HostKind;
 use tokio::sync::mpsc;
 
 pub mod encoder;

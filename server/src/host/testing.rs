@@ -1,10 +1,10 @@
 //! A small random model for the tests of this module: it writes nonsense, but it is the real engine that writes it.
 
-use client_core::llm::cpu::CpuBackend;
-use client_core::llm::gguf::GgmlType;
-use client_core::llm::synthetic::{self, Storage};
-use client_core::llm::template::ChatTemplate;
-use client_core::llm::{Engine, Tokenizer};
+use engine::cpu::CpuBackend;
+use engine::gguf::GgmlType;
+use engine::synthetic::{self, Storage};
+use engine::template::ChatTemplate;
+use engine::{Engine, Tokenizer};
 use serde_json::json;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 

@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use client_core::offload::sse::SseParser;
-use client_core::protocol::health::HostKind;
+use client::offload::sse::SseParser;
+use client::protocol::health::HostKind;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

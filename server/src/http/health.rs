@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use client_core::protocol::health::{Health, HealthModel, HealthStatus};
+use client::protocol::health::{Health, HealthModel, HealthStatus};
 
 use super::{App, Phase};
 

@@ -1,4 +1,4 @@
-//! `/api/runs`: training as a service; the addresses and their meaning are in [`client_core::protocol::runs`].
+//! `/api/runs`: training as a service; the addresses and their meaning are in [`client::protocol::runs`].
 //!
 //! What touches the disk runs on the blocking threads, so that a slow disk holds up no other request.
 
@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use client_core::protocol::runs::{END_EVENT, RESET_EVENT, RunList, RunRequest, RunView};
+use client::protocol::runs::{END_EVENT, RESET_EVENT, RunList, RunRequest, RunView};
 use futures::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 

@@ -1,10 +1,10 @@
-//! `POST /api/similarity`: eq. 26–27, one answer against another. The equations live in `client_core`; what is done here
+//! `POST /api/similarity`: eq. 26–27, one answer against another. The equations live in `client`; what is done here
 //! is the embedding.
 
 use axum::Json;
 use axum::extract::State;
-use client_core::offload::qos::{Quality, aligned_cosines};
-use client_core::protocol::similarity::{SimilarityRequest, SimilarityResponse};
+use client::offload::qos::{Quality, aligned_cosines};
+use client::protocol::similarity::{SimilarityRequest, SimilarityResponse};
 
 use super::App;
 use super::error::ApiError;

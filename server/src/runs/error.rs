@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use client_core::protocol::runs::RunState;
+use client::protocol::runs::RunState;
 use thiserror::Error;
 
 use super::store::StoreError;
-use crate::rl::run::TrainError;
+use rl::run::TrainError;
 
 /// Why something about runs could not be done.
 #[derive(Debug, Error)]

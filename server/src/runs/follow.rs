@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, SeekFrom};
 use std::path::Path;
 
-use client_core::protocol::runs::RunView;
+use client::protocol::runs::RunView;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::{mpsc, watch};
 

@@ -9,7 +9,7 @@
 //! | [`error`](mod@error) | why something about them could not be done |
 //!
 //! This file holds [`Runs`]: the queue, and the threads that train. A run's results live in a run folder
-//! ([`crate::rl::run`]) named by its number, beside the database:
+//! ([`rl::run`]) named by its number, beside the database:
 //!
 //! ```text
 //! DIR/runs.sqlite     one row a run: configuration, state, times, progress
@@ -19,7 +19,7 @@
 //! refused. Each learns in a thread pool of its own, so that neither the async runtime nor the language model's threads
 //! ever wait for it.
 //!
-//! Deliberately absent: learning itself ([`crate::rl`]) and HTTP ([`crate::http::runs`]).
+//! Deliberately absent: learning itself ([`rl`]) and HTTP ([`crate::http::runs`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,12 +28,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use client_core::protocol::runs::{RunLimits, RunList, RunRequest, RunState, RunView, Training};
+use client::protocol::runs::{RunLimits, RunList, RunRequest, RunState, RunView, Training};
 use tokio::sync::watch;
 
-use crate::rl::config::TrainConfig;
-use crate::rl::run::{CONFIG_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCES_FILE, Run};
-use crate::rl::{Ending, train};
+use rl::config::TrainConfig;
+use rl::run::{CONFIG_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCES_FILE, Run};
+use rl::{Ending, train};
 
 pub mod error;
 pub mod follow;

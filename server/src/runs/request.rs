@@ -4,12 +4,12 @@
 //! what its presets hold.
 
 use clap::ValueEnum as _;
-use client_core::mec::{MecParams, SettingError};
-use client_core::protocol::runs::{AlgoView, RunLimits, RunRequest};
+use client::protocol::runs::{AlgoView, RunLimits, RunRequest};
+use mec::{MecParams, SettingError};
 use serde_json::{Map, Value};
 
 use super::RunsError;
-use crate::rl::config::{Algo, Preset, TrainConfig};
+use rl::config::{Algo, Preset, TrainConfig};
 
 /// What a request says elsewhere.
 const ELSEWHERE: [&str; 5] = ["algo", "seed", "steps", "envs", "mec"];

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use client_core::protocol::runs::{RunState, RunView};
+use client::protocol::runs::{RunState, RunView};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 use thiserror::Error;
 
-use crate::rl::config::TrainConfig;
+use rl::config::TrainConfig;
 
 /// Version of the table, kept in the file's `user_version`.
 const VERSION: i64 = 1;

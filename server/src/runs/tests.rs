@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use client_core::protocol::runs::{RunLimits, RunRequest, RunState, RunView};
+use client::protocol::runs::{RunLimits, RunRequest, RunState, RunView};
 use serde_json::json;
 
 use super::store::Store;
 use super::{Runs, RunsConfig, RunsError};
-use crate::rl::run::METRICS_FILE;
+use rl::run::METRICS_FILE;
 
 /// Steps that no test waits for.
 const ENDLESS: u64 = 1_000_000;

@@ -1,6 +1,6 @@
 //! The answers, token by token, with who wrote what and how fast.
 
-use client_core::protocol::worker::{Origin, PromptPlan};
+use client::protocol::worker::{Origin, PromptPlan};
 use leptos::prelude::*;
 
 use crate::ctx::{Ctx, ctx};

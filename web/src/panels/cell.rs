@@ -1,9 +1,9 @@
 //! The map of the cell: mast, rings, devices that can be moved, links as wide as their rate.
 
-use client_core::mec::settings::SETTINGS;
-use client_core::protocol::worker::Command;
-use client_core::protocol::world::{DeviceView, WorldView};
+use client::protocol::worker::Command;
+use client::protocol::world::{DeviceView, WorldView};
 use leptos::prelude::*;
+use mec::settings::SETTINGS;
 use wasm_bindgen::JsCast;
 
 use crate::app::Panel;

@@ -1,10 +1,10 @@
 //! The world's controls: who decides, how many devices, the seed, the simulator's settings, and how answers are sampled.
 
-use client_core::cell::MAX_DEVICES;
-use client_core::mec::settings::{Group, SETTINGS, Setting};
-use client_core::protocol::worker::{AskOptions, Command};
-use client_core::protocol::world::{Decider, QosSource};
+use client::cell::MAX_DEVICES;
+use client::protocol::worker::{AskOptions, Command};
+use client::protocol::world::{Decider, QosSource};
 use leptos::prelude::*;
+use mec::settings::{Group, SETTINGS, Setting};
 
 use crate::app::Panel;
 use crate::ctx::{Ctx, ctx};

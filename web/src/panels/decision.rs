@@ -1,7 +1,7 @@
 //! α and p of the present slot, beside what the others would have done with it.
 
-use client_core::protocol::worker::Tier;
-use client_core::protocol::world::{Comparison, Decider, PolicyBackend};
+use client::protocol::worker::Tier;
+use client::protocol::world::{Comparison, Decider, PolicyBackend};
 use leptos::prelude::*;
 
 use crate::app::Panel;
@@ -188,7 +188,7 @@ fn Backend() -> impl IntoView {
                     class="textual"
                     on:click=move |_| {
                         if let Some((users, _)) = chosen.get_untracked() {
-                            ctx.send(client_core::protocol::worker::Command::DropPolicy { users });
+                            ctx.send(client::protocol::worker::Command::DropPolicy { users });
                         }
                     }
                 >
@@ -205,7 +205,7 @@ fn Backend() -> impl IntoView {
                     on:change:target=move |event| {
                         wanted.set(event.target().checked());
                         let backend = if wanted.get_untracked() { PolicyBackend::BurnWgpu } else { PolicyBackend::Flex };
-                        ctx.send(client_core::protocol::worker::Command::UsePolicyBackend { backend });
+                        ctx.send(client::protocol::worker::Command::UsePolicyBackend { backend });
                     }
                 />
                 <span>"Policy on WebGPU"</span>

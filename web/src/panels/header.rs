@@ -1,6 +1,6 @@
 //! Name, health of the server, tier of this tab, and the page's own buttons.
 
-use client_core::protocol::worker::Tier;
+use client::protocol::worker::Tier;
 use leptos::prelude::*;
 
 use crate::ctx::ctx;

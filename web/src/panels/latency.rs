@@ -1,7 +1,7 @@
 //! Latency as it was modelled and as it was measured: device and server work at the same time, so the longer way counts.
 
-use client_core::protocol::worker::SlotRecord;
-use client_core::protocol::world::DeviceOutcome;
+use client::protocol::worker::SlotRecord;
+use client::protocol::world::DeviceOutcome;
 use leptos::prelude::*;
 
 use crate::app::Panel;

@@ -1,6 +1,6 @@
 //! The log of slots: a row an ask, newest first, with CSV export.
 
-use client_core::protocol::worker::SlotRecord;
+use client::protocol::worker::SlotRecord;
 use leptos::prelude::*;
 
 use crate::app::Panel;

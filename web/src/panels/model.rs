@@ -1,7 +1,7 @@
 //! The model of this tab: what it is, what it will take, where it is, and what can be done with it.
 
-use client_core::protocol::engine::{ModelSource, StoreAs, Verdict};
-use client_core::protocol::worker::{Command, ModelState, Tier};
+use client::protocol::engine::{ModelSource, StoreAs, Verdict};
+use client::protocol::worker::{Command, ModelState, Tier};
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;

@@ -1,6 +1,6 @@
 //! The prompt box: one question a line, suggested bursts, where to answer.
 
-use client_core::protocol::worker::AskMode;
+use client::protocol::worker::AskMode;
 use leptos::prelude::*;
 
 use crate::burst::{self, BurstError};

@@ -161,7 +161,7 @@ fn a_lost_worker_keeps_the_answer_and_says_so() {
     state.apply(ready(tier(Tier::WebGpu, true)), 0.0);
     state.apply(model(LOADED), 0.0);
     let ask = state.begin(&["a?".into()], AskMode::Split, 0.0);
-    let origin = client_core::protocol::worker::Origin::Device;
+    let origin = client::protocol::worker::Origin::Device;
     state.apply(Event::Token { ask, prompt: 0, origin, text: "half".into() }, 1.0);
     state.worker_lost(true, "out of memory");
     let run = state.run.as_ref().expect("run");

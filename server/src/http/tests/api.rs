@@ -166,7 +166,7 @@ async fn health_and_metrics() {
     let server = Server::start();
     let response = server.get("/health").send().await.unwrap();
     assert_eq!(response.headers()["cache-control"], "no-store");
-    let health: client_core::protocol::health::Health = response.json().await.unwrap();
+    let health: client::protocol::health::Health = response.json().await.unwrap();
     assert_eq!((health.model.name.as_str(), health.model.context_length), ("Full", Some(64)));
     assert_eq!((health.slots, health.active, health.queue), (2, 0, 3));
     server.answer("/v1/chat/completions", &chat("count 3")).await;

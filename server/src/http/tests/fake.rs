@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use client_core::protocol::health::HostKind;
+use client::protocol::health::HostKind;
 use tokio::sync::mpsc;
 
 use crate::host::{

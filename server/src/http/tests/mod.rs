@@ -13,7 +13,7 @@ mod upstream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client_core::protocol::runs::RunLimits;
+use client::protocol::runs::RunLimits;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

@@ -1,9 +1,9 @@
 //! Training runs over HTTP.
 
 use burn::tensor::Device;
-use client_core::offload::sse::{SseEvent, SseParser};
-use client_core::policy::Policy;
-use client_core::protocol::runs::{MetricsLine, RunLimits, RunList, RunRequest, RunState, RunView};
+use client::offload::sse::{SseEvent, SseParser};
+use client::protocol::runs::{MetricsLine, RunLimits, RunList, RunRequest, RunState, RunView};
+use policy::Policy;
 use serde_json::{Value, json};
 
 use super::{Server, Setup, until};

@@ -14,7 +14,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
-use client_core::protocol::health::HostKind;
+use client::protocol::health::HostKind;
 use serde_json::{Value, json};
 
 use super::{Server, until};

@@ -1,6 +1,6 @@
 //! The form of the next run.
 
-use client_core::protocol::runs::AlgoView;
+use client::protocol::runs::AlgoView;
 use leptos::prelude::*;
 use serde_json::Value;
 

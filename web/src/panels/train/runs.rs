@@ -1,7 +1,7 @@
 //! The list of runs: how each stands, and what can be done with it.
 
-use client_core::protocol::runs::{RunState, RunView};
-use client_core::protocol::worker::Command;
+use client::protocol::runs::{RunState, RunView};
+use client::protocol::worker::Command;
 use leptos::prelude::*;
 
 use crate::app::Panel;

@@ -1,0 +1,283 @@
+//! The LLM engine as the device's side of a run.
+
+use std::ops::ControlFlow;
+
+use async_trait::async_trait;
+
+use super::ports::{Job, Jobs, LocalEngine, LocalError, LocalFinish, answer_one};
+use crate::protocol::worker::AskOptions;
+use engine::backend::MAX_ROWS;
+use engine::together::{Ended, Text, Texts};
+use engine::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions, Together, TokenEvent};
+
+/// An engine for the time of an ask, with a clock in seconds. It cannot recover by itself: only who loaded the model knows
+/// where to get it again.
+pub struct EnginePort<'a> {
+    /// The loaded model.
+    pub engine: &'a mut Engine,
+    /// Seconds since some fixed moment.
+    pub clock: &'a dyn Fn() -> f64,
+}
+
+impl From<EngineError> for LocalError {
+    fn from(error: EngineError) -> Self {
+        if error.concerns_prompt() { Self::of_prompt(error) } else { Self::new(error) }
+    }
+}
+
+impl From<FinishReason> for LocalFinish {
+    fn from(finish: FinishReason) -> Self {
+        match finish {
+            FinishReason::Stop => Self::Ended,
+            FinishReason::Length => Self::Length,
+            FinishReason::Cancelled => Self::Stopped,
+        }
+    }
+}
+
+fn sampling(options: &AskOptions, max_tokens: usize) -> SamplingOptions {
+    SamplingOptions {
+        max_tokens,
+        temperature: options.temperature,
+        top_k: options.top_k,
+        top_p: options.top_p,
+        repetition_penalty: 1.0,
+        seed: options.seed,
+        stop: Vec::new(),
+    }
+}
+
+/// Jobs as texts for the rows of a [`Together`].
+struct Burst<'a> {
+    engine: &'a Engine,
+    jobs: &'a mut dyn Jobs,
+    options: &'a AskOptions,
+    /// Which job each text is, and the job itself until its prompt was read.
+    begun: Vec<(usize, Option<Job>)>,
+    /// Longer than a row, but perhaps not than the engine's own context.
+    long: Vec<Job>,
+}
+
+impl Texts for Burst<'_> {
+    fn next(&mut self) -> Option<Text> {
+        loop {
+            let job = self.jobs.next()?;
+            match self.engine.render(&user(&job.text), &job.prefix) {
+                Ok(prompt) => {
+                    let text = Text { id: self.begun.len(), prompt, options: sampling(self.options, job.max_tokens) };
+                    self.begun.push((job.prompt, Some(job)));
+                    return Some(text);
+                }
+                Err(error) => self.jobs.done(job.prompt, Err(error.into())),
+            }
+        }
+    }
+
+    fn begun(&mut self, id: usize, _prompt_tokens: usize) {
+        self.begun[id].1 = None;
+    }
+
+    fn token(&mut self, id: usize, token: TokenEvent<'_>) -> ControlFlow<()> {
+        self.jobs.token(self.begun[id].0, token.text)
+    }
+
+    fn over(&mut self, id: usize, result: Result<Ended, EngineError>) {
+        let (prompt, job) = &mut self.begun[id];
+        match (result, job.take()) {
+            (Err(EngineError::PromptTooLong { .. }), Some(job)) => self.long.push(job),
+            (result, _) => self.jobs.done(*prompt, result.map(|ended| ended.finish.into()).map_err(LocalError::from)),
+        }
+    }
+}
+
+fn user(prompt: &str) -> [ChatMessage; 1] {
+    [ChatMessage { role: "user".to_owned(), content: prompt.to_owned() }]
+}
+
+#[async_trait(?Send)]
+impl LocalEngine for EnginePort<'_> {
+    async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError> {
+        Ok(self.engine.first_token_entropy(&user(prompt)).await?)
+    }
+
+    async fn generate(
+        &mut self,
+        prompt: &str,
+        prefix: &str,
+        max_tokens: usize,
+        options: &AskOptions,
+        on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
+    ) -> Result<LocalFinish, LocalError> {
+        let mut forward = |token: TokenEvent<'_>| on_token(token.text);
+        let sampling = sampling(options, max_tokens);
+        let stats = self.engine.generate(&user(prompt), prefix, &sampling, self.clock, &mut forward).await?;
+        Ok(stats.finish.into())
+    }
+
+    /// Several that wait are answered together where the backend can; one by itself has the engine's own cache.
+    async fn answer_all(&mut self, jobs: &mut dyn Jobs, options: &AskOptions) -> Result<(), LocalError> {
+        while jobs.waiting() > 1 {
+            let rows = jobs.waiting().min(MAX_ROWS);
+            match self.engine.together(rows, Together::row_of(self.engine.info().context, rows)).await {
+                Ok(mut together) => {
+                    let engine = &*self.engine;
+                    let mut burst = Burst { engine, jobs: &mut *jobs, options, begun: Vec::new(), long: Vec::new() };
+                    together.write(&mut burst).await?;
+                    for job in burst.long {
+                        answer_one(self, jobs, &job, options).await?;
+                    }
+                }
+                Err(error @ EngineError::DeviceLost(_)) => return Err(error.into()),
+                // Not offered, or no memory for more caches: one after the other takes longer, and works.
+                Err(_) => break,
+            }
+        }
+        while let Some(job) = jobs.next() {
+            answer_one(self, jobs, &job, options).await?;
+        }
+        Ok(())
+    }
+
+    async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError> {
+        Err(error.clone())
+    }
+}
+
+#[cfg(all(test, feature = "engine"))]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::offload::fakes::{FakeClock, FakeServer, Step};
+    use crate::offload::length::AnswerLength;
+    use crate::offload::ports::Clock;
+    use crate::offload::run::{Ask, SlotModel, run};
+    use crate::offload::signal::StopFlag;
+    use crate::protocol::worker::{AskMode, Event, Origin};
+    use crate::protocol::world::DeviceOutcome;
+    use engine::gguf::GgmlType;
+    use engine::synthetic::{self, Storage};
+    use engine::testing::{model_file, trained};
+
+    const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>";
+    const CONTEXT: usize = 96;
+
+    fn engine() -> Engine {
+        let (mut tokens, merges, _) = trained(320);
+        tokens.extend(["<|user|>", "<|assistant|>", "<|end|>"].map(str::to_owned));
+        let mut config = synthetic::config([tokens.len(), 64, 2, 4, 2, 96]);
+        config.context = CONTEXT;
+        let storage = Storage { blocks: GgmlType::Q4_0, embedding: GgmlType::Q8_0, untied: false };
+        let weights = synthetic::weights(config, storage, 5).expect("weights");
+        Engine::from_gguf_cpu(&model_file(&weights, &tokens, &merges, 3, TEMPLATE)).expect("a model")
+    }
+
+    /// Plays an ask; returns the texts by prompt and who wrote the pieces of each.
+    fn play(engine: &mut Engine, server: &FakeServer, prompts: &[&str], alpha: f64) -> Vec<(String, Vec<Origin>)> {
+        let clock = server.clock.clone();
+        let seconds = || clock.now_s();
+        let mut port = EnginePort { engine, clock: &seconds };
+        let options = AskOptions { mode: AskMode::Split, max_tokens: 12, pacing: false, ..AskOptions::default() };
+        let ask = Ask { id: 1, prompts: prompts.iter().map(|&prompt| prompt.to_owned()).collect(), options };
+        let outcome = DeviceOutcome { alpha, ..DeviceOutcome::default() };
+        let slot = SlotModel { slot: 0, size_bits: 1e6, outcome };
+        let pieces = RefCell::new(vec![(String::new(), Vec::new()); prompts.len()]);
+        let emit = |event| {
+            if let Event::Token { prompt, origin, text, .. } = event {
+                let (whole, origins) = &mut pieces.borrow_mut()[prompt];
+                whole.push_str(&text);
+                origins.push(origin);
+            }
+        };
+        let (mut length, stop) = (AnswerLength::default(), StopFlag::default());
+        let done = clock.block_on(run(&ask, &slot, 0.0, Some(&mut port), server, &clock, &mut length, &stop, &emit));
+        let record = done.record.expect("it was answered");
+        assert_eq!((record.stopped, record.prompts), (false, prompts.len()));
+        pieces.into_inner()
+    }
+
+    #[test]
+    fn a_real_engine_goes_on_where_the_server_ended() {
+        let mut engine = engine();
+        let server = FakeServer::new(&FakeClock::default());
+        let (alone, origins) = play(&mut engine, &server, &["What is helium?"], 0.0).remove(0);
+        assert!(!alone.is_empty() && origins.iter().all(|&origin| origin == Origin::Device));
+
+        let (shared, origins) = play(&mut engine, &server, &["What is helium?"], 0.5).remove(0);
+        assert!(shared.starts_with("s0 s1 s2 ") && shared.len() > 9, "{shared:?}");
+        assert_eq!(origins[..4], [Origin::Server, Origin::Server, Origin::Server, Origin::Device]);
+        // What it writes there is what it writes after that very text.
+        let options = AskOptions::default();
+        let mut text = String::new();
+        let mut port = EnginePort { engine: &mut engine, clock: &|| 0.0 };
+        let mut keep = |piece: &str| {
+            text.push_str(piece);
+            ControlFlow::Continue(())
+        };
+        pollster::block_on(port.generate("What is helium?", "s0 s1 s2 ", 9, &options, &mut keep)).expect("an answer");
+        assert_eq!(shared, format!("s0 s1 s2 {text}"));
+    }
+
+    /// A burst that stays on the device: every answer is what it is alone, and they are written at the same time.
+    #[test]
+    fn a_burst_is_answered_together() {
+        let mut engine = engine();
+        let server = FakeServer::new(&FakeClock::default());
+        // The second is longer than a row would be with four in a context of this size.
+        let long = "What is the capital? ".repeat(3);
+        let prompts = ["What is helium?", &long, "Where is it?", "Who was that?", "And why?", "What is the capital?"];
+        let alone = prompts.map(|prompt| play(&mut engine, &server, &[prompt], 0.0).remove(0).0);
+        let order = RefCell::new(Vec::new());
+        let clock = server.clock.clone();
+        let mut port = EnginePort { engine: &mut engine, clock: &|| 0.0 };
+        let options = AskOptions { mode: AskMode::LocalOnly, max_tokens: 12, pacing: false, ..AskOptions::default() };
+        let ask = Ask { id: 1, prompts: prompts.map(str::to_owned).to_vec(), options };
+        let slot = SlotModel { slot: 0, size_bits: 1e6, outcome: DeviceOutcome::default() };
+        let emit = |event| {
+            if let Event::Token { prompt, .. } = event {
+                order.borrow_mut().push(prompt);
+            }
+        };
+        let (mut length, stop) = (AnswerLength::default(), StopFlag::default());
+        let work = run(&ask, &slot, 0.0, Some(&mut port), &server, &clock, &mut length, &stop, &emit);
+        let done = clock.block_on(work);
+        assert_eq!(done.answers.iter().map(|answer| answer.text.clone()).collect::<Vec<_>>(), alone);
+        let order = order.into_inner();
+        let first_ended = order.iter().rposition(|&prompt| prompt == order[0]).expect("it was told");
+        let begun: std::collections::BTreeSet<usize> = order[..first_ended].iter().copied().collect();
+        assert!(begun.len() >= MAX_ROWS, "{order:?}");
+    }
+
+    #[test]
+    fn the_least_certain_prompt_is_offloaded() {
+        let mut engine = engine();
+        let prompts = ["What is helium?", "What is the capital?"];
+        let mut port = EnginePort { engine: &mut engine, clock: &|| 0.0 };
+        let entropies = prompts.map(|prompt| pollster::block_on(port.entropy(prompt)).expect("an entropy"));
+        assert!(entropies.iter().all(|entropy| *entropy > 0.0) && entropies[0] != entropies[1], "{entropies:?}");
+        let harder = usize::from(entropies[1] > entropies[0]);
+        let bytes: usize = prompts.iter().map(|prompt| prompt.len()).sum();
+        let alpha = prompts[harder].len() as f64 / bytes as f64;
+        let server = FakeServer::new(&FakeClock::default());
+        let answers = play(&mut engine, &server, &prompts, alpha);
+        assert!(answers[harder].1.iter().all(|&origin| origin == Origin::Server));
+        assert!(answers[1 - harder].1.iter().all(|&origin| origin == Origin::Device));
+    }
+
+    #[test]
+    fn a_prompt_too_long_for_the_device_goes_to_the_server() {
+        let long = "What is the capital? ".repeat(CONTEXT);
+        let server = FakeServer::new(&FakeClock::default());
+        let answers = play(&mut engine(), &server, &[&long, "What is helium?"], 0.0);
+        assert_eq!(answers[0].0, "s0 s1 s2 s3 s4 ");
+        assert!(answers[1].1.iter().all(|&origin| origin == Origin::Device) && !answers[1].0.is_empty());
+    }
+
+    #[test]
+    fn a_killed_server_is_finished_for_by_a_real_engine() {
+        let mut server = FakeServer::new(&FakeClock::default());
+        server.scripts.push(("What is helium?", vec![Step::Tokens(2), Step::Cut]));
+        let (text, origins) = play(&mut engine(), &server, &["What is helium?"], 1.0).remove(0);
+        assert!(text.starts_with("s0 s1 ") && origins.contains(&Origin::Device), "{text:?}");
+    }
+}

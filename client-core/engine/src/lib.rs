@@ -1,0 +1,86 @@
+//! The language-model engine: from the bytes of a model file to streamed text, on WebGPU or on the CPU.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`gguf`], [`safetensors`] | the file formats, read so that hostile files end in an error |
+//! | [`config`], [`weights`] | a model's sizes and its tensors, checked against each other |
+//! | [`assemble`] | from a file's metadata and tensors to those, whatever its family and format |
+//! | `names` | what tensors are called in each format |
+//! | [`parts`], [`files`] | tensors in pieces, from files that are larger than this memory |
+//! | [`quant`] | ggml's block formats, bit for bit |
+//! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
+//! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
+//! | `continuation` | one answer while it is written, whoever computes it |
+//! | [`backend`], [`preconditions`] | the traits that both devices implement, for one sequence or several at once; what each of them checks first |
+//! | [`cpu`] | the `cpu-kernels` crate as a backend; also what the server runs small models on |
+//! | `candle` | large models natively, through candle |
+//! | [`gpu`] | our own kernels on WebGPU |
+//! | [`tier`] | which of the two a device gets, and why |
+//! | [`reference`] | the forward pass in plain single precision: the oracle of the tests |
+//! | [`checks`] | both backends against the oracle and the golden answers, natively and in a browser |
+//! | [`synthetic`] | random models of any shape, for tests and benches |
+//! | [`engine`] | all of it joined: [`Engine`] |
+//! | [`together`] | several answers at the same time over one engine's weights |
+//!
+//! A token's way: [`Engine::generate`] renders the conversation, encodes it, brings the backend's KV cache to the prompt
+//! (keeping the common beginning), then asks for one token after the other.
+//!
+//! Deliberately absent: downloading, storage and messages (the worker's), and any clock or random source of its own: the
+//! caller passes time and seed.
+
+pub mod assemble;
+pub mod backend;
+#[cfg(feature = "candle")]
+pub mod candle;
+#[cfg(all(feature = "cpu", feature = "gpu"))]
+pub mod checks;
+pub mod config;
+mod continuation;
+#[cfg(feature = "cpu")]
+pub mod cpu;
+pub mod engine;
+pub mod error;
+#[cfg(test)]
+#[cfg(feature = "cpu")]
+mod family_tests;
+pub mod files;
+pub mod generate;
+pub mod gguf;
+// On wasm32 a GPU handle stays on its thread; natively the same `Arc` is shared between threads.
+#[cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
+#[cfg(feature = "gpu")]
+pub mod gpu;
+mod names;
+pub mod parts;
+pub mod preconditions;
+pub mod quant;
+pub mod reference;
+pub mod safetensors;
+pub mod sampler;
+pub mod synthetic;
+pub mod template;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod tier;
+pub mod together;
+pub mod tokenizer;
+pub mod weights;
+
+pub use engine::{Engine, ModelInfo, YieldNow};
+pub use error::EngineError;
+pub use generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
+pub use together::Together;
+pub use tokenizer::Tokenizer;
+
+#[cfg(all(target_arch = "wasm32", feature = "browser"))]
+pub mod event_loop;
+
+#[cfg(all(target_arch = "wasm32", feature = "browser"))]
+fn default_yield() -> Option<YieldNow> {
+    Some(event_loop::next_task)
+}
+
+#[cfg(not(all(target_arch = "wasm32", feature = "browser")))]
+fn default_yield() -> Option<YieldNow> {
+    None
+}

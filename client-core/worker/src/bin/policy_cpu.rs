@@ -1,0 +1,6 @@
+//! The policy on burn flex, as a worker of its own: `worker::policy_worker`.
+
+fn main() {
+    #[cfg(target_arch = "wasm32")]
+    worker::policy_worker::start_cpu();
+}

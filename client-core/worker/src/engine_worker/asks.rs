@@ -1,0 +1,115 @@
+//! Answering, stopping, comparing.
+
+use std::rc::Rc;
+
+use wasm_bindgen_futures::spawn_local;
+
+use super::Hub;
+use super::engine::Writing;
+use super::world::Change;
+use client::offload::compare::compare;
+use client::offload::ports::Clock;
+use client::offload::run::{Ask, RunOutcome, ratio_in_force, run, unless_stopped};
+use client::offload::signal::StopFlag;
+use client::protocol::worker::{AskOptions, Event};
+
+/// Asks that may wait for their turn; more are refused.
+const MAX_WAITING: usize = 4;
+/// Longest answer that can be asked for.
+const MAX_TOKENS: usize = 4096;
+
+/// Something that the page asked for, until it is over.
+pub(super) struct Asked {
+    pub(super) stop: StopFlag,
+    /// Whether all that is left is to compare the answers with the server's.
+    answered: bool,
+}
+
+impl Hub {
+    /// Notes a task that can be stopped by its number.
+    pub(super) fn begin(&self, ask: u64) -> StopFlag {
+        let stop = StopFlag::default();
+        self.asks.borrow_mut().insert(ask, Asked { stop: stop.clone(), answered: false });
+        stop
+    }
+
+    pub(super) fn ask(self: &Rc<Self>, id: u64, prompts: Vec<String>, mut options: AskOptions) {
+        let started_s = self.clock.now_s();
+        let fail = |message: &str| self.emit(Event::Failed { ask: Some(id), message: message.to_owned() });
+        if prompts.is_empty() || prompts.iter().any(|prompt| prompt.trim().is_empty()) {
+            return fail("There is nothing to answer: type a question.");
+        }
+        if self.asks.borrow().values().filter(|asked| !asked.answered).count() > MAX_WAITING {
+            return fail("Too many questions are waiting already; what you typed is kept. Stop one, or wait.");
+        }
+        if self.asks.borrow().contains_key(&id) {
+            return fail("This question is being answered already.");
+        }
+        options.max_tokens = options.max_tokens.clamp(1, MAX_TOKENS);
+        let ask = Ask { id, prompts, options };
+        let stop = self.begin(id);
+        let hub = Rc::clone(self);
+        spawn_local(async move {
+            let outcome = hub.answer(&ask, started_s, &stop).await;
+            if let Some(asked) = hub.asks.borrow_mut().get_mut(&id) {
+                asked.answered = true;
+            }
+            if let Some(outcome) = outcome {
+                hub.compare(&ask, &outcome, &stop).await;
+            }
+            hub.asks.borrow_mut().remove(&id);
+        });
+    }
+
+    async fn answer(self: &Rc<Self>, ask: &Ask, started_s: f64, stop: &StopFlag) -> Option<RunOutcome> {
+        let _turn = self.turn.lock().await;
+        self.world.settled().await;
+        let (mut loaded, epoch) = self.models.take();
+        let planned = self.world.decided(self).await.map(|(cell, decisions)| {
+            let alpha = decisions.first().map_or(0.0, |own| own.alpha);
+            let alpha = ratio_in_force(ask.options.mode, loaded.is_some(), alpha).get();
+            cell.slot(decisions, alpha)
+        });
+        let Some((slot, decisions)) = planned else {
+            self.models.put_back(loaded, epoch);
+            self.emit(Event::Failed { ask: Some(ask.id), message: "The page has not been greeted yet.".to_owned() });
+            return None;
+        };
+        let mut length = *self.length.borrow();
+        let outcome = {
+            let mut writing = loaded.as_mut().map(|loaded| Writing { hub: self, loaded });
+            let emit = |event| self.emit(event);
+            let (server, clock) = (self.server(), &self.clock);
+            run(ask, &slot, started_s, writing.as_mut(), &server, clock, &mut length, stop, &emit).await
+        };
+        *self.length.borrow_mut() = length;
+        self.models.put_back(loaded, epoch);
+        if outcome.record.is_some() {
+            self.change_world(Change::Step(decisions));
+        }
+        let lost = outcome.record.as_ref().is_none_or(|record| record.server_lost);
+        if lost {
+            let hub = Rc::clone(self);
+            spawn_local(async move { hub.check_server().await });
+        }
+        Some(outcome)
+    }
+
+    /// Asks the server for its own answers. It is an extra: one that fails is not worth more than a word.
+    async fn compare(&self, ask: &Ask, outcome: &RunOutcome, stop: &StopFlag) {
+        let Some(record) = &outcome.record else { return };
+        if !ask.options.compare || record.stopped || record.server_lost || record.device_tokens == 0 {
+            return;
+        }
+        let (server, clock) = (self.server(), &self.clock);
+        let work = compare(ask, &outcome.answers, outcome.alpha, &server, clock);
+        match unless_stopped(stop, work).await {
+            Some(Ok(event)) => self.emit(event),
+            Some(Err(error)) => {
+                let message = format!("The answers could not be compared with the server's: {error}.");
+                self.emit(Event::Notice { ask: Some(ask.id), message });
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The loaded model: [`Engine`] as the port that a run writes through, with the way from a lost GPU onto the CPU.
+
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use super::{Hub, tier};
+use crate::file::{ModelFiles, Reading};
+use crate::kernels::{Kernels, RemoteBackend};
+use client::offload::local::EnginePort;
+use client::offload::ports::{Clock, Jobs, LocalEngine, LocalError, LocalFinish};
+use client::offload::signal::StopFlag;
+use client::protocol::worker::{AskOptions, Event, ModelState, Tier, TierChoice};
+use client::verdict;
+use engine::assemble::WeightStream;
+use engine::backend::Backend;
+use engine::files::{Files, ReadAt};
+use engine::gpu::{GpuBackend, GpuContext};
+use engine::parts::Weights;
+use engine::{Engine, EngineError, cpu};
+
+/// A model in memory.
+pub(super) struct Loaded {
+    id: String,
+    engine: Engine,
+    on_gpu: bool,
+    /// Where its bytes can be had again.
+    files: ModelFiles,
+    context: Option<u32>,
+    /// Numbers that the KV cache holds for a token.
+    cache_width: u64,
+}
+
+impl Loaded {
+    /// What its weights take.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.engine.info().weight_bytes
+    }
+
+    /// What its KV cache takes when it is full.
+    pub(super) fn cache_bytes(&self) -> u64 {
+        verdict::cache_bytes(self.cache_width, self.engine.info().context as u64, self.on_gpu)
+    }
+
+    /// Whether both are in GPU memory.
+    pub(super) fn on_gpu(&self) -> bool {
+        self.on_gpu
+    }
+
+    /// The engine, whose chat template sees the present time.
+    pub(super) fn engine(&mut self) -> &mut Engine {
+        self.engine.set_now((js_sys::Date::now() / 1e3) as i64);
+        &mut self.engine
+    }
+}
+
+/// Loads a model into the engine of the present tier; a GPU that refuses it is given up for the CPU. `progress` is told the
+/// bytes that have been read and those that will be.
+pub(super) async fn load(
+    hub: &Hub,
+    id: &str,
+    files: ModelFiles,
+    context: Option<u32>,
+    stop: &StopFlag,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Loaded, String> {
+    let reading = Reading::new(&files, stop, progress);
+    let gpu: Option<GpuContext> = hub.gpu.borrow().clone();
+    let loaded = |(engine, cache_width), on_gpu| Loaded {
+        id: id.to_owned(),
+        engine,
+        on_gpu,
+        files: files.clone(),
+        context,
+        cache_width,
+    };
+    let problem = match &gpu {
+        None => None,
+        Some(gpu) => match build(hub, &reading, context, Some(gpu)).await {
+            Ok(built) => return Ok(loaded(built, true)),
+            Err(error) if stop.is_stopped() => return Err(error.to_string()),
+            // A damaged file is damaged on the CPU too; let that path say so.
+            Err(error) => Some(error.to_string()),
+        },
+    };
+    if let Some(problem) = &problem
+        && hub.choice.get() == TierChoice::WebGpu
+    {
+        return Err(format!("you chose WebGPU, but {problem}; choose the CPU"));
+    }
+    let built = build(hub, &reading, context, None).await.map_err(|error| error.to_string())?;
+    if let Some(problem) = problem {
+        hub.onto_cpu(&format!("The GPU could not take the model ({problem}), so the CPU computes."));
+    }
+    Ok(loaded(built, false))
+}
+
+/// An engine over a model, with a context of at most so many tokens; and the width of its KV cache. Files are read piece by
+/// piece: they may be larger than this memory.
+async fn build(
+    hub: &Hub,
+    reading: &Reading<'_>,
+    context: Option<u32>,
+    gpu: Option<&GpuContext>,
+) -> Result<(Engine, u64), EngineError> {
+    let (words, mut weights) = reading.open().await?;
+    weights.limit_context(context.and_then(|context| usize::try_from(context).ok()).unwrap_or(usize::MAX));
+    let config = weights.config();
+    let cache_width = 2 * config.layers as u64 * config.kv_dim() as u64;
+    let backend: Box<dyn Backend> = match gpu {
+        Some(gpu) => Box::new(GpuBackend::new(&hub.proven(gpu, &weights, reading.stop).await?, &weights).await?),
+        None => hub.cpu_backend(&weights).await?,
+    };
+    Ok((Engine::from_parts(words.tokenizer, words.template, &weights, backend)?, cache_width))
+}
+
+impl Hub {
+    /// The CPU's backend: small models in this module, large ones in the best build of the kernels that loads.
+    async fn cpu_backend<R: ReadAt>(&self, weights: &WeightStream<Files<R>>) -> Result<Box<dyn Backend>, EngineError> {
+        if cpu::Form::of_size(weights.totals()?.parameters) == cpu::Form::Stored
+            && let Some(kernels) = self.kernels().await
+        {
+            if self.tier.borrow().tier == Tier::Cpu {
+                self.tier.borrow_mut().device = kernels.build().name();
+                self.emit(Event::Tier { tier: self.tier.borrow().clone() });
+            }
+            return Ok(Box::new(RemoteBackend::new(&kernels, weights).await?));
+        }
+        cpu::backend(&weights.collect().await?)
+    }
+
+    /// The kernels' module; fetched when it is first needed.
+    async fn kernels(&self) -> Option<Rc<Kernels>> {
+        let mut kernels = self.kernels.lock().await;
+        if kernels.is_none() {
+            let here = self.scope.location().href();
+            let base = here.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let note = |problem: String| self.notice(format!("The CPU runs in a slower build: {problem}."));
+            *kernels = Kernels::best(&format!("{base}/"), note).await;
+        }
+        kernels.clone()
+    }
+
+    /// The GPU is out of the game.
+    fn onto_cpu(&self, reason: &str) {
+        self.gpu.borrow_mut().take();
+        if self.tier.borrow().tier != Tier::Cpu {
+            *self.tier.borrow_mut() = tier::cpu(reason);
+            self.emit(Event::Tier { tier: self.tier.borrow().clone() });
+        }
+    }
+}
+
+/// The engine for the time of an ask.
+pub(super) struct Writing<'a> {
+    pub(super) hub: &'a Hub,
+    pub(super) loaded: &'a mut Loaded,
+}
+
+#[async_trait(?Send)]
+impl LocalEngine for Writing<'_> {
+    async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError> {
+        let clock = || self.hub.clock.now_s();
+        let entropy = EnginePort { engine: self.loaded.engine(), clock: &clock }.entropy(prompt).await;
+        // Between two prompts the page gets a word in.
+        self.hub.clock.sleep(0.0).await;
+        entropy
+    }
+
+    async fn generate(
+        &mut self,
+        prompt: &str,
+        prefix: &str,
+        max_tokens: usize,
+        options: &AskOptions,
+        on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
+    ) -> Result<LocalFinish, LocalError> {
+        let clock = || self.hub.clock.now_s();
+        let mut port = EnginePort { engine: self.loaded.engine(), clock: &clock };
+        port.generate(prompt, prefix, max_tokens, options, on_token).await
+    }
+
+    async fn answer_all(&mut self, jobs: &mut dyn Jobs, options: &AskOptions) -> Result<(), LocalError> {
+        let clock = || self.hub.clock.now_s();
+        EnginePort { engine: self.loaded.engine(), clock: &clock }.answer_all(jobs, options).await
+    }
+
+    async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError> {
+        if !self.loaded.on_gpu {
+            return Err(error.clone());
+        }
+        let failed = |problem: String| LocalError::new(format!("{error}, and the CPU could not take over: {problem}"));
+        let (files, stop) = (self.loaded.files.clone(), StopFlag::default());
+        let reading = Reading::new(&files, &stop, &|_, _| ());
+        let built = build(self.hub, &reading, self.loaded.context, None).await;
+        let built = built.map_err(|error| failed(error.to_string()))?;
+        self.loaded.engine = built.0;
+        self.loaded.on_gpu = false;
+        self.hub.onto_cpu(&format!("The CPU took over because {error}. Reload the page to try the GPU again."));
+        let state = ModelState::Ready { memory_bytes: self.loaded.memory_bytes() };
+        self.hub.emit(Event::Model { id: self.loaded.id.clone(), state });
+        Ok(format!("The GPU failed in the middle of the answer ({error}); the CPU goes on."))
+    }
+}

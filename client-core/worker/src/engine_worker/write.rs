@@ -1,0 +1,342 @@
+//! The model in memory by itself: writing and embedding, without cell, policy and server.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use wasm_bindgen_futures::spawn_local;
+
+use super::Hub;
+use super::engine::{Loaded, Writing};
+use super::models::sentence;
+use client::offload::ports::{Clock, LocalEngine, LocalError};
+use client::offload::signal::StopFlag;
+use client::protocol::engine::{Finish, Input, WriteOptions, WriteRecord};
+use client::protocol::worker::Event;
+use engine::backend::MAX_ROWS;
+use engine::event_loop::next_task;
+use engine::together::{Ended, Text, Texts};
+use engine::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions, Together, TokenEvent};
+
+/// Tasks that may wait for their turn; more are refused.
+const MAX_WAITING: usize = 64;
+/// Texts that one command may embed.
+const MAX_TEXTS: usize = 256;
+/// What is said when there is nothing to write with.
+const NO_MODEL: &str = "no model is loaded; load one first";
+
+/// A text that is to be written, and how far it has come.
+pub(super) struct Draft {
+    ask: u64,
+    input: Input,
+    options: WriteOptions,
+    stop: StopFlag,
+    begun_s: f64,
+    text: String,
+    tokens: usize,
+    ttft_s: Option<f64>,
+}
+
+impl Hub {
+    /// Writes a text when its turn comes, together with the others that wait then.
+    pub(super) fn write(self: &Rc<Self>, ask: u64, input: Input, options: WriteOptions) {
+        let Some(stop) = self.admitted(ask) else { return };
+        let begun_s = self.clock.now_s();
+        let draft = Draft { ask, input, options, stop, begun_s, text: String::new(), tokens: 0, ttft_s: None };
+        self.drafts.borrow_mut().push_back(draft);
+        let hub = Rc::clone(self);
+        spawn_local(async move {
+            let _turn = hub.turn.lock().await;
+            // Others that were asked for in the same breath are messages that have not been heard yet.
+            next_task().await;
+            let drafts = hub.drafts.take();
+            if !drafts.is_empty() {
+                hub.write_all(drafts).await;
+            }
+        });
+    }
+
+    pub(super) fn embed(self: &Rc<Self>, ask: u64, texts: Vec<String>) {
+        let Some(stop) = self.admitted(ask) else { return };
+        let hub = Rc::clone(self);
+        spawn_local(async move {
+            let _turn = hub.turn.lock().await;
+            let (mut loaded, epoch) = hub.models.take();
+            let result = match loaded.as_mut() {
+                Some(loaded) => hub.embed_all(loaded, &texts, &stop).await,
+                None => Err(NO_MODEL.to_owned()),
+            };
+            hub.models.put_back(loaded, epoch);
+            hub.end(ask, result.map(|(vectors, tokens)| Event::Embedded { ask, vectors, tokens }));
+        });
+    }
+
+    /// Takes a task in, or tells the page why not.
+    fn admitted(&self, ask: u64) -> Option<StopFlag> {
+        let refusal = if self.asks.borrow().len() > MAX_WAITING {
+            "Too much is waiting already. Stop something, or wait.".to_owned()
+        } else if self.asks.borrow().contains_key(&ask) {
+            format!("The number {ask} is in use.")
+        } else {
+            return Some(self.begin(ask));
+        };
+        self.emit(Event::Failed { ask: Some(ask), message: refusal });
+        None
+    }
+
+    /// Tells the page how a task ended.
+    fn end(&self, ask: u64, result: Result<Event, String>) {
+        self.asks.borrow_mut().remove(&ask);
+        let failed = |problem: String| Event::Failed { ask: Some(ask), message: sentence(&problem) };
+        self.emit(result.unwrap_or_else(failed));
+    }
+
+    /// Several at the same time where the engine can, what is left one by one.
+    async fn write_all(&self, mut drafts: VecDeque<Draft>) {
+        let (mut loaded, epoch) = self.models.take();
+        if let Some(loaded) = loaded.as_mut()
+            && drafts.len() > 1
+        {
+            drafts = self.write_together(loaded, drafts).await;
+        }
+        for mut draft in drafts {
+            let result = match loaded.as_mut() {
+                Some(loaded) => self.write_alone(loaded, &mut draft).await,
+                None => Err(NO_MODEL.to_owned()),
+            };
+            self.end(draft.ask, result.map(|record| Event::Written { ask: draft.ask, record }));
+        }
+        self.models.put_back(loaded, epoch);
+    }
+
+    /// Returns what has to be written alone: all of it where rows are not to be had, what is too long for one, and what is
+    /// unfinished after a fault, which comes up again there and is dealt with.
+    async fn write_together(&self, loaded: &mut Loaded, mut drafts: VecDeque<Draft>) -> VecDeque<Draft> {
+        let engine = &*loaded.engine();
+        let rows = drafts.len().min(MAX_ROWS);
+        let Ok(mut together) = engine.together(rows, Together::row_of(engine.info().context, rows)).await else {
+            return drafts;
+        };
+        let mut desk = Desk { hub: self, engine, waiting: &mut drafts, begun: Vec::new() };
+        let fault = together.write(&mut desk).await.err();
+        let mut left: VecDeque<_> = desk.begun.into_iter().filter_map(|begun| begun.draft).collect();
+        left.append(&mut drafts);
+        if let Some(fault) = fault {
+            web_sys::console::warn_1(&format!("texts are written one by one: {fault}").into());
+        }
+        left
+    }
+
+    async fn write_alone(&self, loaded: &mut Loaded, draft: &mut Draft) -> Result<WriteRecord, String> {
+        loop {
+            if draft.stop.is_stopped() {
+                return Ok(draft.record(self.clock.now_s(), Finish::Cancelled));
+            }
+            let (sampling, earlier) = (draft.sampling(), draft.tokens);
+            let clock = || self.clock.now_s();
+            let engine = loaded.engine();
+            let stats = match draft.prompt(engine) {
+                Ok(prompt) => {
+                    let mut on_token = |token: TokenEvent<'_>| draft.take(self, &token);
+                    engine.complete(&prompt, &sampling, &clock, &mut on_token).await
+                }
+                Err(error) => Err(error),
+            };
+            match stats {
+                Ok(stats) => {
+                    return Ok(WriteRecord {
+                        prompt_tokens: stats.prompt_tokens,
+                        cached_tokens: stats.cached_tokens,
+                        tokens: earlier + stats.generated_tokens,
+                        ..draft.record(self.clock.now_s(), finish(stats.finish))
+                    });
+                }
+                Err(error) => {
+                    let error = LocalError::from(error);
+                    if error.prompt_only {
+                        return Err(error.message);
+                    }
+                    // A lost GPU: the CPU goes on where it was, or there is nothing left to try.
+                    let recovered = Writing { hub: self, loaded }.recover(&error).await;
+                    let message = recovered.map_err(|error| error.message)?;
+                    self.emit(Event::Notice { ask: Some(draft.ask), message });
+                }
+            }
+        }
+    }
+
+    /// The vectors, and how many tokens the texts have together.
+    async fn embed_all(
+        &self,
+        loaded: &mut Loaded,
+        texts: &[String],
+        stop: &StopFlag,
+    ) -> Result<(Vec<Vec<f32>>, usize), String> {
+        if texts.is_empty() || texts.len() > MAX_TEXTS || texts.iter().any(|text| text.trim().is_empty()) {
+            return Err(format!("between 1 and {MAX_TEXTS} texts can be embedded at once, none of them empty"));
+        }
+        let (mut vectors, mut tokens) = (Vec::with_capacity(texts.len()), 0);
+        for text in texts {
+            if stop.is_stopped() {
+                return Err("it was stopped".to_owned());
+            }
+            let (count, vector) = self.embedded(loaded, text).await?;
+            tokens += count;
+            vectors.push(vector);
+            // Between two texts the page gets a word in.
+            self.clock.sleep(0.0).await;
+        }
+        Ok((vectors, tokens))
+    }
+
+    async fn embedded(&self, loaded: &mut Loaded, text: &str) -> Result<(usize, Vec<f32>), String> {
+        loop {
+            match loaded.engine().hidden_states(text).await {
+                Ok((tokens, states)) => return Ok((tokens.len(), pooled(&states))),
+                Err(error) => {
+                    let error = LocalError::from(error);
+                    if error.prompt_only {
+                        return Err(error.message);
+                    }
+                    let recovered = Writing { hub: self, loaded }.recover(&error).await;
+                    let message = recovered.map_err(|error| error.message)?;
+                    self.notice(message);
+                }
+            }
+        }
+    }
+}
+
+impl Draft {
+    /// What the model is to go on after.
+    fn prompt(&self, engine: &Engine) -> Result<String, EngineError> {
+        match &self.input {
+            Input::Text(text) => Ok(format!("{text}{}", self.text)),
+            Input::Chat(turns) => {
+                let message = |turn: &client::protocol::engine::Turn| ChatMessage {
+                    role: turn.role.clone(),
+                    content: turn.content.clone(),
+                };
+                engine.render(&turns.iter().map(message).collect::<Vec<_>>(), &self.text)
+            }
+        }
+    }
+
+    fn sampling(&self) -> SamplingOptions {
+        let options = &self.options;
+        SamplingOptions {
+            max_tokens: options.max_tokens.saturating_sub(self.tokens),
+            temperature: options.temperature,
+            top_k: options.top_k,
+            top_p: options.top_p,
+            repetition_penalty: options.repetition_penalty,
+            seed: options.seed,
+            stop: options.stop.clone(),
+        }
+    }
+
+    /// Takes a token and tells the page; breaks where the text was stopped.
+    fn take(&mut self, hub: &Hub, token: &TokenEvent<'_>) -> ControlFlow<()> {
+        self.ttft_s.get_or_insert_with(|| hub.clock.now_s() - self.begun_s);
+        self.tokens += 1;
+        self.text.push_str(token.text);
+        if !token.text.is_empty() {
+            hub.emit(Event::Text { ask: self.ask, text: token.text.to_owned() });
+        }
+        if self.stop.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// What is known without the engine's own numbers.
+    fn record(&self, now_s: f64, finish: Finish) -> WriteRecord {
+        let total_s = now_s - self.begun_s;
+        let ttft_s = self.ttft_s.unwrap_or(total_s);
+        WriteRecord { tokens: self.tokens, ttft_s, decode_s: total_s - ttft_s, finish, ..WriteRecord::default() }
+    }
+}
+
+fn finish(reason: FinishReason) -> Finish {
+    match reason {
+        FinishReason::Stop => Finish::Stop,
+        FinishReason::Length => Finish::Length,
+        FinishReason::Cancelled => Finish::Cancelled,
+    }
+}
+
+/// Drafts as texts for the rows of a [`Together`].
+struct Desk<'a> {
+    hub: &'a Hub,
+    engine: &'a Engine,
+    waiting: &'a mut VecDeque<Draft>,
+    begun: Vec<Begun>,
+}
+
+struct Begun {
+    prompt_tokens: usize,
+    /// Until it is over.
+    draft: Option<Draft>,
+}
+
+impl Desk<'_> {
+    fn end(&self, draft: &Draft, record: WriteRecord) {
+        self.hub.end(draft.ask, Ok(Event::Written { ask: draft.ask, record }));
+    }
+}
+
+impl Texts for Desk<'_> {
+    fn next(&mut self) -> Option<Text> {
+        loop {
+            let draft = self.waiting.pop_front()?;
+            if draft.stop.is_stopped() {
+                self.end(&draft, draft.record(self.hub.clock.now_s(), Finish::Cancelled));
+                continue;
+            }
+            match draft.prompt(self.engine) {
+                Ok(prompt) => {
+                    let text = Text { id: self.begun.len(), prompt, options: draft.sampling() };
+                    self.begun.push(Begun { prompt_tokens: 0, draft: Some(draft) });
+                    return Some(text);
+                }
+                Err(error) => self.hub.end(draft.ask, Err(error.to_string())),
+            }
+        }
+    }
+
+    fn begun(&mut self, id: usize, prompt_tokens: usize) {
+        self.begun[id].prompt_tokens = prompt_tokens;
+    }
+
+    fn token(&mut self, id: usize, token: TokenEvent<'_>) -> ControlFlow<()> {
+        match &mut self.begun[id].draft {
+            Some(draft) => draft.take(self.hub, &token),
+            None => ControlFlow::Break(()),
+        }
+    }
+
+    fn over(&mut self, id: usize, result: Result<Ended, EngineError>) {
+        // What a row cannot take is left, and tried alone.
+        let Ok(Ended { finish: reason, tokens, .. }) = result else { return };
+        let Begun { prompt_tokens, draft } = &mut self.begun[id];
+        if let Some(draft) = draft.take() {
+            let record = draft.record(self.hub.clock.now_s(), finish(reason));
+            let record = WriteRecord { prompt_tokens: *prompt_tokens, tokens, ..record };
+            self.end(&draft, record);
+        }
+    }
+}
+
+/// The mean of the vectors, scaled to length 1; `[dim]`.
+fn pooled(states: &[Vec<f32>]) -> Vec<f32> {
+    let mut mean = vec![0.0f32; states.first().map_or(0, Vec::len)];
+    for state in states {
+        for (sum, value) in mean.iter_mut().zip(state) {
+            *sum += value;
+        }
+    }
+    let length = mean.iter().map(|value| value * value).sum::<f32>().sqrt();
+    if length > 0.0 {
+        for value in &mut mean {
+            *value /= length;
+        }
+    }
+    mean
+}

@@ -1,0 +1,342 @@
+//! What a training run is. Written as `config.toml` into its folder, and read back to resume it.
+
+use mec::{MecParams, Variant};
+use policy::ActionMap;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::ddpg::DdpgConfig;
+use super::ppo::{Credit, PpoConfig};
+use super::ppo_lagrangian::LagrangianConfig;
+use super::sac::SacConfig;
+use super::set_dpg::SetDpgConfig;
+use super::td3::Td3Config;
+use super::wm_ppo::WmPpoConfig;
+
+/// The algorithms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algo {
+    /// Proximal policy optimisation; --credit says how advantages are estimated.
+    #[default]
+    Ppo,
+    /// PPO that holds every user's limits by Lagrange multipliers.
+    PpoLagrangian,
+    /// World-model PPO as the paper prints it.
+    WmPpo,
+    /// World-model PPO with its oddities mended.
+    WmPpoMended,
+    /// Twin delayed deep deterministic policy gradient.
+    Td3,
+    /// Deep deterministic policy gradient.
+    Ddpg,
+    /// Soft actor-critic.
+    Sac,
+    /// Deterministic policy gradient over sets: one policy for every number of users from 1 to that of the system.
+    SetDpg,
+}
+
+impl Algo {
+    /// The name in files and ids.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ppo => "ppo",
+            Self::PpoLagrangian => "ppo-lagrangian",
+            Self::WmPpo => "wm-ppo",
+            Self::WmPpoMended => "wm-ppo-mended",
+            Self::Td3 => "td3",
+            Self::Ddpg => "ddpg",
+            Self::Sac => "sac",
+            Self::SetDpg => "set-dpg",
+        }
+    }
+
+    /// The table of its hyper-parameters in `config.toml`.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::PpoLagrangian => "ppo_lagrangian",
+            Self::WmPpo | Self::WmPpoMended => "wm_ppo",
+            Self::SetDpg => "set_dpg",
+            other => other.name(),
+        }
+    }
+}
+
+/// Where hyper-parameters begin, before a file or flags change them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// The paper's: one cell, episodes of 200 slots as rollouts, powers in watts. Where it prints nothing, or what it
+    /// prints learns nothing (the learning rate), the fields' documentation says what stands there instead.
+    #[default]
+    Paper,
+    /// What works.
+    Tuned,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// Everything that determines a training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The algorithm.
+    pub algo: Algo,
+    /// Seed of weights, worlds, exploration and minibatches.
+    pub seed: u64,
+    /// Environment steps (slots) in all.
+    pub steps: u64,
+    /// Cells that are simulated side by side; with [`Algo::SetDpg`] of each number of users.
+    pub envs: usize,
+    /// What the policy's second action means.
+    pub action_map: ActionMap,
+    /// Updates between two evaluations of the mean action.
+    pub eval_every: u64,
+    /// Slots of such an evaluation, the same every time.
+    pub eval_slots: usize,
+    /// Evaluations without a better one after which the run ends; 0 is never.
+    #[serde(default)]
+    pub patience: u64,
+    /// Updates between two checkpoints.
+    pub checkpoint_every: u64,
+    /// The simulated system.
+    pub mec: MecParams,
+    /// Hyper-parameters of [`Algo::Ppo`].
+    #[serde(default)]
+    pub ppo: PpoConfig,
+    /// Hyper-parameters of [`Algo::PpoLagrangian`].
+    #[serde(default)]
+    pub ppo_lagrangian: LagrangianConfig,
+    /// Hyper-parameters of [`Algo::WmPpo`] and [`Algo::WmPpoMended`].
+    #[serde(default)]
+    pub wm_ppo: WmPpoConfig,
+    /// Hyper-parameters of [`Algo::Td3`].
+    #[serde(default)]
+    pub td3: Td3Config,
+    /// Hyper-parameters of [`Algo::Ddpg`].
+    #[serde(default)]
+    pub ddpg: DdpgConfig,
+    /// Hyper-parameters of [`Algo::Sac`].
+    #[serde(default)]
+    pub sac: SacConfig,
+    /// Hyper-parameters of [`Algo::SetDpg`].
+    #[serde(default)]
+    pub set_dpg: SetDpgConfig,
+}
+
+impl TrainConfig {
+    /// Tuned PPO for K users in the paper's system.
+    pub fn new(users: usize) -> Self {
+        Self::preset(Algo::Ppo, Preset::Tuned, MecParams::with_users(users))
+    }
+
+    /// A preset for an algorithm and a system.
+    pub fn preset(algo: Algo, preset: Preset, mec: MecParams) -> Self {
+        let is_set = algo == Algo::SetDpg;
+        // The paper has no policy for any number of users.
+        let tuned = preset == Preset::Tuned || is_set;
+        // Only with a backlog does a decision cost later slots anything.
+        let foresight = mec.variant == Variant::Backlog;
+        let wm_ppo = match (algo, preset) {
+            (Algo::WmPpoMended, Preset::Paper) => WmPpoConfig::mended(),
+            (Algo::WmPpoMended, Preset::Tuned) => WmPpoConfig::tuned(foresight),
+            (_, Preset::Paper) => WmPpoConfig::default(),
+            (_, Preset::Tuned) => WmPpoConfig::default().with_tuned_ppo(),
+        };
+        let mut ppo = if tuned { PpoConfig::tuned() } else { PpoConfig::default() };
+        let mut ppo_lagrangian = if tuned { LagrangianConfig::tuned() } else { LagrangianConfig::default() };
+        if tuned && foresight {
+            (ppo.credit, ppo.gamma) = (Credit::Gae, 0.9);
+            ppo_lagrangian.ppo = ppo.clone();
+        }
+        // World-model PPO works on whole episodes of one cell, tuned or not: it is about experience being dear.
+        let one_cell = !tuned || !matches!(algo, Algo::Ppo | Algo::PpoLagrangian);
+        Self {
+            algo,
+            seed: 1,
+            steps: if is_set {
+                1_000_000
+            } else if one_cell {
+                30_000
+            } else {
+                100_000
+            },
+            envs: if is_set {
+                4
+            } else if one_cell {
+                1
+            } else {
+                32
+            },
+            action_map: if tuned { ActionMap::EqualReceived } else { ActionMap::LinearWatts },
+            eval_every: 10,
+            eval_slots: 2000,
+            patience: 0,
+            checkpoint_every: 25,
+            mec,
+            ppo,
+            ppo_lagrangian,
+            wm_ppo,
+            td3: if tuned { Td3Config::tuned() } else { Td3Config::default() },
+            ddpg: if tuned { DdpgConfig::tuned() } else { DdpgConfig::default() },
+            sac: if tuned { SacConfig::tuned() } else { SacConfig::default() },
+            set_dpg: SetDpgConfig::default(),
+        }
+    }
+
+    /// The hyper-parameters of the PPO that the algorithm is or is built on; `None` for the off-policy ones.
+    pub fn ppo_mut(&mut self) -> Option<&mut PpoConfig> {
+        match self.algo {
+            Algo::Ppo => Some(&mut self.ppo),
+            Algo::PpoLagrangian => Some(&mut self.ppo_lagrangian.ppo),
+            Algo::WmPpo | Algo::WmPpoMended => Some(&mut self.wm_ppo.ppo),
+            Algo::Td3 | Algo::Ddpg | Algo::Sac | Algo::SetDpg => None,
+        }
+    }
+
+    /// Changes what a TOML text names: any of the fields of `config.toml`, at any depth.
+    ///
+    /// # Errors
+    /// When the text is not TOML, or names a field that is not there or a value that does not fit it.
+    pub fn changed_by(&self, text: &str) -> Result<Self, ConfigError> {
+        let changes: toml::Table = toml::from_str(text).map_err(|e| ConfigError(e.to_string()))?;
+        let mut table = toml::Table::try_from(self).map_err(|e| ConfigError(e.to_string()))?;
+        merge(&mut table, changes);
+        table.try_into().map_err(|e: toml::de::Error| ConfigError(e.to_string()))
+    }
+
+    /// Sets a hyper-parameter of the algorithm from text, `replay.batch` and `128` for example; the keys are the fields of
+    /// the algorithm's struct, the values are written as in TOML, words also without their quotes.
+    ///
+    /// # Errors
+    /// When there is no such key, or the value is not of its kind.
+    pub fn set_hyper(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        let changed = |value: &str| self.changed_by(&format!("[{}]\n{key} = {value}", self.algo.table()));
+        *self = changed(value).or_else(|error| changed(&format!("\"{value}\"")).map_err(|_| error))?;
+        Ok(())
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// When a number is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let in_table = |table: &'static str| move |e: String| ConfigError(format!("{table}: {e}"));
+        for (name, count) in [("steps", self.steps), ("envs", self.envs as u64), ("eval_slots", self.eval_slots as u64)]
+        {
+            if count == 0 {
+                return Err(ConfigError(format!("{name} must be at least 1")));
+            }
+        }
+        self.mec.validate().map_err(|e| ConfigError(e.to_string()))?;
+        self.ppo.validate().map_err(in_table("ppo"))?;
+        self.ppo_lagrangian.validate().map_err(in_table("ppo_lagrangian"))?;
+        self.wm_ppo.validate().map_err(in_table("wm_ppo"))?;
+        self.td3.validate().map_err(in_table("td3"))?;
+        self.ddpg.validate().map_err(in_table("ddpg"))?;
+        self.sac.validate().map_err(in_table("sac"))?;
+        self.set_dpg.validate().map_err(in_table("set_dpg"))
+    }
+}
+
+fn merge(into: &mut toml::Table, changes: toml::Table) {
+    for (key, change) in changes {
+        match (into.get_mut(&key), change) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (_, change) => {
+                into.insert(key, change);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_changes_what_it_names_and_nothing_else() {
+        let preset = TrainConfig::preset(Algo::WmPpo, Preset::Paper, MecParams::with_users(2));
+        let changed = preset.changed_by("seed = 7\n[wm_ppo]\nhorizon = 5\n[wm_ppo.ppo]\nclip = 0.3\n").expect("config");
+        let mut want = preset.clone();
+        (want.seed, want.wm_ppo.horizon, want.wm_ppo.ppo.clip) = (7, 5, 0.3);
+        assert_eq!(changed, want);
+        assert_eq!(preset.changed_by("").expect("config"), preset);
+        for (text, said) in
+            [("sed = 7", "sed"), ("[ppo]\nclipp = 1.0", "clipp"), ("seed = \"x\"", "seed"), ("[", "TOML")]
+        {
+            let error = preset.changed_by(text).expect_err("refused").to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_in_words() {
+        let preset = TrainConfig::preset(Algo::WmPpo, Preset::Paper, MecParams::with_users(2));
+        assert!(preset.validate().is_ok());
+        for (text, said) in [
+            ("steps = 0", "steps"),
+            ("envs = 0", "envs"),
+            ("[ppo]\ngae_lambda = -0.5", "gae_lambda"),
+            ("[ppo]\nlearning_rate = nan", "learning_rate"),
+            ("[ppo]\nhidden = []", "hidden"),
+            ("[ppo_lagrangian]\nallowed = 1.0", "allowed"),
+            ("[ppo_lagrangian]\nrate = -1.0", "rate"),
+            ("[wm_ppo]\ntarget_weight = 2.0", "target_weight"),
+            ("[wm_ppo]\nhorizon = 0", "horizon"),
+            ("[wm_ppo]\nrounds = 0", "rounds"),
+            ("[wm_ppo.ensemble]\nmembers = 0", "ensemble.members"),
+            ("[wm_ppo.ensemble]\nhidden = [8, 0]", "ensemble.hidden"),
+            ("[wm_ppo.ensemble]\nlearning_rate = -1.0", "ensemble.learning_rate"),
+            ("[wm_ppo.model]\nkl_weight = -1.0", "weights"),
+            ("[mec]\nusers = 0", "users"),
+        ] {
+            let error = preset.changed_by(text).expect("config").validate().expect_err("refused").to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn hyper_parameters_are_set_by_name_and_nonsense_is_refused() {
+        let mut config = TrainConfig::preset(Algo::Td3, Preset::Paper, MecParams::with_users(2));
+        for (key, value) in [("gamma", "0"), ("replay.batch", "32"), ("hidden", "[8, 4]"), ("activation", "tanh")] {
+            config.set_hyper(key, value).expect(key);
+        }
+        let td3 = &config.td3;
+        assert_eq!((td3.gamma, td3.replay.batch, td3.hidden.as_slice()), (0.0, 32, [8, 4].as_slice()));
+        assert_eq!(config.ddpg, DdpgConfig::default());
+        let cases = [
+            ("gama", "0", "gama"),
+            ("replay.batch.more", "1", "map"),
+            ("gamma", "much", "much"),
+            ("replay.batch", "-1", "-1"),
+        ];
+        for (key, value, said) in cases {
+            let before = config.clone();
+            let error = config.set_hyper(key, value).expect_err("refused").to_string();
+            assert!(error.contains(said) && config == before, "{error}");
+        }
+        let cases = [
+            ("gamma", "1", "gamma"),
+            ("gamma", "nan", "gamma"),
+            ("tau", "0", "tau"),
+            ("actor_rate", "-1e-3", "learning rates"),
+            ("hidden", "[0]", "hidden"),
+            ("exploration", "-0.1", "exploration"),
+            ("policy_delay", "0", "policy_delay"),
+            ("replay.batch", "0", "replay.batch"),
+            ("replay.capacity", "10", "replay.capacity"),
+            ("replay.updates_per_step", "0", "updates_per_step"),
+        ];
+        for (key, value, said) in cases {
+            let mut config = config.clone();
+            config.set_hyper(key, value).expect(key);
+            let error = config.validate().expect_err("out of range").to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        config.validate().expect("fine");
+    }
+}

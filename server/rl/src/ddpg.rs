@@ -1,0 +1,215 @@
+//! DDPG: deep deterministic policy gradient (Lillicrap et al. 2016), readable from top to bottom.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::module::Module;
+use burn::optim::decay::WeightDecayConfig;
+use burn::tensor::{Device, Tensor};
+use policy::{Activation, Actor, ActorConfig, Head};
+use rand_distr::{Distribution, StandardNormal};
+use serde::{Deserialize, Serialize};
+
+use super::Ending;
+use super::config::TrainConfig;
+use super::nets::{Critic, fan_in, host, load_module, mse, polyak, save_module};
+use super::off_policy::{self, Algorithm, Means, Random, Trained, adam};
+use super::replay::{Batch, ReplayConfig};
+use super::run::{Run, TrainError, read_state, write_state};
+
+/// Bound of the head's first weights (section 7): the first actions are in the middle of the range.
+const HEAD_BOUND: f32 = 3e-3;
+
+/// Hyper-parameters; the original paper's (its section 7), nets as wide as the MEC paper's, and the actions enter the
+/// critic with the state. Noise is in units of the actions' range [0, 1], half of the original's for [−1, 1].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DdpgConfig {
+    /// Discount γ.
+    pub gamma: f32,
+    /// Share τ by which the targets move at every step.
+    pub tau: f32,
+    /// Learning rate of the actor.
+    pub actor_rate: f64,
+    /// Learning rate of the critic.
+    pub critic_rate: f64,
+    /// Weight of the critic's L2 penalty.
+    pub critic_decay: f32,
+    /// σ of the Ornstein-Uhlenbeck noise `x' = x − θx + σ·N(0, 1)` that explores.
+    pub noise_sigma: f32,
+    /// θ of that noise: 1 makes it independent from slot to slot.
+    pub noise_theta: f32,
+    /// Units of the hidden layers of actor and critic.
+    pub hidden: Vec<usize>,
+    /// Nonlinearity.
+    pub activation: Activation,
+    /// Collecting and replaying.
+    pub replay: ReplayConfig,
+}
+
+impl Default for DdpgConfig {
+    fn default() -> Self {
+        Self {
+            gamma: 0.99,
+            tau: 0.001,
+            actor_rate: 1e-4,
+            critic_rate: 1e-3,
+            critic_decay: 0.01,
+            noise_sigma: 0.1,
+            noise_theta: 0.15,
+            hidden: vec![256, 256],
+            activation: Activation::Relu,
+            replay: ReplayConfig { batch: 64, warm_up: 64, ..ReplayConfig::default() },
+        }
+    }
+}
+
+impl DdpgConfig {
+    /// What works on the default system, where no action moves the state: no discounting of what follows, since nothing
+    /// does; noise without memory; no penalty on the critic; a faster actor.
+    pub fn tuned() -> Self {
+        Self { gamma: 0.0, actor_rate: 3e-4, critic_decay: 0.0, noise_theta: 1.0, ..Self::default() }
+    }
+
+    /// What makes training impossible, in words.
+    ///
+    /// # Errors
+    /// When a number is out of its range.
+    pub fn validate(&self) -> Result<(), String> {
+        off_policy::validate_common(self.gamma, self.tau, &[self.actor_rate, self.critic_rate], &self.hidden)?;
+        for (name, share) in [("noise_sigma", self.noise_sigma), ("noise_theta", self.noise_theta)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(format!("{name} must be in 0..=1, but is {share}"));
+            }
+        }
+        if !(self.critic_decay >= 0.0 && self.critic_decay.is_finite()) {
+            return Err(format!("critic_decay must be at least 0, but is {}", self.critic_decay));
+        }
+        self.replay.validate()
+    }
+
+    /// Shape of the policy network.
+    pub fn actor(&self, users: usize) -> ActorConfig {
+        ActorConfig { users, hidden: self.hidden.clone(), activation: self.activation, head: Head::Deterministic }
+    }
+}
+
+struct Ddpg<'a> {
+    config: &'a DdpgConfig,
+    actor: Trained<Actor>,
+    critic: Trained<Critic>,
+    target_actor: Actor,
+    target_critic: Critic,
+    /// State of the noise, `[envs, actions]`.
+    noise: Vec<f32>,
+    actions: usize,
+}
+
+impl<'a> Ddpg<'a> {
+    fn new(config: &'a DdpgConfig, shape: &ActorConfig, envs: usize, device: &Device, random: &mut Random) -> Self {
+        let actor = Actor::from_values(shape, fan_in(&shape.layers(), Some(HEAD_BOUND), random), device);
+        let critic = Critic::fan_in(shape.inputs() + shape.actions(), &config.hidden, device, random);
+        let decay = (config.critic_decay > 0.0).then(|| WeightDecayConfig::new(config.critic_decay));
+        let critic_optimiser = adam().with_weight_decay(decay).init();
+        Self {
+            config,
+            target_actor: actor.valid(),
+            target_critic: critic.valid(),
+            actor: Trained { net: actor, optimiser: adam().init(), rate: config.actor_rate },
+            critic: Trained { net: critic, optimiser: critic_optimiser, rate: config.critic_rate },
+            noise: vec![0.0; envs * shape.actions()],
+            actions: shape.actions(),
+        }
+    }
+
+    /// The critic's targets, `[batch]`: `r + γ Q'(s', π'(s'))`.
+    fn targets(&self, rewards: Tensor<1>, next: Tensor<2>) -> Tensor<1> {
+        if self.config.gamma == 0.0 {
+            return rewards;
+        }
+        let action = self.target_actor.action(next.clone()); // [batch, actions]
+        rewards + self.target_critic.of_action(next, action, self.config.activation).mul_scalar(self.config.gamma)
+    }
+}
+
+impl Algorithm for Ddpg<'_> {
+    fn explore(&mut self, features: Tensor<2>, random: &mut Random) -> Vec<f32> {
+        let mut actions = host(self.actor.net.valid().action(features));
+        for (action, noise) in actions.iter_mut().zip(&mut self.noise) {
+            let fresh: f32 = StandardNormal.sample(random);
+            *noise += self.config.noise_sigma * fresh - self.config.noise_theta * *noise;
+            *action = (*action + *noise).clamp(0.0, 1.0);
+        }
+        actions
+    }
+
+    fn begin_episode(&mut self, env: usize) {
+        self.noise[env * self.actions..(env + 1) * self.actions].fill(0.0);
+    }
+
+    fn learn(&mut self, _number: u64, batch: Batch, _random: &mut Random, means: &mut Means) {
+        let activation = self.config.activation;
+        let Batch { features, actions, rewards, next_features } = batch;
+        let target = Tensor::from_inner(self.targets(rewards, next_features));
+        let (features, actions) = (Tensor::from_inner(features), Tensor::from_inner(actions));
+        let value = self.critic.net.of_action(features.clone(), actions, activation);
+        means.add("qf_values", value.clone().mean().into_scalar());
+        let loss = mse(value, target);
+        means.add("qf_loss", loss.clone().into_scalar());
+        self.critic.descend(loss);
+
+        let action = self.actor.net.action(features.clone());
+        let value = self.critic.net.clone().no_grad().of_action(features, action, activation);
+        let loss = value.mean().neg();
+        means.add("actor_loss", loss.clone().into_scalar());
+        self.actor.descend(loss);
+        if self.config.gamma > 0.0 {
+            let tau = self.config.tau;
+            self.target_actor = polyak(self.target_actor.clone(), &self.actor.net.valid(), tau);
+            self.target_critic = polyak(self.target_critic.clone(), &self.critic.net.valid(), tau);
+        }
+    }
+
+    fn actor(&self) -> Actor {
+        self.actor.net.valid()
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.config.actor_rate
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        self.actor.save(folder, "actor")?;
+        self.critic.save(folder, "critic")?;
+        save_module(&self.target_actor, &folder.join("target-actor.bpk"))?;
+        save_module(&self.target_critic, &folder.join("target-critic.bpk"))?;
+        write_state(&folder.join("noise.cbor"), &self.noise)
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), TrainError> {
+        self.actor.load(folder, "actor")?;
+        self.critic.load(folder, "critic")?;
+        self.target_actor = load_module(self.target_actor.clone(), &folder.join("target-actor.bpk"))?;
+        self.target_critic = load_module(self.target_critic.clone(), &folder.join("target-critic.bpk"))?;
+        let path = folder.join("noise.cbor");
+        let noise: Vec<f32> = read_state(&path)?;
+        if noise.len() != self.noise.len() {
+            let problem = format!("noise of {} actions instead of {}", noise.len(), self.noise.len());
+            return Err(TrainError::Damaged { path, problem });
+        }
+        self.noise = noise;
+        Ok(())
+    }
+}
+
+/// Trains into a run folder, from its checkpoint if it has one.
+///
+/// # Errors
+/// See [`super::train`].
+pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<Ending, TrainError> {
+    let ddpg = &config.ddpg;
+    let shape = ddpg.actor(config.mec.users);
+    off_policy::train(config, &ddpg.replay, shape.clone(), run, stop, |device, random| {
+        Ddpg::new(ddpg, &shape, config.envs, device, random)
+    })
+}

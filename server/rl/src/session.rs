@@ -1,0 +1,204 @@
+//! What every algorithm does around its updates: evaluate the policy on the same slots every time, log, keep the best
+//! policy, and say when a checkpoint is due.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::tensor::Device;
+use mec::world::nth_seed;
+use mec::{MecParams, QosKnowledge, StaticPolicy};
+use policy::{Network, Policy, PolicyHeader, Shape, file};
+
+use super::config::TrainConfig;
+use super::evaluate::{Bench, Judged, Score};
+use super::run::{Metrics, Progress, Run, TrainError};
+
+/// What an update gave.
+pub struct Update<'a> {
+    /// Its policy, without gradients.
+    pub network: &'a Network,
+    /// Environment steps that it took.
+    pub steps: u64,
+    /// Mean reward of them, exploration included; in a run for several numbers of users its [`Session::share`].
+    pub mean_reward: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// The algorithm's own scalars, under `losses/…` keys.
+    pub losses: BTreeMap<String, f64>,
+}
+
+/// What comes after an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// A checkpoint is due.
+    pub checkpoint: bool,
+    /// The stop flag was raised.
+    pub stopped: bool,
+}
+
+/// Evaluation slots of one number of users, and what there is to get on them.
+struct Trial {
+    users: usize,
+    bench: Bench,
+    optimum: f64,
+    closed_form: f64,
+}
+
+/// A training run under way. Where it is for several numbers of users, whose rewards differ twentyfold, it logs them as
+/// shares of what the optimum gets with as many users.
+pub struct Session<'a> {
+    config: &'a TrainConfig,
+    /// The run folder.
+    pub run: &'a mut Run,
+    /// Where the run stands.
+    pub progress: Progress,
+    /// Updates in all; patience can end the run earlier.
+    pub updates: u64,
+    /// Share of users and slots that may break a limit; a policy that stays within it is better than any that does not.
+    pub allowed: Option<f64>,
+    stop: &'a AtomicBool,
+    shape: Shape,
+    trials: Vec<Trial>,
+    begun: Instant,
+    begun_at: u64,
+}
+
+impl<'a> Session<'a> {
+    /// Goes on from where the run folder stands. An update takes `batch` environment steps.
+    ///
+    /// # Errors
+    /// When the policies to compare with cannot be evaluated.
+    pub fn open(
+        config: &'a TrainConfig,
+        run: &'a mut Run,
+        stop: &'a AtomicBool,
+        shape: Shape,
+        batch: u64,
+    ) -> Result<Self, TrainError> {
+        let counts = shape.users();
+        let slots = config.eval_slots.div_ceil(counts.clone().count());
+        let mut trials = Vec::new();
+        for users in counts {
+            // The same evaluation slots however often the run was resumed.
+            let params = MecParams { users, ..config.mec };
+            let bench = Bench::new(params, slots, nth_seed(config.seed, u64::MAX - 1));
+            let optimum = bench.score(Judged::Optimum)?.reward;
+            let closed_form = bench.score(Judged::Static(StaticPolicy::ClosedForm(QosKnowledge::Mean)))?.reward;
+            trials.push(Trial { users, bench, optimum, closed_form });
+        }
+        run.references = match trials.as_slice() {
+            [only] => vec![("optimum", only.optimum), ("closed form", only.closed_form)],
+            several => {
+                run.reward_unit = "share of the optimum's";
+                let closed_form = several.iter().map(|trial| trial.closed_form / trial.optimum).sum::<f64>();
+                vec![("optimum", 1.0), ("closed form", closed_form / several.len().max(1) as f64)]
+            }
+        };
+        let progress = run.progress.clone();
+        let (begun, begun_at) = (Instant::now(), progress.steps);
+        let mut updates = config.steps.div_ceil(batch.max(1));
+        if config.patience > 0 && progress.stale_evaluations >= config.patience {
+            updates = progress.update;
+        }
+        Ok(Self { config, run, progress, updates, allowed: None, stop, shape, trials, begun, begun_at })
+    }
+
+    /// Counts and logs an update; evaluates its policy if that is due, and keeps it if it is the best so far.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or the policy is not made of numbers.
+    pub fn finish_update(&mut self, update: Update<'_>) -> Result<Next, TrainError> {
+        self.progress.update += 1;
+        self.progress.steps += update.steps;
+        let stopped = self.stop.load(Ordering::Relaxed);
+        let update_number = self.progress.update;
+        let due = |every: u64, updates: u64| {
+            stopped || update_number >= updates || update_number.is_multiple_of(every.max(1))
+        };
+        let taken = (self.progress.steps - self.begun_at) as f64;
+        let mut metrics = Metrics {
+            global_step: self.progress.steps,
+            mean_reward: update.mean_reward,
+            learning_rate: update.learning_rate,
+            steps_per_second: taken / self.begun.elapsed().as_secs_f64().max(1e-9),
+            eval_reward: None,
+            eval_ratio: None,
+            best_reward: None,
+            losses: update.losses,
+        };
+        if due(self.config.eval_every, self.updates) {
+            let scores = self.evaluate(update.network)?;
+            let shares = self.trials.iter().zip(&scores).map(|(trial, score)| score.reward / trial.optimum);
+            let shares: Vec<f64> = shares.collect();
+            let count = scores.len().max(1) as f64;
+            let mean = |value: fn(&Score) -> f64| scores.iter().map(value).sum::<f64>() / count;
+            let ratio = shares.iter().sum::<f64>() / count;
+            let reward = if scores.len() > 1 { ratio } else { mean(|score| score.reward) };
+            let below = mean(|score| score.users_below_accuracy);
+            let over = mean(|score| score.users_over_hallucination);
+            let spent = mean(|score| score.users_over_energy);
+            self.keep_if_best(update.network, reward, below.max(over).max(spent))?;
+            (metrics.eval_reward, metrics.eval_ratio) = (Some(reward), Some(ratio));
+            metrics.best_reward = self.progress.best_reward;
+            let measured = [
+                ("eval/latency_s", mean(|score| score.latency_mean_s)),
+                ("eval/accuracy", mean(|score| score.accuracy_mean)),
+                ("eval/hallucination", mean(|score| score.hallucination_mean)),
+                ("eval/energy_j", mean(|score| score.energy_j)),
+                ("eval/users_below_accuracy", below),
+                ("eval/users_over_hallucination", over),
+                ("eval/users_over_energy", spent),
+            ];
+            metrics.losses.extend(measured.map(|(name, value)| (name.to_owned(), value)));
+            if scores.len() > 1 {
+                let named = self.trials.iter().zip(shares);
+                metrics.losses.extend(named.map(|(trial, share)| (format!("eval/ratio_k{}", trial.users), share)));
+            }
+        }
+        self.run.log(metrics)?;
+        Ok(Next { checkpoint: due(self.config.checkpoint_every, self.updates), stopped })
+    }
+
+    /// A mean reward with so many users as a share of the optimum's.
+    pub fn share(&self, users: usize, reward: f64) -> f64 {
+        let trial = self.trials.iter().find(|trial| trial.users == users);
+        trial.map_or(f64::NAN, |trial| reward / trial.optimum)
+    }
+
+    fn header(&self) -> PolicyHeader {
+        PolicyHeader {
+            shape: self.shape.clone(),
+            action_map: self.config.action_map,
+            algo: self.config.algo.name().to_owned(),
+            seed: self.config.seed,
+            steps: self.progress.steps,
+        }
+    }
+
+    fn evaluate(&self, network: &Network) -> Result<Vec<Score>, TrainError> {
+        let policy = Policy::new(self.header(), network.clone(), &Device::flex());
+        let scores = self.trials.iter().map(|trial| trial.bench.score(Judged::Learned(&policy)));
+        Ok(scores.collect::<Result<_, _>>()?)
+    }
+
+    fn keep_if_best(&mut self, network: &Network, reward: f64, broken: f64) -> Result<(), TrainError> {
+        let bytes = file::to_bytes(&self.header(), network)?;
+        if !reward.is_finite() {
+            return Err(TrainError::NotANumber { update: self.progress.update, what: "reward" });
+        }
+        // Rewards are never negative: below 0 lie the policies that break the limits, by how much they do.
+        let merit = if self.allowed.is_some_and(|allowed| broken > allowed) { -broken } else { reward };
+        if self.progress.best_merit.or(self.progress.best_reward).is_none_or(|best| merit > best) {
+            (self.progress.best_merit, self.progress.best_reward) = (Some(merit), Some(reward));
+            self.progress.stale_evaluations = 0;
+            self.run.keep_policy(&bytes)?;
+        } else {
+            self.progress.stale_evaluations += 1;
+            if self.progress.stale_evaluations == self.config.patience {
+                self.updates = self.progress.update;
+            }
+        }
+        Ok(())
+    }
+}

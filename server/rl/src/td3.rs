@@ -1,0 +1,215 @@
+//! TD3: twin delayed deep deterministic policy gradient (Fujimoto, van Hoof, Meger 2018), readable from top to bottom.
+//!
+//! What it adds to DDPG: the lower of two critics as target, noise on the target's action, and an actor that moves less
+//! often than its critics.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use policy::{Activation, Actor, ActorConfig, Head};
+use rand_distr::{Distribution, StandardNormal};
+use serde::{Deserialize, Serialize};
+
+use super::Ending;
+use super::config::TrainConfig;
+use super::nets::{TwinCritic, fan_in, host, load_module, mse, polyak, rows, save_module};
+use super::off_policy::{self, Algorithm, Means, Random, Trained, adam};
+use super::replay::{Batch, ReplayConfig};
+use super::run::{Run, TrainError};
+
+/// Hyper-parameters; the original paper's (its appendix C), nets as wide as the MEC paper's. Noise is in units of the
+/// actions' range [0, 1], half of the original's for [−1, 1].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Td3Config {
+    /// Discount γ.
+    pub gamma: f32,
+    /// Share τ by which the targets move at an update of the actor.
+    pub tau: f32,
+    /// Learning rate of the actor.
+    pub actor_rate: f64,
+    /// Learning rate of the critics.
+    pub critic_rate: f64,
+    /// Standard deviation of the Gaussian noise that explores.
+    pub exploration: f32,
+    /// Standard deviation of the noise on the target's action.
+    pub target_noise: f32,
+    /// That noise is cut off here.
+    pub target_noise_limit: f32,
+    /// Steps of the critics for each of actor and targets.
+    pub policy_delay: u64,
+    /// Units of the hidden layers of actor and critics.
+    pub hidden: Vec<usize>,
+    /// Nonlinearity.
+    pub activation: Activation,
+    /// Collecting and replaying.
+    pub replay: ReplayConfig,
+}
+
+impl Default for Td3Config {
+    fn default() -> Self {
+        Self {
+            gamma: 0.99,
+            tau: 0.005,
+            actor_rate: 1e-3,
+            critic_rate: 1e-3,
+            exploration: 0.05,
+            target_noise: 0.1,
+            target_noise_limit: 0.25,
+            policy_delay: 2,
+            hidden: vec![256, 256],
+            activation: Activation::Relu,
+            replay: ReplayConfig { batch: 100, ..ReplayConfig::default() },
+        }
+    }
+}
+
+impl Td3Config {
+    /// What works on the default system, where no action moves the state: no discounting of what follows, since nothing
+    /// does; an actor slower than its critics, or it runs into the flat ends of tanh before they know the task; more noise.
+    pub fn tuned() -> Self {
+        Self { gamma: 0.0, actor_rate: 3e-4, exploration: 0.1, ..Self::default() }
+    }
+
+    /// What makes training impossible, in words.
+    ///
+    /// # Errors
+    /// When a number is out of its range.
+    pub fn validate(&self) -> Result<(), String> {
+        off_policy::validate_common(self.gamma, self.tau, &[self.actor_rate, self.critic_rate], &self.hidden)?;
+        for (name, noise) in [
+            ("exploration", self.exploration),
+            ("target_noise", self.target_noise),
+            ("target_noise_limit", self.target_noise_limit),
+        ] {
+            if !(0.0..=1.0).contains(&noise) {
+                return Err(format!("{name} must be in 0..=1, but is {noise}"));
+            }
+        }
+        if self.policy_delay == 0 {
+            return Err("policy_delay must be at least 1".to_owned());
+        }
+        self.replay.validate()
+    }
+
+    /// Shape of the policy network.
+    pub fn actor(&self, users: usize) -> ActorConfig {
+        ActorConfig { users, hidden: self.hidden.clone(), activation: self.activation, head: Head::Deterministic }
+    }
+}
+
+struct Td3<'a> {
+    config: &'a Td3Config,
+    actor: Trained<Actor>,
+    critics: Trained<TwinCritic>,
+    target_actor: Actor,
+    target_critics: TwinCritic,
+}
+
+impl<'a> Td3<'a> {
+    fn new(config: &'a Td3Config, shape: &ActorConfig, device: &Device, random: &mut Random) -> Self {
+        let actor = Actor::from_values(shape, fan_in(&shape.layers(), None, random), device);
+        let critics = TwinCritic::fan_in(shape.inputs() + shape.actions(), &config.hidden, device, random);
+        Self {
+            config,
+            target_actor: actor.valid(),
+            target_critics: critics.valid(),
+            actor: Trained { net: actor, optimiser: adam().init(), rate: config.actor_rate },
+            critics: Trained { net: critics, optimiser: adam().init(), rate: config.critic_rate },
+        }
+    }
+
+    /// The critics' targets, `[batch]`: `r + γ min Q'(s', π'(s') + noise)`.
+    fn targets(&self, rewards: Tensor<1>, next: Tensor<2>, random: &mut Random) -> Tensor<1> {
+        let config = self.config;
+        if config.gamma == 0.0 {
+            return rewards;
+        }
+        let action = self.target_actor.action(next.clone()); // [batch, actions]
+        let [batch, width] = action.dims();
+        let limit = config.target_noise_limit;
+        let noise: Vec<f32> =
+            (0..batch * width).map(|_| (config.target_noise * gaussian(random)).clamp(-limit, limit)).collect();
+        let action = (action + rows(&noise, width, &next.device())).clamp(0.0, 1.0);
+        rewards + self.target_critics.lower(next, action, config.activation).mul_scalar(config.gamma)
+    }
+}
+
+fn gaussian(random: &mut Random) -> f32 {
+    StandardNormal.sample(random)
+}
+
+impl Algorithm for Td3<'_> {
+    fn explore(&mut self, features: Tensor<2>, random: &mut Random) -> Vec<f32> {
+        let mut actions = host(self.actor.net.valid().action(features));
+        for action in &mut actions {
+            *action = (*action + self.config.exploration * gaussian(random)).clamp(0.0, 1.0);
+        }
+        actions
+    }
+
+    fn learn(&mut self, number: u64, batch: Batch, random: &mut Random, means: &mut Means) {
+        let activation = self.config.activation;
+        let Batch { features, actions, rewards, next_features } = batch;
+        let target = Tensor::from_inner(self.targets(rewards, next_features, random));
+        let (features, actions) = (Tensor::from_inner(features), Tensor::from_inner(actions));
+        let (first, second) = self.critics.net.both(features.clone(), actions, activation);
+        means.add("qf1_values", first.clone().mean().into_scalar());
+        means.add("qf2_values", second.clone().mean().into_scalar());
+        let (first, second) = (mse(first, target.clone()), mse(second, target));
+        means.add("qf1_loss", first.clone().into_scalar());
+        means.add("qf2_loss", second.clone().into_scalar());
+        self.critics.descend(first + second);
+
+        if !(number + 1).is_multiple_of(self.config.policy_delay) {
+            return;
+        }
+        let action = self.actor.net.action(features.clone());
+        let value = self.critics.net.first_fixed().of_action(features, action, activation);
+        let loss = value.mean().neg();
+        means.add("actor_loss", loss.clone().into_scalar());
+        self.actor.descend(loss);
+        if self.config.gamma > 0.0 {
+            let tau = self.config.tau;
+            self.target_actor = polyak(self.target_actor.clone(), &self.actor.net.valid(), tau);
+            self.target_critics = polyak(self.target_critics.clone(), &self.critics.net.valid(), tau);
+        }
+    }
+
+    fn actor(&self) -> Actor {
+        self.actor.net.valid()
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.config.actor_rate
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        self.actor.save(folder, "actor")?;
+        self.critics.save(folder, "critics")?;
+        save_module(&self.target_actor, &folder.join("target-actor.bpk"))?;
+        save_module(&self.target_critics, &folder.join("target-critics.bpk"))
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), TrainError> {
+        self.actor.load(folder, "actor")?;
+        self.critics.load(folder, "critics")?;
+        self.target_actor = load_module(self.target_actor.clone(), &folder.join("target-actor.bpk"))?;
+        self.target_critics = load_module(self.target_critics.clone(), &folder.join("target-critics.bpk"))?;
+        Ok(())
+    }
+}
+
+/// Trains into a run folder, from its checkpoint if it has one.
+///
+/// # Errors
+/// See [`super::train`].
+pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<Ending, TrainError> {
+    let td3 = &config.td3;
+    let shape = td3.actor(config.mec.users);
+    off_policy::train(config, &td3.replay, shape.clone(), run, stop, |device, random| {
+        Td3::new(td3, &shape, device, random)
+    })
+}
