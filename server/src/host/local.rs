@@ -129,9 +129,9 @@ fn generate(
         temperature: sampling.temperature,
         top_k: sampling.top_k,
         top_p: sampling.top_p,
-        repetition_penalty: 1.0,
         seed: sampling.seed,
         stop: sampling.stop,
+        ..SamplingOptions::default()
     };
     // A clock before 1970 is as good as none.
     if let Ok(since_1970) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
