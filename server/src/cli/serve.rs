@@ -82,6 +82,11 @@ pub struct Args {
     #[arg(long, env = "TANDEM_SLOTS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub slots: u16,
 
+    /// Threads that compute a model's pass together; answers that are written at the same time share them. [default: as many
+    /// as this machine runs at once]
+    #[arg(long, env = "TANDEM_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
+
     /// Requests that may wait for a slot before the server answers 503.
     #[arg(long, env = "TANDEM_QUEUE", default_value_t = 32, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     pub queue: u16,
@@ -327,6 +332,9 @@ async fn parts(args: &Args) -> anyhow::Result<Parts> {
             (host, own)
         }
         None => {
+            let threads = args.threads.map_or_else(system_threads, usize::from);
+            let threads = engine::cpu::set_threads(threads);
+            tracing::debug!(threads, "a pass is computed together");
             let host = local_host(args.model.as_deref(), files.public(), args.slots, args.queue)?;
             let embedder = local::as_embedder(&host);
             (host, Some(embedder))
@@ -371,6 +379,11 @@ fn training_runs(args: &Args) -> anyhow::Result<Runs> {
             Ok(Runs::none(format!("{error}.")))
         }
     }
+}
+
+/// Threads that this machine runs at once.
+fn system_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn local_host(model: Option<&Path>, public: &Source, slots: u16, queue: u16) -> anyhow::Result<Arc<LocalHost>> {
