@@ -1,4 +1,4 @@
-//! The full model in this process, on candle: decode threads over a bounded queue.
+//! The full model in this process: decode threads over a bounded queue.
 //!
 //! Every thread has its own sequence (KV cache) over shared weights. Requests of one conversation may meet different
 //! threads; a cache that does not fit is simply filled anew, which a model of this size does in milliseconds.
@@ -123,9 +123,14 @@ fn run(engine: &mut Engine, job: Job) {
             if events.is_closed() {
                 return;
             }
-            let last = match generate(engine, generation, &events) {
+            // A prompt is given up within a layer's time when its client leaves.
+            let client = events.clone();
+            engine.stop_when(Some(Arc::new(move || client.is_closed())));
+            let answer = generate(engine, generation, &events);
+            engine.stop_when(None);
+            let last = match answer {
                 Ok(Some(summary)) => GenerationEvent::Done(summary),
-                Ok(None) => return,
+                Ok(None) | Err(EngineError::Stopped) => return,
                 Err(error) => GenerationEvent::Failed(error.into()),
             };
             // Fails only when nobody listens any more.

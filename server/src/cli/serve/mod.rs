@@ -145,6 +145,9 @@ async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> {
             (host, own)
         }
         None => {
+            let threads = args.threads.map_or_else(system_threads, usize::from);
+            let threads = engine::cpu::set_threads(threads);
+            tracing::debug!(threads, "a pass is computed together");
             let host = local_host(args.model.as_deref(), files.public(), args.slots.unwrap_or(LOCAL_SLOTS), args.queue)?;
             let embedder = local::as_embedder(&host);
             (host, Some(embedder))
@@ -214,6 +217,16 @@ fn training_runs(args: &Args) -> anyhow::Result<Runs> {
             Ok(Runs::none(format!("{error}.")))
         }
     }
+}
+
+/// Threads that this machine runs at once.
+fn system_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Threads that this machine runs at once.
+fn system_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn local_host(model: Option<&Path>, public: &Source, slots: u16, queue: u16) -> anyhow::Result<Arc<LocalHost>> {
