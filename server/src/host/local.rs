@@ -84,6 +84,8 @@ impl Host for LocalHost {
             ("frequency_penalty", asked(sampling.frequency_penalty)),
             ("logit_bias", !sampling.logit_bias.is_empty()),
             ("logprobs", sampling.logprobs.is_some()),
+            ("stop_token_ids", !sampling.stop_tokens.is_empty()),
+            ("ignore_eos", sampling.ignore_eos),
         ];
         cases.into_iter().find_map(|(field, is_asked)| is_asked.then_some(field))
     }
@@ -180,9 +182,9 @@ fn generate(
         Prompt::Tokens(_) => return Err(EngineError::EmptyPrompt),
     };
     let finish = match stats.finish {
-        llm::FinishReason::Stop => FinishReason::Stop,
-        llm::FinishReason::Length => FinishReason::Length,
-        llm::FinishReason::Cancelled => return Ok(None),
+        engine::FinishReason::Stop => FinishReason::Stop,
+        engine::FinishReason::Length => FinishReason::Length,
+        engine::FinishReason::Cancelled => return Ok(None),
     };
     Ok(Some(Summary {
         finish,

@@ -84,6 +84,10 @@ pub struct Sampling {
     pub seed: Option<i128>,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// Tokens that end the answer beside the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// Whether the model's own end is a token like any other.
+    pub ignore_eos: bool,
 }
 
 impl Sampling {

@@ -9,7 +9,7 @@
 //! a model needs.
 
 use std::collections::HashMap;
-use std::future::{Future as _, Ready, ready};
+use std::future::{Ready, ready};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::net::IpAddr;
 use std::pin::Pin;

@@ -1,5 +1,6 @@
 //! Which address is answered by what.
 
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -9,7 +10,7 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower::util::MapRequest;
+use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::error::ApiError;
@@ -19,12 +20,34 @@ use super::{App, connections, files, guard, health, hub, metrics, openai, runs, 
 const API: [&str; 4] = ["v1", "api", "health", "metrics"];
 
 /// The server as a service.
-pub fn service(app: App) -> MapRequest<Router, fn(Request) -> Request> {
-    MapRequest::new(router(app), tidy)
+#[derive(Clone, Debug)]
+pub struct Tidy(Router);
+
+/// The server as a service.
+#[must_use]
+pub fn service(app: App) -> Tidy {
+    Tidy(router(app))
+}
+
+impl<B> Service<axum::http::Request<B>> for Tidy
+where
+    Router: Service<axum::http::Request<B>>,
+{
+    type Response = <Router as Service<axum::http::Request<B>>>::Response;
+    type Error = <Router as Service<axum::http::Request<B>>>::Error;
+    type Future = <Router as Service<axum::http::Request<B>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
+        self.0.call(tidy(request))
+    }
 }
 
 /// An API's address as it was meant: clients put `/v1/` and `/chat/completions` together in all ways.
-fn tidy(mut request: Request) -> Request {
+fn tidy<B>(mut request: axum::http::Request<B>) -> axum::http::Request<B> {
     let path = request.uri().path();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     if !parts.first().is_some_and(|first| API.contains(first)) {

@@ -384,7 +384,12 @@ mod tests {
         assert_eq!(serde_json::from_value::<TrainConfig>(run.config).unwrap(), config);
         assert_eq!(store.interrupt_running(9).unwrap(), 1);
         store.end(second, RunState::Failed, Some("why"), 10).unwrap();
-        let states: Vec<_> = store.list(9, None).unwrap().into_iter().map(|r| (r.view.id, r.view.state, r.view.ended_ms, r.view.error)).collect();
+        let states: Vec<_> = store
+            .list(9, None)
+            .unwrap()
+            .into_iter()
+            .map(|r| (r.view.id, r.view.state, r.view.ended_ms, r.view.error))
+            .collect();
         let failed = (second, RunState::Failed, Some(10), Some("why".to_owned()));
         assert_eq!(states, [failed, (first, RunState::Interrupted, Some(9), None)]);
         store.requeue(second).unwrap();
@@ -452,7 +457,10 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         let id = store.insert(&config, 1).unwrap();
         let shown = store.get(id).unwrap().unwrap().view.config;
-        assert_eq!((shown["ppo"]["clip"].to_string(), shown["ppo"]["learning_rate"].to_string()), ("0.1".into(), "3e-5".into()));
+        assert_eq!(
+            (shown["ppo"]["clip"].to_string(), shown["ppo"]["learning_rate"].to_string()),
+            ("0.1".into(), "3e-5".into())
+        );
         assert_eq!(serde_json::from_value::<TrainConfig>(shown).unwrap(), config);
         for number in ["0.1", "1e-7", "0.3333333333333333", "16.0", "1e300", "-0.0"] {
             let value: serde_json::Value = number.parse().unwrap();

@@ -60,6 +60,12 @@ fn choice(body: &mut Map<String, Value>, sampling: Sampling, is_chat: bool) {
     if !sampling.stop.is_empty() {
         body.insert("stop".into(), json!(sampling.stop));
     }
+    if !sampling.stop_tokens.is_empty() {
+        body.insert("stop_token_ids".into(), json!(sampling.stop_tokens));
+    }
+    if sampling.ignore_eos {
+        body.insert("ignore_eos".into(), json!(true));
+    }
     if !sampling.logit_bias.is_empty() {
         let bias: Map<String, Value> =
             sampling.logit_bias.iter().map(|(id, bias)| (id.to_string(), json!(bias))).collect();

@@ -104,8 +104,7 @@ impl Files {
             return Ok(lock().1.contains(path));
         }
         let html = page.bytes().await?;
-        let names: HashSet<String> =
-            mime::hashed_names(&String::from_utf8_lossy(&html)).map(str::to_owned).collect();
+        let names: HashSet<String> = mime::hashed_names(&String::from_utf8_lossy(&html)).map(str::to_owned).collect();
         let is_hashed = names.contains(path);
         *lock() = (page.tag().to_owned(), names);
         Ok(is_hashed)

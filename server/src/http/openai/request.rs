@@ -11,8 +11,9 @@ use super::answer::Shape;
 use crate::host::{Generation, Message, Prompt, Sampling};
 use crate::http::error::ApiError;
 
-/// OpenAI's own limits.
+/// OpenAI's own limits, and one for what it does not have.
 const MAX_STOPS: usize = 4;
+const MAX_STOP_TOKENS: usize = 64;
 const MAX_LOGPROBS: i64 = 20;
 const MAX_BIAS: f64 = 100.0;
 /// Most answers to one request: each takes a slot.
@@ -44,9 +45,13 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
         "modalities" => *value == json!(["text"]),
         "min_tokens" | "mirostat" | "n_probs" | "dry_multiplier" | "xtc_probability" | "dynatemp_range" => number(0.0),
         "typical_p" | "tfs_z" | "length_penalty" => number(1.0),
-        "stop_token_ids" | "bad_words" | "guided_choice" => *value == json!([]),
-        "ignore_eos" | "use_beam_search" | "early_stopping" | "include_stop_str_in_output" | "return_token_ids"
-        | "return_tokens_as_token_ids" | "timings_per_token" => *value == json!(false),
+        "bad_words" | "guided_choice" => *value == json!([]),
+        "use_beam_search"
+        | "early_stopping"
+        | "include_stop_str_in_output"
+        | "return_token_ids"
+        | "return_tokens_as_token_ids"
+        | "timings_per_token" => *value == json!(false),
         "skip_special_tokens" | "spaces_between_special_tokens" => *value == json!(true),
         _ => false,
     }
@@ -70,6 +75,8 @@ pub struct CompletionRequest {
     min_p: Option<f64>,
     seed: Option<Number>,
     stop: Option<OneOrMany>,
+    stop_token_ids: Option<Vec<u32>>,
+    ignore_eos: Option<bool>,
     n: Option<i64>,
     best_of: Option<i64>,
     echo: Option<bool>,
@@ -201,7 +208,10 @@ impl CompletionRequest {
         let count = prompts.len().saturating_mul(per_prompt);
         if count > MAX_CHOICES {
             let field = if per_prompt > 1 { "n" } else { "prompt" };
-            return Err(range(field, &format!("asks for {count} answers; at most {MAX_CHOICES} are given to a request")));
+            return Err(range(
+                field,
+                &format!("asks for {count} answers; at most {MAX_CHOICES} are given to a request"),
+            ));
         }
         let mut work = Work { answers: Vec::with_capacity(count), per_prompt, echo: Vec::new() };
         for prompt in prompts {
@@ -214,7 +224,9 @@ impl CompletionRequest {
             for choice in 0..per_prompt {
                 let mut sampling = sampling.clone();
                 // The same seed would give the same answer again.
-                sampling.seed = sampling.seed.map(|seed| i128::from((seed as u64).wrapping_add(choice as u64)))
+                sampling.seed = sampling
+                    .seed
+                    .map(|seed| i128::from((seed as u64).wrapping_add(choice as u64)))
                     .filter(|_| choice > 0)
                     .or(sampling.seed);
                 work.answers.push(Generation { prompt: prompt.clone(), sampling, counted });
@@ -309,6 +321,9 @@ impl CompletionRequest {
         if stop.len() > MAX_STOPS {
             return Err(range("stop", "takes at most 4 texts"));
         }
+        if self.stop_token_ids.as_ref().is_some_and(|ids| ids.len() > MAX_STOP_TOKENS) {
+            return Err(range("stop_token_ids", &format!("takes at most {MAX_STOP_TOKENS} tokens")));
+        }
         if stop.iter().any(String::is_empty) {
             return Err(range("stop", "cannot be an empty text"));
         }
@@ -325,6 +340,8 @@ impl CompletionRequest {
             logprobs: self.log_probabilities(shape)?,
             seed,
             stop,
+            stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
         })
     }
 

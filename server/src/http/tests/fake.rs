@@ -47,7 +47,8 @@ impl Host for FakeHost {
     }
 
     fn lacks(&self, generation: &Generation) -> Option<&'static str> {
-        generation.sampling.min_p.map(|_| "min_p")
+        let sampling = &generation.sampling;
+        sampling.min_p.map(|_| "min_p").or_else(|| sampling.ignore_eos.then_some("ignore_eos"))
     }
 
     async fn generate(&self, generation: Generation) -> Result<GenerationStream, HostError> {
