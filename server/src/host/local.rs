@@ -157,6 +157,7 @@ fn generate(
         repetition_penalty: sampling.repetition_penalty.unwrap_or(1.0) as f32,
         seed: sampling.seed_or_any(),
         stop: sampling.stop,
+        ..SamplingOptions::default()
     };
     // A clock before 1970 is as good as none.
     if let Ok(since_1970) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
