@@ -31,7 +31,7 @@ pub fn body(model: &str, generation: Generation) -> Value {
             }
             body.insert("messages".into(), json!(turns));
         }
-        Prompt::Text(text) => drop(body.insert("prompt".into(), json!(text))),
+        Prompt::Text(text) | Prompt::Controlled(text) => drop(body.insert("prompt".into(), json!(text))),
         Prompt::Tokens(ids) => drop(body.insert("prompt".into(), json!(ids))),
     }
     choice(&mut body, sampling, is_chat);

@@ -93,6 +93,8 @@ pub struct CompletionRequest {
     response_format: Option<ResponseFormat>,
     continue_final_message: Option<bool>,
     add_generation_prompt: Option<bool>,
+    /// Whether what reads like a control token in a prompt is one.
+    parse_special: Option<bool>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -203,7 +205,7 @@ impl CompletionRequest {
         let wants_echo = self.echo == Some(true);
         let prompts = match shape {
             Shape::Chat => vec![conversation(self.messages.take(), self.continue_final_message)?],
-            Shape::Text => prompts(self.prompt.take())?,
+            Shape::Text => prompts(self.prompt.take(), self.parse_special == Some(true))?,
         };
         let count = prompts.len().saturating_mul(per_prompt);
         if count > MAX_CHOICES {
@@ -216,7 +218,7 @@ impl CompletionRequest {
         let mut work = Work { answers: Vec::with_capacity(count), per_prompt, echo: Vec::new() };
         for prompt in prompts {
             if wants_echo {
-                let Prompt::Text(text) = &prompt else {
+                let (Prompt::Text(text) | Prompt::Controlled(text)) = &prompt else {
                     return Err(ApiError::unsupported("echo", "'echo' is offered for prompts in text only."));
                 };
                 work.echo.extend(std::iter::repeat_n(text.clone(), per_prompt));
@@ -242,6 +244,7 @@ impl CompletionRequest {
         let begins = self.add_generation_prompt != Some(false) || continues;
         let cases = [
             ("suffix", self.suffix.as_ref().is_some_and(|text| !text.is_empty()), "'suffix' is not offered."),
+            ("parse_special", is_chat && self.parse_special == Some(true), "'parse_special' is for plain texts."),
             ("echo", is_chat && self.echo == Some(true), "'echo' is for plain texts."),
             ("tools", is_listed(&self.tools), "Tools are not offered."),
             ("functions", is_listed(&self.functions), "Functions are not offered."),
@@ -455,16 +458,17 @@ fn text_of(content: Option<Content>, index: usize) -> Result<String, ApiError> {
     Ok(text)
 }
 
-fn prompts(prompts: Option<Prompts>) -> Result<Vec<Prompt>, ApiError> {
+fn prompts(prompts: Option<Prompts>, controlled: bool) -> Result<Vec<Prompt>, ApiError> {
+    let text_prompt = if controlled { Prompt::Controlled } else { Prompt::Text };
     let prompts: Vec<Prompt> = match prompts {
         None => return Err(ApiError::field("prompt", "missing_required_parameter", "'prompt' is missing.")),
-        Some(Prompts::Text(text)) => vec![Prompt::Text(text)],
-        Some(Prompts::Texts(texts)) => texts.into_iter().map(Prompt::Text).collect(),
+        Some(Prompts::Text(text)) => vec![text_prompt(text)],
+        Some(Prompts::Texts(texts)) => texts.into_iter().map(text_prompt).collect(),
         Some(Prompts::Tokens(ids)) => vec![Prompt::Tokens(ids)],
         Some(Prompts::ManyTokens(many)) => many.into_iter().map(Prompt::Tokens).collect(),
     };
     let is_empty = |prompt: &Prompt| match prompt {
-        Prompt::Text(text) => text.is_empty(),
+        Prompt::Text(text) | Prompt::Controlled(text) => text.is_empty(),
         Prompt::Tokens(ids) => ids.is_empty(),
         Prompt::Chat { .. } => false,
     };

@@ -55,7 +55,7 @@ impl Host for FakeHost {
         *self.last.lock().unwrap() = Some(generation.clone());
         let text = match &generation.prompt {
             Prompt::Chat { messages, .. } => messages.last().map(|turn| turn.content.clone()).unwrap_or_default(),
-            Prompt::Text(text) => text.clone(),
+            Prompt::Text(text) | Prompt::Controlled(text) => text.clone(),
             Prompt::Tokens(ids) => format!("count {}", ids.len()),
         };
         if text == "busy" {
