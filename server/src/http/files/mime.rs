@@ -25,6 +25,7 @@ pub struct Kind {
 pub fn of(path: &str) -> Kind {
     let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
     let guess = match ending.as_str() {
+        "js" | "mjs" => mime::TEXT_JAVASCRIPT,
         // What a browser should show rather than save, and what the table does not know.
         "md" | "wgsl" | "toml" | "jinja" => mime::TEXT_PLAIN,
         "jsonl" => "application/jsonl".parse().unwrap_or(mime::APPLICATION_OCTET_STREAM),

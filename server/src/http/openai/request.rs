@@ -349,7 +349,7 @@ impl CompletionRequest {
     }
 
     fn bias(&self) -> Result<BTreeMap<u32, f64>, ApiError> {
-        let entry = |(id, bias): (&String, &f64)| match id.parse() {
+        let entry = |(id, bias): (&String, &f64)| match id.parse::<u32>() {
             Ok(id) if (-MAX_BIAS..=MAX_BIAS).contains(bias) => Ok((id, *bias)),
             _ => Err(range("logit_bias", "takes token ids, each with a number between -100 and 100")),
         };
