@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::pool::Pool;
 use super::{
     Embedder, FinishReason, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Prompt,
-    Summary, TokenEmbeddings,
+    Summary, TokenEmbeddings, scores,
 };
 
 /// The loaded model with its threads.
@@ -72,20 +72,6 @@ impl Host for LocalHost {
 
     fn load(&self) -> Load {
         self.pool.load()
-    }
-
-    fn lacks(&self, generation: &Generation) -> Option<&'static str> {
-        let Generation { prompt, sampling, .. } = generation;
-        let asked = |value: Option<f64>| value.is_some_and(|value| value != 0.0);
-        let cases = [
-            ("prompt", matches!(prompt, Prompt::Tokens(_))),
-            ("min_p", asked(sampling.min_p)),
-            ("presence_penalty", asked(sampling.presence_penalty)),
-            ("frequency_penalty", asked(sampling.frequency_penalty)),
-            ("logit_bias", !sampling.logit_bias.is_empty()),
-            ("logprobs", sampling.logprobs.is_some()),
-        ];
-        cases.into_iter().find_map(|(field, is_asked)| is_asked.then_some(field))
     }
 
     async fn generate(&self, generation: Generation) -> Result<GenerationStream, HostError> {
@@ -158,9 +144,15 @@ fn generate(
         top_k: sampling.top_k,
         top_p: sampling.top_p.unwrap_or(1.0) as f32,
         repetition_penalty: sampling.repetition_penalty.unwrap_or(1.0) as f32,
+        min_p: sampling.min_p.unwrap_or(0.0) as f32,
+        presence_penalty: sampling.presence_penalty.unwrap_or(0.0) as f32,
+        frequency_penalty: sampling.frequency_penalty.unwrap_or(0.0) as f32,
+        logit_bias: sampling.logit_bias.iter().map(|(id, bias)| (*id, *bias as f32)).collect(),
+        top_logprobs: sampling.logprobs,
         seed: sampling.seed_or_any(),
         stop: sampling.stop,
-        ..SamplingOptions::default()
+        stop_tokens: sampling.stop_tokens,
+        ignore_eos: sampling.ignore_eos,
     };
     // A clock before 1970 is as good as none.
     if let Ok(since_1970) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
@@ -168,8 +160,19 @@ fn generate(
     }
     let started = Instant::now();
     let clock = || started.elapsed().as_secs_f64();
+    let (tokenizer, is_chat) = (engine.tokenizer().clone(), matches!(generation.prompt, Prompt::Chat { .. }));
+    let mut written = 0;
     let mut on_token = |token: TokenEvent<'_>| {
-        match events.try_send(GenerationEvent::Text(token.text.to_owned())) {
+        let text = token.text.to_owned();
+        let event = match token.logprobs {
+            Some(scores) => {
+                let scores = scores::of_token(&tokenizer, is_chat, token.id, written, scores);
+                GenerationEvent::Scored(text, scores)
+            }
+            None => GenerationEvent::Text(text),
+        };
+        written += token.text.chars().count();
+        match events.try_send(event) {
             Ok(()) => ControlFlow::Continue(()),
             // The client is gone (there is room for every token): the next one is not computed.
             Err(_) => ControlFlow::Break(()),
@@ -182,8 +185,17 @@ fn generate(
             block_on(engine.generate(&messages, &assistant_prefix, &options, &clock, &mut on_token))?
         }
         Prompt::Text(text) => block_on(engine.complete(&text, &options, &clock, &mut on_token))?,
-        // Refused before, see `lacks`.
-        Prompt::Tokens(_) => return Err(EngineError::EmptyPrompt),
+        Prompt::Controlled(text) => {
+            let prompt = engine::Prompt::with_control_tokens(&text);
+            block_on(engine.complete(prompt, &options, &clock, &mut on_token))?
+        }
+        Prompt::Tokens(ids) => {
+            let known = engine.tokenizer().vocab_size();
+            if let Some(id) = ids.iter().find(|id| **id as usize >= known) {
+                return Err(EngineError::Tokenizer(format!("there is no token {id}; the model has {known}")));
+            }
+            block_on(engine.complete(engine::Prompt::of_tokens(ids), &options, &clock, &mut on_token))?
+        }
     };
     let finish = match stats.finish {
         engine::FinishReason::Stop => FinishReason::Stop,

@@ -7,6 +7,7 @@
 //! | [`upstream`] | another OpenAI-compatible engine (vLLM, llama.cpp server …) reached over HTTP |
 //! | [`encoder`] | a BERT that embeds texts, for `/v1/embeddings` and the similarity of eq. 26–27 |
 //! | [`pool`] | threads with a bounded queue, under `local` and `encoder` |
+//! | [`scores`] | log probabilities of the model here, as the API has them |
 //! | [`retry`] | when somebody who was refused should come back |
 //!
 //! A host is told what to write in its own terms ([`Generation`]) and answers with [`GenerationEvent`]s; it knows nothing
@@ -27,6 +28,7 @@ pub mod load;
 pub mod local;
 pub mod pool;
 pub mod retry;
+pub mod scores;
 pub mod upstream;
 
 #[cfg(test)]
@@ -51,8 +53,10 @@ pub enum Prompt {
         /// The answer's beginning when somebody has already written it; empty otherwise.
         assistant_prefix: String,
     },
-    /// Plain text, continued as it stands.
+    /// Plain text, continued as it stands; what reads like a control token is text.
     Text(String),
+    /// The same, but what reads like a control token is one.
+    Controlled(String),
     /// The same, as the model's own tokens.
     Tokens(Vec<u32>),
 }
@@ -84,6 +88,10 @@ pub struct Sampling {
     pub seed: Option<i128>,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// Tokens that end the answer beside the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// Whether the model's own end is a token like any other.
+    pub ignore_eos: bool,
 }
 
 impl Sampling {

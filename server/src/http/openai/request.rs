@@ -11,8 +11,9 @@ use super::answer::Shape;
 use crate::host::{Generation, Message, Prompt, Sampling};
 use crate::http::error::ApiError;
 
-/// OpenAI's own limits.
+/// OpenAI's own limits, and one for what it does not have.
 const MAX_STOPS: usize = 4;
+const MAX_STOP_TOKENS: usize = 64;
 const MAX_LOGPROBS: i64 = 20;
 const MAX_BIAS: f64 = 100.0;
 /// Most answers to one request: each takes a slot.
@@ -44,9 +45,13 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
         "modalities" => *value == json!(["text"]),
         "min_tokens" | "mirostat" | "n_probs" | "dry_multiplier" | "xtc_probability" | "dynatemp_range" => number(0.0),
         "typical_p" | "tfs_z" | "length_penalty" => number(1.0),
-        "stop_token_ids" | "bad_words" | "guided_choice" => *value == json!([]),
-        "ignore_eos" | "use_beam_search" | "early_stopping" | "include_stop_str_in_output" | "return_token_ids"
-        | "return_tokens_as_token_ids" | "timings_per_token" => *value == json!(false),
+        "bad_words" | "guided_choice" => *value == json!([]),
+        "use_beam_search"
+        | "early_stopping"
+        | "include_stop_str_in_output"
+        | "return_token_ids"
+        | "return_tokens_as_token_ids"
+        | "timings_per_token" => *value == json!(false),
         "skip_special_tokens" | "spaces_between_special_tokens" => *value == json!(true),
         _ => false,
     }
@@ -70,6 +75,8 @@ pub struct CompletionRequest {
     min_p: Option<f64>,
     seed: Option<Number>,
     stop: Option<OneOrMany>,
+    stop_token_ids: Option<Vec<u32>>,
+    ignore_eos: Option<bool>,
     n: Option<i64>,
     best_of: Option<i64>,
     echo: Option<bool>,
@@ -86,6 +93,8 @@ pub struct CompletionRequest {
     response_format: Option<ResponseFormat>,
     continue_final_message: Option<bool>,
     add_generation_prompt: Option<bool>,
+    /// Whether what reads like a control token in a prompt is one.
+    parse_special: Option<bool>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -196,17 +205,20 @@ impl CompletionRequest {
         let wants_echo = self.echo == Some(true);
         let prompts = match shape {
             Shape::Chat => vec![conversation(self.messages.take(), self.continue_final_message)?],
-            Shape::Text => prompts(self.prompt.take())?,
+            Shape::Text => prompts(self.prompt.take(), self.parse_special == Some(true))?,
         };
         let count = prompts.len().saturating_mul(per_prompt);
         if count > MAX_CHOICES {
             let field = if per_prompt > 1 { "n" } else { "prompt" };
-            return Err(range(field, &format!("asks for {count} answers; at most {MAX_CHOICES} are given to a request")));
+            return Err(range(
+                field,
+                &format!("asks for {count} answers; at most {MAX_CHOICES} are given to a request"),
+            ));
         }
         let mut work = Work { answers: Vec::with_capacity(count), per_prompt, echo: Vec::new() };
         for prompt in prompts {
             if wants_echo {
-                let Prompt::Text(text) = &prompt else {
+                let (Prompt::Text(text) | Prompt::Controlled(text)) = &prompt else {
                     return Err(ApiError::unsupported("echo", "'echo' is offered for prompts in text only."));
                 };
                 work.echo.extend(std::iter::repeat_n(text.clone(), per_prompt));
@@ -214,7 +226,9 @@ impl CompletionRequest {
             for choice in 0..per_prompt {
                 let mut sampling = sampling.clone();
                 // The same seed would give the same answer again.
-                sampling.seed = sampling.seed.map(|seed| i128::from((seed as u64).wrapping_add(choice as u64)))
+                sampling.seed = sampling
+                    .seed
+                    .map(|seed| i128::from((seed as u64).wrapping_add(choice as u64)))
                     .filter(|_| choice > 0)
                     .or(sampling.seed);
                 work.answers.push(Generation { prompt: prompt.clone(), sampling, counted });
@@ -230,6 +244,7 @@ impl CompletionRequest {
         let begins = self.add_generation_prompt != Some(false) || continues;
         let cases = [
             ("suffix", self.suffix.as_ref().is_some_and(|text| !text.is_empty()), "'suffix' is not offered."),
+            ("parse_special", is_chat && self.parse_special == Some(true), "'parse_special' is for plain texts."),
             ("echo", is_chat && self.echo == Some(true), "'echo' is for plain texts."),
             ("tools", is_listed(&self.tools), "Tools are not offered."),
             ("functions", is_listed(&self.functions), "Functions are not offered."),
@@ -309,6 +324,9 @@ impl CompletionRequest {
         if stop.len() > MAX_STOPS {
             return Err(range("stop", "takes at most 4 texts"));
         }
+        if self.stop_token_ids.as_ref().is_some_and(|ids| ids.len() > MAX_STOP_TOKENS) {
+            return Err(range("stop_token_ids", &format!("takes at most {MAX_STOP_TOKENS} tokens")));
+        }
         if stop.iter().any(String::is_empty) {
             return Err(range("stop", "cannot be an empty text"));
         }
@@ -325,11 +343,13 @@ impl CompletionRequest {
             logprobs: self.log_probabilities(shape)?,
             seed,
             stop,
+            stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
         })
     }
 
     fn bias(&self) -> Result<BTreeMap<u32, f64>, ApiError> {
-        let entry = |(id, bias): (&String, &f64)| match id.parse() {
+        let entry = |(id, bias): (&String, &f64)| match id.parse::<u32>() {
             Ok(id) if (-MAX_BIAS..=MAX_BIAS).contains(bias) => Ok((id, *bias)),
             _ => Err(range("logit_bias", "takes token ids, each with a number between -100 and 100")),
         };
@@ -438,16 +458,17 @@ fn text_of(content: Option<Content>, index: usize) -> Result<String, ApiError> {
     Ok(text)
 }
 
-fn prompts(prompts: Option<Prompts>) -> Result<Vec<Prompt>, ApiError> {
+fn prompts(prompts: Option<Prompts>, controlled: bool) -> Result<Vec<Prompt>, ApiError> {
+    let text_prompt = if controlled { Prompt::Controlled } else { Prompt::Text };
     let prompts: Vec<Prompt> = match prompts {
         None => return Err(ApiError::field("prompt", "missing_required_parameter", "'prompt' is missing.")),
-        Some(Prompts::Text(text)) => vec![Prompt::Text(text)],
-        Some(Prompts::Texts(texts)) => texts.into_iter().map(Prompt::Text).collect(),
+        Some(Prompts::Text(text)) => vec![text_prompt(text)],
+        Some(Prompts::Texts(texts)) => texts.into_iter().map(text_prompt).collect(),
         Some(Prompts::Tokens(ids)) => vec![Prompt::Tokens(ids)],
         Some(Prompts::ManyTokens(many)) => many.into_iter().map(Prompt::Tokens).collect(),
     };
     let is_empty = |prompt: &Prompt| match prompt {
-        Prompt::Text(text) => text.is_empty(),
+        Prompt::Text(text) | Prompt::Controlled(text) => text.is_empty(),
         Prompt::Tokens(ids) => ids.is_empty(),
         Prompt::Chat { .. } => false,
     };

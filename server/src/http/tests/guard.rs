@@ -100,7 +100,9 @@ async fn another_sites_page_makes_nothing_be_downloaded() {
     let hub = FakeHub::start().await;
     let server = hub.server();
     let path = "/models/hub/org/repo/good.gguf";
-    for headers in [&[("sec-fetch-site", "cross-site")][..], &[("origin", "http://evil.example")], &[("origin", "null")]] {
+    for headers in
+        [&[("sec-fetch-site", "cross-site")][..], &[("origin", "http://evil.example")], &[("origin", "null")]]
+    {
         assert_eq!(status(&server, "GET", path, headers).await, 403);
     }
     assert_eq!(hub.asked(), 0);
