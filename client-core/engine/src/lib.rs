@@ -29,6 +29,8 @@
 //! Deliberately absent: downloading, storage and messages (the worker's), and any clock or random source of its own: the
 //! caller passes time and seed.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read checkpoints from disk"))]
+
 pub mod assemble;
 pub mod backend;
 #[cfg(feature = "candle")]
