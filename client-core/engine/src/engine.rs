@@ -430,3 +430,7 @@ impl Engine {
 #[cfg(all(test, feature = "cpu"))]
 #[path = "engine_tests.rs"]
 pub(crate) mod tests;
+
+#[cfg(all(test, feature = "cpu"))]
+#[path = "told_tests.rs"]
+mod told_tests;

@@ -75,8 +75,8 @@ pub mod weights;
 
 pub use engine::{Engine, ModelInfo, YieldNow};
 pub use error::EngineError;
-pub use prompt::Prompt;
 pub use generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
+pub use prompt::Prompt;
 pub use together::Together;
 pub use tokenizer::Tokenizer;
 
