@@ -8,6 +8,7 @@
 //! - [`browser`]: Playwright over both
 //! - [`beside`]: building the page while lints and native tests run
 //! - [`demo`], [`test`], [`bench`], [`control`]: one command each
+//! - [`circles`]: modules that import each other
 //! - [`shell`]: running programs and saying so
 //!
 //! Nothing here is needed at run time: `tandem serve` stands alone.
@@ -19,6 +20,7 @@ mod bench;
 mod beside;
 mod browser;
 mod build;
+mod circles;
 mod control;
 mod demo;
 mod kernels;
@@ -52,6 +54,8 @@ enum Command {
     Kernels(kernels::Args),
     /// Build the client as an npm package into target/npm/tandem-client and print its sizes.
     Npm,
+    /// Look for modules of a crate that import each other in a circle.
+    Circles,
     /// Install the build tools only.
     Setup,
     /// What `test` starts for itself.
@@ -75,6 +79,7 @@ fn main() -> Result<()> {
         }
         Command::Kernels(args) => kernels::build(&args),
         Command::Npm => npm::package(None).map(drop),
+        Command::Circles => circles::check(),
         Command::Beside => beside::run(),
         Command::Setup => tools::ensure_wasm_tools().map(drop),
     }

@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use client::protocol::runs::{END_EVENT, RESET_EVENT, RunList, RunRequest, RunView};
+use client::protocol::runs::{END_EVENT, HyperParameters, RESET_EVENT, RunList, RunRequest, RunView};
 use futures::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -69,6 +69,11 @@ async fn blocking<T: Send + 'static>(
 /// The list of runs cannot be read.
 pub async fn list(State(app): State<App>) -> Result<Json<RunList>, ApiError> {
     blocking(&app, |runs| runs.list()).await.map(Json)
+}
+
+/// `GET /api/runs/hyper-parameters`
+pub async fn hyper_parameters() -> Json<HyperParameters> {
+    Json(crate::runs::request::hyper_parameters())
 }
 
 /// `POST /api/runs`
