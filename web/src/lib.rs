@@ -9,11 +9,11 @@
 //! | `burst`, `csv`, `recorded`, `source` | questions, the exported log, the recorded run, names of models |
 //! | `training`, `plot` | training runs on the server, and their curves |
 //! | `panels` (browser only) | one file a panel |
-//! | `app`, `ctx`, `engine`, `player`, `server_only`, `training_link`, `api`, `dom` (browser only) | the frame around them and what drives them |
+//! | `app`, `ctx`, `engine`, `late`, `player`, `server_only`, `training_link`, `api`, `dom` (browser only) | the frame around them and what drives them |
 //!
 //! All modules of the first six rows are pure: they know no browser and are tested natively.
 //!
-//! Deliberately absent: models and the maths of the simulator (they run in the engine worker of `client-core`; this page
+//! Deliberately absent: models and the maths of the simulator (they run in the engine worker; this page
 //! only talks to it through `client::protocol::worker`), and any numbers of its own making: what is not measured or
 //! modelled by the worker is shown as N/A.
 
@@ -41,6 +41,8 @@ mod ctx;
 mod dom;
 #[cfg(target_arch = "wasm32")]
 mod engine;
+#[cfg(target_arch = "wasm32")]
+mod late;
 #[cfg(target_arch = "wasm32")]
 mod panels;
 #[cfg(target_arch = "wasm32")]

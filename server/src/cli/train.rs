@@ -1,7 +1,6 @@
 //! `tandem train`: trains an offloading policy by reinforcement learning.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
@@ -15,6 +14,7 @@ use rl::settings::RunSettings;
 use rl::stop::Stop;
 use rl::{Ending, train};
 
+use super::progress;
 use super::system::{SystemArgs, Users};
 
 /// What `tandem train` takes.
@@ -197,8 +197,7 @@ pub fn run(args: Args) -> Result<()> {
         (Run::create(&args.folder(config.seed)?, &config)?, config)
     };
 
-    let stop = Arc::new(Stop::default());
-    stop_on_ctrl_c(Arc::clone(&stop))?;
+    let stop = Stop::from(progress::stop_on_ctrl_c("stopping; what the last checkpoint holds is kept")?);
     let bar = ProgressBar::new(config.steps);
     let style = "{elapsed_precise} [{bar:40}] {pos}/{len} steps, {eta} left  {msg}";
     bar.set_style(ProgressStyle::with_template(style)?);
@@ -224,23 +223,6 @@ pub fn run(args: Args) -> Result<()> {
     }
     let users = if config.algo == Algo::SetDpg { Users::UpTo(config.mec.users) } else { Users::One(config.mec.users) };
     println!("judge it on fresh slots: tandem oracle --users {users} --draws 10000 --policy …");
-    Ok(())
-}
-
-/// The first Ctrl-C ends the run so that it can be resumed; the second one ends the process.
-fn stop_on_ctrl_c(stop: Arc<Stop>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                eprintln!("\nstopping; what the last checkpoint holds is kept");
-                stop.raise();
-            }
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
-            }
-        });
-    })?;
     Ok(())
 }
 

@@ -1,7 +1,8 @@
-//! What is asked for → a training configuration, within the server's limits.
+//! What is asked for → a training configuration, within the server's limits: of each field, and of all together (the time by
+//! [`cost`](super::cost), memory and the work between two places to stop by [`affordable`]).
 //!
 //! Every [`Algo`] is offered; its hyper-parameters, with their ranges and what they mean, are those that its own file declares
-//! ([`rl::hyper`]). Ranges hold for each alone; [`affordable`] looks at what they ask for together.
+//! ([`rl::hyper`]).
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,8 @@ use rl::hyper::{HyperParameter, HyperParameters as _, Kind, Refusal};
 use rl::settings::RunSettings;
 use serde_json::{Map, Value};
 
-use super::RunsError;
+use super::store::as_written;
+use super::{RunsError, cost};
 
 /// What a request says in fields of its own.
 const ELSEWHERE: [&str; 3] = ["seed", "steps", "envs"];
@@ -54,7 +56,7 @@ pub fn algorithms() -> Vec<AlgoView> {
     let view = |algo: Algo, preset: Preset| {
         let config = TrainConfig::preset(algo, preset, MecParams::DEFAULT);
         let values = as_map(&config);
-        let value = |p: HyperParameter| Some((p.key.clone(), place(algo, &values, &p.key)?.clone()));
+        let value = |p: HyperParameter| Some((p.key.clone(), as_written(place(algo, &values, &p.key)?.clone())));
         AlgoView {
             name: algo.name().to_owned(),
             preset: preset.name().to_owned(),
@@ -131,6 +133,7 @@ pub fn config(request: &RunRequest, limits: &RunLimits) -> Result<TrainConfig, R
     (config.seed, config.steps) = (seed, steps);
     config.validate().map_err(|error| field("hyper", "invalid_value", format!("{error}.")))?;
     affordable(&config)?;
+    cost::within(&config, limits).map_err(|over| field(over.param, "too_costly", over.message))?;
     Ok(config)
 }
 

@@ -41,9 +41,8 @@ fn sampling(options: &AskOptions, max_tokens: usize) -> SamplingOptions {
         temperature: options.temperature,
         top_k: options.top_k,
         top_p: options.top_p,
-        repetition_penalty: 1.0,
         seed: options.seed,
-        stop: Vec::new(),
+        ..SamplingOptions::default()
     }
 }
 
@@ -62,7 +61,7 @@ impl Texts for Burst<'_> {
     fn next(&mut self) -> Option<Text> {
         loop {
             let job = self.jobs.next()?;
-            match self.engine.render(&user(&job.text), &job.prefix) {
+            match self.engine.prompt(&user(&job.text), &job.prefix) {
                 Ok(prompt) => {
                     let text = Text { id: self.begun.len(), prompt, options: sampling(self.options, job.max_tokens) };
                     self.begun.push((job.prompt, Some(job)));

@@ -16,7 +16,7 @@ use client::protocol::worker::Event;
 use engine::backend::MAX_ROWS;
 use engine::event_loop::next_task;
 use engine::together::{Ended, Text, Texts};
-use engine::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions, Together, TokenEvent};
+use engine::{ChatMessage, Engine, EngineError, FinishReason, Prompt, SamplingOptions, Together, TokenEvent};
 
 /// Tasks that may wait for their turn; more are refused.
 const MAX_WAITING: usize = 64;
@@ -209,15 +209,15 @@ impl Hub {
 
 impl Draft {
     /// What the model is to go on after.
-    fn prompt(&self, engine: &Engine) -> Result<String, EngineError> {
+    fn prompt(&self, engine: &Engine) -> Result<Prompt, EngineError> {
         match &self.input {
-            Input::Text(text) => Ok(format!("{text}{}", self.text)),
+            Input::Text(text) => Ok(format!("{text}{}", self.text).into()),
             Input::Chat(turns) => {
                 let message = |turn: &client::protocol::engine::Turn| ChatMessage {
                     role: turn.role.clone(),
                     content: turn.content.clone(),
                 };
-                engine.render(&turns.iter().map(message).collect::<Vec<_>>(), &self.text)
+                engine.prompt(&turns.iter().map(message).collect::<Vec<_>>(), &self.text)
             }
         }
     }
@@ -232,6 +232,7 @@ impl Draft {
             repetition_penalty: options.repetition_penalty,
             seed: options.seed,
             stop: options.stop.clone(),
+            ..SamplingOptions::default()
         }
     }
 
