@@ -22,7 +22,7 @@ pub(crate) fn gpu() -> GpuContext {
     block_on(GpuContext::request()).unwrap_or_else(|error| {
         panic!(
             "{error}. Install Mesa's Vulkan driver (Debian: mesa-vulkan-drivers libvulkan1), or leave these tests out: \
-             cargo test -- --skip gpu::"
+             cargo test -- --skip gpu::tests:: --skip family_tests::gpu::"
         )
     })
 }
