@@ -10,6 +10,7 @@
 //! - [`beside`]: building while lints and tests run, or the demo's server
 //! - [`dependencies`]: licences, sources and doubles among them
 //! - [`demo`], [`test`], [`bench`], [`control`]: one command each
+//! - [`circles`]: modules that import each other
 //! - [`shell`]: running programs and saying so
 //!
 //! Nothing here is needed at run time: `tandem serve` stands alone.
@@ -21,6 +22,7 @@ mod bench;
 mod beside;
 mod browser;
 mod build;
+mod circles;
 mod control;
 mod demo;
 mod dependencies;
@@ -56,6 +58,8 @@ enum Command {
     Kernels(kernels::Args),
     /// Build the client as an npm package into target/npm/tandem-client and print its sizes.
     Npm,
+    /// Look for modules of a crate that import each other in a circle.
+    Circles,
     /// Install trunk and what it needs, for working on the page.
     Setup,
     /// What `test` and `demo` start for themselves.
@@ -79,6 +83,7 @@ fn main() -> Result<()> {
         }
         Command::Kernels(args) => kernels::build(&args),
         Command::Npm => npm::package(),
+        Command::Circles => circles::check(),
         Command::Beside(args) => beside::run(&args),
         Command::Setup => tools::ensure_trunk(),
     }

@@ -92,6 +92,7 @@ fn format() -> Result<()> {
 }
 
 fn lint() -> Result<()> {
+    crate::circles::check()?;
     step("Lints, native (the first time takes minutes)");
     let mut clippy = vec!["clippy", "--all-targets"];
     clippy.extend_from_slice(NATIVE);

@@ -82,6 +82,7 @@ fn router(app: App) -> Router {
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/api/similarity", post(similarity::compare))
         .route("/api/runs", get(runs::list).post(runs::create))
+        .route("/api/runs/hyper-parameters", get(runs::hyper_parameters))
         .route("/api/runs/{id}", get(runs::one).delete(runs::delete))
         .route("/api/runs/{id}/metrics", get(runs::metrics))
         .route("/api/runs/{id}/policy", get(runs::policy))

@@ -9,7 +9,7 @@ use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use client::protocol::runs::{RunRequest, RunView};
+use client::protocol::runs::{HyperParameters, RunRequest, RunView};
 use futures::StreamExt as _;
 use serde::Deserialize;
 
@@ -90,6 +90,11 @@ pub async fn list(
         out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     Ok((out, if gzip { page.gzip.clone() } else { page.json.clone() }).into_response())
+}
+
+/// `GET /api/runs/hyper-parameters`
+pub async fn hyper_parameters() -> Json<HyperParameters> {
+    Json(crate::runs::request::hyper_parameters())
 }
 
 /// `POST /api/runs`

@@ -17,7 +17,7 @@ const ACTIONS: f64 = 2.0;
 /// Time for the optimum of a slot of ten users, which an evaluation's slots are compared with; it grows with the square of
 /// their number.
 const OPTIMUM_OF_TEN_S: f64 = 0.016;
-/// Longest update. A run can be stopped after it.
+/// Longest update. A run can be stopped in the middle of it, and then does it again when it is resumed.
 const MOST_UPDATE_S: f64 = 120.0;
 /// Longest time before the first update.
 const MOST_SETUP_S: f64 = 600.0;

@@ -26,7 +26,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +34,7 @@ use tokio::sync::watch;
 
 use rl::config::TrainConfig;
 use rl::run::{CONFIG_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCES_FILE, Run};
+use rl::stop::Stop;
 use rl::{Ending, train};
 
 pub mod cost;
@@ -85,19 +85,13 @@ pub struct Pulse {
 
 /// A run that waits or learns.
 struct Live {
-    stop: Arc<AtomicBool>,
-    /// Why it was told to stop; `None` when it was not, or when the server goes down.
-    stopped: Option<Why>,
+    stop: Arc<Stop>,
+    /// Whether a person told it to stop.
+    stopped: bool,
     pulse: watch::Sender<Pulse>,
     steps: u64,
     best_reward: Option<f64>,
     references: BTreeMap<String, f64>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Why {
-    Person,
-    Time,
 }
 
 /// How a run ended.
@@ -258,7 +252,7 @@ impl Runs {
         {
             (view.steps, view.best_reward) = (live.steps, live.best_reward);
             view.references.clone_from(&live.references);
-            view.stopping = live.stop.load(Ordering::Relaxed);
+            view.stopping = live.stop.is_raised();
         }
         view
     }
@@ -336,7 +330,8 @@ impl Runs {
         self.get(id)
     }
 
-    /// Ends a run after its present update, with a checkpoint; takes a waiting one out of the queue.
+    /// Ends a run within seconds, with a checkpoint of its last update (of the one before, where an update takes long); takes a
+    /// waiting one out of the queue.
     ///
     /// # Errors
     /// It neither runs nor waits.
@@ -349,8 +344,8 @@ impl Runs {
                 desk.forget(id);
                 self.0.pages.changed();
             } else if let Some(live) = desk.live.get_mut(&id) {
-                live.stopped.get_or_insert(Why::Person);
-                live.stop.store(true, Ordering::Relaxed);
+                live.stopped = true;
+                live.stop.raise();
                 self.0.pages.changed();
             } else {
                 return Err(RunsError::State { id, state, advice: "only a run that learns or waits can be stopped." });
@@ -436,13 +431,12 @@ impl Runs {
         })
     }
 
-    /// Takes no more runs, and ends those that learn after their present update, with a checkpoint. They count as
-    /// interrupted.
+    /// Takes no more runs, and ends those that learn within seconds. They count as interrupted.
     pub fn begin_shutdown(&self) {
         let mut desk = lock(&self.0.desk);
         desk.closing = true;
         for live in desk.live.values() {
-            live.stop.store(true, Ordering::Relaxed);
+            live.stop.raise();
         }
     }
 
@@ -482,17 +476,18 @@ impl Runs {
     fn learn(&self, id: i64) {
         let ending = catch_unwind(AssertUnwindSafe(|| self.train(id)));
         let mut desk = lock(&self.0.desk);
-        let stopped = desk.live.get(&id).and_then(|live| live.stopped);
+        let live = desk.live.get(&id);
+        let by_person = live.is_some_and(|live| live.stopped);
+        let by_time = !desk.closing && live.is_some_and(|live| live.stop.is_past_deadline());
         let minutes = self.0.config.limits.minutes;
         let (state, error) = match ending {
-            Ok(Ok(Ending::Stopped)) => match stopped {
-                Some(Why::Person) => (RunState::Stopped, None),
-                Some(Why::Time) => {
-                    let why = format!("It learned for {minutes} minutes, the limit of this server; it can be resumed.");
-                    (RunState::Stopped, Some(why))
-                }
-                None => (RunState::Interrupted, None),
-            },
+            Ok(Ok(Ending::Stopped)) if by_person => (RunState::Stopped, None),
+            Ok(Ok(Ending::Stopped)) if by_time => {
+                let why = format!("It learned for {minutes} minutes, the limit of this server; it can be resumed.");
+                (RunState::Stopped, Some(why))
+            }
+            // The server goes down.
+            Ok(Ok(Ending::Stopped)) => (RunState::Interrupted, None),
             Ok(Ok(_)) => (RunState::Finished, None),
             Ok(Err(error)) => (RunState::Failed, Some(error.to_string())),
             Err(_) => (RunState::Failed, Some("The training broke down; the server's log says where.".to_owned())),
@@ -536,8 +531,11 @@ impl Runs {
             live.pulse.send_modify(|pulse| pulse.begun = true);
             Arc::clone(&live.stop)
         };
-        let (runs, begun, mut noted) = (self.clone(), Instant::now(), Instant::now());
-        let longest = Duration::from_secs(60 * self.0.config.limits.minutes);
+        let longest = Duration::from_secs(self.0.config.limits.minutes.saturating_mul(60));
+        if let Some(deadline) = Instant::now().checked_add(longest) {
+            stop.set_deadline(deadline);
+        }
+        let (runs, mut noted) = (self.clone(), Instant::now());
         run.on_update = Box::new(move |metrics| {
             let mut desk = lock(&runs.0.desk);
             let Some(live) = desk.live.get_mut(&id) else { return };
@@ -545,10 +543,6 @@ impl Runs {
             live.best_reward = metrics.best_reward.or(live.best_reward);
             if live.references.is_empty() {
                 live.references = references(&runs.folder(id));
-            }
-            if begun.elapsed() > longest {
-                live.stopped.get_or_insert(Why::Time);
-                live.stop.store(true, Ordering::Relaxed);
             }
             live.pulse.send_modify(|pulse| pulse.updates += 1);
             runs.0.pages.progressed();
@@ -592,7 +586,7 @@ impl Desk {
     fn enqueue(&mut self, id: i64) {
         let live = Live {
             stop: Arc::default(),
-            stopped: None,
+            stopped: false,
             pulse: watch::Sender::new(Pulse::default()),
             steps: 0,
             best_reward: None,
