@@ -213,11 +213,6 @@ impl Engine {
         self.backend.counters()
     }
 
-    /// Replaces what is awaited between tokens; `None` for nothing. In a tab the default lets one message in.
-    pub fn set_yield(&mut self, yield_now: Option<YieldNow>) {
-        self.yield_now = yield_now;
-    }
-
     /// States the time that chat templates see: seconds since 1970, shown as UTC. Without it they see a fixed day.
     pub fn set_now(&mut self, unix_s: i64) {
         self.template.set_now(unix_s);

@@ -15,7 +15,6 @@
 //! | [`cpu`] | the `cpu-kernels` crate as a backend; also what the server runs small models on |
 //! | `candle` | large models natively, through candle |
 //! | [`gpu`] | our own kernels on WebGPU |
-//! | [`tier`] | which of the two a device gets, and why |
 //! | [`reference`] | the forward pass in plain single precision: the oracle of the tests |
 //! | [`checks`] | both backends against the oracle and the golden answers, natively and in a browser |
 //! | [`synthetic`] | random models of any shape, for tests and benches |
@@ -61,7 +60,6 @@ pub mod synthetic;
 pub mod template;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod tier;
 pub mod together;
 pub mod tokenizer;
 pub mod weights;

@@ -15,7 +15,9 @@
 //! it; an upstream engine does it better.
 
 use async_trait::async_trait;
+pub use client::protocol::engine::Finish as FinishReason;
 use client::protocol::health::HostKind;
+pub use engine::ChatMessage as Message;
 use tokio::sync::mpsc;
 
 pub mod encoder;
@@ -26,15 +28,6 @@ pub mod upstream;
 
 #[cfg(test)]
 pub(crate) mod testing;
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
 
 /// What to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,15 +67,6 @@ pub struct Generation {
     pub prompt: Prompt,
     /// How.
     pub sampling: Sampling,
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model said that it is done, or a stop text came up.
-    Stop,
-    /// `max_tokens` or the context's end.
-    Length,
 }
 
 /// What one answer took.
@@ -148,6 +132,11 @@ pub trait Host: Send + Sync + 'static {
 
     /// The model that writes.
     async fn model(&self) -> ModelCard;
+
+    /// What its vocabulary is recognised by ([`engine::Tokenizer::fingerprint`]); `None` where it is not seen.
+    fn vocabulary(&self) -> Option<String> {
+        None
+    }
 
     /// How busy the host is now.
     fn load(&self) -> Load;

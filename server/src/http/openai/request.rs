@@ -166,14 +166,8 @@ impl CompletionRequest {
                 _ => return Err(range(name, "has to be at least 1")),
             },
         };
-        let temperature = self.temperature.unwrap_or(1.0);
-        if !(0.0..=2.0).contains(&temperature) {
-            return Err(range("temperature", "has to be between 0 and 2"));
-        }
-        let top_p = self.top_p.unwrap_or(1.0);
-        if !(0.0..=1.0).contains(&top_p) {
-            return Err(range("top_p", "has to be between 0 and 1"));
-        }
+        let temperature = in_range("temperature", self.temperature.unwrap_or(1.0))?;
+        let top_p = in_range("top_p", self.top_p.unwrap_or(1.0))?;
         let top_k = match self.top_k {
             // llama.cpp and vLLM use both 0 and -1 for off.
             None | Some(-1) => 0,
@@ -201,6 +195,14 @@ impl CompletionRequest {
 
 fn range(param: &str, says: &str) -> ApiError {
     ApiError::field(param, "invalid_value", format!("'{param}' {says}."))
+}
+
+/// A number within what is declared of it once, for page, worker and server.
+fn in_range(param: &str, value: f64) -> Result<f64, ApiError> {
+    match client::protocol::sampling::setting(param).and_then(|setting| setting.problem(value)) {
+        Some(problem) => Err(range(param, &problem)),
+        None => Ok(value),
+    }
 }
 
 fn conversation(messages: Option<Vec<RequestMessage>>) -> Result<Prompt, ApiError> {
