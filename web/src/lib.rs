@@ -13,7 +13,7 @@
 //!
 //! All modules of the first six rows are pure: they know no browser and are tested natively.
 //!
-//! Deliberately absent: models and the maths of the simulator (they run in the engine worker of `client-core`; this page
+//! Deliberately absent: models and the maths of the simulator (they run in the engine worker; this page
 //! only talks to it through `client::protocol::worker`), and any numbers of its own making: what is not measured or
 //! modelled by the worker is shown as N/A.
 

@@ -1,4 +1,4 @@
-//! `POST /api/similarity`: eq. 26–27, one answer against another. The equations live in `client_core`; what is done here
+//! `POST /api/similarity`: eq. 26–27, one answer against another. The equations live in `client`; what is done here
 //! is the embedding.
 
 use axum::Json;
