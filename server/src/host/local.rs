@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use client::protocol::health::HostKind;
-use engine::{self, ChatMessage, Engine, EngineError, SamplingOptions, TokenEvent};
+use engine::{self, Engine, EngineError, SamplingOptions, TokenEvent};
 use futures::executor::block_on;
 use tokio::sync::{mpsc, oneshot};
 
@@ -154,16 +154,14 @@ fn generate(
     };
     let stats = match generation.prompt {
         Prompt::Chat { messages, assistant_prefix } => {
-            let messages: Vec<ChatMessage> =
-                messages.into_iter().map(|turn| ChatMessage { role: turn.role, content: turn.content }).collect();
             block_on(engine.generate(&messages, &assistant_prefix, &options, &clock, &mut on_token))?
         }
         Prompt::Text(text) => block_on(engine.complete(&text, &options, &clock, &mut on_token))?,
     };
     let finish = match stats.finish {
-        llm::FinishReason::Stop => FinishReason::Stop,
-        llm::FinishReason::Length => FinishReason::Length,
-        llm::FinishReason::Cancelled => return Ok(None),
+        engine::FinishReason::Stop => FinishReason::Stop,
+        engine::FinishReason::Length => FinishReason::Length,
+        engine::FinishReason::Cancelled => return Ok(None),
     };
     Ok(Some(Summary {
         finish,

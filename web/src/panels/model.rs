@@ -164,6 +164,7 @@ pub fn ModelPanel() -> impl IntoView {
             })
     };
     let own = Memo::new(move |_| ctx.state.with(|s| s.source == compact_source()));
+    let pair = Memo::new(move |_| ctx.state.with(|s| s.pair.clone()));
     let load_label = move || {
         let size = ctx.state.with(State::model_bytes).map(format::bytes);
         let size = size.map_or_else(String::new, |size| format!(" ({size})"));
@@ -208,7 +209,7 @@ pub fn ModelPanel() -> impl IntoView {
                     </div>
                 </Show>
                 {move || verdict_view(ctx.state.with(said))}
-                {move || ctx.state.with(|s| s.pair.clone()).map(|pair| view! { <PairNote pair /> })}
+                {move || pair.get().map(|pair| view! { <PairNote pair /> })}
             </div>
             <div class="model-buttons">
                 <Show when=can_load>

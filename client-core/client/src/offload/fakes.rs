@@ -188,6 +188,8 @@ pub(crate) struct FakeServer {
     pub(crate) scripts: Vec<(&'static str, Vec<Step>)>,
     /// Fails before a stream begins.
     pub(crate) refuses: Option<TransportError>,
+    /// Writes on beyond the limit that it is given.
+    pub(crate) heedless: bool,
     /// Every request: when, prompt, token limit.
     pub(crate) requests: Rc<RefCell<Vec<(f64, String, usize)>>>,
     /// Streams that are alive.
@@ -196,7 +198,14 @@ pub(crate) struct FakeServer {
 
 impl FakeServer {
     pub(crate) fn new(clock: &FakeClock) -> Self {
-        Self { clock: clock.clone(), scripts: Vec::new(), refuses: None, requests: Rc::default(), alive: Rc::default() }
+        Self {
+            clock: clock.clone(),
+            scripts: Vec::new(),
+            refuses: None,
+            heedless: false,
+            requests: Rc::default(),
+            alive: Rc::default(),
+        }
     }
 }
 
@@ -212,8 +221,9 @@ impl Drop for Alive {
 impl Transport for FakeServer {
     async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, TransportError> {
         let prompt = request.messages[0].content.clone();
-        let limit = request.max_tokens.unwrap_or(MOST_TOKENS);
-        self.requests.borrow_mut().push((self.clock.now_s(), prompt.clone(), limit));
+        let told = request.max_tokens.unwrap_or(MOST_TOKENS);
+        self.requests.borrow_mut().push((self.clock.now_s(), prompt.clone(), told));
+        let limit = request.max_tokens.filter(|_| !self.heedless).unwrap_or(usize::MAX);
         self.clock.sleep(0.02).await;
         if let Some(error) = &self.refuses {
             return Err(error.clone());

@@ -47,8 +47,9 @@ use super::message::command_of;
 use super::transport::Server;
 use client::offload::length::AnswerLength;
 use client::offload::ports::Clock;
+use client::protocol::health::HealthModel;
 use client::protocol::manifest::ModelManifest;
-use client::protocol::worker::{Command, Event, ServerHealth, Tier, TierChoice, TierReport};
+use client::protocol::worker::{Command, Event, Pair, ServerHealth, Tier, TierChoice, TierReport};
 use engine::gpu::{GpuContext, Proof};
 
 /// Entry point of `worker.wasm`.

@@ -305,9 +305,12 @@ impl Texts for Desk<'_> {
 
     fn over(&mut self, id: usize, result: Result<Ended, EngineError>) {
         // What a row cannot take is left, and tried alone; so is what has filled one.
-        let Ok(Ended { finish, tokens, .. }) = result else { return };
-        let full = |draft: &mut Draft| finish == FinishReason::Length && draft.left() > 0;
-        if let Some(draft) = self.begun[id].take_if(|draft| !full(draft)) {
+        let (Ok(Ended { finish, tokens, .. }), Some(draft)) = (result, &mut self.begun[id]) else { return };
+        draft.tokens = tokens;
+        if finish == FinishReason::Length && draft.left() > 0 {
+            return;
+        }
+        if let Some(draft) = self.begun[id].take() {
             let record = draft.record(self.hub.clock.now_s(), finish.into());
             let record = WriteRecord { prompt_tokens: draft.prompt_tokens.unwrap_or(0), tokens, ..record };
             self.end(&draft, record);

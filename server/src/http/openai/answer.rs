@@ -154,7 +154,8 @@ impl Answer {
 
 fn reason(finish: FinishReason) -> &'static str {
     match finish {
-        FinishReason::Stop => "stop",
+        // One that was cancelled has nobody left to tell.
+        FinishReason::Stop | FinishReason::Cancelled => "stop",
         FinishReason::Length => "length",
     }
 }

@@ -41,22 +41,28 @@ async fn one<T: Transport, C: Clock>(
     board.begin(Origin::Server, clock.now_s());
     let result = stream(board, job, transport, clock).await;
     board.end(Origin::Server, clock.now_s());
-    let (finish, mut rest) = result?;
+    let (finish, rest) = result?;
     // The answer is whole: what follows only goes into the record, and it does not matter if it fails.
-    while let Some(Some(Ok(piece))) = within(clock, LAST_WORDS_S, rest.next()).await {
-        if let ChatPiece::Decoded(decoded) = piece {
-            board.server_decoded(decoded);
-        }
+    if let Some(mut rest) = rest {
+        let last_words = async {
+            while let Some(Ok(piece)) = rest.next().await {
+                if let ChatPiece::Decoded(decoded) = piece {
+                    board.server_decoded(decoded);
+                }
+            }
+        };
+        let _ = within(clock, LAST_WORDS_S, last_words).await;
     }
     Ok(finish)
 }
 
+/// Why the answer ended, and the stream where it has more to tell.
 async fn stream<T: Transport, C: Clock>(
     board: &Board<'_>,
     job: &ServerJob,
     transport: &T,
     clock: &C,
-) -> Result<(Finish, ChatStream), TransportError> {
+) -> Result<(Finish, Option<ChatStream>), TransportError> {
     let silent = || TransportError::Silent(SILENCE_LIMIT_S as u32);
     let begun_s = clock.now_s();
     let sampling = Sampling { max_tokens: job.max_tokens, ..board.ask.options.sampling.clone() };
@@ -67,13 +73,13 @@ async fn stream<T: Transport, C: Clock>(
     loop {
         match within(clock, SILENCE_LIMIT_S, stream.next()).await.ok_or_else(silent)? {
             // A server that was named no limit, or does not heed it: leaving the stream ends the answer there.
-            Some(Ok(ChatPiece::Text(_))) if pieces >= job.max_tokens => return Ok((Finish::Length, stream)),
+            Some(Ok(ChatPiece::Text(_))) if pieces >= job.max_tokens => return Ok((Finish::Length, None)),
             Some(Ok(ChatPiece::Text(text))) => {
                 pieces += 1;
                 board.token(job.prompt, Origin::Server, &text, clock.now_s());
             }
             Some(Ok(ChatPiece::Decoded(decoded))) => board.server_decoded(decoded),
-            Some(Ok(ChatPiece::Finish(finish))) => return Ok((finish, stream)),
+            Some(Ok(ChatPiece::Finish(finish))) => return Ok((finish, Some(stream))),
             Some(Err(error)) => return Err(error),
             None => return Err(TransportError::Broken("the answer has no end".to_owned())),
         }

@@ -392,6 +392,7 @@ fn the_end_is_the_models_unless_a_limit_is_asked_for() {
     assert_eq!(request.max_tokens, None, "engines refuse more than their context holds");
     // One that does not heed the limit that it was given.
     scene.options.sampling.max_tokens = 3;
+    scene.server.heedless = true;
     let seen = scene.script("aaaa", &[Step::Tokens(50), Step::End]).play();
     assert_eq!((seen.outcome.answers[0].server_tokens, seen.finishes()), (3, vec![Finish::Length]));
 }
