@@ -41,11 +41,16 @@ pub fn engine_options(sampling: &Sampling, max_tokens: usize) -> SamplingOptions
     }
 }
 
-/// Most tokens of an answer in a row of this capacity, so that a prompt fits beside it. One that is longer is gone on
-/// with alone.
+/// Most tokens to write in a row of `capacity` tokens where `left` may still be written after `prompt`. An answer without a
+/// limit of its own takes half of a row, so that a prompt fits beside it, and is gone on with alone where it is longer. One
+/// with a limit that does not fit is not begun in a row: it is the same from its first token to its last.
 #[must_use]
-pub fn row_limit(capacity: usize) -> usize {
-    (capacity / 2).max(1)
+pub fn row_tokens(engine: &Engine, prompt: &str, left: usize, sampling: &Sampling, capacity: usize) -> usize {
+    if sampling.limit().is_some() {
+        return left;
+    }
+    let prompt_tokens = engine.tokenizer().encode_prompt(prompt).map_or(0, |tokens| tokens.len());
+    if prompt_tokens.saturating_add(left) <= capacity { left } else { left.min((capacity / 2).max(1)) }
 }
 
 /// Jobs as texts for the rows of a [`Together`].
@@ -53,8 +58,8 @@ struct Burst<'a> {
     engine: &'a Engine,
     jobs: &'a mut dyn Jobs,
     options: &'a AskOptions,
-    /// [`row_limit`].
-    most_tokens: usize,
+    /// Tokens of a row.
+    capacity: usize,
     begun: Vec<Begun>,
     /// What a row does not hold; the engine's own context may.
     long: Vec<Job>,
@@ -74,8 +79,9 @@ impl Texts for Burst<'_> {
             let job = self.jobs.next()?;
             match self.engine.render(&user(&job.text), &job.prefix) {
                 Ok(prompt) => {
-                    let most_tokens = job.max_tokens.min(self.most_tokens);
-                    let options = engine_options(&self.options.sampling, most_tokens);
+                    let sampling = &self.options.sampling;
+                    let most_tokens = row_tokens(self.engine, &prompt, job.max_tokens, sampling, self.capacity);
+                    let options = engine_options(sampling, most_tokens);
                     let text = Text { id: self.begun.len(), prompt, options };
                     self.begun.push(Begun { job, read: false });
                     return Some(text);
@@ -138,9 +144,8 @@ impl LocalEngine for EnginePort<'_> {
             match self.engine.together(rows, Together::row_of(self.engine.info().context, rows)).await {
                 Ok(mut together) => {
                     let engine = &*self.engine;
-                    let most_tokens = row_limit(together.capacity());
-                    let (begun, long) = (Vec::new(), Vec::new());
-                    let mut burst = Burst { engine, jobs: &mut *jobs, options, most_tokens, begun, long };
+                    let (capacity, begun, long) = (together.capacity(), Vec::new(), Vec::new());
+                    let mut burst = Burst { engine, jobs: &mut *jobs, options, capacity, begun, long };
                     together.write(&mut burst).await?;
                     for job in burst.long {
                         answer_one(self, jobs, &job, options).await?;
@@ -172,6 +177,7 @@ mod tests {
     use crate::offload::ports::Clock;
     use crate::offload::run::{Ask, SlotModel, run};
     use crate::offload::signal::StopFlag;
+    use crate::protocol::sampling::MOST_TOKENS;
     use crate::protocol::worker::{AskMode, Event, Origin};
     use crate::protocol::world::DeviceOutcome;
     use engine::gguf::GgmlType;
@@ -278,7 +284,7 @@ mod tests {
         let server = FakeServer::new(&FakeClock::default());
         let prompts = ["What is helium?", "Where is it?"];
         let clock = server.clock.clone();
-        for limit in [row_limit(CONTEXT) + 9, 4096] {
+        for limit in [CONTEXT / 2 + 9, MOST_TOKENS] {
             let mut write = |prompts: &[&str]| {
                 let finishes = RefCell::new(Vec::new());
                 let emit = |event| {
@@ -305,7 +311,7 @@ mod tests {
                 assert_eq!(answer.text, alone[0].text, "{prompt} within {limit}");
                 assert!(answer.device_tokens <= limit, "{prompt}");
             }
-            assert!(together.iter().any(|answer| answer.device_tokens > row_limit(CONTEXT)), "{together:?}");
+            assert!(together.iter().any(|answer| answer.device_tokens > CONTEXT / 2), "{together:?}");
         }
     }
 

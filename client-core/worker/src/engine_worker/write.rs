@@ -9,7 +9,7 @@ use wasm_bindgen_futures::spawn_local;
 use super::Hub;
 use super::engine::{Loaded, Writing};
 use super::models::sentence;
-use client::offload::local::{engine_options, row_limit};
+use client::offload::local::{engine_options, row_tokens};
 use client::offload::ports::{Clock, LocalEngine, LocalError};
 use client::offload::signal::StopFlag;
 use client::protocol::engine::{Finish, Input, WriteRecord};
@@ -125,8 +125,8 @@ impl Hub {
         let Ok(mut together) = engine.together(rows, Together::row_of(engine.info().context, rows)).await else {
             return drafts;
         };
-        let most_tokens = row_limit(together.capacity());
-        let mut desk = Desk { hub: self, engine, waiting: &mut drafts, most_tokens, begun: Vec::new() };
+        let capacity = together.capacity();
+        let mut desk = Desk { hub: self, engine, waiting: &mut drafts, capacity, begun: Vec::new() };
         let fault = together.write(&mut desk).await.err();
         let mut left: VecDeque<_> = desk.begun.into_iter().flatten().collect();
         left.append(&mut drafts);
@@ -259,8 +259,8 @@ struct Desk<'a> {
     hub: &'a Hub,
     engine: &'a Engine,
     waiting: &'a mut VecDeque<Draft>,
-    /// [`row_limit`].
-    most_tokens: usize,
+    /// Tokens of a row.
+    capacity: usize,
     /// Each until it is over.
     begun: Vec<Option<Draft>>,
 }
@@ -281,7 +281,9 @@ impl Texts for Desk<'_> {
             }
             match draft.prompt(self.engine) {
                 Ok(prompt) => {
-                    let text = Text { id: self.begun.len(), prompt, options: draft.sampling(self.most_tokens) };
+                    let most_tokens = row_tokens(self.engine, &prompt, draft.left(), &draft.options, self.capacity);
+                    let options = draft.sampling(most_tokens);
+                    let text = Text { id: self.begun.len(), prompt, options };
                     self.begun.push(Some(draft));
                     return Some(text);
                 }
