@@ -11,7 +11,7 @@ use crate::panels::{
     model::ModelPanel, notices::Notices, prompt::Prompt, quality::Quality, tour::Tour, train::Train,
 };
 use crate::settings::{Settings, Theme, View};
-use crate::{dom, player, url};
+use crate::{dom, late, player, url};
 
 /// Where the theme is remembered; `theme.js` reads it before the first paint.
 const THEME_KEY: &str = "tandem-theme";
@@ -48,6 +48,7 @@ fn App() -> impl IntoView {
     follow_keyboard(ctx);
     ctx.start();
     player::start(ctx);
+    late::watch(ctx);
     follow_idleness(ctx);
     let view_of = Memo::new(move |_| ctx.settings.with(|s| s.view));
 
@@ -166,7 +167,7 @@ fn follow_keyboard(ctx: Ctx) {
 
 /// Looks for a quiet moment to fetch the second policy backend.
 fn follow_idleness(ctx: Ctx) {
-    let wants = Memo::new(move |_| ctx.state.with(crate::state::State::wants_gpu_policy));
+    let wants = Memo::new(move |_| ctx.gpu_policy_there.get() && ctx.state.with(crate::state::State::wants_gpu_policy));
     Effect::new(move |_| {
         if wants.get() {
             set_timeout(move || ctx.consider_gpu_policy(), IDLE);

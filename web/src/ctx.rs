@@ -32,6 +32,8 @@ pub struct Ctx {
     pub training: RwSignal<Training>,
     /// Step of the tour, when it is on.
     pub tour: RwSignal<Option<usize>>,
+    /// Whether the server has burn-wgpu's policy module.
+    pub gpu_policy_there: RwSignal<bool>,
     /// The worker.
     pub engine: StoredValue<Engine, LocalStorage>,
     /// The files that a person chose as the model.
@@ -54,6 +56,7 @@ impl Ctx {
             recorded: RwSignal::new(None),
             training: RwSignal::new(Training::default()),
             tour: RwSignal::new(None),
+            gpu_policy_there: RwSignal::new(false),
             engine: StoredValue::new_local(Engine::default()),
             files: StoredValue::new_local(Vec::new()),
             abort: StoredValue::new_local(None),

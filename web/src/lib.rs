@@ -9,7 +9,7 @@
 //! | `burst`, `csv`, `recorded`, `source` | questions, the exported log, the recorded run, names of models |
 //! | `training` | training runs on the server; crate `chart` draws their curves |
 //! | `panels`, `panel` (browser only) | one file a panel, and the frame around each |
-//! | `app`, `ctx`, `engine`, `player`, `server_only`, `training_link`, `api`, `dom` (browser only) | the frame around them and what drives them |
+//! | `app`, `ctx`, `engine`, `late`, `player`, `server_only`, `training_link`, `api`, `dom` (browser only) | the frame around them and what drives them |
 //!
 //! All modules of the first six rows are pure: they know no browser and are tested natively.
 //!
@@ -40,6 +40,8 @@ mod ctx;
 mod dom;
 #[cfg(target_arch = "wasm32")]
 mod engine;
+#[cfg(target_arch = "wasm32")]
+mod late;
 #[cfg(target_arch = "wasm32")]
 mod panel;
 #[cfg(target_arch = "wasm32")]

@@ -502,7 +502,11 @@ mod tests {
     }
 
     fn list(runs: Vec<RunView>) -> RunList {
-        RunList { training: Offer { off: None, algorithms: vec![algo()], limits: RunLimits::default() }, runs }
+        RunList {
+            training: Offer { off: None, algorithms: vec![algo()], limits: RunLimits::default() },
+            runs,
+            next: None,
+        }
     }
 
     fn line(step: f64, values: &[(&str, f64)]) -> MetricsLine {

@@ -321,7 +321,8 @@ mod threads {
     /// A helper's work; returns the value of the signal to wait on.
     #[unsafe(no_mangle)]
     extern "C" fn help() -> u32 {
-        shared::help()
+        // The page takes as many as are to help: none is told apart.
+        shared::help(0)
     }
 
     /// A helper that waited is back.

@@ -7,6 +7,8 @@
 use half::f16;
 
 use crate::blocks::{self, BLOCK, Format, Run};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::native::{self, packed::Packed};
 use crate::tile;
 
 /// Rows of a group.
@@ -34,8 +36,11 @@ pub enum Store {
     Single(Vec<f32>),
     /// `[rows, cols]` in half precision or as the upper halves of singles, turned into singles row by row.
     Half(Format, Vec<u8>),
-    /// Codes with scales.
+    /// Codes with scales, for the tiles of this build.
     Planar(Planar),
+    /// Codes with scales, for the native tiles that this machine runs.
+    #[cfg(not(target_arch = "wasm32"))]
+    Packed(Packed),
 }
 
 /// How codes lie and what multiplies them.
@@ -118,10 +123,33 @@ impl Matrix {
     /// # Errors
     /// The bytes are not that many, or `cols` is not whole blocks.
     pub fn new(format: Format, rows: usize, cols: usize, bytes: &[u8], as_singles: bool) -> Result<Self, WrongSize> {
-        let row_bytes = format.row_bytes(cols).filter(|_| rows > 0 && cols > 0).ok_or(WrongSize)?;
-        if row_bytes.checked_mul(rows) != Some(bytes.len()) {
-            return Err(WrongSize);
+        #[cfg(not(target_arch = "wasm32"))]
+        if !as_singles
+            && format.is_quantised()
+            && native::isa().is_some()
+            && let Some(mut packed) = Packed::zeros(format, rows, cols)
+        {
+            let row_bytes = row_bytes(format, rows, cols, bytes)?;
+            for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
+                packed.put_row(row, bytes);
+            }
+            return Ok(Self { rows, cols, store: Store::Packed(packed) });
         }
+        Self::portable(format, rows, cols, bytes, as_singles)
+    }
+
+    /// As [`new`](Self::new), but never for tiles that only some machines run: what these are compared with.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn portable(
+        format: Format,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+        as_singles: bool,
+    ) -> Result<Self, WrongSize> {
+        let row_bytes = row_bytes(format, rows, cols, bytes)?;
         let store = if as_singles || format == Format::F32 {
             Store::Single(blocks::values(format, bytes))
         } else if format.is_quantised() {
@@ -146,6 +174,8 @@ impl Matrix {
                 }
             }
             Store::Planar(planar) => planar.row(row, self.cols, out),
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::Packed(packed) => packed.row(row, out),
         }
     }
 
@@ -155,8 +185,16 @@ impl Matrix {
             Store::Single(values) => 4 * values.len(),
             Store::Half(_, bytes) => bytes.len(),
             Store::Planar(p) => p.codes.len() + 4 * (p.scales.len() + p.minima.len()),
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::Packed(packed) => packed.bytes(),
         }
     }
+}
+
+/// Bytes of a row, where `bytes` are all of them.
+fn row_bytes(format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<usize, WrongSize> {
+    let row_bytes = format.row_bytes(cols).filter(|_| rows > 0 && cols > 0).ok_or(WrongSize)?;
+    if row_bytes.checked_mul(rows) == Some(bytes.len()) { Ok(row_bytes) } else { Err(WrongSize) }
 }
 
 /// A row of two-byte elements as singles.

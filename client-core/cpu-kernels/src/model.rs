@@ -2,7 +2,7 @@
 
 use crate::attention::{self, HeadCache, MAX_HEAD, stride};
 use crate::math;
-use crate::matrix::{Matrix, WrongSize};
+use crate::matrix::{Matrix, Store, WrongSize};
 use crate::product::{Activations, multiply};
 
 /// Tokens that go through the blocks together; more would push the activations out of the caches.
@@ -181,16 +181,16 @@ struct Cache {
     len: usize,
 }
 
-/// One sequence or several over the same weights, by row, and room to compute in.
+/// One sequence or several over the same weights, by row, and scratch memory to compute in.
 #[derive(Debug)]
 pub struct Sequences {
     caches: Vec<Cache>,
-    room: Room,
+    scratch: Scratch,
 }
 
 /// What a pass computes in, from call to call.
 #[derive(Debug, Default)]
-struct Room {
+struct Scratch {
     x: Vec<f32>,
     input: Activations,
     heads: Activations,
@@ -205,8 +205,10 @@ struct Room {
 impl Sequences {
     /// So many empty ones.
     pub fn new(model: &Model, rows: usize) -> Self {
-        let layers = vec![vec![HeadCache::default(); model.shape.kv_heads]; model.layers.len()];
-        Self { caches: vec![Cache { layers, len: 0 }; rows], room: Room::default() }
+        // Models that are held exactly keep that, the cache included.
+        let half = !matches!(model.embedding.store, Store::Single(_));
+        let layers = vec![vec![HeadCache::new(half); model.shape.kv_heads]; model.layers.len()];
+        Self { caches: vec![Cache { layers, len: 0 }; rows], scratch: Scratch::default() }
     }
 
     /// How many there are.
@@ -233,7 +235,7 @@ impl Sequences {
 
     /// What the last pass left.
     pub fn output(&self) -> &[f32] {
-        &self.room.output
+        &self.scratch.output
     }
 
     /// Appends `tokens` to a row at positions `len ..`. `rotation` holds (cos, sin) pairs,
@@ -249,19 +251,21 @@ impl Sequences {
         rotation: &[f32],
         want: Want,
     ) -> Result<(), WrongSize> {
+        #[cfg(not(target_arch = "wasm32"))]
+        let _caller = crate::pool::Caller::enter();
         let width = model.shape.turns();
-        self.room.output.clear();
+        self.scratch.output.clear();
         let Some(cache) = self.caches.get_mut(row) else { return Err(WrongSize) };
         model.takes(tokens, rotation)?;
         let chunks = tokens.len().div_ceil(CHUNK);
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let turns = &rotation[i * CHUNK * width..][..chunk.len() * width];
-            self.room.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())]);
+            self.scratch.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())]);
             let last = i + 1 == chunks;
             match want {
-                Want::Last if last => self.room.head(model, chunk.len() - 1..chunk.len()),
-                Want::Every => self.room.head(model, 0..chunk.len()),
-                Want::Hidden => self.room.hidden(model),
+                Want::Last if last => self.scratch.head(model, chunk.len() - 1..chunk.len()),
+                Want::Every => self.scratch.head(model, 0..chunk.len()),
+                Want::Hidden => self.scratch.hidden(model),
                 _ => {}
             }
         }
@@ -276,7 +280,9 @@ impl Sequences {
     /// As [`forward`](Self::forward), or the rows do not ascend, or there are not as many tokens. All rows are then as they
     /// were.
     pub fn step(&mut self, model: &Model, rows: &[u32], tokens: &[u32], rotation: &[f32]) -> Result<(), WrongSize> {
-        self.room.output.clear();
+        #[cfg(not(target_arch = "wasm32"))]
+        let _caller = crate::pool::Caller::enter();
+        self.scratch.output.clear();
         model.takes(tokens, rotation)?;
         let ascend = rows.is_sorted_by(|a, b| a < b);
         let known = rows.last().is_none_or(|last| (*last as usize) < self.caches.len());
@@ -286,13 +292,13 @@ impl Sequences {
         let wanted = |row: &usize| rows.binary_search(&(*row as u32)).is_ok();
         let caches = self.caches.iter_mut().enumerate().filter(|(row, _)| wanted(row));
         let mut groups: Vec<_> = caches.map(|(_, cache)| (cache, 1)).collect();
-        self.room.blocks(model, tokens, rotation, &mut groups);
-        self.room.head(model, 0..rows.len());
+        self.scratch.blocks(model, tokens, rotation, &mut groups);
+        self.scratch.head(model, 0..rows.len());
         Ok(())
     }
 }
 
-impl Room {
+impl Scratch {
     /// All blocks for `m` tokens: the next so many of each group's sequence, in the order of the groups. Only attention
     /// tells sequences apart; every product looks at its weights once for all of them.
     fn blocks(&mut self, model: &Model, tokens: &[u32], rotation: &[f32], groups: &mut [(&mut Cache, usize)]) {
@@ -330,7 +336,15 @@ impl Room {
                 let of = |width: usize| part.start * width..part.end * width;
                 let q = &mut self.q[of(q_stride)];
                 let cache = &mut cache.layers[at];
-                keep(&mut self.rows[of(q_dim + 2 * kv_dim)], layer, shape, &rotation[of(shape.turns())], len, q, cache);
+                split_qkv_into_cache(
+                    &mut self.rows[of(q_dim + 2 * kv_dim)],
+                    layer,
+                    shape,
+                    &rotation[of(shape.turns())],
+                    len,
+                    q,
+                    cache,
+                );
                 attention::attend(q, cache, len, *count, heads, &mut out[of(q_dim)]);
                 first = part.end;
             }
@@ -371,7 +385,7 @@ impl Room {
 
 /// Takes queries, keys and values apart: queries into `q`, `[m][heads][stride]`, which holds zeros, the others to the end of
 /// the cache, which holds `len` tokens. Norms and rotations are applied on the way.
-fn keep(
+fn split_qkv_into_cache(
     rows: &mut [f32],
     layer: &Layer,
     shape: &Shape,

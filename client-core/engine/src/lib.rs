@@ -9,6 +9,7 @@
 //! | [`parts`], [`files`] | tensors in pieces, from files that are larger than this memory |
 //! | [`quant`] | ggml's block formats, bit for bit |
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
+//! | [`prompt`] | what the model goes on after, and which texts in it may be control tokens |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
 //! | `continuation` | one answer while it is written, whoever computes it |
 //! | [`backend`], [`preconditions`] | the traits that both devices implement, for one sequence or several at once; what each of them checks first |
@@ -26,6 +27,8 @@
 //!
 //! Deliberately absent: downloading, storage and messages (the worker's), and any clock or random source of its own: the
 //! caller passes time and seed.
+
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read checkpoints from disk"))]
 
 pub mod assemble;
 pub mod backend;
@@ -52,6 +55,7 @@ pub mod gpu;
 mod names;
 pub mod parts;
 pub mod preconditions;
+pub mod prompt;
 pub mod quant;
 pub mod reference;
 pub mod safetensors;
@@ -67,6 +71,7 @@ pub mod weights;
 pub use engine::{Engine, ModelInfo, YieldNow};
 pub use error::EngineError;
 pub use generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
+pub use prompt::Prompt;
 pub use together::Together;
 pub use tokenizer::Tokenizer;
 

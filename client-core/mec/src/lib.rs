@@ -4,6 +4,7 @@
 //! | module | what it holds | equations |
 //! | --- | --- | --- |
 //! | [`params`] | every constant with its default, derived linear units | section VI-A |
+//! | [`draw`] | settings at random, anywhere in their ranges | |
 //! | [`settings`] | each setting declared once: key, range, unit, help, reason | |
 //! | [`channel`] | path loss, Rician fading, its Gauss-Markov evolution | (16)–(18) |
 //! | [`task`] | the chain of task sizes | section IV |
@@ -14,8 +15,9 @@
 //! | [`world`] | K users through time: what the page drives by hand | (45)–(46) |
 //! | [`block`] | several cells stepped together, as a structure of arrays | all of the above |
 //! | [`env`](mod@env) | many cells at once, with episodes: what a learner drives | |
-//! | [`alpha`] | the exact best offloading ratios for given rates | (29), (47)–(48) |
+//! | [`alpha`] | the exact best offloading ratios for given rates and powers | (29), (47)–(48) |
 //! | [`oracle`] | the best decision of one slot by search, full knowledge | (30) |
+//! | [`bound`] | a reward that no decision of a slot can pass | (30) |
 //! | [`planner`] | decisions that look ahead, where today's work delays tomorrow | (30) |
 //! | [`heuristics`] | always local, always offload, random, closed form | |
 //! | [`constant`] | the best action that is the same always and for all | |
@@ -29,16 +31,20 @@
 pub mod alpha;
 pub mod batch;
 pub mod block;
+pub mod bound;
 pub mod channel;
 pub mod constant;
 pub mod cost;
+pub mod draw;
 pub mod env;
 pub mod heuristics;
 pub mod oracle;
 pub mod params;
 pub mod planner;
 pub mod qos;
+mod search;
 pub mod settings;
+mod simplex;
 pub mod slot;
 pub mod task;
 pub mod world;

@@ -15,7 +15,7 @@
 //!   that: a strong reference, no bound.
 
 use super::alpha::ServerLoad;
-use super::oracle::{OffsetsDb, at_offsets, priced_optimum};
+use super::oracle::{Start, at_start, priced_optimum};
 use super::params::{MecParams, Physics};
 use super::slot::{UserDecision, UserOutcome, UserSlot, evaluate};
 use super::world::{World, nth_seed};
@@ -96,7 +96,7 @@ struct Choice {
 #[derive(Clone, Debug)]
 struct PricedSlot {
     users: Vec<UserSlot>,
-    offsets_db: [OffsetsDb; PRICES.len()],
+    starts: [Start; PRICES.len()],
 }
 
 /// What can be had of a slot, for each node of the backlog grid and each price of the server's time.
@@ -117,8 +117,8 @@ impl SlotChoices {
         let choices = (0..NODES).map(|node| {
             let wait_s = Worth::node_s(top_s, node);
             let mut choices = [Choice::default(); PRICES.len()];
-            for ((choice, price), offsets_db) in choices.iter_mut().zip(PRICES).zip(&slot.offsets_db) {
-                let totals = at_offsets(physics, users, load(physics, wait_s, price), offsets_db);
+            for ((choice, price), start) in choices.iter_mut().zip(PRICES).zip(&slot.starts) {
+                let totals = at_start(physics, users, load(physics, wait_s, price), start);
                 choice.cost_s = 1.0 / totals.reward;
                 choice.work_s = totals.work_cycles / physics.params.server_hz;
             }
@@ -131,20 +131,20 @@ impl SlotChoices {
 
 impl PricedSlot {
     fn new(physics: &Physics, users: &[UserSlot]) -> Self {
-        let mut offsets_db = [OffsetsDb::default(); PRICES.len()];
+        let mut starts = [Start::default(); PRICES.len()];
         let mut near = None;
-        for (found, price) in offsets_db.iter_mut().zip(PRICES) {
+        for (found, price) in starts.iter_mut().zip(PRICES) {
             *found = priced_optimum(physics, users, load(physics, 0.0, price), near.as_ref()).1;
             near = Some(*found);
         }
-        Self { users: users.to_vec(), offsets_db }
+        Self { users: users.to_vec(), starts }
     }
 
     /// The decision with the largest reward plus worth of what comes later.
     fn decide(&self, physics: &Physics, backlog_s: f64, later: &Worth) -> Vec<UserDecision> {
         let params = &physics.params;
-        let searched = PRICES.iter().zip(&self.offsets_db).map(|(price, offsets_db)| {
-            priced_optimum(physics, &self.users, load(physics, backlog_s, *price), Some(offsets_db)).0.decisions
+        let searched = PRICES.iter().zip(&self.starts).map(|(price, start)| {
+            priced_optimum(physics, &self.users, load(physics, backlog_s, *price), Some(start)).0.decisions
         });
         let searched: Vec<Vec<UserDecision>> = searched.collect();
         let mut outcomes = vec![UserOutcome::default(); self.users.len()];

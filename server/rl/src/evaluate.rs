@@ -9,7 +9,7 @@ use mec::slot::LIMIT_SLACK;
 use mec::world::nth_seed;
 use mec::{
     Clairvoyant, ConstantAction, ConstantPower, Lookahead, MecParams, OracleEffort, SlotTotals, StaticPolicy,
-    UserDecision, UserObservation, UserOutcome, UserSlot, Variant, World,
+    UserDecision, UserObservation, UserOutcome, UserSlot, Variant, World, bound,
 };
 use policy::{Policy, PolicyError};
 use rayon::prelude::*;
@@ -141,6 +141,18 @@ impl Bench {
             world.slots().to_vec()
         });
         settled.collect()
+    }
+
+    /// The mean over the counted slots of a reward that no decision can pass, see [`bound`](mod@bound). `None` with a
+    /// backlog, where decisions change the slots that come.
+    pub fn reward_bound(&self) -> Option<f64> {
+        let physics = self.worlds.first()?.physics();
+        if self.variant == Variant::Backlog {
+            return None;
+        }
+        let slots = self.free_slots();
+        let sum: f64 = slots.par_iter().map(|users| bound::reward_bound(physics, users, 0.0)).sum();
+        Some(sum / slots.len() as f64)
     }
 
     /// Judges a policy.

@@ -17,6 +17,7 @@ pub mod export_lm;
 pub mod figures;
 pub mod mec_slot;
 pub mod oracle;
+mod progress;
 pub mod serve;
 mod slot_line;
 mod system;

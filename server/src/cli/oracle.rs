@@ -22,7 +22,8 @@ use rl::ship::{self, Scores};
 /// come in: `clairvoyant-hN` knows the slots to come (an upper bound up to the search's precision), `lookahead` only
 /// their distribution (a strong reference, no bound); both know the present slot fully. The horizon of a plan is doubled
 /// until that brings less than 0.1 % of the mean reward. With a range of users, `--users any` for example, all of that for
-/// each number of users after the other.
+/// each number of users after the other. Under the table stands a mean reward that nobody can pass (each user minimises alone
+/// under common prices of spectrum, quality and energy), and how much of it the optimum found has.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -136,6 +137,8 @@ struct Judgement {
     samples: Vec<Sample>,
     constants: [ConstantAction; 2],
     horizons: serde_json::Map<String, serde_json::Value>,
+    /// A mean reward that no decisions can pass.
+    bound: Option<f64>,
 }
 
 fn judge(params: MecParams, args: &Args, policy: Option<&Policy>) -> Result<Judgement> {
@@ -168,7 +171,7 @@ fn judge(params: MecParams, args: &Args, policy: Option<&Policy>) -> Result<Judg
             scores.insert(0, planned.score);
         }
     }
-    Ok(Judgement { params, scores, learned, samples, constants, horizons })
+    Ok(Judgement { params, scores, learned, samples, constants, horizons, bound: bench.reward_bound() })
 }
 
 impl Judgement {
@@ -185,12 +188,16 @@ impl Judgement {
     fn report(&self, args: &Args) -> serde_json::Value {
         serde_json::json!({
             "users": self.params.users, "draws": args.draws, "seed": args.seed, "params": self.params,
-            "scores": self.scores, "constants": self.constants, "horizons": self.horizons,
+            "scores": self.scores, "constants": self.constants, "horizons": self.horizons, "reward_bound": self.bound,
         })
     }
 
     fn print(&self, args: &Args) {
         print_table(self.params.users, args, &self.scores);
+        if let (Some(bound), Some(best)) = (self.bound, self.scores.first()) {
+            let share = 100.0 * best.reward / bound;
+            println!("no decisions get more than {bound:.4} (relaxation); the optimum found is {share:.2} % of that");
+        }
         for action in self.constants {
             match action.power {
                 ConstantPower::Watts(watts) => println!("best-constant-watts: α = {:.4}, {watts:.4} W", action.alpha),

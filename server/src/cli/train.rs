@@ -1,12 +1,11 @@
 //! `tandem train`: trains an offloading policy by reinforcement learning.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::progress;
 use super::system::{SystemArgs, Users};
 use rl::config::{Algo, Preset, TrainConfig};
 use rl::ppo::Credit;
@@ -151,8 +150,7 @@ pub fn run(args: Args) -> Result<()> {
         (Run::create(&args.folder(config.seed)?, &config)?, config)
     };
 
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_ctrl_c(Arc::clone(&stop))?;
+    let stop = progress::stop_on_ctrl_c("stopping after this update; everything up to there is kept")?;
     let bar = ProgressBar::new(config.steps);
     let style = "{elapsed_precise} [{bar:40}] {pos}/{len} steps, {eta} left  {msg}";
     bar.set_style(ProgressStyle::with_template(style)?);
@@ -178,22 +176,5 @@ pub fn run(args: Args) -> Result<()> {
     }
     let users = if config.algo == Algo::SetDpg { Users::UpTo(config.mec.users) } else { Users::One(config.mec.users) };
     println!("judge it on fresh slots: tandem oracle --users {users} --draws 10000 --policy …");
-    Ok(())
-}
-
-/// The first Ctrl-C ends the run after the present update; the second one ends the process.
-fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                eprintln!("\nstopping after this update; everything up to there is kept");
-                stop.store(true, Ordering::Relaxed);
-            }
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
-            }
-        });
-    })?;
     Ok(())
 }

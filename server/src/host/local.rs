@@ -53,6 +53,15 @@ impl LocalHost {
     }
 }
 
+impl super::pool::Job for Job {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Generate { events, .. } => events.is_closed(),
+            Self::Embed { answer, .. } => answer.is_closed(),
+        }
+    }
+}
+
 #[async_trait]
 impl Host for LocalHost {
     fn kind(&self) -> HostKind {
@@ -69,6 +78,20 @@ impl Host for LocalHost {
 
     fn load(&self) -> Load {
         self.pool.load()
+    }
+
+    fn lacks(&self, generation: &Generation) -> Option<&'static str> {
+        let Generation { prompt, sampling, .. } = generation;
+        let asked = |value: Option<f64>| value.is_some_and(|value| value != 0.0);
+        let cases = [
+            ("prompt", matches!(prompt, Prompt::Tokens(_))),
+            ("min_p", asked(sampling.min_p)),
+            ("presence_penalty", asked(sampling.presence_penalty)),
+            ("frequency_penalty", asked(sampling.frequency_penalty)),
+            ("logit_bias", !sampling.logit_bias.is_empty()),
+            ("logprobs", sampling.logprobs.is_some()),
+        ];
+        cases.into_iter().find_map(|(field, is_asked)| is_asked.then_some(field))
     }
 
     async fn generate(&self, generation: Generation) -> Result<GenerationStream, HostError> {
@@ -132,12 +155,13 @@ fn generate(
     let options = SamplingOptions {
         // The engine itself stops where the context ends.
         max_tokens: sampling.max_tokens.unwrap_or(usize::MAX),
-        temperature: sampling.temperature,
+        temperature: sampling.temperature.unwrap_or(1.0) as f32,
         top_k: sampling.top_k,
-        top_p: sampling.top_p,
-        repetition_penalty: 1.0,
-        seed: sampling.seed,
+        top_p: sampling.top_p.unwrap_or(1.0) as f32,
+        repetition_penalty: sampling.repetition_penalty.unwrap_or(1.0) as f32,
+        seed: sampling.seed_or_any(),
         stop: sampling.stop,
+        ..SamplingOptions::default()
     };
     // A clock before 1970 is as good as none.
     if let Ok(since_1970) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
@@ -157,6 +181,8 @@ fn generate(
             block_on(engine.generate(&messages, &assistant_prefix, &options, &clock, &mut on_token))?
         }
         Prompt::Text(text) => block_on(engine.complete(&text, &options, &clock, &mut on_token))?,
+        // Refused before, see `lacks`.
+        Prompt::Tokens(_) => return Err(EngineError::EmptyPrompt),
     };
     let finish = match stats.finish {
         engine::FinishReason::Stop => FinishReason::Stop,
@@ -201,8 +227,8 @@ mod tests {
     use crate::host::{Message, Sampling};
 
     fn ask(text: &str, max_tokens: Option<usize>) -> Generation {
-        let sampling = Sampling { max_tokens, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, stop: Vec::new() };
-        Generation { prompt: Prompt::Text(text.into()), sampling }
+        let sampling = Sampling { max_tokens, temperature: Some(0.0), seed: Some(0), ..Sampling::default() };
+        Generation { prompt: Prompt::Text(text.into()), sampling, counted: true }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{App, Phase};
 
 /// Answers 200 as long as the process lives; `status` says whether it takes work.
 pub async fn get(State(app): State<App>) -> Response {
-    let model = app.host().model().await;
+    let model = app.host().model_now().await;
     let load = app.host().load();
     let status = if *app.phase().borrow() == Phase::Running { HealthStatus::Ok } else { HealthStatus::Draining };
     let health = Health {

@@ -1,4 +1,5 @@
-//! What is asked for → a training configuration, within the server's limits.
+//! What is asked for → a training configuration, within the server's limits: of each field, and of all together
+//! ([`cost`](super::cost)).
 //!
 //! Algorithms and hyper-parameters are read off [`TrainConfig`] itself: every [`Algo`] is offered, and what can be set is
 //! what its presets hold.
@@ -8,7 +9,8 @@ use client::protocol::runs::{AlgoView, RunLimits, RunRequest};
 use mec::{MecParams, SettingError};
 use serde_json::{Map, Value};
 
-use super::RunsError;
+use super::store::as_written;
+use super::{RunsError, cost};
 use rl::config::{Algo, Preset, TrainConfig};
 
 /// What a request says elsewhere.
@@ -34,7 +36,10 @@ pub fn algorithms() -> Vec<AlgoView> {
             name: algo.name().to_owned(),
             preset: name(preset),
             envs: config.envs,
-            hyper: hyper(algo, &as_map(&config)),
+            hyper: match as_written(Value::Object(hyper(algo, &as_map(&config)))) {
+                Value::Object(hyper) => hyper,
+                _ => Map::new(),
+            },
         }
     };
     let presets =
@@ -125,6 +130,7 @@ pub fn config(request: &RunRequest, limits: &RunLimits) -> Result<TrainConfig, R
     config.envs = within("envs", request.envs.unwrap_or(config.envs), 1, limits.envs)?;
     (config.seed, config.steps) = (seed, steps);
     config.validate().map_err(|error| field("hyper", "invalid_value", format!("{error}.")))?;
+    cost::within(&config, limits).map_err(|over| field(over.param, "too_costly", over.message))?;
     Ok(config)
 }
 

@@ -178,7 +178,9 @@ fn Backend() -> impl IntoView {
     let wanted = RwSignal::new(false);
     let told = Memo::new(move |_| ctx.state.with(|s| (s.backend, s.backend_told)));
     Effect::new(move |_| wanted.set(told.get().0 == Some(PolicyBackend::BurnWgpu)));
-    let gpu_possible = move || ctx.state.with(|s| s.tier.as_ref().is_some_and(|t| t.tier == Tier::WebGpu));
+    let gpu_possible = move || {
+        ctx.gpu_policy_there.get() && ctx.state.with(|s| s.tier.as_ref().is_some_and(|t| t.tier == Tier::WebGpu))
+    };
     view! {
         <div class="backend">
             <p class="hint" data-testid="policy-backend" data-backend=move || backend.get().map(wire_name)>{text}</p>

@@ -10,7 +10,7 @@ use crate::protocol::sampling::Sampling;
 use crate::protocol::worker::AskOptions;
 use engine::backend::MAX_ROWS;
 use engine::together::{Ended, Text, Texts};
-use engine::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions, Together, TokenEvent};
+use engine::{ChatMessage, Engine, EngineError, FinishReason, Prompt, SamplingOptions, Together, TokenEvent};
 
 /// An engine for the time of an ask, with a clock in seconds. It cannot recover by itself: only who loaded the model knows
 /// where to get it again.
@@ -38,6 +38,7 @@ pub fn engine_options(sampling: &Sampling, max_tokens: usize) -> SamplingOptions
         repetition_penalty: sampling.repetition_penalty,
         seed: sampling.seed,
         stop: sampling.stop.clone(),
+        ..SamplingOptions::default()
     }
 }
 
@@ -45,11 +46,11 @@ pub fn engine_options(sampling: &Sampling, max_tokens: usize) -> SamplingOptions
 /// limit of its own takes half of a row, so that a prompt fits beside it, and is gone on with alone where it is longer. One
 /// with a limit that does not fit is not begun in a row: it is the same from its first token to its last.
 #[must_use]
-pub fn row_tokens(engine: &Engine, prompt: &str, left: usize, sampling: &Sampling, capacity: usize) -> usize {
+pub fn row_tokens(engine: &Engine, prompt: &Prompt, left: usize, sampling: &Sampling, capacity: usize) -> usize {
     if sampling.limit().is_some() {
         return left;
     }
-    let prompt_tokens = engine.tokenizer().encode_prompt(prompt).map_or(0, |tokens| tokens.len());
+    let prompt_tokens = prompt.tokens(engine.tokenizer()).map_or(0, |tokens| tokens.len());
     if prompt_tokens.saturating_add(left) <= capacity { left } else { left.min((capacity / 2).max(1)) }
 }
 
@@ -77,7 +78,7 @@ impl Texts for Burst<'_> {
     fn next(&mut self) -> Option<Text> {
         loop {
             let job = self.jobs.next()?;
-            match self.engine.render(&user(&job.text), &job.prefix) {
+            match self.engine.prompt(&user(&job.text), &job.prefix) {
                 Ok(prompt) => {
                     let sampling = &self.options.sampling;
                     let most_tokens = row_tokens(self.engine, &prompt, job.max_tokens, sampling, self.capacity);

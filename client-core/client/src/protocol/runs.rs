@@ -2,7 +2,7 @@
 //!
 //! | address | what it does |
 //! | --- | --- |
-//! | `GET /api/runs` | [`RunList`]: what can be trained here, and every run |
+//! | `GET /api/runs` | [`RunList`]: what can be trained here, and the newest runs; `?limit=N&before=ID` for others |
 //! | `POST /api/runs` | takes a [`RunRequest`], answers 201 with the new run's [`RunView`] |
 //! | `GET /api/runs/{id}` | [`RunView`] |
 //! | `DELETE /api/runs/{id}` | removes a run that is not running, with its files |
@@ -187,8 +187,11 @@ impl RunView {
 pub struct RunList {
     /// What can be trained here.
     pub training: Training,
-    /// Every run, newest first.
+    /// Runs, newest first.
     pub runs: Vec<RunView>,
+    /// What `before` has to be for the runs that come after these; `None` where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<i64>,
 }
 
 /// What can be trained on this server.

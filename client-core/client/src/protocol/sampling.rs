@@ -110,7 +110,7 @@ settings! {
     top_k, "topk", "Top k (0 is off)", "tokens", 0..=MOST_TOP_K, 1.0, 0, "Only the k likeliest tokens are chosen from.";
     top_p, "topp", "Top p (1 is off)", "", 0.0..=1.0, 0.05, 1.0, "Only the likeliest tokens that hold this much probability together are chosen from.";
     max_tokens, "tokens", "Longest answer, tokens", "tokens", 1..=MOST_TOKENS, 1.0, MOST_TOKENS, "Where an answer is cut that the model has not ended by itself.";
-    repetition_penalty, "", "Repetition penalty (1 is off)", "", 0.5..=2.0, 0.05, 1.0, "Makes tokens less likely that are there already.";
+    repetition_penalty, "", "Repetition penalty (1 is off)", "", 0.01..=10.0, 0.05, 1.0, "Makes tokens less likely that are there already.";
     seed, "sample", "Sampling seed", "", 0..=MOST_SEED, 1.0, 0, "The same seed chooses the same tokens.";
 }
 

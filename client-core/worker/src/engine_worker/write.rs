@@ -18,7 +18,7 @@ use client::protocol::worker::Event;
 use engine::backend::MAX_ROWS;
 use engine::event_loop::next_task;
 use engine::together::{Ended, Text, Texts};
-use engine::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions, Together, TokenEvent};
+use engine::{ChatMessage, Engine, EngineError, FinishReason, Prompt, SamplingOptions, Together, TokenEvent};
 
 /// Tasks that may wait for their turn; more are refused.
 const MAX_WAITING: usize = 64;
@@ -218,10 +218,10 @@ impl Hub {
 
 impl Draft {
     /// What the model is to go on after.
-    fn prompt(&self, engine: &Engine) -> Result<String, EngineError> {
+    fn prompt(&self, engine: &Engine) -> Result<Prompt, EngineError> {
         match &self.input {
-            Input::Text(text) => Ok(format!("{text}{}", self.text)),
-            Input::Chat(turns) => engine.render(&turns.iter().map(ChatMessage::from).collect::<Vec<_>>(), &self.text),
+            Input::Text(text) => Ok(format!("{text}{}", self.text).into()),
+            Input::Chat(turns) => engine.prompt(&turns.iter().map(ChatMessage::from).collect::<Vec<_>>(), &self.text),
         }
     }
 

@@ -1,0 +1,50 @@
+//! The optimum in worlds whose settings are drawn from all of their ranges. `cargo run --release -p mec --example
+//! optimum` does the same for thousands of worlds.
+
+mod shared;
+
+use mec::bound::reward_bound;
+use mec::{OracleEffort, UserOutcome, evaluate, oracle};
+
+#[test]
+fn two_users_get_what_brute_force_gets_in_random_worlds() {
+    for index in 0..24 {
+        let mut world = shared::world(2, index);
+        for slot in 0..2 {
+            let backlog_s = shared::backlog_s(&world, 2 * index + slot);
+            let found = oracle::optimum(world.physics(), world.slots(), backlog_s, OracleEffort::Usual);
+            let brute = shared::brute_force(world.physics(), world.slots(), backlog_s);
+            let reward = found.totals.reward;
+            assert!(reward >= brute * (1.0 - 1e-3), "world {index}, slot {slot}, {backlog_s} s: {reward} < {brute}");
+            let mut out = [UserOutcome::default(); 2];
+            let again = evaluate(world.physics(), world.slots(), backlog_s, &found.decisions, &mut out);
+            assert_eq!(again, found.totals, "the optimum is a decision that gives what it says");
+            assert!(found.decisions.iter().all(|d| *d == d.clamped(world.physics().p_max_w)), "an allowed decision");
+            world.step(&[]);
+        }
+    }
+}
+
+#[test]
+fn nobody_without_a_search_beats_the_optimum_in_random_worlds() {
+    for users in 1..=10 {
+        for index in 0..12 {
+            let mut world = shared::world(users, index);
+            let optimum = world.optimum(OracleEffort::Usual).totals.reward;
+            let (reward, name) = shared::best_simple(&mut world);
+            assert!(optimum >= reward * (1.0 - 1e-3), "K {users}, world {index}: {optimum}, but {name} gets {reward}");
+        }
+    }
+}
+
+#[test]
+fn no_optimum_passes_the_bound_and_at_the_defaults_it_is_near() {
+    for users in 1..=10 {
+        for index in 0..6 {
+            let world = shared::world(users, index);
+            let optimum = world.optimum(OracleEffort::Usual).totals.reward;
+            let bound = reward_bound(world.physics(), world.slots(), 0.0);
+            assert!(optimum <= bound * (1.0 + 1e-9), "K {users}, world {index}: {optimum} over {bound}");
+        }
+    }
+}
