@@ -236,11 +236,6 @@ impl Engine {
         self.backend.counters()
     }
 
-    /// Replaces what is awaited between tokens; `None` for nothing. In a tab the default lets one message in.
-    pub fn set_yield(&mut self, yield_now: Option<YieldNow>) {
-        self.yield_now = yield_now;
-    }
-
     /// What is asked while a prompt is computed: where it says so, an answer ends with [`EngineError::Stopped`]. The engine
     /// goes on with what its cache held.
     pub fn stop_when(&mut self, stop: Option<super::backend::Stop>) {

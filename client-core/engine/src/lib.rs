@@ -17,7 +17,6 @@
 //! | [`cpu`] | the `cpu-kernels` crate as a backend, in the page and on the server |
 //! | `candle` | natively, through candle: models that those kernels do not hold |
 //! | [`gpu`] | our own kernels on WebGPU |
-//! | [`tier`] | which of the two a device gets, and why |
 //! | [`reference`] | the forward pass in plain single precision: the oracle of the tests |
 //! | [`checks`] | both backends against the oracle and the golden answers, natively and in a browser |
 //! | [`synthetic`] | random models of any shape, for tests and benches |
@@ -68,7 +67,6 @@ pub mod synthetic;
 pub mod template;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod tier;
 pub mod together;
 pub mod tokenizer;
 pub mod weights;

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use client::protocol::health::HostKind;
-use engine::{self, ChatMessage, Engine, EngineError, SamplingOptions, TokenEvent};
+use engine::{self, Engine, EngineError, SamplingOptions, TokenEvent};
 use futures::executor::block_on;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +24,7 @@ use super::{
 pub struct LocalHost {
     card: ModelCard,
     context: usize,
+    vocabulary: String,
     pool: Pool<Job>,
 }
 
@@ -40,6 +41,7 @@ impl LocalHost {
     /// [`HostError::Engine`] when there is no memory for so many sequences or the system refuses a thread.
     pub fn start(engine: Engine, card: ModelCard, slots: usize, queue: usize) -> Result<Self, HostError> {
         let context = engine.info().context;
+        let vocabulary = engine.tokenizer().fingerprint();
         let mut engines = Vec::with_capacity(slots.max(1));
         for _ in 1..slots {
             engines.push(engine.fork()?);
@@ -47,7 +49,7 @@ impl LocalHost {
         engines.push(engine);
         let workers: Vec<_> = engines.into_iter().map(|mut engine| move |job| run(&mut engine, job)).collect();
         let pool = Pool::start("decode", workers, queue).map_err(|error| HostError::Engine(error.to_string()))?;
-        Ok(Self { card, context, pool })
+        Ok(Self { card, context, vocabulary, pool })
     }
 }
 
@@ -68,6 +70,10 @@ impl Host for LocalHost {
 
     async fn model(&self) -> ModelCard {
         self.card.clone()
+    }
+
+    fn vocabulary(&self) -> Option<String> {
+        Some(self.vocabulary.clone())
     }
 
     fn load(&self) -> Load {
@@ -180,8 +186,6 @@ fn generate(
     };
     let stats = match generation.prompt {
         Prompt::Chat { messages, assistant_prefix } => {
-            let messages: Vec<ChatMessage> =
-                messages.into_iter().map(|turn| ChatMessage { role: turn.role, content: turn.content }).collect();
             block_on(engine.generate(&messages, &assistant_prefix, &options, &clock, &mut on_token))?
         }
         Prompt::Text(text) => block_on(engine.complete(&text, &options, &clock, &mut on_token))?,

@@ -21,6 +21,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use async_trait::async_trait;
 use client::protocol::health::HostKind;
+pub use engine::ChatMessage as Message;
 use tokio::sync::mpsc;
 
 pub mod encoder;
@@ -33,15 +34,6 @@ pub mod upstream;
 
 #[cfg(test)]
 pub(crate) mod testing;
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
 
 /// What to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,6 +196,11 @@ pub trait Host: Send + Sync + 'static {
     /// The same as far as it is known at this moment: nothing is waited for.
     async fn model_now(&self) -> ModelCard {
         self.model().await
+    }
+
+    /// What its vocabulary is recognised by ([`engine::Tokenizer::fingerprint`]); `None` where it is not seen.
+    fn vocabulary(&self) -> Option<String> {
+        None
     }
 
     /// How busy the host is now.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use client::protocol::sampling;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
@@ -295,13 +296,19 @@ impl CompletionRequest {
                 _ => return Err(range(name, "has to be at least 1")),
             },
         };
+        // What page, worker and server share is declared once.
+        for (name, value) in
+            [("temperature", self.temperature), ("top_p", self.top_p), ("repetition_penalty", self.repetition_penalty)]
+        {
+            let problem = value.zip(sampling::setting(name)).and_then(|(value, setting)| setting.problem(value));
+            if let Some(problem) = problem {
+                return Err(range(name, &problem));
+            }
+        }
         for (name, value, least, most) in [
-            ("temperature", self.temperature, 0.0, 2.0),
-            ("top_p", self.top_p, 0.0, 1.0),
             ("min_p", self.min_p, 0.0, 1.0),
             ("presence_penalty", self.presence_penalty, -2.0, 2.0),
             ("frequency_penalty", self.frequency_penalty, -2.0, 2.0),
-            ("repetition_penalty", self.repetition_penalty, 0.01, 10.0),
         ] {
             if value.is_some_and(|value| !(least..=most).contains(&value)) {
                 return Err(range(name, &format!("has to be between {least} and {most}")));
