@@ -1,4 +1,5 @@
 //! A model file on disk, read in pieces.
+#![allow(clippy::disallowed_types, reason = "natively a program opens its model by path; in a browser this module does not exist")]
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
