@@ -71,7 +71,8 @@ export async function startProxy(target) {
     const rule = proxy.rule(request) ?? {};
     if (rule === "refuse") return request.socket.destroy();
     const to = new URL(request.url, target);
-    const onward = http.request(to, { method: request.method, headers: { ...request.headers, host: to.host } }, (answer) => {
+    // The name that the browser asked for goes on: the server compares it with the page's origin.
+    const onward = http.request(to, { method: request.method, headers: request.headers }, (answer) => {
       response.writeHead(answer.statusCode, answer.headers);
       pass(answer, response, rule, proxy).catch(() => response.destroy());
     });

@@ -75,6 +75,8 @@ fn it_starts_with_every_option() {
             "1",
             "--queue",
             "5",
+            "--threads",
+            "1",
             "--max-connections",
             "64",
             "--host",

@@ -102,7 +102,7 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let server = Server::start(&folder)?;
     println!("{:<52} {:>9} {:>9} {:>9} {:>7} {:>9}", "load", "p50 ms", "p99 ms", "max ms", "failed", "peak MB");
-    let mut show = |load: &str, seen: Seen| {
+    let show = |load: &str, seen: Seen| {
         let mut times = seen.health_ms;
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times.get(((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1)));
@@ -212,20 +212,16 @@ async fn ask_all(url: &str, count: u16, asked: &Asked) {
                 return;
             };
             let after_s = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            match response.status() {
-                StatusCode::OK if response.bytes().await.is_ok() => {
-                    asked.answered.fetch_add(1, Ordering::Relaxed);
-                    return;
-                }
-                StatusCode::SERVICE_UNAVAILABLE => {
-                    asked.refused.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(Duration::from_secs(after_s.unwrap_or(1))).await;
-                }
-                _ => {
-                    asked.failed.fetch_add(1, Ordering::Relaxed);
-                    return;
-                }
+            let status = response.status();
+            let arrived = response.bytes().await.is_ok();
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                asked.refused.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(after_s.unwrap_or(1))).await;
+                continue;
             }
+            let fared = if status == StatusCode::OK && arrived { &asked.answered } else { &asked.failed };
+            fared.fetch_add(1, Ordering::Relaxed);
+            return;
         }
     };
     futures::future::join_all((0..count).map(ask)).await;

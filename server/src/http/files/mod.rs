@@ -99,10 +99,12 @@ impl Files {
         if !mime::may_be_hashed(path) {
             return Ok(false);
         }
-        let (written, names): (_, fn(&str) -> HashSet<String>) = match self.find(mime::LIST).await? {
-            Some(list) => (list, mime::listed_names),
+        let list = self.find(mime::LIST).await?;
+        let is_list = list.is_some();
+        let written = match list {
+            Some(list) => list,
             None => match self.find("index.html").await? {
-                Some(page) => (page, mime::hashed_names),
+                Some(page) => page,
                 None => return Ok(false),
             },
         };
@@ -111,7 +113,8 @@ impl Files {
             return Ok(lock().1.contains(path));
         }
         let text = written.bytes().await?;
-        let names = names(&String::from_utf8_lossy(&text));
+        let text = String::from_utf8_lossy(&text);
+        let names = if is_list { mime::listed_names(&text) } else { mime::hashed_names(&text) };
         let is_hashed = names.contains(path);
         *lock() = (written.tag().to_owned(), names);
         Ok(is_hashed)

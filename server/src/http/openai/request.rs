@@ -247,14 +247,18 @@ impl CompletionRequest {
             ("suffix", self.suffix.as_ref().is_some_and(|text| !text.is_empty()), "'suffix' is not offered."),
             ("parse_special", is_chat && self.parse_special == Some(true), "'parse_special' is for plain texts."),
             ("echo", is_chat && self.echo == Some(true), "'echo' is for plain texts."),
-            ("tools", is_listed(&self.tools), "Tools are not offered."),
-            ("functions", is_listed(&self.functions), "Functions are not offered."),
+            ("tools", is_listed(&self.tools), "'tools' are not offered."),
+            ("functions", is_listed(&self.functions), "'functions' are not offered."),
             (
                 "response_format",
                 self.response_format.as_ref().is_some_and(|format| format.kind != "text"),
-                "Only the response format 'text' is offered.",
+                "'response_format' is offered as 'text' only.",
             ),
-            ("add_generation_prompt", !begins, "A prompt without the beginning of an answer is not offered."),
+            (
+                "add_generation_prompt",
+                !begins,
+                "'add_generation_prompt': false goes with 'continue_final_message' only.",
+            ),
             ("messages", !is_chat && self.messages.is_some(), "'messages' is for /v1/chat/completions."),
             ("prompt", is_chat && self.prompt.is_some(), "'prompt' is for /v1/completions."),
         ];

@@ -70,7 +70,7 @@ async fn another_sites_page_changes_nothing() {
     });
     let own = server.url.clone();
     for (headers, allowed) in [
-        (&[][..], true),
+        (&[] as &[(&str, &str)], true),
         (&[("origin", own.as_str())], true),
         (&[("origin", own.as_str()), ("sec-fetch-site", "same-origin")], true),
         (&[("sec-fetch-site", "none")], true),
