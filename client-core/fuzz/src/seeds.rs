@@ -11,7 +11,11 @@ pub const CONFIG: &str = r#"{"model_type":"qwen3","vocab_size":6,"hidden_size":4
 /// The seeds of the target `name`.
 pub fn of(name: &str) -> Vec<Vec<u8>> {
     match name {
-        "gguf" => ["llama", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"].map(model).into_iter().chain([tokens("gpt2")]).collect(),
+        "gguf" => ["llama", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"]
+            .map(model)
+            .into_iter()
+            .chain([tokens("gpt2")])
+            .collect(),
         "safetensors" => vec![safetensors(false), safetensors(true), CONFIG.into()],
         "tokenizer" => vec![tokens("gpt2"), tokens("llama")],
         "tokenizer_json" => TOKENIZERS.iter().map(|text| text.as_bytes().to_vec()).collect(),

@@ -2,8 +2,8 @@
 //! breaks a promise.
 
 use engine::config::Blueprint;
-use engine::gguf::{GgmlType, Gguf};
 use engine::engine::Words;
+use engine::gguf::{GgmlType, Gguf};
 use engine::safetensors::{Checkpoint, Index, TensorFile, WordFiles, weight_files};
 use engine::template::ChatTemplate;
 use engine::weights::ModelWeights;
