@@ -1,4 +1,5 @@
 //! Takes comments and indentation out of the kernels' WGSL, which a page downloads with the worker and no driver reads.
+#![allow(clippy::disallowed_methods, reason = "a build script reads and writes files")]
 
 use std::path::PathBuf;
 use std::{env, fs, io};

@@ -2,46 +2,39 @@
 // Clippy's leave for tests does not reach their helpers.
 #![allow(clippy::unwrap_used)]
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use tests::{run, text};
 
-/// The binary that cargo built beside this test.
-fn tandem() -> Command {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let binary: PathBuf = profile.join(format!("tandem{}", std::env::consts::EXE_SUFFIX));
-    assert!(binary.is_file(), "{} is missing; `cargo test --no-run --workspace` builds it", binary.display());
-    Command::new(binary)
-}
+/// Every command there is, in the order of the help.
+const COMMANDS: [&str; 12] = [
+    "serve",
+    "corpus",
+    "train-lm",
+    "mec-slot",
+    "oracle",
+    "decide",
+    "figures",
+    "train",
+    "distil",
+    "export-lm",
+    "bench-engine",
+    "eval",
+];
 
-fn run(args: &[&str], input: &str) -> Output {
-    let mut child = tandem()
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("tandem starts");
-    // A program that refuses its arguments closes its input early.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-const COMMANDS: [&str; 10] =
-    ["serve", "corpus", "train-lm", "distil", "eval", "mec-slot", "train", "oracle", "decide", "figures"];
-
+/// The help's list is this file's list, so that a new command is tested as the others are; the readme has a row for each.
 #[test]
 fn help_names_every_command() {
     let output = run(&["--help"], "");
     assert!(output.status.success());
     let help = text(&output.stdout);
+    let listed = help.split_once("Commands:\n").and_then(|(_, rest)| rest.split("\n\n").next()).unwrap();
+    // Longer explanations go on in lines that begin further to the right.
+    let names = listed.lines().filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')));
+    let names: Vec<&str> =
+        names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    assert_eq!(names, COMMANDS, "{help}");
+    let readme = include_str!("../../README.md");
     for command in COMMANDS {
-        assert!(help.contains(command), "{command} is not in:\n{help}");
+        assert!(readme.contains(&format!("`{command}`")), "{command} is not in the readme");
     }
 }
 

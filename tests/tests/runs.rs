@@ -17,16 +17,13 @@ struct Server {
 
 impl Server {
     fn start(runs: &Path) -> Self {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
-        let binary = profile.join(format!("tandem{}", std::env::consts::EXE_SUFFIX));
-        let mut child = Command::new(&binary)
+        let mut child = tests::tandem()
             .args(["serve", "--listen", "127.0.0.1:0", "--runs"])
             .arg(runs)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("Tandem is ready at http://").unwrap_or_else(|| panic!("it says: {line}"));

@@ -48,6 +48,22 @@ pub struct Link {
     pending: StoredValue<Vec<(i64, SseEvent)>>,
 }
 
+/// Most pages of the list that are asked for: more runs than a server keeps.
+const MOST_PAGES: usize = 32;
+
+/// The list of runs, page by page.
+async fn all_runs() -> Result<RunList, String> {
+    let mut list = api::json::<RunList>(Ask { path: "api/runs", ..Ask::default() }).await?;
+    for _ in 0..MOST_PAGES {
+        let Some(before) = list.next.take() else { break };
+        let path = format!("api/runs?before={before}");
+        let mut more = api::json::<RunList>(Ask { path: &path, ..Ask::default() }).await?;
+        list.runs.append(&mut more.runs);
+        list.next = more.next;
+    }
+    Ok(list)
+}
+
 impl Link {
     /// Opens the link; it closes with the present owner.
     pub fn open(ctx: Ctx) -> Self {
@@ -80,7 +96,7 @@ impl Link {
 
     fn poll(self) {
         spawn_local(async move {
-            let heard = api::json::<RunList>(Ask { path: "api/runs", ..Ask::default() }).await;
+            let heard = all_runs().await;
             if !self.is_open() {
                 return;
             }

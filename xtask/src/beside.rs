@@ -1,8 +1,8 @@
-//! Building the page beside the lints and the native tests: each of the two alone leaves cores idle while it waits for a
-//! large crate or a linker.
+//! Building beside something else: the page beside the lints and the native tests, each of which alone leaves cores idle
+//! while it waits for a large crate or a linker; and what a demo does without at first beside its server.
 //!
-//! What builds is this program once more, in a process group of its own, with its output in a file. It ends with all that
-//! it started when its standard input does, and that ends with this process, however that ends.
+//! What builds is this program once more, in a process group of its own. It ends with all that it started when its standard
+//! input does, and that ends with this process, however that ends.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,32 +14,63 @@ use anyhow::{Context, Result, bail};
 
 use crate::browser;
 use crate::build;
-use crate::shell::{command, describe, step, took};
+use crate::demo;
+use crate::shell::{command, describe, find_on_path, step, took};
 
-/// A build that is under way.
+/// What can be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// All that the browser tests need of the page.
+    Page,
+    /// What a demo does without at first.
+    Late,
+}
+
+/// Arguments of the command that [`Build::start`] runs.
+#[derive(clap::Args)]
+pub struct Args {
+    #[arg(value_enum)]
+    what: What,
+}
+
+/// A build that is under way. Dropping it ends it.
 pub struct Build {
     child: Child,
-    log: String,
+    /// Where its output is, if that is not the terminal.
+    log: Option<String>,
 }
 
 impl Build {
-    /// Begins; `None` on systems without process groups, where what is needed is built when its turn comes.
+    /// Begins, with the output in a file for the page; `None` on systems without process groups, where what is needed is
+    /// built when its turn comes.
     ///
     /// # Errors
     /// The build cannot be started.
-    pub fn start() -> Result<Option<Self>> {
+    pub fn start(what: What) -> Result<Option<Self>> {
         if !cfg!(unix) {
             return Ok(None);
         }
-        let log = build::target_folder()?.join("page.log").to_string_lossy().into_owned();
-        step(&format!("Meanwhile the page is built; what that prints is in {log}"));
         let program = std::env::current_exe().context("this program does not know where it is")?;
-        let mut command = command(program, &[NAME]);
+        let mut command = match what {
+            What::Page => command(program, &[NAME, "page"]),
+            // What the demo is for goes first.
+            What::Late if find_on_path("nice").is_some() => {
+                command("nice", &[program.as_os_str(), NAME.as_ref(), "late".as_ref()])
+            }
+            What::Late => command(program, &[NAME, "late"]),
+        };
+        let mut log = None;
+        if what == What::Page {
+            let file = build::target_folder()?.join("page.log").to_string_lossy().into_owned();
+            step(&format!("Meanwhile the page is built; what that prints is in {file}"));
+            let out = File::create(&file).with_context(|| format!("{file} cannot be written"))?;
+            command.stderr(out.try_clone()?).stdout(out);
+            log = Some(file);
+        }
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let out = File::create(&log).with_context(|| format!("{log} cannot be written"))?;
-        command.stdin(Stdio::piped()).stderr(out.try_clone()?).stdout(out);
-        let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(&command)))?;
+        let child = command.stdin(Stdio::piped()).spawn();
+        let child = child.with_context(|| format!("cannot start `{}`", describe(&command)))?;
         Ok(Some(Self { child, log }))
     }
 
@@ -55,10 +86,11 @@ impl Build {
         let status = self.child.wait().context("the build of the page cannot be waited for")?;
         drop(guard);
         if !status.success() {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let file = self.log.unwrap_or_default();
+            let log = std::fs::read_to_string(&file).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n");
-            bail!("the page did not build; the end of {}:\n{tail}", self.log);
+            bail!("the page did not build; the end of {file}:\n{tail}");
         }
         took(started.elapsed());
         Ok(())
@@ -68,16 +100,19 @@ impl Build {
 /// The command that [`Build::start`] runs.
 pub const NAME: &str = "beside";
 
-/// Builds what the browser tests need of the page, until standard input ends.
+/// Builds, until standard input ends.
 ///
 /// # Errors
 /// Something does not build.
-pub fn run() -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     thread::spawn(|| {
         // Nothing ever comes: it ends when the other process does.
         let _ = std::io::stdin().read(&mut [0]);
         let group = format!("-{}", std::process::id());
         let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
     });
-    browser::build_page(false)
+    match args.what {
+        What::Page => browser::build_page(false),
+        What::Late => demo::late(),
+    }
 }

@@ -1,12 +1,14 @@
 //! Playwright with the real page, the real server and a real Chromium.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
 use crate::build;
 use crate::npm;
+use crate::page::index::Index;
+use crate::page::{self, module};
 use crate::shell::{command, run, step};
 use crate::test::NATIVE;
 use crate::tools;
@@ -20,11 +22,16 @@ pub struct Playwright {
 /// Builds the page, the engine's checks and the npm package.
 pub fn build_page(keep_page: bool) -> Result<()> {
     if !keep_page {
-        build::page()?;
+        // All that share their crates in one call.
+        let index = Index::read()?;
+        let check = build::engine_check_module();
+        let early: Vec<_> = index.modules().filter(|module| !module.is_late).chain([&check]).collect();
+        module::build(&early)?;
+        page::build_all()?;
     }
     build::engine_check()?;
     if !keep_page || !npm::is_built()? {
-        npm::package(Some(Path::new("dist")))?;
+        npm::package()?;
     }
     Ok(())
 }

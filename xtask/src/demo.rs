@@ -1,15 +1,27 @@
 //! `cargo xtask demo`: from a checkout to a page in one command.
+//!
+//! Page and server are compiled side by side, and the server starts when both are there. What a first visit does without
+//! follows behind it: burn-wgpu's policy module, whose switch the page offers once it is there, the npm package, and the
+//! compressed copies.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
+use crate::beside::{Build, What};
 use crate::build;
-use crate::shell::{command, step};
+use crate::npm;
+use crate::page::{self, Part, sizes};
+use crate::shell::{self, command, step};
+use crate::tools;
 
 /// Arguments of `cargo xtask demo`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "The first run takes tens of minutes on two cores (tools, page, server); the next ones seconds.\n\
-                        Everything after `--` goes to `tandem serve`, for example `-- --model my-model.gguf`."
+    after_help = "The first run compiles several hundred crates before it prints the URL, and some more behind the running\n\
+                  server; the next ones take seconds.\n\
+                  Everything after `--` goes to `tandem serve`, for example `-- --model my-model.gguf`."
 )]
 pub struct Args {
     /// Address to listen on.
@@ -29,11 +41,10 @@ pub struct Args {
     rest: Vec<String>,
 }
 
-/// Builds both halves in release mode and runs the server until Ctrl-C.
+/// Builds both halves, and runs the server until Ctrl-C.
 pub fn run(args: &Args) -> Result<()> {
-    build::page()?;
-    build::compress()?;
-    let tandem = build::server()?;
+    tools::require_node()?;
+    let tandem = build_both()?;
     step("Starting the server; Ctrl-C ends it");
     let mut serve = vec!["serve".to_owned(), "--page".into(), "dist".into()];
     if args.lan {
@@ -48,9 +59,41 @@ pub fn run(args: &Args) -> Result<()> {
     }
     serve.extend(args.rest.iter().cloned());
     let mut server = command(&tandem, &serve);
-    let status = server.status().with_context(|| format!("cannot start {}", tandem.display()))?;
+    let mut server = server.spawn().with_context(|| format!("cannot start {}", tandem.display()))?;
+    // Ends when this function returns.
+    let behind = Build::start(What::Late)?;
+    if behind.is_none() {
+        late()?;
+    }
+    let status = server.wait().context("the server cannot be waited for")?;
+    drop(behind);
     if !status.success() {
         bail!("the server ended with {status}");
     }
+    Ok(())
+}
+
+/// The page's first part and the server, side by side; where the server is.
+fn build_both() -> Result<PathBuf> {
+    // Before both lanes would ask for it.
+    build::target_folder()?;
+    shell::share_cores()?;
+    let tandem = OnceLock::new();
+    shell::lanes(vec![
+        ("server", Box::new(|| build::demo_server().map(|program| drop(tandem.set(program))))),
+        ("page", Box::new(|| page::build(Part::First))),
+    ])?;
+    tandem.into_inner().context("the server was not built")
+}
+
+/// What follows behind the running server.
+pub fn late() -> Result<()> {
+    shell::enter_lane("behind");
+    step("Behind the server: the policy on WebGPU, the npm package, compressed copies. The page works meanwhile");
+    page::build(Part::Late)?;
+    step("The page offers the policy on WebGPU now");
+    npm::package()?;
+    sizes::compress()?;
+    step("All is built");
     Ok(())
 }

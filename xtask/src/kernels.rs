@@ -2,12 +2,12 @@
 //! `trunk serve` has them too.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use crate::build::target_folder;
-use crate::shell::{command, run};
+use crate::shell::{command, run, step};
 
 /// Arguments of `cargo xtask kernels`.
 #[derive(clap::Args)]
@@ -30,10 +30,21 @@ const BUILDS: [(&str, &str, bool); 4] = [
     ("relaxed-threads", "+simd128,+relaxed-simd,+atomics,+bulk-memory", true),
 ];
 
-/// Builds them.
+/// Builds them into a folder.
 pub fn build(args: &Args) -> Result<()> {
     fs::create_dir_all(&args.out).with_context(|| format!("{}", args.out.display()))?;
+    for (name, bytes) in built()? {
+        let file = args.out.join(name);
+        fs::write(&file, bytes).with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Builds them: their names and bytes.
+pub fn built() -> Result<Vec<(String, Vec<u8>)>> {
+    step("The CPU kernels, in four builds");
     let target = target_folder()?.join("kernels");
+    let mut built = Vec::new();
     for (name, features, shared) in BUILDS {
         let mut flags = format!("-Ctarget-feature={features} -Cstrip=symbols");
         if shared {
@@ -42,20 +53,23 @@ pub fn build(args: &Args) -> Result<()> {
         // One folder for each: flags are part of what cargo compares, and one build would throw the other away.
         let folder = target.join(name);
         let folder_name = folder.to_string_lossy();
-        let mut cargo =
-            vec!["rustc", "--quiet", "--release", "--package", "cpu-kernels", "--lib", "--crate-type", "cdylib"];
+        let mut cargo = vec![
+            "rustc",
+            "--locked",
+            "--quiet",
+            "--release",
+            "--package",
+            "cpu-kernels",
+            "--lib",
+            "--crate-type",
+            "cdylib",
+        ];
         cargo.extend(["--target", "wasm32-unknown-unknown", "--target-dir", &folder_name]);
         let mut cargo = command("cargo", &cargo);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags).env_remove("RUSTFLAGS");
         run(cargo).with_context(|| format!("the CPU kernels ({name}) did not build"))?;
-        copy(
-            &folder.join("wasm32-unknown-unknown/release/cpu_kernels.wasm"),
-            &args.out.join(format!("kernels-{name}.wasm")),
-        )?;
+        let wasm = folder.join("wasm32-unknown-unknown/release/cpu_kernels.wasm");
+        built.push((format!("kernels-{name}.wasm"), fs::read(&wasm).with_context(|| format!("{}", wasm.display()))?));
     }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display())).map(drop)
+    Ok(built)
 }

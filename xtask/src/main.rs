@@ -1,13 +1,16 @@
 //! Tandem's own commands, `cargo xtask …`: set-up, build, demo, tests and benches from a bare machine with rustup, a C
 //! compiler and Node.
 //!
-//! - [`tools`]: finds or installs what cargo does not bring: the wasm target, trunk, wasm-bindgen, wasm-opt, Chromium
-//! - [`build`]: the page and the server
+//! - [`tools`]: finds or installs what cargo does not bring: the wasm target, wasm-opt, esbuild, Chromium, a Vulkan driver
+//! - [`page`]: the page in dist/ and its modules; wasm-bindgen is the package beside this one, bindgen/
+//! - [`build`]: the server, the engine's checks
 //! - [`kernels`]: the CPU kernels as wasm modules
 //! - [`npm`]: the client as a package
 //! - [`browser`]: Playwright over both
-//! - [`beside`]: building the page while lints and native tests run
+//! - [`beside`]: building while lints and tests run, or the demo's server
+//! - [`dependencies`]: licences, sources and doubles among them
 //! - [`demo`], [`test`], [`bench`], [`control`]: one command each
+//! - [`circles`]: modules that import each other
 //! - [`shell`]: running programs and saying so
 //!
 //! Nothing here is needed at run time: `tandem serve` stands alone.
@@ -19,10 +22,13 @@ mod bench;
 mod beside;
 mod browser;
 mod build;
+mod circles;
 mod control;
 mod demo;
+mod dependencies;
 mod kernels;
 mod npm;
+mod page;
 mod shell;
 mod test;
 mod tools;
@@ -36,7 +42,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what is missing, build page and server in release mode, start the server and print the URL.
+    /// Install what is missing, build page and server, start the server and print the URL; the rest is built behind it.
     Demo(demo::Args),
     /// Everything that CI checks: format, lints, unit and property tests, and the page in a real Chromium.
     Test(test::Args),
@@ -52,11 +58,13 @@ enum Command {
     Kernels(kernels::Args),
     /// Build the client as an npm package into target/npm/tandem-client and print its sizes.
     Npm,
-    /// Install the build tools only.
+    /// Look for modules of a crate that import each other in a circle.
+    Circles,
+    /// Install trunk and what it needs, for working on the page.
     Setup,
-    /// What `test` starts for itself.
+    /// What `test` and `demo` start for themselves.
     #[command(name = beside::NAME, hide = true)]
-    Beside,
+    Beside(beside::Args),
 }
 
 fn main() -> Result<()> {
@@ -70,12 +78,13 @@ fn main() -> Result<()> {
             browser::Playwright::prepare(false)?.run(&["--config".to_owned(), "record.config.mjs".to_owned()])
         }
         Command::Page => {
-            build::page()?;
-            build::compress()
+            page::build_all()?;
+            page::sizes::compress()
         }
         Command::Kernels(args) => kernels::build(&args),
-        Command::Npm => npm::package(None).map(drop),
-        Command::Beside => beside::run(),
-        Command::Setup => tools::ensure_wasm_tools().map(drop),
+        Command::Npm => npm::package(),
+        Command::Circles => circles::check(),
+        Command::Beside(args) => beside::run(&args),
+        Command::Setup => tools::ensure_trunk(),
     }
 }

@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 
 use crate::build;
 use crate::kernels;
+use crate::page::index::Index;
+use crate::page::module::{self, Module, Target};
+use crate::page::sizes;
 use crate::shell::step;
 use crate::tools;
 
@@ -23,12 +26,17 @@ fn folder() -> Result<PathBuf> {
 /// Whether there is a package from before.
 pub fn is_built() -> Result<bool> {
     let worker = folder()?.join("worker");
-    Ok(build::worker_files().all(|file| worker.join(file).is_file()))
+    let index = Index::read()?;
+    Ok(workers(&index).flat_map(Module::files).all(|file| worker.join(file).is_file()))
 }
 
-/// Builds the package and prints its sizes. The workers' modules are taken from `page`, a folder in which trunk has built
-/// them, or are built too. Returns the package's folder.
-pub fn package(page: Option<&Path>) -> Result<PathBuf> {
+/// The page's workers that the package carries: those that are no choice.
+fn workers(index: &Index) -> impl Iterator<Item = &Module> {
+    index.modules().filter(|module| module.target == Target::NoModules && !module.is_late)
+}
+
+/// Builds the package and prints its sizes.
+pub fn package() -> Result<()> {
     tools::require_node()?;
     let out = folder()?;
     let worker = out.join("worker");
@@ -36,32 +44,32 @@ pub fn package(page: Option<&Path>) -> Result<PathBuf> {
         std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
     }
     std::fs::create_dir_all(&worker).with_context(|| format!("cannot make {}", worker.display()))?;
-    match page {
-        Some(page) => build::worker_files().try_for_each(|file| copy(&page.join(&file), &worker.join(&file)))?,
-        None => build::workers(&worker)?,
-    }
+    let index = Index::read()?;
+    let modules: Vec<&Module> = workers(&index).collect();
+    module::build(&modules)?;
     step("The package");
+    for module in modules {
+        for file in module.files() {
+            build::copy_into(&module.folder()?.join(file), &worker)?;
+        }
+    }
     copy_folder(Path::new(SOURCE), &out)?;
     for script in SCRIPTS.map(Path::new) {
-        copy(script, &worker.join(script.file_name().unwrap_or_default()))?;
+        build::copy_into(script, &worker)?;
     }
     kernels::build(&kernels::Args { out: worker.clone() })?;
-    copy(Path::new("LICENSE"), &out.join("LICENSE"))?;
+    build::copy_into(Path::new("LICENSE"), &out)?;
     let manifest = out.join("package.json");
     let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest)?)?;
     json["version"] = env!("CARGO_PKG_VERSION").into();
     std::fs::write(&manifest, serde_json::to_string_pretty(&json)? + "\n")?;
-    let sizes = build::print_sizes(&worker)?;
+    let sizes = sizes::print(&worker)?;
     let wasm = sizes.iter().find(|(name, _)| name == "worker_bg.wasm").map_or(0, |(_, bytes)| *bytes);
     if wasm > WORKER_LIMIT {
         eprintln!("  worker_bg.wasm is larger than {WORKER_LIMIT} bytes under brotli");
     }
     println!("{}", out.display());
-    Ok(out)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::copy(from, to).map(drop).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+    Ok(())
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
@@ -69,7 +77,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let path = entry?.path();
         let Some(name) = path.file_name() else { continue };
-        if path.is_dir() { copy_folder(&path, &to.join(name))? } else { copy(&path, &to.join(name))? }
+        if path.is_dir() { copy_folder(&path, &to.join(name))? } else { build::copy_into(&path, to)? }
     }
     Ok(())
 }

@@ -1,8 +1,13 @@
-//! Running programs: each one is printed before it starts, and a failure names the command that failed.
+//! Running programs: each one is printed before it starts, and a failure names the command that failed. In a [lane](lanes)
+//! every line carries the lane's name.
 
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -13,9 +18,69 @@ pub fn enter_workspace_root() -> Result<()> {
     std::env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))
 }
 
+thread_local! {
+    /// The lane that this thread is.
+    static LANE: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Programs that are under way in lanes, by process id.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Whether a lane has failed, so that the others begin nothing more.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// Says what happens now.
 pub fn step(text: &str) {
-    eprintln!("\n\x1b[1m▸ {text}\x1b[0m");
+    match LANE.get() {
+        Some(lane) => eprintln!("\x1b[1m[{lane}] ▸ {text}\x1b[0m"),
+        None => eprintln!("\n\x1b[1m▸ {text}\x1b[0m"),
+    }
+}
+
+/// From here on, what this thread says and runs carries a name.
+pub fn enter_lane(name: &'static str) {
+    LANE.set(Some(name));
+}
+
+/// A lane's work.
+pub type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
+
+/// Does several things side by side. When one fails, the programs of the others are ended, and its error is returned.
+pub fn lanes(lanes: Vec<(&'static str, Work<'_>)>) -> Result<()> {
+    ENDING.store(false, Ordering::SeqCst);
+    let (sender, results) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        for (name, work) in lanes {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                enter_lane(name);
+                // Whoever reads it has returned already if another lane failed.
+                let _ = sender.send(work());
+            });
+        }
+        drop(sender);
+        let mut first = Ok(());
+        for result in results {
+            if first.is_ok() && result.is_err() {
+                end_all();
+                first = result;
+            }
+        }
+        first
+    })
+}
+
+/// Asks the programs of all lanes to end.
+fn end_all() {
+    ENDING.store(true, Ordering::SeqCst);
+    let running: Vec<String> = running().iter().map(u32::to_string).collect();
+    if cfg!(unix) && !running.is_empty() {
+        let _ = Command::new("kill").arg("-TERM").args(running).status();
+    }
+}
+
+fn running() -> std::sync::MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What compilers take their turns from, once [`share_cores`] was called.
@@ -43,9 +108,23 @@ pub fn command<S: AsRef<std::ffi::OsStr>>(program: impl AsRef<std::ffi::OsStr>, 
 /// Runs to the end with this terminal's output and says how long it took; an exit code other than 0 is an error.
 pub fn run(mut command: Command) -> Result<()> {
     let shown = describe(&command);
-    eprintln!("  $ {shown}");
     let start = Instant::now();
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start `{shown}`"))?;
+    command.stdin(Stdio::null());
+    let started = || format!("cannot start `{shown}`");
+    let status = match LANE.get() {
+        None => {
+            eprintln!("  $ {shown}");
+            command.status().with_context(started)?
+        }
+        Some(lane) => {
+            if ENDING.load(Ordering::SeqCst) {
+                bail!("`{shown}` is not begun: something else failed");
+            }
+            eprintln!("[{lane}] $ {shown}");
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(started)?;
+            in_lane(child, lane).with_context(|| format!("`{shown}` cannot be waited for"))?
+        }
+    };
     if !status.success() {
         bail!("`{shown}` ended with {status}");
     }
@@ -53,13 +132,35 @@ pub fn run(mut command: Command) -> Result<()> {
     Ok(())
 }
 
+/// Waits for a program and prints what it says under the lane's name.
+fn in_lane(mut child: Child, lane: &str) -> std::io::Result<ExitStatus> {
+    running().push(child.id());
+    let streams: [Option<Box<dyn Read + Send>>; 2] = [
+        child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+        child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+    ];
+    thread::scope(|scope| {
+        for stream in streams.into_iter().flatten() {
+            scope.spawn(move || {
+                for line in BufReader::new(stream).split(b'\n').map_while(std::io::Result::ok) {
+                    eprintln!("[{lane}] {}", String::from_utf8_lossy(&line).trim_end());
+                }
+            });
+        }
+    });
+    let status = child.wait();
+    running().retain(|id| *id != child.id());
+    status
+}
+
 /// Says how long something took, if a person may have noticed.
 pub fn took(time: Duration) {
     let seconds = time.as_secs();
+    let lane = LANE.get().map_or_else(String::new, |lane| format!("[{lane}]"));
     match (seconds / 60, seconds % 60) {
         (0, 0) => {}
-        (0, s) => eprintln!("  took {s} s"),
-        (min, s) => eprintln!("  took {min} min {s} s"),
+        (0, s) => eprintln!("{lane}  took {s} s"),
+        (min, s) => eprintln!("{lane}  took {min} min {s} s"),
     }
 }
 
@@ -83,4 +184,30 @@ pub fn describe(command: &Command) -> String {
         shown.push_str(&arg.to_string_lossy());
     }
     shown
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// A lane that fails ends what the other runs, which would take minutes otherwise.
+    #[test]
+    fn a_failure_ends_the_other_lanes() {
+        let start = Instant::now();
+        let result = lanes(vec![
+            ("slow", Box::new(|| run(command("sleep", &["600"])))),
+            (
+                "failing",
+                Box::new(|| {
+                    while running().is_empty() {
+                        thread::yield_now();
+                    }
+                    run(command("false", &[] as &[&str]))
+                }),
+            ),
+        ]);
+        assert!(result.unwrap_err().to_string().contains("`false` ended with"));
+        assert!(start.elapsed() < Duration::from_secs(300) && running().is_empty());
+        lanes(vec![("fine", Box::new(|| run(command("true", &[] as &[&str]))))]).unwrap();
+    }
 }

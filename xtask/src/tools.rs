@@ -1,4 +1,5 @@
-//! What cargo does not bring: found on PATH at the right version, else installed once into a cache folder.
+//! What cargo does not bring: found at the right version, else installed, programs into a cache folder, Chromium and Mesa by
+//! the system's package manager.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,19 +8,26 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::{command, find_on_path, output, run, step};
 
-/// Trunk builds the page. 0.22 wants a newer compiler than the one that the workspace is pinned to.
+/// Builds and serves the page while somebody works on it. 0.22 wants a newer compiler than the one that the workspace is
+/// pinned to.
 const TRUNK: &str = "0.21.14";
-/// Has to equal the `wasm-bindgen` crate's version in Cargo.lock.
+/// For trunk, which wants the program; what xtask builds itself goes through the library (see bindgen/). Has to equal the
+/// `wasm-bindgen` crate's version in Cargo.lock.
 const WASM_BINDGEN: &str = "0.2.130";
 /// npm version of binaryen, which brings wasm-opt.
 const BINARYEN: &str = "132.0.0";
+/// npm version of esbuild, which takes the comments out of scripts and styles.
+const ESBUILD: &str = "0.28.2";
+/// Of the tools that have their hands in a module.
+pub const VERSIONS: &str = "binaryen 132.0.0, esbuild 0.28.2";
 
-/// Folders that have to be on PATH while trunk runs.
-pub struct WasmTools {
+/// What builds the page.
+pub struct Tools {
+    /// Folders that come first on PATH.
     folders: Vec<PathBuf>,
 }
 
-impl WasmTools {
+impl Tools {
     /// Trunk with every tool on its PATH, so that it downloads nothing.
     pub fn trunk(&self, args: &[&str]) -> Result<Command> {
         let mut trunk = self.program("trunk", args)?;
@@ -35,6 +43,15 @@ impl WasmTools {
         let mut program = command(name, args);
         program.env("PATH", std::env::join_paths(&paths)?);
         Ok(program)
+    }
+
+    /// Writes a script or style sheet without comments and spaces; names that others use stay.
+    pub fn minify(&self, from: &Path, to: &Path, options: &[&str]) -> Result<()> {
+        let (input, out) = (from.to_string_lossy(), format!("--outfile={}", to.display()));
+        let mut arguments =
+            vec![&*input, "--minify", "--log-level=warning", "--allow-overwrite", "--charset=utf8", &out];
+        arguments.extend_from_slice(options);
+        run(self.program("esbuild", &arguments)?).with_context(|| format!("{input} cannot be minified"))
     }
 }
 
@@ -52,17 +69,31 @@ fn home() -> Result<PathBuf> {
     home.map(PathBuf::from).context("neither HOME nor USERPROFILE is set; set TANDEM_CACHE to a folder for build tools")
 }
 
-/// Finds or installs the wasm target, trunk, wasm-bindgen and wasm-opt.
-pub fn ensure_wasm_tools() -> Result<WasmTools> {
-    step("Build tools for the page (the first time takes minutes)");
+/// Finds or installs what xtask builds the page with: the wasm target, wasm-opt and esbuild.
+pub fn ensure_page_tools() -> Result<Tools> {
     ensure_wasm_target()?;
+    Ok(Tools { folders: vec![ensure_node_tools(&cache_folder()?)?] })
+}
+
+/// Finds or installs what `trunk build` and `trunk serve` need besides.
+pub fn ensure_trunk() -> Result<()> {
+    ensure_page_tools()?;
+    step("Trunk and wasm-bindgen, for working on the page (the first time takes minutes)");
     let cache = cache_folder()?;
-    let bin = cache.join("bin");
     // `--locked` for trunk: a tool builds as its authors released it. wasm-bindgen-cli's own lock no longer builds.
     ensure_cargo_tool("trunk", TRUNK, &["--locked", "--no-default-features"], &cache)?;
-    ensure_cargo_tool("wasm-bindgen", WASM_BINDGEN, &["--no-default-features", "--bin", "wasm-bindgen"], &cache)?;
-    let binaryen = ensure_binaryen(&cache)?;
-    Ok(WasmTools { folders: vec![bin, binaryen] })
+    ensure_cargo_tool("wasm-bindgen", WASM_BINDGEN, &["--no-default-features", "--bin", "wasm-bindgen"], &cache)
+}
+
+/// Trunk with its tools, if they are installed.
+pub fn find_trunk() -> Result<Option<Tools>> {
+    let cache = cache_folder()?;
+    if !is_installed("trunk", TRUNK, &cache) || !is_installed("wasm-bindgen", WASM_BINDGEN, &cache) {
+        return Ok(None);
+    }
+    let mut tools = ensure_page_tools()?;
+    tools.folders.insert(0, cache.join("bin"));
+    Ok(Some(tools))
 }
 
 fn ensure_wasm_target() -> Result<()> {
@@ -74,12 +105,17 @@ fn ensure_wasm_target() -> Result<()> {
         .context("the Rust target wasm32-unknown-unknown is missing and rustup could not add it")
 }
 
+/// Whether a program says that it is of this version.
+fn is_version(program: &str, version: &str) -> bool {
+    output(program, &["--version"]).is_some_and(|text| text.split_whitespace().any(|word| word == version))
+}
+
+fn is_installed(name: &str, version: &str, cache: &Path) -> bool {
+    is_version(&cache.join("bin").join(name).to_string_lossy(), version) || is_version(name, version)
+}
+
 fn ensure_cargo_tool(name: &str, version: &str, flags: &[&str], cache: &Path) -> Result<()> {
-    let right = |program: &str| {
-        output(program, &["--version"]).is_some_and(|text| text.split_whitespace().any(|word| word == version))
-    };
-    let cached = cache.join("bin").join(name);
-    if right(&cached.to_string_lossy()) || right(name) {
+    if is_installed(name, version, cache) {
         return Ok(());
     }
     let package = if name == "wasm-bindgen" { "wasm-bindgen-cli" } else { name };
@@ -99,24 +135,20 @@ fn ensure_cargo_tool(name: &str, version: &str, flags: &[&str], cache: &Path) ->
     run(install).with_context(|| format!("{package} {version} could not be installed"))
 }
 
-fn ensure_binaryen(cache: &Path) -> Result<PathBuf> {
-    let major = BINARYEN.split('.').next().unwrap_or(BINARYEN);
-    let right = |program: &str| {
-        output(program, &["--version"]).is_some_and(|text| text.split_whitespace().any(|word| word == major))
-    };
-    if right("wasm-opt")
-        && let Some(folder) = find_on_path("wasm-opt").and_then(|file| file.parent().map(Path::to_path_buf))
-    {
-        return Ok(folder);
-    }
+/// wasm-opt and esbuild, from npm; where their programs are.
+fn ensure_node_tools(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join("node");
     let bin = folder.join("node_modules").join(".bin");
-    if !right(&bin.join("wasm-opt").to_string_lossy()) {
+    let major = BINARYEN.split('.').next().unwrap_or(BINARYEN);
+    let cached = |name: &str| bin.join(name).to_string_lossy().into_owned();
+    if !is_version(&cached("wasm-opt"), major) || !is_version(&cached("esbuild"), ESBUILD) {
+        step("wasm-opt and esbuild");
         require_node()?;
-        let package = format!("binaryen@{BINARYEN}");
+        let packages = [format!("binaryen@{BINARYEN}"), format!("esbuild@{ESBUILD}")];
         let prefix = folder.to_string_lossy().into_owned();
-        run(command("npm", &["install", "--no-audit", "--no-fund", "--prefix", &prefix, &package]))
-            .context("wasm-opt (npm package binaryen) could not be installed")?;
+        let [binaryen, esbuild] = &packages;
+        run(command("npm", &["install", "--no-audit", "--no-fund", "--prefix", &prefix, binaryen, esbuild]))
+            .context("wasm-opt and esbuild (npm packages binaryen and esbuild) could not be installed")?;
     }
     Ok(bin)
 }
@@ -124,13 +156,49 @@ fn ensure_binaryen(cache: &Path) -> Result<PathBuf> {
 /// Node runs wasm-opt and the browser tests.
 pub fn require_node() -> Result<()> {
     let Some(version) = output("node", &["--version"]) else {
-        bail!("Node is missing; install Node 20 or newer (it runs wasm-opt and the browser tests)");
+        bail!("Node is missing; install Node 20 or newer (it runs wasm-opt, esbuild and the browser tests)");
     };
     let major: u32 = version.trim_start_matches('v').split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
     if major < 20 {
         bail!("Node {version} is too old; install Node 20 or newer");
     }
     Ok(())
+}
+
+/// Where Linux systems describe their Vulkan drivers.
+const VULKAN_DRIVERS: [&str; 3] = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
+
+/// Finds or installs lavapipe, Mesa's Vulkan on the CPU: the file that describes it. It has half precision, subgroups and
+/// packed products, so that the tests of every kernel run on a machine without a GPU, and in the same way on all of them.
+pub fn ensure_lavapipe() -> Option<PathBuf> {
+    if let Some(found) = find_lavapipe() {
+        return Some(found);
+    }
+    if !cfg!(target_os = "linux") || find_on_path("apt-get").is_none() {
+        return None;
+    }
+    step("Mesa's Vulkan driver is missing; installing it (half a minute)");
+    install_by_apt(&["mesa-vulkan-drivers", "libvulkan1"]);
+    find_lavapipe()
+}
+
+fn find_lavapipe() -> Option<PathBuf> {
+    let folders = VULKAN_DRIVERS.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+    folders.flatten().flatten().map(|entry| entry.path()).find(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("lvp_icd") && name.ends_with(".json")
+    })
+}
+
+/// Installs Debian packages where this user may; whether it worked is seen by what is there afterwards.
+fn install_by_apt(packages: &[&str]) {
+    if output("id", &["-u"]).as_deref() != Some("0") || find_on_path("apt-get").is_none() {
+        return;
+    }
+    let _ = run(command("apt-get", &["update", "-q"]));
+    let mut install = command("apt-get", &["install", "-y", "-q", "--no-install-recommends"]);
+    install.args(packages).env("DEBIAN_FRONTEND", "noninteractive");
+    let _ = run(install);
 }
 
 /// Finds Chromium or Chrome (`CHROMIUM` names one), or installs it where it can.
@@ -146,13 +214,7 @@ pub fn ensure_chromium() -> Result<PathBuf> {
         return Ok(found);
     }
     step("Chromium is missing; installing it (a minute or two)");
-    let root = output("id", &["-u"]).as_deref() == Some("0");
-    if root && find_on_path("apt-get").is_some() {
-        let _ = run(command("apt-get", &["update", "-q"]));
-        let mut install = command("apt-get", &["install", "-y", "-q", "--no-install-recommends", "chromium"]);
-        install.env("DEBIAN_FRONTEND", "noninteractive");
-        let _ = run(install);
-    }
+    install_by_apt(&["chromium"]);
     if find_chromium().is_none() {
         let mut install = command("npx", &["playwright", "install", "chromium"]);
         install.current_dir("tests");
@@ -183,4 +245,21 @@ fn find_chromium() -> Option<PathBuf> {
         .collect();
     found.sort();
     found.pop()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Trunk's program and the library of xtask and page have to be of one version; what was made of a module is made anew
+    /// when a tool changes.
+    #[test]
+    fn versions_agree() {
+        let lock = include_str!("../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"wasm-bindgen\"\nversion = \"{WASM_BINDGEN}\"")));
+        assert!(lock.contains(&format!("name = \"wasm-bindgen-cli-support\"\nversion = \"{WASM_BINDGEN}\"")));
+        assert_eq!(VERSIONS, format!("binaryen {BINARYEN}, esbuild {ESBUILD}"));
+        let trunk = include_str!("../../.trunk.toml");
+        assert!(trunk.contains(&format!("wasm_bindgen = \"{WASM_BINDGEN}\"")));
+    }
 }

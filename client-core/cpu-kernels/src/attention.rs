@@ -8,27 +8,66 @@ use crate::math::LANES;
 use crate::pool::{self, Job, Places, Work};
 use crate::simd::F4;
 
+#[cfg(not(target_arch = "wasm32"))]
+use crate::native::{self, cache::HalfCache};
+
 /// Keys of one step.
-const KEYS: usize = 32;
+pub(crate) const KEYS: usize = 32;
 /// Most queries of a tile.
-const QUERIES: usize = 4;
+pub(crate) const QUERIES: usize = 4;
 /// Most elements of a head.
 pub const MAX_HEAD: usize = 256;
 /// A score that no key has.
-const NONE: f32 = -1e30;
+pub(crate) const NONE: f32 = -1e30;
 
-/// Keys and values of one layer and one key head, padded with zeros to whole lanes, in the order in which they are read.
+/// Keys and values of one layer and one key head.
+#[derive(Debug, Clone)]
+pub enum HeadCache {
+    /// In single precision.
+    Single(SingleCache),
+    /// In half precision, for native attention.
+    #[cfg(not(target_arch = "wasm32"))]
+    Half(HalfCache),
+}
+
+impl Default for HeadCache {
+    fn default() -> Self {
+        Self::Single(SingleCache::default())
+    }
+}
+
+impl HeadCache {
+    /// An empty one: in half precision if that is wanted and this machine's attention takes it.
+    pub fn new(half: bool) -> Self {
+        #[cfg(not(target_arch = "wasm32"))]
+        if half && native::isa().is_some() {
+            return Self::Half(HalfCache::default());
+        }
+        let _ = half;
+        Self::default()
+    }
+
+    /// Sets the key and the value of a token, which follows those that are there or takes the place of one.
+    pub fn put(&mut self, token: usize, key: &[f32], value: &[f32]) {
+        match self {
+            Self::Single(cache) => cache.put(token, key, value),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Half(cache) => cache.put(token, key, value),
+        }
+    }
+}
+
+/// Keys and values in single precision, padded with zeros to whole lanes, in the order in which they are read.
 #[derive(Debug, Clone, Default)]
-pub struct HeadCache {
+pub struct SingleCache {
     /// `[tokens][stride]`.
     k: Vec<f32>,
     /// `[⌈tokens / 32⌉][stride / 8][32][8]`: of the tokens of a step, eight elements each, then the next eight.
     v: Vec<f32>,
 }
 
-impl HeadCache {
-    /// Sets the key and the value of a token, which follows those that are there or takes the place of one.
-    pub fn put(&mut self, token: usize, key: &[f32], value: &[f32]) {
+impl SingleCache {
+    fn put(&mut self, token: usize, key: &[f32], value: &[f32]) {
         let stride = stride(key.len());
         let (start, step) = (token * stride, token / KEYS * KEYS * stride);
         self.k.resize(self.k.len().max(start + stride), 0.0);
@@ -83,6 +122,11 @@ impl Attention<'_> {
         self.shape.heads / self.shape.kv_heads
     }
 
+    /// Token and head of a key head's query number `n`.
+    fn place(&self, head: usize, n: usize) -> (usize, usize) {
+        (n / self.group(), head * self.group() + n % self.group())
+    }
+
     fn tiles(&self) -> usize {
         (self.group() * self.m).div_ceil(QUERIES)
     }
@@ -93,11 +137,25 @@ impl Job for Attention<'_> {
     fn piece(&self, piece: usize) {
         let (head, first) = (piece / self.tiles(), piece % self.tiles() * QUERIES);
         let queries = (self.group() * self.m - first).min(QUERIES);
-        match queries {
-            1 => self.tile::<1>(head, first),
-            2 => self.tile::<2>(head, first),
-            3 => self.tile::<3>(head, first),
-            _ => self.tile::<QUERIES>(head, first),
+        match &self.cache[head] {
+            HeadCache::Single(cache) => match queries {
+                1 => self.tile::<1>(cache, head, first),
+                2 => self.tile::<2>(cache, head, first),
+                3 => self.tile::<3>(cache, head, first),
+                _ => self.tile::<QUERIES>(cache, head, first),
+            },
+            #[cfg(not(target_arch = "wasm32"))]
+            HeadCache::Half(cache) => {
+                let (shape, stride) = (self.shape, stride(self.shape.head_dim));
+                let place: [_; QUERIES] = std::array::from_fn(|t| self.place(head, first + t.min(queries - 1)));
+                let q = place.map(|(token, q_head)| &self.q[(token * shape.heads + q_head) * stride..][..stride]);
+                let end = place.map(|(token, _)| self.start + token + 1);
+                let begin = end.map(|end| shape.window.map_or(0, |window| end.saturating_sub(window)));
+                native::attend(&q[..queries], cache, begin, end, shape, |t, row| {
+                    let (token, q_head) = place[t];
+                    self.out.write((token * shape.heads + q_head) * shape.head_dim, row);
+                });
+            }
         }
     }
 }
@@ -106,16 +164,16 @@ impl Attention<'_> {
     /// Queries `first` to `first + N − 1` of a key head.
     // Four of these in one function would be too much for an engine to compile well.
     #[inline(never)]
-    fn tile<const N: usize>(&self, head: usize, first: usize) {
+    fn tile<const N: usize>(&self, cache: &SingleCache, head: usize, first: usize) {
         let shape = self.shape;
-        let (group, stride) = (self.group(), stride(shape.head_dim));
-        let place: [_; N] = std::array::from_fn(|t| ((first + t) / group, head * group + (first + t) % group));
+        let stride = stride(shape.head_dim);
+        let place: [_; N] = std::array::from_fn(|t| self.place(head, first + t));
         let q = place.map(|(token, q_head)| self.q[(token * shape.heads + q_head) * stride..][..stride].as_chunks().0);
         // Every query sees from `begin` up to, and without, `end`.
         let end = place.map(|(token, _)| self.start + token + 1);
         let begin = end.map(|end| shape.window.map_or(0, |window| end.saturating_sub(window)));
         let mut sums = [[F4::splat(0.0); N]; MAX_HEAD / 4];
-        let total = stream(q, &self.cache[head], begin, end, shape, &mut sums);
+        let total = stream(q, cache, begin, end, shape, &mut sums);
         for (t, (token, q_head)) in place.into_iter().enumerate() {
             let mut row = [0f32; MAX_HEAD];
             for (row, sums) in row[..stride].as_chunks_mut::<4>().0.iter_mut().zip(&sums) {
@@ -130,7 +188,7 @@ impl Attention<'_> {
 #[inline(always)]
 fn stream<const N: usize>(
     q: [&[[f32; 4]]; N],
-    cache: &HeadCache,
+    cache: &SingleCache,
     begin: [usize; N],
     end: [usize; N],
     Shape { scale, cap, .. }: Shape,
@@ -262,40 +320,45 @@ mod tests {
                 (0..n * stride).map(|i| if i % stride < head_dim { 3.0 * random() } else { 0.0 }).collect()
             };
             let q = rows(m * heads);
-            let pairs: Vec<_> = (0..kv_heads).map(|_| (rows(len), rows(len))).collect();
-            let mut cache = vec![HeadCache::default(); kv_heads];
-            for (cache, (k, v)) in cache.iter_mut().zip(&pairs) {
-                // What is put in twice is what was put in last.
-                for (keys, values) in [(v, k), (k, v)] {
-                    for token in 0..len {
-                        let of = |rows: &'_ [f32]| rows[token * stride..][..head_dim].to_vec();
-                        cache.put(token, &of(keys), &of(values));
+            // Numbers that half precision has too.
+            let mut halves =
+                |n: usize| -> Vec<f32> { rows(n).into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect() };
+            let pairs: Vec<_> = (0..kv_heads).map(|_| (halves(len), halves(len))).collect();
+            for half in [false, true] {
+                let mut cache = vec![HeadCache::new(half); kv_heads];
+                for (cache, (k, v)) in cache.iter_mut().zip(&pairs) {
+                    // What is put in twice is what was put in last.
+                    for (keys, values) in [(v, k), (k, v)] {
+                        for token in 0..len {
+                            let of = |rows: &'_ [f32]| rows[token * stride..][..head_dim].to_vec();
+                            cache.put(token, &of(keys), &of(values));
+                        }
                     }
                 }
-            }
-            let mut out = vec![0.0; m * heads * head_dim];
-            let scale = 1.0 / (head_dim as f32).sqrt();
-            attend(&q, &cache, start, m, Shape { heads, kv_heads, head_dim, window, scale, cap }, &mut out);
-            for (at, found) in out.chunks_exact(head_dim).enumerate() {
-                let (token, head) = (at / heads, at % heads);
-                let (keys, values) = &pairs[head / (heads / kv_heads)];
-                let end = start + token + 1;
-                let seen = window.map_or(0, |w| end.saturating_sub(w))..end;
-                let q = &q[at * stride..][..head_dim];
-                let weights: Vec<f64> = seen
-                    .clone()
-                    .map(|j| {
-                        let k = &keys[j * stride..][..head_dim];
-                        let score: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                        let (score, cap) = (score / (head_dim as f64).sqrt(), f64::from(cap));
-                        if cap > 0.0 { (cap * (score / cap).tanh()).exp() } else { score.exp() }
-                    })
-                    .collect();
-                let total: f64 = weights.iter().sum();
-                for (i, y) in found.iter().enumerate() {
-                    let sum: f64 =
-                        weights.iter().zip(seen.clone()).map(|(w, j)| w * f64::from(values[j * stride + i])).sum();
-                    assert!((f64::from(*y) - sum / total).abs() < 2e-5, "{at} {i}: {y} {}", sum / total);
+                let mut out = vec![0.0; m * heads * head_dim];
+                let scale = 1.0 / (head_dim as f32).sqrt();
+                attend(&q, &cache, start, m, Shape { heads, kv_heads, head_dim, window, scale, cap }, &mut out);
+                for (at, found) in out.chunks_exact(head_dim).enumerate() {
+                    let (token, head) = (at / heads, at % heads);
+                    let (keys, values) = &pairs[head / (heads / kv_heads)];
+                    let end = start + token + 1;
+                    let seen = window.map_or(0, |w| end.saturating_sub(w))..end;
+                    let q = &q[at * stride..][..head_dim];
+                    let weights: Vec<f64> = seen
+                        .clone()
+                        .map(|j| {
+                            let k = &keys[j * stride..][..head_dim];
+                            let score: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                            let (score, cap) = (score / (head_dim as f64).sqrt(), f64::from(cap));
+                            if cap > 0.0 { (cap * (score / cap).tanh()).exp() } else { score.exp() }
+                        })
+                        .collect();
+                    let total: f64 = weights.iter().sum();
+                    for (i, y) in found.iter().enumerate() {
+                        let sum: f64 =
+                            weights.iter().zip(seen.clone()).map(|(w, j)| w * f64::from(values[j * stride + i])).sum();
+                        assert!((f64::from(*y) - sum / total).abs() < 2e-5, "{at} {i}: {y} {}", sum / total);
+                    }
                 }
             }
         }

@@ -87,7 +87,7 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
 }
 
 /// The 6-bit scale and minimum of sub-block `j` of Q4_K and Q5_K, from their twelve packed bytes.
-fn scale_and_minimum(packed: &[u8; 12], j: usize) -> (u8, u8) {
+pub(crate) fn scale_and_minimum(packed: &[u8; 12], j: usize) -> (u8, u8) {
     if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {

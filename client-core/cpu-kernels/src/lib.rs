@@ -2,10 +2,12 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`abi`] | the numbers that a page's worker and this module exchange |
 //! | [`blocks`] | ggml's block formats as integer codes with scales and minima |
 //! | [`matrix`] | matrices as they are multiplied: eight rows interleaved, codes and scales apart |
 //! | [`product`] | activations in eight bits, and matrices times activations |
 //! | [`tile`] | the innermost loops: wasm simd128, wasm relaxed SIMD, portable |
+//! | `native` | the same natively, for the vector instructions that the machine turns out to have |
 //! | [`attention`] | causal attention over the cache with a softmax that streams |
 //! | [`math`] | RMSNorm, RoPE, SwiGLU, GeGLU |
 //! | [`simd`] | four singles at a time |
@@ -22,11 +24,14 @@
 //!
 //! Deliberately absent: checking of model files (client-core proves every size before it calls).
 
+pub mod abi;
 pub mod attention;
 pub mod blocks;
 pub mod math;
 pub mod matrix;
 pub mod model;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod native;
 pub mod pool;
 pub mod product;
 pub mod simd;

@@ -97,21 +97,28 @@ pub fn gated(rows: &[f32], ffn: usize, gelu: bool, out: &mut [f32]) {
     pool::run(&job, m.div_ceil(Gated::ROWS), Work { columns: m, products: 0 });
 }
 
-struct Gated<'a> {
+/// The job of [`gated`].
+#[derive(Debug)]
+pub struct Gated<'a> {
     rows: &'a [f32],
-    ffn: usize,
-    gelu: bool,
-    out: Places<'a, f32>,
+    pub(crate) ffn: usize,
+    pub(crate) gelu: bool,
+    pub(crate) out: Places<'a, f32>,
 }
 
 impl Gated<'_> {
     /// Rows of a piece: some microseconds.
     const ROWS: usize = 4;
 
+    /// The rows of a piece, with their numbers.
+    pub(crate) fn rows_of(&self, piece: usize) -> impl Iterator<Item = (usize, &[f32])> {
+        self.rows.chunks_exact(2 * self.ffn).enumerate().skip(piece * Self::ROWS).take(Self::ROWS)
+    }
+
     #[inline(always)]
     fn piece_by(&self, piece: usize, activation: impl Fn(F4) -> F4) {
-        let (ffn, first) = (self.ffn, piece * Self::ROWS);
-        for (i, row) in self.rows.chunks_exact(2 * ffn).enumerate().skip(first).take(Self::ROWS) {
+        let ffn = self.ffn;
+        for (i, row) in self.rows_of(piece) {
             let (gate, up) = row.split_at(ffn);
             let (gates, ups) = (gate.as_chunks::<4>(), up.as_chunks::<4>());
             for (at, (g, u)) in gates.0.iter().zip(ups.0).enumerate() {
@@ -127,6 +134,10 @@ impl Gated<'_> {
 
 impl Job for Gated<'_> {
     fn piece(&self, piece: usize) {
+        #[cfg(not(target_arch = "wasm32"))]
+        if crate::native::gated(self, piece) {
+            return;
+        }
         match self.gelu {
             true => self.piece_by(piece, gelu),
             false => self.piece_by(piece, silu),

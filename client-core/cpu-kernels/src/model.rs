@@ -2,6 +2,8 @@
 
 use crate::attention::{self, HeadCache, MAX_HEAD, stride};
 use crate::math;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::matrix::Store;
 use crate::matrix::{Matrix, WrongSize};
 use crate::product::{Activations, multiply};
 
@@ -181,16 +183,16 @@ struct Cache {
     len: usize,
 }
 
-/// One sequence or several over the same weights, by row, and room to compute in.
+/// One sequence or several over the same weights, by row, and scratch memory to compute in.
 #[derive(Debug)]
 pub struct Sequences {
     caches: Vec<Cache>,
-    room: Room,
+    scratch: Scratch,
 }
 
 /// What a pass computes in, from call to call.
 #[derive(Debug, Default)]
-struct Room {
+struct Scratch {
     x: Vec<f32>,
     input: Activations,
     heads: Activations,
@@ -205,8 +207,13 @@ struct Room {
 impl Sequences {
     /// So many empty ones.
     pub fn new(model: &Model, rows: usize) -> Self {
-        let layers = vec![vec![HeadCache::default(); model.shape.kv_heads]; model.layers.len()];
-        Self { caches: vec![Cache { layers, len: 0 }; rows], room: Room::default() }
+        // Models that are held exactly are computed exactly, the cache included.
+        #[cfg(not(target_arch = "wasm32"))]
+        let half = model.layers.iter().any(|layer| matches!(layer.qkv[1].store, Store::Packed(_)));
+        #[cfg(target_arch = "wasm32")]
+        let half = false;
+        let layers = vec![vec![HeadCache::new(half); model.shape.kv_heads]; model.layers.len()];
+        Self { caches: vec![Cache { layers, len: 0 }; rows], scratch: Scratch::default() }
     }
 
     /// How many there are.
@@ -233,7 +240,7 @@ impl Sequences {
 
     /// What the last pass left.
     pub fn output(&self) -> &[f32] {
-        &self.room.output
+        &self.scratch.output
     }
 
     /// Appends `tokens` to a row at positions `len ..`. `rotation` holds (cos, sin) pairs,
@@ -249,23 +256,45 @@ impl Sequences {
         rotation: &[f32],
         want: Want,
     ) -> Result<(), WrongSize> {
+        self.forward_unless(model, row, tokens, rotation, want, &|| false).map(drop)
+    }
+
+    /// As [`forward`](Self::forward), but gives up when `stop` says so, which is asked before every layer: the row is then
+    /// as it was, and `false` is returned.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_unless(
+        &mut self,
+        model: &Model,
+        row: usize,
+        tokens: &[u32],
+        rotation: &[f32],
+        want: Want,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, WrongSize> {
+        #[cfg(not(target_arch = "wasm32"))]
+        let _caller = crate::pool::Caller::enter();
         let width = model.shape.turns();
-        self.room.output.clear();
+        self.scratch.output.clear();
         let Some(cache) = self.caches.get_mut(row) else { return Err(WrongSize) };
         model.takes(tokens, rotation)?;
-        let chunks = tokens.len().div_ceil(CHUNK);
+        let (chunks, before) = (tokens.len().div_ceil(CHUNK), cache.len);
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let turns = &rotation[i * CHUNK * width..][..chunk.len() * width];
-            self.room.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())]);
+            if !self.scratch.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())], stop) {
+                cache.len = before;
+                return Ok(false);
+            }
             let last = i + 1 == chunks;
             match want {
-                Want::Last if last => self.room.head(model, chunk.len() - 1..chunk.len()),
-                Want::Every => self.room.head(model, 0..chunk.len()),
-                Want::Hidden => self.room.hidden(model),
+                Want::Last if last => self.scratch.head(model, chunk.len() - 1..chunk.len()),
+                Want::Every => self.scratch.head(model, 0..chunk.len()),
+                Want::Hidden => self.scratch.hidden(model),
                 _ => {}
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Appends one token to each of some `rows`, all in one pass over the weights, and leaves the logits after each,
@@ -276,7 +305,9 @@ impl Sequences {
     /// As [`forward`](Self::forward), or the rows do not ascend, or there are not as many tokens. All rows are then as they
     /// were.
     pub fn step(&mut self, model: &Model, rows: &[u32], tokens: &[u32], rotation: &[f32]) -> Result<(), WrongSize> {
-        self.room.output.clear();
+        #[cfg(not(target_arch = "wasm32"))]
+        let _caller = crate::pool::Caller::enter();
+        self.scratch.output.clear();
         model.takes(tokens, rotation)?;
         let ascend = rows.is_sorted_by(|a, b| a < b);
         let known = rows.last().is_none_or(|last| (*last as usize) < self.caches.len());
@@ -286,16 +317,24 @@ impl Sequences {
         let wanted = |row: &usize| rows.binary_search(&(*row as u32)).is_ok();
         let caches = self.caches.iter_mut().enumerate().filter(|(row, _)| wanted(row));
         let mut groups: Vec<_> = caches.map(|(_, cache)| (cache, 1)).collect();
-        self.room.blocks(model, tokens, rotation, &mut groups);
-        self.room.head(model, 0..rows.len());
+        self.scratch.blocks(model, tokens, rotation, &mut groups, &|| false);
+        self.scratch.head(model, 0..rows.len());
         Ok(())
     }
 }
 
-impl Room {
+impl Scratch {
     /// All blocks for `m` tokens: the next so many of each group's sequence, in the order of the groups. Only attention
     /// tells sequences apart; every product looks at its weights once for all of them.
-    fn blocks(&mut self, model: &Model, tokens: &[u32], rotation: &[f32], groups: &mut [(&mut Cache, usize)]) {
+    /// False when `stop` said so before a layer: nothing is appended then.
+    fn blocks(
+        &mut self,
+        model: &Model,
+        tokens: &[u32],
+        rotation: &[f32],
+        groups: &mut [(&mut Cache, usize)],
+        stop: &dyn Fn() -> bool,
+    ) -> bool {
         let (shape, m) = (&model.shape, tokens.len());
         let (q_dim, kv_dim) = (shape.q_dim(), shape.kv_dim());
         let q_stride = shape.heads * stride(shape.head_dim);
@@ -305,6 +344,9 @@ impl Room {
             math::scale(x, shape.embedding_scale);
         }
         for (at, layer) in model.layers.iter().enumerate() {
+            if stop() {
+                return false;
+            }
             math::rms_norm(&self.x, &layer.attn_norm, shape.eps, self.input.prepare(m, shape.dim));
             let [q, k, v] = &layer.qkv;
             multiply(&[q, k, v], &mut self.input, &mut self.rows);
@@ -330,7 +372,15 @@ impl Room {
                 let of = |width: usize| part.start * width..part.end * width;
                 let q = &mut self.q[of(q_stride)];
                 let cache = &mut cache.layers[at];
-                keep(&mut self.rows[of(q_dim + 2 * kv_dim)], layer, shape, &rotation[of(shape.turns())], len, q, cache);
+                split_qkv_into_cache(
+                    &mut self.rows[of(q_dim + 2 * kv_dim)],
+                    layer,
+                    shape,
+                    &rotation[of(shape.turns())],
+                    len,
+                    q,
+                    cache,
+                );
                 attention::attend(q, cache, len, *count, heads, &mut out[of(q_dim)]);
                 first = part.end;
             }
@@ -349,6 +399,7 @@ impl Room {
         for (cache, count) in groups {
             cache.len += *count;
         }
+        true
     }
 
     /// Appends the logits at some rows of the residual stream to the output.
@@ -371,7 +422,7 @@ impl Room {
 
 /// Takes queries, keys and values apart: queries into `q`, `[m][heads][stride]`, which holds zeros, the others to the end of
 /// the cache, which holds `len` tokens. Norms and rotations are applied on the way.
-fn keep(
+fn split_qkv_into_cache(
     rows: &mut [f32],
     layer: &Layer,
     shape: &Shape,

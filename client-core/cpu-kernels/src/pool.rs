@@ -5,7 +5,9 @@
 //! helper that loses its core in the middle of a piece is waited for, and on a busy machine all of them may be in each
 //! other's way. Where that makes them no help they are left alone (`pace.rs`).
 //!
-//! In a build without threads (`--cfg kernel_threads` is what asks for them) a job is a loop.
+//! On wasm32 `--cfg kernel_threads` asks for threads, which the page's workers are; without it a job is a loop. Natively
+//! the threads are this crate's own, as many as [`set_threads`] says (one at first, which is the caller's). What is computed
+//! does not depend on their number.
 
 /// Pieces of work that may run at the same time.
 pub trait Job: Sync {
@@ -24,11 +26,11 @@ pub struct Work {
 
 /// Runs all pieces of `job`, which is so much `work`, and returns when the last one is done.
 pub fn run(job: &dyn Job, pieces: usize, work: Work) {
-    #[cfg(kernel_threads)]
+    #[cfg(any(kernel_threads, not(target_arch = "wasm32")))]
     if pieces > 1 && shared::run(job, pieces, work) {
         return;
     }
-    #[cfg(not(kernel_threads))]
+    #[cfg(not(any(kernel_threads, not(target_arch = "wasm32"))))]
     let _ = work;
     for piece in 0..pieces {
         job.piece(piece);
@@ -70,7 +72,12 @@ impl<'a, T: Copy> Places<'a, T> {
     }
 }
 
-#[cfg(any(kernel_threads, test))]
+#[cfg(not(target_arch = "wasm32"))]
+mod native;
+#[cfg(any(kernel_threads, not(target_arch = "wasm32")))]
 mod pace;
-#[cfg(kernel_threads)]
+#[cfg(any(kernel_threads, not(target_arch = "wasm32")))]
 pub mod shared;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use native::{Caller, set_threads, threads};

@@ -3,13 +3,38 @@
 use crate::blocks::BLOCK;
 use crate::math::dot;
 use crate::matrix::{GROUP, Matrix, Planar, Store, halves};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::native;
 use crate::pool::{self, Job, Places, Work};
-use crate::tile::{self, Columns, Facts, Folded, Kernel, Needs, Task, Weights};
+use crate::tile::{self, ActivationForms, BlockStats, Columns, Kernel, SignMagnitude, Task, Weights};
 
 /// Columns that are multiplied with one look at the weights.
 const TILE: usize = 4;
 /// Multiplications of one piece of a job: some tens of microseconds.
+#[cfg(target_arch = "wasm32")]
 const PIECE: usize = 400_000;
+/// Fewest and most multiplications of one piece of a job: some microseconds, and some tens of them.
+#[cfg(not(target_arch = "wasm32"))]
+const PIECES: [usize; 2] = [60_000, 4_000_000];
+/// Pieces of a job for each thread: the last to come is waited for.
+#[cfg(not(target_arch = "wasm32"))]
+const PIECES_PER_THREAD: usize = 6;
+
+/// Groups of rows of one piece of a job of so many multiplications, `of_group` to a group.
+fn groups_of_piece(products: usize, of_group: usize) -> usize {
+    #[cfg(target_arch = "wasm32")]
+    {
+        let _ = products;
+        (PIECE / of_group.max(1)).max(1)
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let [least, most] = PIECES;
+        let piece = (products / (PIECES_PER_THREAD * pool::threads())).clamp(least, most);
+        // Two groups share a look at activations.
+        (piece / of_group.max(1)).max(2).next_multiple_of(2)
+    }
+}
 
 /// Activations `[m, cols]`, and the same in eight bits, with one scale to 32: what planar matrices are multiplied with.
 #[derive(Debug, Default)]
@@ -20,8 +45,11 @@ pub struct Activations {
     /// Four columns interleaved, for as many fours as there are; the rest one by one. So are the others.
     wide: Vec<[i16; 2]>,
     codes: Vec<[i8; 4]>,
-    folded: Vec<Folded>,
-    facts: Vec<Facts>,
+    sign_magnitude: Vec<SignMagnitude>,
+    stats: Vec<BlockStats>,
+    /// For native tiles: see `native::activations`.
+    #[cfg(not(target_arch = "wasm32"))]
+    native: Vec<u32>,
 }
 
 impl Activations {
@@ -38,28 +66,28 @@ impl Activations {
     }
 
     /// Rounds to eight bits.
-    fn quantise(&mut self, needs: Needs) {
+    fn quantise(&mut self, forms: ActivationForms) {
         let (fours, blocks) = (self.values.len() / 4, self.cols / BLOCK);
         // What is left in the other forms is not looked at.
-        if needs.wide {
+        if forms.wide {
             self.wide.resize(2 * fours, [0; 2]);
         }
-        if needs.codes {
+        if forms.codes {
             self.codes.resize(fours, [0; 4]);
         }
-        if needs.folded {
-            self.folded.resize(fours, [[0; 4]; 2]);
+        if forms.sign_magnitude {
+            self.sign_magnitude.resize(fours, [[0; 4]; 2]);
         }
-        self.facts.resize(self.m * blocks, Facts::default());
+        self.stats.resize(self.m * blocks, BlockStats::default());
         let job = Rounding {
-            needs,
+            forms,
             m: self.m,
             cols: self.cols,
             values: &self.values,
             wide: Places::new(&mut self.wide),
             codes: Places::new(&mut self.codes),
-            folded: Places::new(&mut self.folded),
-            facts: Places::new(&mut self.facts),
+            sign_magnitude: Places::new(&mut self.sign_magnitude),
+            stats: Places::new(&mut self.stats),
         };
         pool::run(&job, self.m.div_ceil(TILE), Work { columns: self.m, products: 0 });
     }
@@ -72,22 +100,22 @@ impl Activations {
         Columns {
             wide: self.wide.get(2 * fours.start..2 * fours.end).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
             codes: self.codes.get(fours.clone()).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
-            folded: self.folded.get(fours).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
-            facts: self.facts[i * blocks..(i + C) * blocks].as_chunks().0,
+            sign_magnitude: self.sign_magnitude.get(fours).unwrap_or_default().as_chunks::<C>().0.as_chunks().0,
+            stats: self.stats[i * blocks..(i + C) * blocks].as_chunks().0,
         }
     }
 }
 
 /// See [`Activations`]; a piece is a tile of columns.
 struct Rounding<'a> {
-    needs: Needs,
+    forms: ActivationForms,
     m: usize,
     cols: usize,
     values: &'a [f32],
     wide: Places<'a, [i16; 2]>,
     codes: Places<'a, [i8; 4]>,
-    folded: Places<'a, Folded>,
-    facts: Places<'a, Facts>,
+    sign_magnitude: Places<'a, SignMagnitude>,
+    stats: Places<'a, BlockStats>,
 }
 
 impl Job for Rounding<'_> {
@@ -98,26 +126,26 @@ impl Job for Rounding<'_> {
             let (first, c) = (i / tile * tile * blocks, i % tile);
             let x = &self.values[i * self.cols..][..self.cols];
             for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let (codes, facts) = tile::rounded(x);
+                let (codes, stats) = tile::rounded(x);
                 let place = first + block * tile;
-                if self.needs.wide {
+                if self.forms.wide {
                     for (k, pair) in codes.as_chunks().0.iter().enumerate() {
                         self.wide.write(place * 16 + k * tile + c, &[*pair]);
                     }
                 }
-                if self.needs.codes {
+                if self.forms.codes {
                     for (k, four) in codes.map(|code| code as i8).as_chunks().0.iter().enumerate() {
                         self.codes.write(place * 8 + k * tile + c, &[*four]);
                     }
                 }
-                if self.needs.folded {
+                if self.forms.sign_magnitude {
                     let sizes = codes.map(|code| code.unsigned_abs() as u8);
                     let signs = codes.map(|code| (code >> 15) as u8);
                     for (k, (size, sign)) in sizes.as_chunks().0.iter().zip(signs.as_chunks().0).enumerate() {
-                        self.folded.write(place * 8 + k * tile + c, &[[*size, *sign]]);
+                        self.sign_magnitude.write(place * 8 + k * tile + c, &[[*size, *sign]]);
                     }
                 }
-                self.facts.write(place + c, &[facts]);
+                self.stats.write(place + c, &[stats]);
             }
         }
     }
@@ -125,21 +153,29 @@ impl Job for Rounding<'_> {
 
 /// Writes `[m, Σ rows]` to `out`: every row holds the products with all `parts`, one after the other.
 pub fn multiply(parts: &[&Matrix], x: &mut Activations, out: &mut Vec<f32>) {
-    let mut needs = Needs::default();
+    let mut forms = ActivationForms::default();
     for part in parts {
-        if let Store::Planar(planar) = &part.store {
-            needs.add(planar.codes_are, planar.order);
+        match &part.store {
+            Store::Planar(planar) => forms.add(planar.codes_are, planar.order),
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::Packed(_) => forms.native = true,
+            _ => {}
         }
     }
-    if needs != Needs::default() {
-        x.quantise(needs);
+    #[cfg(not(target_arch = "wasm32"))]
+    if std::mem::take(&mut forms.native) {
+        native::round(&x.values, x.m, x.cols, &mut x.native);
+    }
+    if forms != ActivationForms::default() {
+        x.quantise(forms);
     }
     let width = parts.iter().map(|part| part.rows).sum::<usize>();
     out.resize(x.m * width, 0.0);
-    let piece_groups = (PIECE / (GROUP * x.cols * x.m).max(1)).max(1);
+    let products = x.m * x.cols * width;
+    let piece_groups = groups_of_piece(products, GROUP * x.cols * x.m);
     let pieces = parts.iter().map(|part| part.rows.div_ceil(GROUP).div_ceil(piece_groups)).sum();
     let job = Product { parts, x, width, piece_groups, out: Places::new(out) };
-    pool::run(&job, pieces, Work { columns: x.m, products: x.m * x.cols * width });
+    pool::run(&job, pieces, Work { columns: x.m, products });
 }
 
 struct Product<'a> {
@@ -173,6 +209,15 @@ impl Product<'_> {
         match &part.store {
             Store::Planar(planar) => {
                 tile::choose(planar.codes_are, planar.order, Rows { product: self, part, planar, start, groups });
+            }
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::Packed(packed) => {
+                let (rows, m) = (part.rows, self.x.m);
+                native::products(packed, groups, &self.x.native, m, |column, group, sums| {
+                    let row = group * GROUP;
+                    let sums = &sums[..GROUP.min(rows - row)];
+                    self.out.write(column * self.width + start + row, sums);
+                });
             }
             Store::Single(values) => {
                 for row in groups.start * GROUP..(groups.end * GROUP).min(part.rows) {
@@ -309,7 +354,7 @@ mod tests {
                     bytes = (0..rows * cols).flat_map(|_| (random() as f32 / 2e7 - 0.4).to_le_bytes()).collect();
                 }
                 let values = blocks::values(format, &bytes);
-                let matrix = Matrix::new(format, rows, cols, &bytes, false).unwrap();
+                let matrix = Matrix::portable(format, rows, cols, &bytes, false).unwrap();
                 let mut x = Activations::default();
                 x.prepare(m, cols).fill_with(|| random() as f32 / 8e6 - 1.0);
                 let mut out = Vec::new();
@@ -321,7 +366,7 @@ mod tests {
                             let tile = if i < m / TILE * TILE { TILE } else { 1 };
                             let block = i / tile * tile * (cols / 32) + col / 32 * tile + i % tile;
                             let pair = i / tile * tile * (cols / 2) + col / 2 * tile + i % tile;
-                            f64::from(x.wide[pair][col % 2]) * f64::from(x.facts[block].scale)
+                            f64::from(x.wide[pair][col % 2]) * f64::from(x.stats[block].scale)
                         })
                         .collect(),
                     false => x.values.iter().map(|x| f64::from(*x)).collect(),
@@ -340,9 +385,9 @@ mod tests {
         }
     }
 
-    /// A model whose numbers are none ends in numbers that are none, not in a panic.
+    /// A model of NaN and infinity ends in NaN or infinity, not in a panic.
     #[test]
-    fn numbers_that_are_none_do_no_harm() {
+    fn nan_and_infinity_do_not_panic() {
         for format in [Format::Q4_0, Format::Q4K, Format::Q6K, Format::Q8_0] {
             let (rows, cols) = (9, 256);
             let bytes = vec![0xff; rows * format.row_bytes(cols).unwrap()];

@@ -1,10 +1,11 @@
 //! Writes the golden answers that every backend has to repeat: the greedy answers of the shipped models, computed
 //! natively on the CPU.
 //!
-//! `cargo run -p client-core --features llm-gpu,llm-cpu --example engine_golden` from the top folder, whenever a file in
+//! `cargo run -p engine --features cpu,gpu --example engine_golden` from the top folder, whenever a file in
 //! public/models changes. Other files: `-- MODELS_FOLDER FILE.gguf …`. The prompts are in tests/golden/prompts.txt, the
 //! answers go to tests/golden/engine.json. With `--check` nothing is written: WebGPU (natively: Vulkan) has to give the
 //! same answers.
+#![allow(clippy::disallowed_methods, reason = "a program of its own, with files and arguments")]
 
 use std::path::{Path, PathBuf};
 

@@ -92,7 +92,7 @@ pub async fn golden(mut engine: Engine, bytes: &[u8], golden: &Golden) -> Check 
     let name = format!("{} on {}: {} golden answers", golden.file, engine.info().backend, golden.answers.len());
     if sha256_hex(bytes) != golden.sha256 {
         let detail = "the model file is not the one that the golden answers are from; write them anew with \
-                      `cargo run -p client-core --features llm-gpu,llm-cpu --example engine_golden`";
+                      `cargo run -p engine --features cpu,gpu --example engine_golden`";
         return Check { name, passed: false, detail: detail.into() };
     }
     let mut differing = Vec::new();

@@ -3,14 +3,11 @@
 
 use std::ops::ControlFlow;
 
-use super::backend::{Output, Want};
+use super::backend::Output;
 use super::error::EngineError;
 use super::generate::{FinishReason, SamplingOptions, StopFilter, TokenEvent};
-use super::sampler::{Sampler, SamplerParams};
+use super::sampler::{Sampler, TokenLogprobs};
 use super::tokenizer::{TextStream, Tokenizer};
-
-/// Up to this `top_k` the backend is asked for its candidates instead of for all logits.
-const MAX_DEVICE_TOP_K: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -19,29 +16,38 @@ pub(super) struct Continuation {
     sampler: Sampler,
     stream: TextStream,
     filter: StopFilter,
+    stop_tokens: Vec<u32>,
+    ignore_eos: bool,
     max_tokens: usize,
     tokens: usize,
+    /// Of the token that was chosen last and is not told yet.
+    logprobs: Option<TokenLogprobs>,
 }
 
 impl Continuation {
     /// Of a prompt of these tokens.
-    pub(super) fn new(tokenizer: &Tokenizer, options: &SamplingOptions, prompt: &[u32]) -> Self {
-        let mut sampler = Sampler::new(SamplerParams {
-            temperature: options.temperature,
-            top_k: options.top_k,
-            top_p: options.top_p,
-            repetition_penalty: options.repetition_penalty,
-            seed: options.seed,
-        });
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    pub(super) fn new(tokenizer: &Tokenizer, options: &SamplingOptions, prompt: &[u32]) -> Result<Self, EngineError> {
+        let mut sampler = Sampler::shaped(options.params(), options.shaping());
         sampler.note(prompt);
-        Self {
+        Ok(Self {
             tokenizer: tokenizer.clone(),
             sampler,
-            stream: tokenizer.stream(),
+            stream: tokenizer.stream_after(prompt)?,
             filter: StopFilter::new(&options.stop),
+            stop_tokens: options.stop_tokens.clone(),
+            ignore_eos: options.ignore_eos,
             max_tokens: options.max_tokens,
             tokens: 0,
-        }
+            logprobs: None,
+        })
+    }
+
+    /// Whether a device may choose: what it cannot be told changes and tells nothing.
+    pub(super) fn is_plain(&self) -> bool {
+        self.sampler.shaping().is_none()
     }
 
     /// Tokens so far, the ending token not counted.
@@ -59,35 +65,28 @@ impl Continuation {
         &mut self.sampler
     }
 
-    /// What a backend that leaves the choice to its caller has to return.
-    pub(super) fn want(&self) -> Want {
-        let params = self.sampler.params();
-        match params.top_k {
-            _ if params.penalises() => Want::Logits,
-            _ if params.is_greedy() => Want::Argmax,
-            k @ 1..=MAX_DEVICE_TOP_K => Want::TopK(k),
-            _ => Want::Logits,
-        }
-    }
-
     /// The next token, from what a backend returned.
     ///
     /// # Errors
-    /// It is nothing to choose from.
+    /// It is nothing to choose from, or not numbers.
     pub(super) fn choose(&mut self, output: &Output) -> Result<u32, EngineError> {
         match output {
             Output::Token(id) => Ok(*id),
-            Output::TopK(candidates) => Ok(self.sampler.choose_sorted(candidates)),
-            Output::Logits(logits) => Ok(self.sampler.choose(logits)),
-            Output::Nothing | Output::Hidden(_) | Output::AllLogits(_) => {
+            Output::Logits(logits) => self.choose_from(logits),
+            Output::TopK(_) | Output::Nothing | Output::Hidden(_) | Output::AllLogits(_) => {
                 Err(EngineError::NotOffered { backend: "loaded", what: "logits" })
             }
         }
     }
 
     /// The next token, from all logits.
-    pub(super) fn choose_from(&mut self, logits: &[f32]) -> u32 {
-        self.sampler.choose(logits)
+    ///
+    /// # Errors
+    /// They are not numbers.
+    pub(super) fn choose_from(&mut self, logits: &[f32]) -> Result<u32, EngineError> {
+        let (id, logprobs) = self.sampler.choose_sound(logits)?;
+        self.logprobs = logprobs;
+        Ok(id)
     }
 
     /// Takes the token that was chosen, tells `on_token`, and returns why the text ends with it, if it does. `full` when
@@ -102,7 +101,8 @@ impl Continuation {
         on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
     ) -> Result<Option<FinishReason>, EngineError> {
         let index = self.tokens;
-        if self.tokenizer.is_stop(id) {
+        let logprobs = self.logprobs.take();
+        if self.ends(id) {
             let rest = self.rest()?;
             let (mut text, hit) = self.filter.push(&rest);
             if !hit {
@@ -110,7 +110,16 @@ impl Continuation {
             }
             if !text.is_empty() {
                 // The answer is over whatever the listener says.
-                let _ = on_token(TokenEvent { id, text: &text, index });
+                let _ = on_token(TokenEvent { id, text: &text, index, logprobs: None });
+            }
+            return Ok(Some(FinishReason::Stop));
+        }
+        // The text of a control token is never shown, but somebody may want to stop at it.
+        if let Some(control) = self.tokenizer.control_text(id)
+            && let Some(text) = self.filter.control(&control)
+        {
+            if !text.is_empty() {
+                let _ = on_token(TokenEvent { id, text: &text, index, logprobs: None });
             }
             return Ok(Some(FinishReason::Stop));
         }
@@ -124,13 +133,18 @@ impl Continuation {
         if last && !hit {
             text += &self.filter.finish();
         }
-        let flow = on_token(TokenEvent { id, text: &text, index });
+        let flow = on_token(TokenEvent { id, text: &text, index, logprobs: logprobs.as_ref() });
         Ok(match (hit, flow, last) {
             (true, ..) => Some(FinishReason::Stop),
             (_, ControlFlow::Break(()), _) => Some(FinishReason::Cancelled),
             (.., true) => Some(FinishReason::Length),
             _ => None,
         })
+    }
+
+    /// Whether the answer is over with this token.
+    fn ends(&self, id: u32) -> bool {
+        self.stop_tokens.contains(&id) || (!self.ignore_eos && self.tokenizer.is_stop(id))
     }
 
     /// What the stream of text still holds.

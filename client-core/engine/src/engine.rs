@@ -10,6 +10,7 @@ use super::error::EngineError;
 use super::generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
 use super::gguf::{Gguf, Value};
 use super::parts::Weights;
+use super::prompt::Prompt;
 use super::safetensors::WordFiles;
 use super::sampler;
 use super::template::ChatTemplate;
@@ -75,15 +76,11 @@ impl Words {
     /// From the metadata of a GGUF file.
     ///
     /// # Errors
-    /// The tokenizer or the template cannot be built.
+    /// The tokenizer cannot be built. A chat template that cannot be read is an error only where it is to be rendered.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, EngineError> {
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let source = gguf.get("tokenizer.chat_template").and_then(Value::as_str);
-        let template = ChatTemplate::new(
-            source,
-            &tokenizer.special_text(tokenizer.bos()),
-            &tokenizer.special_text(tokenizer.eos()),
-        )?;
+        let template = template(&tokenizer, Ok(source));
         Ok(Self { tokenizer, template })
     }
 
@@ -94,13 +91,18 @@ impl Words {
     pub fn from_files(files: &WordFiles<'_>) -> Result<Self, EngineError> {
         let mut tokenizer = Tokenizer::from_json(files.tokenizer, files.tokenizer_config)?;
         tokenizer.stop_at(files.stops()?);
-        let template = ChatTemplate::new(
-            files.template()?.as_deref(),
-            &tokenizer.special_text(tokenizer.bos()),
-            &tokenizer.special_text(tokenizer.eos()),
-        )?;
+        let source = files.template();
+        let template = template(&tokenizer, source.as_ref().map(Option::as_deref));
         Ok(Self { tokenizer, template })
     }
+}
+
+/// The chat template; one that cannot be read leaves the model to go on with plain texts, and says why when it is needed.
+fn template(tokenizer: &Tokenizer, source: Result<Option<&str>, &EngineError>) -> ChatTemplate {
+    let (bos, eos) = (tokenizer.special_text(tokenizer.bos()), tokenizer.special_text(tokenizer.eos()));
+    let template = source.map_err(ToString::to_string);
+    let template = template.and_then(|source| ChatTemplate::new(source, &bos, &eos).map_err(|error| error.to_string()));
+    template.unwrap_or_else(|why| ChatTemplate::broken(&why))
 }
 
 impl Engine {
@@ -114,6 +116,26 @@ impl Engine {
         let words = Words::from_gguf(&gguf)?;
         let weights = super::weights::ModelWeights::from_gguf(&gguf)?;
         let backend = super::cpu::backend(&weights)?;
+        Self::from_parts(words.tokenizer, words.template, &weights, backend)
+    }
+
+    /// Loads a GGUF file that is on disk onto the CPU. Where our own kernels run the model, it is read in pieces, so that
+    /// there never is a second copy of it in memory.
+    ///
+    /// # Errors
+    /// As [`from_gguf_cpu`](Self::from_gguf_cpu), or [`EngineError::File`] where it cannot be read.
+    #[cfg(all(feature = "cpu", not(target_arch = "wasm32")))]
+    pub fn from_gguf_file(path: &std::path::Path) -> Result<Self, EngineError> {
+        use super::disk::DiskFile;
+        let file = DiskFile::open(path)?;
+        let head = file.head()?;
+        let gguf = Gguf::parse_header(&head, file.size())?;
+        let words = Words::from_gguf(&gguf)?;
+        let weights = super::assemble::at_once(super::assemble::WeightStream::from_gguf(&gguf, &file))?;
+        if !super::cpu::runs_here(&weights)? {
+            return Self::from_gguf_cpu(&file.all()?);
+        }
+        let backend = Box::new(super::cpu::CpuBackend::read(&weights)?);
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
     }
 
@@ -160,6 +182,7 @@ impl Engine {
                 config.vocab
             )));
         }
+        tokenizer.check_ids(config.vocab)?;
         let info = ModelInfo {
             name: config.name.clone(),
             parameters: totals.parameters,
@@ -213,9 +236,10 @@ impl Engine {
         self.backend.counters()
     }
 
-    /// Replaces what is awaited between tokens; `None` for nothing. In a tab the default lets one message in.
-    pub fn set_yield(&mut self, yield_now: Option<YieldNow>) {
-        self.yield_now = yield_now;
+    /// What is asked while a prompt is computed: where it says so, an answer ends with [`EngineError::Stopped`]. The engine
+    /// goes on with what its cache held.
+    pub fn stop_when(&mut self, stop: Option<super::backend::Stop>) {
+        self.backend.stop_when(stop);
     }
 
     /// States the time that chat templates see: seconds since 1970, shown as UTC. Without it they see a fixed day.
@@ -229,12 +253,22 @@ impl Engine {
         self.cached.clear();
     }
 
-    /// The prompt that `messages` make: the chat template's text with `assistant_prefix` at its end.
+    /// The text of the prompt that `messages` make, for people: the chat template's with `assistant_prefix` at its end.
+    /// Which of the control tokens' texts in it came from the template cannot be seen from it; [`prompt`](Self::prompt) knows.
     ///
     /// # Errors
     /// The template refuses the messages.
     pub fn render(&self, messages: &[ChatMessage], assistant_prefix: &str) -> Result<String, EngineError> {
         Ok(self.template.render(messages)? + assistant_prefix)
+    }
+
+    /// The prompt that `messages` make, with `assistant_prefix` at its end. Only the template writes control tokens: what
+    /// reads like one in a message or in the prefix is text.
+    ///
+    /// # Errors
+    /// The template refuses the messages.
+    pub fn prompt(&self, messages: &[ChatMessage], assistant_prefix: &str) -> Result<Prompt, EngineError> {
+        Prompt::of_chat(&self.tokenizer, &self.template, messages, assistant_prefix)
     }
 
     /// Answers a conversation. `assistant_prefix` is the part of the answer that is already written (by the server, when
@@ -252,31 +286,32 @@ impl Engine {
         clock: &dyn Fn() -> f64,
         on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
     ) -> Result<GenerationStats, EngineError> {
-        let prompt = self.render(messages, assistant_prefix)?;
-        self.complete(&prompt, options, clock, on_token).await
+        let prompt = self.prompt(messages, assistant_prefix)?;
+        self.complete(prompt, options, clock, on_token).await
     }
 
-    /// Continues a text, without a chat template.
+    /// Continues a text, without a chat template. A `&str` is plain text: see [`Prompt`] for other kinds.
     ///
     /// # Errors
     /// As [`generate`](Self::generate).
     pub async fn complete(
         &mut self,
-        prompt: &str,
+        prompt: impl Into<Prompt>,
         options: &SamplingOptions,
         clock: &dyn Fn() -> f64,
         on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
     ) -> Result<GenerationStats, EngineError> {
         let started = clock();
-        let prompt = self.tokenizer.encode_prompt(prompt)?;
-        let mut text = Continuation::new(&self.tokenizer, options, &prompt);
+        let prompt = prompt.into().tokens(&self.tokenizer)?;
+        let mut text = Continuation::new(&self.tokenizer, options, &prompt)?;
         self.backend.truncate(self.cached.len());
-        let on_device = match self.backend.begin_choosing(text.sampler().params(), &prompt) {
-            Ok(()) => true,
-            Err(EngineError::NotOffered { .. }) => false,
-            Err(error) => return Err(error),
-        };
-        let want = if on_device { Want::Choice(text.sampler().draw()) } else { text.want() };
+        let on_device = text.is_plain()
+            && match self.backend.begin_choosing(text.sampler().params(), &prompt) {
+                Ok(()) => true,
+                Err(EngineError::NotOffered { .. }) => false,
+                Err(error) => return Err(error),
+            };
+        let want = if on_device { Want::Choice(text.sampler().draw()) } else { Want::Logits };
         let (output, cached_tokens) = self.prefill(&prompt, want).await?;
         let mut id = text.choose(&output)?;
         let mut ahead = 0;
@@ -328,7 +363,7 @@ impl Engine {
     /// # Errors
     /// As [`generate`](Self::generate).
     pub async fn first_token_entropy(&mut self, messages: &[ChatMessage]) -> Result<f32, EngineError> {
-        let prompt = self.tokenizer.encode_prompt(&self.render(messages, "")?)?;
+        let prompt = self.prompt(messages, "")?.tokens(&self.tokenizer)?;
         match self.prefill(&prompt, Want::Logits).await?.0 {
             Output::Logits(logits) => Ok(sampler::entropy(&logits)),
             _ => Err(self.not_offered("logits")),
@@ -341,7 +376,7 @@ impl Engine {
     /// # Errors
     /// The text is empty or does not fit into the context, or the backend does not return hidden states.
     pub async fn hidden_states(&mut self, text: &str) -> Result<(Vec<String>, Vec<Vec<f32>>), EngineError> {
-        let ids = self.tokenizer.encode_prompt(text)?;
+        let ids = self.tokenizer.encode_whole(text)?;
         let mut sequence = self.backend.fork()?;
         let Output::Hidden(flat) = sequence.forward(&ids, Want::Hidden).await? else {
             return Err(self.not_offered("hidden states"));
@@ -390,3 +425,7 @@ impl Engine {
 #[cfg(all(test, feature = "cpu"))]
 #[path = "engine_tests.rs"]
 pub(crate) mod tests;
+
+#[cfg(all(test, feature = "cpu"))]
+#[path = "told_tests.rs"]
+mod told_tests;

@@ -6,12 +6,13 @@ use super::safetensors::SafetensorsError;
 /// An error of the engine. The engine never panics on outside data, and a lost GPU is an error like any other.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    // No sources: what prints an error's causes one after the other would say the same twice.
     /// The file is damaged or is not GGUF.
     #[error("the model file cannot be read: {0}")]
-    Gguf(#[from] GgufError),
+    Gguf(GgufError),
     /// The file is damaged or is not safetensors.
     #[error("the model file cannot be read: {0}")]
-    Safetensors(#[from] SafetensorsError),
+    Safetensors(SafetensorsError),
     /// The browser does not hand out the file (any more), or its reading was stopped.
     #[error("{0}")]
     File(String),
@@ -57,9 +58,15 @@ pub enum EngineError {
         /// What was asked for.
         what: &'static str,
     },
+    /// The computation gave something that is not a number, or nothing is left to choose from.
+    #[error("no token can be chosen: {0}")]
+    Numbers(String),
     /// A computation on the CPU failed.
     #[error("computation on the CPU failed: {0}")]
     Cpu(String),
+    /// Whoever asked has left: see `Engine::stop_when`.
+    #[error("stopped, since nobody waits for the answer")]
+    Stopped,
     /// WebGPU refused a request or reported a fault.
     #[error("the GPU refused: {0}")]
     Gpu(String),
@@ -77,10 +84,22 @@ pub enum EngineError {
     DeviceLost(String),
 }
 
+impl From<GgufError> for EngineError {
+    fn from(error: GgufError) -> Self {
+        Self::Gguf(error)
+    }
+}
+
+impl From<SafetensorsError> for EngineError {
+    fn from(error: SafetensorsError) -> Self {
+        Self::Safetensors(error)
+    }
+}
+
 impl EngineError {
     /// Whether the fault lies with the prompt, so that another may well be answered.
     #[must_use]
     pub fn concerns_prompt(&self) -> bool {
-        matches!(self, Self::PromptTooLong { .. } | Self::EmptyPrompt | Self::Template(_))
+        matches!(self, Self::PromptTooLong { .. } | Self::EmptyPrompt | Self::Template(_) | Self::Tokenizer(_))
     }
 }

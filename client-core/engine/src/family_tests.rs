@@ -135,18 +135,19 @@ fn gguf_files_compute_what_transformers_computes() {
     assert_eq!(architectures.into_iter().collect::<Vec<_>>(), expect);
 }
 
-/// The families with most kernels of their own, on the GPU; software takes its time, so others are there in Chromium only.
 #[cfg(feature = "gpu")]
-#[test]
-fn checkpoints_compute_what_transformers_computes_on_a_gpu() {
-    use super::gpu::{GpuBackend, GpuContext};
-    let gpu = match block_on(GpuContext::request()) {
-        Ok(gpu) => gpu,
-        Err(error) => return println!("SKIPPED: {error}"),
-    };
-    for (name, folder) in folders().into_iter().filter(|(name, _)| ["gemma2", "gemma3"].contains(&name.as_str())) {
-        let mut backend = block_on(GpuBackend::new(&gpu, &checkpoint(&folder, GgmlType::F16))).unwrap();
-        agrees_on(&mut backend, &format!("{name} on WebGPU"), &golden(&folder));
+mod gpu {
+    use super::*;
+    use crate::gpu::{GpuBackend, tests::gpu};
+
+    /// The families with most kernels of their own; software takes its time, so others are there in Chromium only.
+    #[test]
+    fn checkpoints_compute_what_transformers_computes() {
+        let gpu = gpu();
+        for (name, folder) in folders().into_iter().filter(|(name, _)| ["gemma2", "gemma3"].contains(&name.as_str())) {
+            let mut backend = block_on(GpuBackend::new(&gpu, &checkpoint(&folder, GgmlType::F16))).unwrap();
+            agrees_on(&mut backend, &format!("{name} on WebGPU"), &golden(&folder));
+        }
     }
 }
 

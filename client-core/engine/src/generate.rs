@@ -1,5 +1,7 @@
 //! The types that generation takes and returns, and the filter for stop texts.
 
+use super::sampler::{SamplerParams, Shaping, TokenLogprobs};
+
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChatMessage {
@@ -23,10 +25,48 @@ pub struct SamplingOptions {
     /// What the logits of tokens that are in the prompt or the answer are divided by where they are positive and
     /// multiplied with where they are negative; 1 for no penalty.
     pub repetition_penalty: f32,
+    /// Only tokens at least this share as likely as the likeliest, 0 to 1; 0 for all.
+    pub min_p: f32,
+    /// What the logits of tokens that are in the answer lose; 0 for nothing, negative to favour them.
+    pub presence_penalty: f32,
+    /// What they lose for each time that they are in the answer.
+    pub frequency_penalty: f32,
+    /// What is added to the logits of tokens; minus infinity rules a token out. Ids outside the vocabulary change nothing.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// How many of the likeliest tokens are told with each token; `None` for no log-probabilities, not even the token's.
+    pub top_logprobs: Option<usize>,
     /// Seed of the choice.
     pub seed: u64,
-    /// Texts that end the answer; they are not part of it.
+    /// Texts that end the answer; they are not part of it. The text of a control token counts when that token is chosen.
     pub stop: Vec<String>,
+    /// Tokens that end the answer besides those of the model.
+    pub stop_tokens: Vec<u32>,
+    /// Whether the model's own end of an answer is a token like any other, for benches that ask for a number of tokens.
+    pub ignore_eos: bool,
+}
+
+impl SamplingOptions {
+    /// What a device that chooses by itself can be told.
+    pub fn params(&self) -> SamplerParams {
+        SamplerParams {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        }
+    }
+
+    /// The rest of what a choice depends on.
+    pub fn shaping(&self) -> Shaping {
+        Shaping {
+            min_p: self.min_p,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.logit_bias.clone(),
+            top_logprobs: self.top_logprobs,
+        }
+    }
 }
 
 impl Default for SamplingOptions {
@@ -38,8 +78,15 @@ impl Default for SamplingOptions {
             top_k: 0,
             top_p: 1.0,
             repetition_penalty: 1.0,
+            min_p: 0.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            top_logprobs: None,
             seed: 0,
             stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_eos: false,
         }
     }
 }
@@ -57,7 +104,7 @@ pub enum FinishReason {
 
 /// A generated token. An answer that ends while text is still held back (it could have become a stop text) brings one
 /// more event, with the ending token's id and the same index as the number of tokens so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenEvent<'a> {
     /// The token.
     pub id: u32,
@@ -65,6 +112,9 @@ pub struct TokenEvent<'a> {
     pub text: &'a str,
     /// 0 for the first generated token.
     pub index: usize,
+    /// How likely the model held it, and which others, where [`SamplingOptions::top_logprobs`] asks; not with an event that
+    /// brings only text that was held back.
+    pub logprobs: Option<&'a TokenLogprobs>,
 }
 
 /// What generation took, by the caller's clock.
@@ -117,6 +167,18 @@ impl StopFilter {
         (std::mem::replace(&mut self.held, tail), false)
     }
 
+    /// What may be shown if the text of a control token, which itself is never shown, completes a stop text with what is
+    /// held back.
+    pub(super) fn control(&mut self, text: &str) -> Option<String> {
+        let whole = format!("{}{text}", self.held);
+        // One that began and ended before it would have been found.
+        let at =
+            self.stops.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| whole.find(stop.as_str())).min()?;
+        let shown = self.held.get(..at).unwrap_or(&self.held).to_owned();
+        self.held.clear();
+        Some(shown)
+    }
+
     /// What was held back and turns out not to be a stop text.
     pub(super) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
@@ -154,6 +216,24 @@ mod tests {
                 shown.push_str(&filter.finish());
             }
             assert_eq!((shown.as_str(), stopped), (expect, hit), "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn stop_texts_with_control_tokens() {
+        let stops = ["<|im_end|>".to_owned(), "\n<|user|>".to_owned(), "<|a|>b".to_owned()];
+        for (before, control, expect) in [
+            ("a", "<|im_end|>", Some("")),
+            ("a", "<|user|>", None),
+            ("a\n", "<|user|>", Some("")),
+            ("a\n", "<|im_end|>", Some("\n")),
+            ("a", "<|a|>", None),
+            ("a", "", None),
+        ] {
+            let mut filter = StopFilter::new(&stops);
+            let (_, hit) = filter.push(before);
+            assert!(!hit);
+            assert_eq!(filter.control(control).as_deref(), expect, "{before:?} {control}");
         }
     }
 }

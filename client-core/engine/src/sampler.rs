@@ -1,16 +1,21 @@
-//! Choosing the next token from the logits: greedy, or by temperature, top-k and top-p with a seed, with a penalty on
-//! repetition.
+//! Choosing the next token from the logits: greedy, or by temperature, min-p, top-k and top-p with a seed, with penalties on
+//! repetition and with biases.
+//!
+//! What is done to the logits, in this order: the repetition penalty (CTRL, arXiv 1909.05858, eq. 11) for tokens of the
+//! prompt and the text, presence and frequency penalties (OpenAI's formula) for tokens of the text, the bias, the
+//! temperature, min-p, top-k, top-p. Log-probabilities are those of the model's own logits, before any of it.
 //!
 //! A draw walks over the candidates that are kept in an order that a GPU can follow without sorting the vocabulary: by
 //! slices of [`SLICE`] ids, within a slice the likeliest first. So the same seed chooses the same tokens on all backends,
 //! but for rounding.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::backend::Draw;
+use super::error::EngineError;
 
 /// Ids of a slice of the vocabulary.
 pub const SLICE: usize = 1024;
@@ -49,18 +54,77 @@ impl SamplerParams {
     }
 }
 
+/// What a choice depends on that no device knows of: where there is any of it, all logits are fetched and chosen from here.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Shaping {
+    /// Only tokens at least this share as likely as the likeliest; 0 for all.
+    pub min_p: f32,
+    /// What the logits of tokens that are in the text (not in the prompt) lose; 0 for nothing.
+    pub presence_penalty: f32,
+    /// What they lose for each time that they are there.
+    pub frequency_penalty: f32,
+    /// What is added to the logits of tokens; minus infinity rules a token out.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// How many of the likeliest tokens are told with each one chosen; `None` for no log-probabilities at all.
+    pub top_logprobs: Option<usize>,
+}
+
+impl Shaping {
+    /// Whether it changes and tells nothing.
+    pub fn is_none(&self) -> bool {
+        let idle = |value: f32| value == 0.0 || value.is_nan();
+        (self.min_p.is_nan() || self.min_p <= 0.0)
+            && idle(self.presence_penalty)
+            && idle(self.frequency_penalty)
+            && self.logit_bias.is_empty()
+            && self.top_logprobs.is_none()
+    }
+}
+
+/// How likely the model itself holds a chosen token and its likeliest ones, whatever was done to choose: natural
+/// logarithms.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TokenLogprobs {
+    /// Of the token.
+    pub logprob: f32,
+    /// Of as many of the likeliest as were asked for, likeliest first; equal ones by id.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl TokenLogprobs {
+    /// Of token `id`, and the `count` likeliest.
+    pub fn of(logits: &[f32], id: u32, count: usize) -> Self {
+        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit - top).exp()).sum();
+        let logprob = |logit: f32| (f64::from(logit - top) - sum.ln()) as f32;
+        Self {
+            logprob: logits.get(id as usize).map_or(f32::NEG_INFINITY, |logit| logprob(*logit)),
+            top: top_of(logits, count).into_iter().map(|(id, logit)| (id, logprob(logit))).collect(),
+        }
+    }
+}
+
 /// A seeded sampler: the same logits and seed give the same tokens on every backend.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     params: SamplerParams,
+    shaping: Shaping,
     rng: Xoshiro256PlusPlus,
     seen: HashSet<u32>,
+    /// How often each token was chosen here.
+    chosen: HashMap<u32, u32>,
 }
 
 impl Sampler {
     /// A sampler at the beginning of its random sequence.
     pub fn new(params: SamplerParams) -> Self {
-        Self { params, rng: Xoshiro256PlusPlus::seed_from_u64(params.seed), seen: HashSet::new() }
+        Self::shaped(params, Shaping::default())
+    }
+
+    /// As [`new`](Self::new), with more that a choice depends on.
+    pub fn shaped(params: SamplerParams, shaping: Shaping) -> Self {
+        let rng = Xoshiro256PlusPlus::seed_from_u64(params.seed);
+        Self { params, shaping, rng, seen: HashSet::new(), chosen: HashMap::new() }
     }
 
     /// Tells of tokens that are in the text already; those that are chosen here are known.
@@ -68,6 +132,11 @@ impl Sampler {
         if self.params.penalises() {
             self.seen.extend(tokens);
         }
+    }
+
+    /// What no device knows of.
+    pub fn shaping(&self) -> &Shaping {
+        &self.shaping
     }
 
     /// The random number of the next choice, for a backend that chooses by itself.
@@ -82,19 +151,48 @@ impl Sampler {
 
     /// Chooses from all logits, `[vocab]`. An empty slice gives 0.
     pub fn choose(&mut self, logits: &[f32]) -> u32 {
-        let penalised;
-        let logits = if self.params.penalises() {
-            penalised = self.penalised(logits);
-            &penalised
-        } else {
-            logits
-        };
+        let shaped = self.shaped_logits(logits);
+        self.choose_from(shaped.as_deref().unwrap_or(logits))
+    }
+
+    /// As [`choose`](Self::choose), with log-probabilities where they are asked for.
+    ///
+    /// # Errors
+    /// [`EngineError::Numbers`]: there are no logits, one is not a number or is infinite, or the bias rules out every token.
+    /// A computation that has gone wrong must not look like an answer.
+    pub fn choose_sound(&mut self, logits: &[f32]) -> Result<(u32, Option<TokenLogprobs>), EngineError> {
+        let wrong = |what: &str| Err(EngineError::Numbers(what.to_owned()));
+        // Minus infinity alone is a number here: it rules a token out.
+        if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
+            return wrong(
+                "a logit is not a finite number; the model's weights are damaged, or its numbers are too large",
+            );
+        }
+        if !logits.iter().any(|logit| logit.is_finite()) {
+            return wrong("no logit is a finite number; the model's weights are damaged, or its numbers are too large");
+        }
+        let shaped = self.shaped_logits(logits);
+        if shaped.as_ref().is_some_and(|shaped| !shaped.iter().any(|logit| logit.is_finite())) {
+            return wrong("the logit bias rules out every token");
+        }
+        let id = self.choose_from(shaped.as_deref().unwrap_or(logits));
+        Ok((id, self.shaping.top_logprobs.map(|count| TokenLogprobs::of(logits, id, count))))
+    }
+
+    fn choose_from(&mut self, logits: &[f32]) -> u32 {
         let id = if self.params.is_greedy() { argmax(logits) } else { self.sample(logits) };
         self.note(&[id]);
+        if self.shaping.presence_penalty != 0.0 || self.shaping.frequency_penalty != 0.0 {
+            *self.chosen.entry(id).or_default() += 1;
+        }
         id
     }
 
-    fn penalised(&self, logits: &[f32]) -> Vec<f32> {
+    /// The logits with penalties and bias; `None` where there are none of these.
+    fn shaped_logits(&self, logits: &[f32]) -> Option<Vec<f32>> {
+        if !self.params.penalises() && self.chosen.is_empty() && self.shaping.logit_bias.is_empty() {
+            return None;
+        }
         let mut logits = logits.to_vec();
         let penalty = self.params.penalty();
         for &id in &self.seen {
@@ -102,17 +200,35 @@ impl Sampler {
                 *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
             }
         }
-        logits
+        let finite = |value: f32| if value.is_finite() { value } else { 0.0 };
+        let (presence, frequency) = (finite(self.shaping.presence_penalty), finite(self.shaping.frequency_penalty));
+        for (&id, &times) in &self.chosen {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit -= presence + frequency * times as f32;
+            }
+        }
+        for &(id, bias) in &self.shaping.logit_bias {
+            if let Some(logit) = logits.get_mut(id as usize)
+                && (bias.is_finite() || bias == f32::NEG_INFINITY)
+            {
+                *logit += bias;
+            }
+        }
+        Some(logits)
     }
 
     fn sample(&mut self, logits: &[f32]) -> u32 {
-        let mut candidates: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
-        let k = if self.params.top_k == 0 { candidates.len() } else { self.params.top_k.min(candidates.len()) };
-        if (1..candidates.len()).contains(&k) {
-            candidates.select_nth_unstable_by(k - 1, by_logit);
-            candidates.truncate(k);
+        let k = if self.params.top_k == 0 { logits.len() } else { self.params.top_k };
+        let mut candidates = top_of(logits, k);
+        let min_p = self.shaping.min_p;
+        if let Some(&(_, top)) = candidates.first()
+            && min_p > 0.0
+        {
+            // p ≥ min_p · p_top, with p ∝ exp(logit / temperature).
+            let least = f64::from(top) + f64::from(self.params.temperature) * f64::from(min_p.min(1.0)).ln();
+            let kept = candidates.partition_point(|(_, logit)| f64::from(*logit) >= least);
+            candidates.truncate(kept.max(1));
         }
-        candidates.sort_unstable_by(by_logit);
         self.choose_sorted(&candidates)
     }
 
@@ -152,6 +268,18 @@ fn by_logit(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     key(b.1).total_cmp(&key(a.1)).then(a.0.cmp(&b.0))
 }
 
+/// The `count` largest logits, largest first.
+fn top_of(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+    let mut candidates: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+    let count = count.min(candidates.len());
+    if (1..candidates.len()).contains(&count) {
+        candidates.select_nth_unstable_by(count - 1, by_logit);
+    }
+    candidates.truncate(count);
+    candidates.sort_unstable_by(by_logit);
+    candidates
+}
+
 /// The id of the largest logit; the first of equals.
 pub fn argmax(logits: &[f32]) -> u32 {
     let mut best = (0u32, f32::NEG_INFINITY);
@@ -178,83 +306,5 @@ pub fn entropy(logits: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn params(temperature: f32, top_k: usize, top_p: f32) -> SamplerParams {
-        SamplerParams { temperature, top_k, top_p, repetition_penalty: 1.0, seed: 7 }
-    }
-
-    #[test]
-    fn greedy_takes_the_first_largest() {
-        assert_eq!(Sampler::new(params(0.0, 0, 1.0)).choose(&[1.0, 3.0, 3.0, f32::NAN]), 1);
-        assert_eq!(Sampler::new(params(f32::NAN, 0, 1.0)).choose(&[1.0, 0.0]), 0);
-        assert_eq!(Sampler::new(params(1.0, 0, 1.0)).choose(&[]), 0);
-    }
-
-    /// Drawn frequencies against the probabilities computed by hand, at five standard deviations.
-    #[test]
-    fn frequencies_follow_the_distribution() {
-        let logits = [2.0f32, 1.0, 0.0, -1.0];
-        for (p, allowed) in [
-            (params(1.0, 0, 1.0), 4),
-            (params(0.5, 0, 1.0), 4),
-            (params(1.0, 2, 1.0), 2),
-            // softmax is 0.644, 0.237, 0.087, 0.032: two tokens reach 0.8.
-            (params(1.0, 0, 0.8), 2),
-            (params(2.0, 3, 0.9), 3),
-        ] {
-            let weights: Vec<f64> = logits[..allowed].iter().map(|l| f64::from(l / p.temperature).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            let mut sampler = Sampler::new(p);
-            let draws = 40_000;
-            let mut counts = [0u32; 4];
-            for _ in 0..draws {
-                counts[sampler.choose(&logits) as usize] += 1;
-            }
-            for (id, &count) in counts.iter().enumerate() {
-                let expect = weights.get(id).map_or(0.0, |w| w / total);
-                let deviation = (expect * (1.0 - expect) / f64::from(draws)).sqrt();
-                let got = f64::from(count) / f64::from(draws);
-                assert!((got - expect).abs() <= 5.0 * deviation, "{p:?}: token {id} {got} instead of {expect}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_seed_decides() {
-        let draw = |seed| {
-            let mut sampler = Sampler::new(SamplerParams { seed, ..params(1.0, 0, 1.0) });
-            (0..32).map(|_| sampler.choose(&[0.0; 16])).collect::<Vec<_>>()
-        };
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
-    }
-
-    /// Positive logits shrink, negative ones grow, also of tokens that the sampler chose itself.
-    #[test]
-    fn repetition_is_penalised() {
-        let penalty = |repetition_penalty| SamplerParams { repetition_penalty, ..params(0.0, 0, 1.0) };
-        let mut sampler = Sampler::new(penalty(2.0));
-        sampler.note(&[0]);
-        let logits = [3.0, 2.0, 1.6, -1.0];
-        assert_eq!([(); 3].map(|()| sampler.choose(&logits)), [1, 2, 0]);
-        let mut sampler = Sampler::new(penalty(2.0));
-        sampler.note(&[0]);
-        assert_eq!(sampler.choose(&[-1.0, -1.5]), 1);
-        for odd in [1.0, 0.0, -3.0, f32::NAN] {
-            let mut sampler = Sampler::new(penalty(odd));
-            sampler.note(&[0]);
-            assert_eq!(sampler.choose(&logits), 0, "{odd}");
-        }
-    }
-
-    #[test]
-    fn entropy_of_known_distributions() {
-        assert!((entropy(&[0.5; 8]) - 8f32.ln()).abs() < 1e-6);
-        assert!(entropy(&[100.0, 0.0, 0.0]) < 1e-6);
-        // p = (3/4, 1/4).
-        let expect = 0.75 * (4f32 / 3.0).ln() + 0.25 * 4f32.ln();
-        assert!((entropy(&[3f32.ln(), 0.0]) - expect).abs() < 1e-6);
-    }
-}
+#[path = "sampler_tests.rs"]
+mod tests;

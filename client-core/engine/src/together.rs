@@ -8,6 +8,7 @@ use super::continuation::Continuation;
 use super::engine::YieldNow;
 use super::error::EngineError;
 use super::generate::{FinishReason, SamplingOptions, TokenEvent};
+use super::prompt::Prompt;
 use super::tokenizer::Tokenizer;
 
 /// Tokens that a row of several has room for even where that makes them larger than one sequence's cache together.
@@ -18,8 +19,8 @@ const MIN_ROW: usize = 512;
 pub struct Text {
     /// What [`Texts`] calls it.
     pub id: usize,
-    /// What it goes on after, as the model sees it.
-    pub prompt: String,
+    /// What it goes on after.
+    pub prompt: Prompt,
     /// How long and how freely.
     pub options: SamplingOptions,
 }
@@ -143,7 +144,7 @@ impl Together {
 
     /// Begins a text if its row holds all that may come of it; returns the tokens of its prompt.
     async fn read(&mut self, row: usize, text: &Text) -> Result<usize, EngineError> {
-        let prompt = self.tokenizer.encode_prompt(&text.prompt)?;
+        let prompt = text.prompt.tokens(&self.tokenizer)?;
         let tokens = prompt.len().saturating_add(text.options.max_tokens);
         if tokens > self.capacity() {
             return Err(EngineError::PromptTooLong { tokens, context: self.capacity() });
@@ -157,8 +158,13 @@ impl Together {
     /// # Errors
     /// The prompt is empty or longer than a row, there is no such row, or the backend's. The row is free then, the others
     /// are as they were.
-    pub async fn begin(&mut self, row: usize, prompt: &str, options: &SamplingOptions) -> Result<(), EngineError> {
-        let prompt = self.tokenizer.encode_prompt(prompt)?;
+    pub async fn begin(
+        &mut self,
+        row: usize,
+        prompt: impl Into<Prompt>,
+        options: &SamplingOptions,
+    ) -> Result<(), EngineError> {
+        let prompt = prompt.into().tokens(&self.tokenizer)?;
         self.begin_tokens(row, &prompt, options).await
     }
 
@@ -172,14 +178,15 @@ impl Together {
         if prompt.len() > self.batch.capacity() {
             return Err(EngineError::PromptTooLong { tokens: prompt.len(), context: self.batch.capacity() });
         }
-        let mut text = Continuation::new(&self.tokenizer, options, prompt);
+        let mut text = Continuation::new(&self.tokenizer, options, prompt)?;
         self.batch.truncate(row, 0);
-        let on_device = match self.batch.begin_choosing(row, text.sampler().params(), prompt) {
-            Ok(()) => true,
-            Err(EngineError::NotOffered { .. }) => false,
-            Err(error) => return Err(error),
-        };
-        let want = if on_device { Want::Choice(text.sampler().draw()) } else { text.want() };
+        let on_device = text.is_plain()
+            && match self.batch.begin_choosing(row, text.sampler().params(), prompt) {
+                Ok(()) => true,
+                Err(EngineError::NotOffered { .. }) => false,
+                Err(error) => return Err(error),
+            };
+        let want = if on_device { Want::Choice(text.sampler().draw()) } else { Want::Logits };
         let (before, last) = prompt.split_at((prompt.len() - 1) / self.chunk * self.chunk);
         for chunk in before.chunks(self.chunk) {
             self.batch.forward(row, chunk, Want::Nothing).await?;
@@ -247,7 +254,7 @@ impl Together {
             let logits = self.batch.step(&chosen_here).await?;
             for (turn, logits) in chosen_here.iter().zip(logits) {
                 if let Some(Some(row)) = self.rows.get_mut(turn.row) {
-                    row.next = row.text.choose_from(&logits);
+                    row.next = row.text.choose_from(&logits)?;
                 }
             }
         }

@@ -1,5 +1,4 @@
 //! What hostile chat templates make a render hold, counted in the allocator.
-#![cfg(feature = "llm")]
 
 mod counting;
 

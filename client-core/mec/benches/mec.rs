@@ -1,4 +1,4 @@
-//! Slots a second on one core: `cargo bench -p client-core --bench mec`.
+//! Slots a second on one core: `cargo bench -p mec`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mec::bound::reward_bound;

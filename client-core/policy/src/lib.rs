@@ -10,11 +10,11 @@
 //! | [`error`] | what can be wrong with either |
 //! | `decide` | `Policy`: load a file, decide a slot |
 //!
-//! Manifest and error are always there; what needs burn only with the feature `policy`. The page's engine worker does without
+//! Manifest and error are always there; what needs burn only with the feature `network`. The page's engine worker does without
 //! it: modules of their own decide for it (`js::policy_worker`).
 //!
 //! burn has no backend generics: the `Device` that a policy is loaded on says where it runs, `Device::flex()` on the CPU
-//! (feature `policy-cpu`) or burn-wgpu on WebGPU (feature `policy-gpu`). Results are read asynchronously, which is the only
+//! (feature `flex`) or burn-wgpu on WebGPU (feature `wgpu`). Results are read asynchronously, which is the only
 //! way in a browser.
 //!
 //! Deliberately absent: training (the server's `rl` module), sampling (a deployed decision is the mean action, so equal

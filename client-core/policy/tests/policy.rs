@@ -1,4 +1,5 @@
-//! Policy files and decisions on the CPU: `cargo test -p client-core --features policy-cpu --test policy`.
+//! Policy files and decisions on the CPU: `cargo test -p policy --features flex --test policy`.
+#![allow(clippy::disallowed_methods, reason = "reads the policies that ship")]
 #![cfg(feature = "flex")]
 
 use burn::tensor::Device;

@@ -106,12 +106,13 @@ impl CheckpointFiles {
     pub async fn words(&self) -> Result<Words, EngineError> {
         let tokenizer = self.text(TOKENIZER).await?.unwrap_or_default();
         let (tokenizer_config, chat_template) = (self.text(TOKENIZER_CONFIG).await?, self.text(CHAT_TEMPLATE).await?);
-        let generation_config = self.text(GENERATION_CONFIG).await?;
+        let (generation_config, config) = (self.text(GENERATION_CONFIG).await?, self.text(CONFIG).await?);
         Words::from_files(&WordFiles {
             tokenizer: &tokenizer,
             tokenizer_config: tokenizer_config.as_deref(),
             chat_template: chat_template.as_deref(),
             generation_config: generation_config.as_deref(),
+            config: config.as_deref(),
         })
     }
 

@@ -9,6 +9,7 @@
 //! | [`batch`] | documents packed into rows of tokens |
 //! | [`model`] | the Llama architecture on burn |
 //! | [`train`], [`checkpoint`], [`probe`] | the loop, its files, a quick look at accuracy on the way |
+//! | [`run_folder`] | a run on disk: begun, resumed, stopped |
 //! | [`export`] | GGUF v3 with tokenizer and template inside |
 //! | [`normalise`], [`evaluate`], [`manifest`] | eq. 23 and 24 by the engine that users run; what is published of it |
 //!
@@ -52,6 +53,7 @@ pub mod model;
 pub mod normalise;
 pub mod probe;
 pub mod relations;
+pub mod run_folder;
 pub mod tables;
 pub mod tokenizer;
 pub mod train;

@@ -221,6 +221,11 @@ impl<'a> Trainer<'a> {
         Err(TrainError::Empty)
     }
 
+    /// Seed of the corpus that it learns from.
+    pub fn corpus_seed(&self) -> u64 {
+        self.corpus.seed
+    }
+
     /// One optimizer step. On an error the weights are as they were before.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let batch = self.next_batch()?;

@@ -8,13 +8,28 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 use mec::MAX_USERS;
-use policy::ActorConfig;
+use policy::{Activation, ActorConfig};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::beta::ActionBeta;
+use super::error::TrainError;
 use super::mlp::{Mlp, Tape};
 use super::nets::matrix;
-use super::ppo::PpoConfig;
+use super::stop::UpdateGuard;
+
+/// Work of a forward pass at a time: some tenths of a second, so that a run can be stopped between two.
+const PASS_FLOP: usize = 4_000_000_000;
+
+/// What a gradient step minimises.
+#[derive(Clone, Copy, Debug)]
+pub struct Objective {
+    /// Clip range ε of (32).
+    pub clip: f32,
+    /// Weight β_ent of the entropy, (42).
+    pub entropy: f32,
+    /// Largest norm of the gradient of a network.
+    pub max_grad_norm: f32,
+}
 
 /// Rows to learn from, one entry (or `inputs`, `actions` entries) each.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +118,8 @@ pub struct Losses {
 impl Losses {
     /// Means, under cleanrl's keys: the critic's mean squared error, the clipped surrogate, the policy's entropy, the means
     /// of −ln ρ and of ρ − 1 − ln ρ, the share of ratios outside the clip range; and
-    /// 1 − Var(target − value) / Var(target) from before the update.
-    pub fn named(&self, explained_variance: f64) -> BTreeMap<String, f64> {
+    /// 1 − Var(target − value) / Var(target) from before the update, unless the target does not vary.
+    pub fn named(&self, explained_variance: Option<f64>) -> BTreeMap<String, f64> {
         let means = [
             ("losses/value_loss", self.value),
             ("losses/policy_loss", self.policy),
@@ -115,7 +130,7 @@ impl Losses {
         ];
         let mut out: BTreeMap<_, _> =
             means.into_iter().map(|(name, sum)| (name.to_owned(), sum / self.count)).collect();
-        out.insert("losses/explained_variance".to_owned(), explained_variance);
+        out.extend(explained_variance.map(|share| ("losses/explained_variance".to_owned(), share)));
         out
     }
 
@@ -163,17 +178,16 @@ pub struct ActorCritic {
 
 impl ActorCritic {
     /// Fresh networks for K users.
-    pub fn new(config: &PpoConfig, users: usize, rng: &mut Xoshiro256PlusPlus) -> Self {
-        let shape =
-            ActorConfig { hidden: config.hidden.clone(), activation: config.activation, ..ActorConfig::new(users) };
+    pub fn new(hidden: &[usize], activation: Activation, users: usize, rng: &mut Xoshiro256PlusPlus) -> Self {
+        let shape = ActorConfig { hidden: hidden.to_vec(), activation, ..ActorConfig::new(users) };
         let actor_layers = shape.layers();
         let mut critic_layers = actor_layers.clone();
         if let Some([_, outputs]) = critic_layers.last_mut() {
             *outputs = 1;
         }
         Self {
-            actor: Mlp::new(&actor_layers, config.activation, 0.01, rng),
-            critic: Mlp::new(&critic_layers, config.activation, 1.0, rng),
+            actor: Mlp::new(&actor_layers, activation, 0.01, rng),
+            critic: Mlp::new(&critic_layers, activation, 1.0, rng),
             shape,
             device: Device::flex(),
         }
@@ -192,26 +206,54 @@ impl ActorCritic {
         per_row.flat_map(Self::distributions).map(|beta| beta.sample(rng)).collect()
     }
 
+    /// Rows of states, as many at a time as [`PASS_FLOP`] allows: `[·, inputs]`.
+    fn passes<'a>(
+        &self,
+        features: &'a [f32],
+        guard: UpdateGuard<'a>,
+    ) -> impl Iterator<Item = Result<Tensor<2>, TrainError>> {
+        let weights: usize = self.shape.layers().iter().map(|[inputs, outputs]| inputs * outputs).sum();
+        let rows = (PASS_FLOP / (2 * weights.max(1))).max(1);
+        let (inputs, device) = (self.shape.inputs(), self.device.clone());
+        features.chunks(rows * inputs).map(move |rows| {
+            guard.check()?;
+            Ok(matrix(rows.to_vec(), inputs, &device))
+        })
+    }
+
     /// ln π_θ(a|s) of each row.
-    pub fn log_probs(&self, features: &[f32], actions: &[f32]) -> Vec<f32> {
-        let raw = self.actor.forward(matrix(features.to_vec(), self.shape.inputs(), &self.device));
+    ///
+    /// # Errors
+    /// When the run is to stop.
+    pub fn log_probs(&self, features: &[f32], actions: &[f32], guard: UpdateGuard<'_>) -> Result<Vec<f32>, TrainError> {
+        let mut raw = Vec::new();
+        for states in self.passes(features, guard) {
+            raw.extend(self.actor.forward(states?));
+        }
         let per_row = raw.chunks_exact(2 * self.shape.actions()).zip(actions.chunks_exact(self.shape.actions()));
         let log_prob = |(raw, actions): (&[f32], &[f32])| {
             Self::distributions(raw).zip(actions).map(|(beta, x)| beta.log_prob(*x)).sum::<f64>() as f32
         };
-        per_row.map(log_prob).collect()
+        Ok(per_row.map(log_prob).collect())
     }
 
     /// V_φ(s) of each row.
-    pub fn values(&self, features: &[f32]) -> Vec<f32> {
-        self.critic.forward(matrix(features.to_vec(), self.shape.inputs(), &self.device))
+    ///
+    /// # Errors
+    /// When the run is to stop.
+    pub fn values(&self, features: &[f32], guard: UpdateGuard<'_>) -> Result<Vec<f32>, TrainError> {
+        let mut values = Vec::new();
+        for states in self.passes(features, guard) {
+            values.extend(self.critic.forward(states?));
+        }
+        Ok(values)
     }
 
-    /// One gradient step of both networks on a minibatch. Returns whether losses and gradients were numbers.
+    /// One gradient step of both networks on a minibatch. Returns whether losses and gradients were finite.
     #[must_use]
     pub fn step(
         &mut self,
-        config: &PpoConfig,
+        objective: &Objective,
         real: &Batch,
         imagined: Option<&Imagined>,
         rate: f64,
@@ -223,7 +265,7 @@ impl ActorCritic {
         }
         let states = matrix(features, self.shape.inputs(), &self.device); // [batch, inputs]
         let (of_actor, of_critic) = rayon::join(
-            || self.actor_loss(config, states.clone(), real, imagined, sums),
+            || self.actor_loss(objective, states.clone(), real, imagined, sums),
             || self.critic_loss(states.clone(), real, imagined),
         );
         if !(of_actor.policy + of_actor.imagined + of_actor.entropy + of_critic.value).is_finite() {
@@ -240,8 +282,8 @@ impl ActorCritic {
             || critic.backward(of_critic.tape, of_critic.by_value),
         );
         let descended = rayon::join(
-            || actor.descend(&gradients.0, rate, config.max_grad_norm),
-            || critic.descend(&gradients.1, rate, config.max_grad_norm),
+            || actor.descend(&gradients.0, rate, objective.max_grad_norm),
+            || critic.descend(&gradients.1, rate, objective.max_grad_norm),
         );
         descended.0 && descended.1
     }
@@ -249,7 +291,7 @@ impl ActorCritic {
     /// (38), (41) and (42).
     fn actor_loss(
         &self,
-        config: &PpoConfig,
+        objective: &Objective,
         states: Tensor<2>,
         real: &Batch,
         imagined: Option<&Imagined>,
@@ -257,7 +299,7 @@ impl ActorCritic {
     ) -> ActorLoss {
         let actions = self.shape.actions();
         let real_count = real.len().max(1) as f64;
-        let clip = f64::from(config.clip);
+        let clip = f64::from(objective.clip);
         let (raw, tape) = self.actor.forward_taped(states); // [batch, 2·actions]
         let mut by_raw = vec![0.0; raw.len()];
         let (mut policy_loss, mut imagined_loss, mut entropy) = (0.0, 0.0, 0.0);
@@ -286,7 +328,7 @@ impl ActorCritic {
                     sums.old_kl -= log_ratio / real_count;
                     sums.kl += (ratio - 1.0 - log_ratio) / real_count;
                     sums.clipped += f64::from(u8::from((ratio - 1.0).abs() > clip)) / real_count;
-                    (-slope / real_count, -f64::from(config.entropy) / real_count)
+                    (-slope / real_count, -f64::from(objective.entropy) / real_count)
                 }
                 Some(extra) => {
                     let share = f64::from(extra.weight) / extra.batch.len().max(1) as f64;
@@ -330,8 +372,23 @@ impl ActorCritic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ppo::{mean_and_deviation, minibatches, normalise};
+    use crate::stats::{mean_and_deviation, minibatches, normalise};
+    use crate::stop::Stop;
     use rand::SeedableRng;
+
+    const OBJECTIVE: Objective = Objective { clip: 0.2, entropy: 0.001, max_grad_norm: 0.5 };
+
+    fn fresh(hidden: &[usize], users: usize, rng: &mut Xoshiro256PlusPlus) -> ActorCritic {
+        ActorCritic::new(hidden, Activation::Tanh, users, rng)
+    }
+
+    fn values(agent: &ActorCritic, features: &[f32]) -> Vec<f32> {
+        agent.values(features, Stop::default().guard(0)).expect("values")
+    }
+
+    fn log_probs(agent: &ActorCritic, batch: &Batch) -> Vec<f32> {
+        agent.log_probs(&batch.features, &batch.actions, Stop::default().guard(0)).expect("log-probabilities")
+    }
 
     #[test]
     fn the_surrogate_stops_where_the_ratio_has_moved_far_enough() {
@@ -361,17 +418,17 @@ mod tests {
         };
         let rewards: Vec<f32> = features.chunks(inputs).zip(taken.chunks(actions)).map(miss).collect();
         let mean = mean_and_deviation(&rewards).0;
-        let mut advantage: Vec<f32> = rewards.iter().zip(agent.values(&features)).map(|(r, v)| r - v).collect();
+        let mut advantage: Vec<f32> = rewards.iter().zip(values(agent, &features)).map(|(r, v)| r - v).collect();
         normalise(&mut advantage);
-        let old_log_prob = agent.log_probs(&features, &taken);
-        (Batch { features, actions: taken, old_log_prob, advantage, target: rewards }, mean)
+        let mut batch = Batch { features, actions: taken, old_log_prob: Vec::new(), advantage, target: rewards };
+        batch.old_log_prob = log_probs(agent, &batch);
+        (batch, mean)
     }
 
     #[test]
     fn the_networks_learn_a_bandit_that_depends_on_the_state() {
-        let config = PpoConfig { hidden: vec![32, 32], learning_rate: 3e-3, clip: 0.2, ..PpoConfig::default() };
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(2);
-        let mut agent = ActorCritic::new(&config, 1, &mut rng);
+        let mut agent = fresh(&[32, 32], 1, &mut rng);
         let mut rewards = Vec::new();
         for _ in 0..60 {
             let (batch, reward) = bandit(&agent, 256, &mut rng);
@@ -379,7 +436,7 @@ mod tests {
             let mut sums = Losses::default();
             for _ in 0..4 {
                 for rows in minibatches(batch.len(), 64, &mut rng) {
-                    assert!(agent.step(&config, &batch.select(&rows), None, config.learning_rate, &mut sums));
+                    assert!(agent.step(&OBJECTIVE, &batch.select(&rows), None, 3e-3, &mut sums));
                 }
             }
         }
@@ -390,12 +447,12 @@ mod tests {
 
     #[test]
     fn imagined_rows_pull_the_actor_and_leave_the_critic_alone_unless_asked() {
-        let config = PpoConfig { hidden: vec![8], entropy: 0.0, ..PpoConfig::default() };
+        let objective = Objective { entropy: 0.0, ..OBJECTIVE };
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(3);
-        let fresh = ActorCritic::new(&config, 1, &mut rng);
+        let fresh = fresh(&[8], 1, &mut rng);
         let (mut real, _) = bandit(&fresh, 16, &mut rng);
         real.advantage.fill(0.0);
-        real.target = fresh.values(&real.features);
+        real.target = values(&fresh, &real.features);
         let (dream, _) = bandit(&fresh, 16, &mut rng);
         for (clipped, critic) in [(false, false), (true, true)] {
             let mut agent = ActorCritic {
@@ -406,13 +463,13 @@ mod tests {
             };
             let imagined = Imagined { batch: dream.clone(), weight: 0.3, clipped, critic };
             let score = |agent: &ActorCritic| -> f32 {
-                let now = agent.log_probs(&dream.features, &dream.actions);
+                let now = log_probs(agent, &dream);
                 now.iter().zip(&dream.advantage).map(|(l, a)| l * a).sum()
             };
             let before = score(&agent);
-            assert!(agent.step(&config, &real, Some(&imagined), 1e-3, &mut Losses::default()));
+            assert!(agent.step(&objective, &real, Some(&imagined), 1e-3, &mut Losses::default()));
             assert!(score(&agent) > before, "{clipped} {critic}");
-            let pairs = agent.values(&dream.features).into_iter().zip(fresh.values(&dream.features));
+            let pairs = values(&agent, &dream.features).into_iter().zip(values(&fresh, &dream.features));
             let moved = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(if critic { moved > 1e-3 } else { moved < 1e-5 }, "{critic}: {moved}");
         }
@@ -420,18 +477,17 @@ mod tests {
 
     #[test]
     fn a_step_is_the_same_on_any_number_of_threads() {
-        let config = PpoConfig { hidden: vec![16, 16], ..PpoConfig::default() };
         let learned = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
             pool.install(|| {
                 let mut rng = Xoshiro256PlusPlus::seed_from_u64(4);
-                let mut agent = ActorCritic::new(&config, 2, &mut rng);
+                let mut agent = fresh(&[16, 16], 2, &mut rng);
                 let (batch, _) = bandit(&agent, 64, &mut rng);
                 let mut sums = Losses::default();
                 for _ in 0..20 {
-                    assert!(agent.step(&config, &batch, None, 1e-3, &mut sums));
+                    assert!(agent.step(&OBJECTIVE, &batch, None, 1e-3, &mut sums));
                 }
-                (agent.actor.state(), agent.critic.state(), sums.named(0.0))
+                (agent.actor.state(), agent.critic.state(), sums.named(None))
             })
         };
         assert_eq!(learned(1), learned(2));

@@ -1,17 +1,25 @@
-//! What a training run is. Written as `config.toml` into its folder, and read back to resume it.
+//! The registry: every algorithm with its name, its presets and its hyper-parameters, and the configuration that names one of
+//! them. Written as `config.toml` into a run's folder, and read back to resume it.
+//!
+//! This is the top of the crate, and the only file that knows them all: no algorithm knows another one's configuration.
 
 use mec::{MecParams, Variant};
 use policy::ActionMap;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use super::ddpg::DdpgConfig;
-use super::ppo::{Credit, PpoConfig};
-use super::ppo_lagrangian::LagrangianConfig;
-use super::sac::SacConfig;
-use super::set_dpg::SetDpgConfig;
-use super::td3::Td3Config;
-use super::wm_ppo::WmPpoConfig;
+use super::ddpg::{self, DdpgConfig};
+use super::error::{ConfigError, TrainError};
+use super::hyper::{HyperParameter, HyperParameters};
+use super::ppo::{self, Credit, PpoConfig};
+use super::ppo_lagrangian::{self, LagrangianConfig};
+use super::run::Run;
+use super::sac::{self, SacConfig};
+use super::session::Job;
+use super::set_dpg::{self, SetDpgConfig};
+use super::settings::{RunConfig, RunSettings};
+use super::stop::{Ending, Stop};
+use super::td3::{self, Td3Config};
+use super::wm_ppo::{self, WmPpoConfig};
 
 /// The algorithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -37,6 +45,18 @@ pub enum Algo {
 }
 
 impl Algo {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Ppo,
+        Self::PpoLagrangian,
+        Self::WmPpo,
+        Self::WmPpoMended,
+        Self::Td3,
+        Self::Ddpg,
+        Self::Sac,
+        Self::SetDpg,
+    ];
+
     /// The name in files and ids.
     pub fn name(self) -> &'static str {
         match self {
@@ -60,6 +80,19 @@ impl Algo {
             other => other.name(),
         }
     }
+
+    /// Its hyper-parameters in the order of their declaration; keys are those of [`TrainConfig::set_hyper`].
+    pub fn hyper_parameters(self) -> Vec<HyperParameter> {
+        match self {
+            Self::Ppo => PpoConfig::list(),
+            Self::PpoLagrangian => LagrangianConfig::list(),
+            Self::WmPpo | Self::WmPpoMended => WmPpoConfig::list(),
+            Self::Td3 => Td3Config::list(),
+            Self::Ddpg => DdpgConfig::list(),
+            Self::Sac => SacConfig::list(),
+            Self::SetDpg => SetDpgConfig::list(),
+        }
+    }
 }
 
 /// Where hyper-parameters begin, before a file or flags change them.
@@ -74,10 +107,18 @@ pub enum Preset {
     Tuned,
 }
 
-/// Why a configuration cannot be used.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
+impl Preset {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Paper, Self::Tuned];
+
+    /// The name in requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paper => "paper",
+            Self::Tuned => "tuned",
+        }
+    }
+}
 
 /// Everything that determines a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -219,19 +260,19 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// What holds whatever the algorithm.
+    pub fn settings(&self) -> RunSettings {
+        let Self { seed, steps, envs, action_map, eval_every, eval_slots, patience, checkpoint_every, mec, .. } = *self;
+        RunSettings { seed, steps, envs, action_map, eval_every, eval_slots, patience, checkpoint_every, mec }
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
     /// When a number is out of its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let in_table = |table: &'static str| move |e: String| ConfigError(format!("{table}: {e}"));
-        for (name, count) in [("steps", self.steps), ("envs", self.envs as u64), ("eval_slots", self.eval_slots as u64)]
-        {
-            if count == 0 {
-                return Err(ConfigError(format!("{name} must be at least 1")));
-            }
-        }
-        self.mec.validate().map_err(|e| ConfigError(e.to_string()))?;
+        self.settings().validate().map_err(ConfigError)?;
         self.ppo.validate().map_err(in_table("ppo"))?;
         self.ppo_lagrangian.validate().map_err(in_table("ppo_lagrangian"))?;
         self.wm_ppo.validate().map_err(in_table("wm_ppo"))?;
@@ -240,6 +281,43 @@ impl TrainConfig {
         self.sac.validate().map_err(in_table("sac"))?;
         self.set_dpg.validate().map_err(in_table("set_dpg"))
     }
+
+    /// Trains with the algorithm that it names, without looking whether anything is out of its range.
+    pub(crate) fn train(&self, run: &mut Run, stop: &Stop) -> Result<Ending, TrainError> {
+        let settings = self.settings();
+        let job = Job { algo: self.algo.name(), settings: &settings, run, stop };
+        let ending = match self.algo {
+            Algo::Ppo => ppo::train(job, &self.ppo),
+            Algo::PpoLagrangian => ppo_lagrangian::train(job, &self.ppo_lagrangian),
+            Algo::WmPpo | Algo::WmPpoMended => wm_ppo::train(job, &self.wm_ppo),
+            Algo::Td3 => td3::train(job, &self.td3),
+            Algo::Ddpg => ddpg::train(job, &self.ddpg),
+            Algo::Sac => sac::train(job, &self.sac),
+            Algo::SetDpg => set_dpg::train(job, &self.set_dpg),
+        };
+        // Within an algorithm an update that is left unfinished is an error; for whoever asked for it, it is none.
+        if matches!(ending, Err(TrainError::Stopped)) { Ok(Ending::Stopped) } else { ending }
+    }
+}
+
+impl RunConfig for TrainConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        self.validate()
+    }
+}
+
+/// Trains with the algorithm that the configuration names, into its run folder, from its checkpoint if it has one: on one
+/// thread a resumed run goes on as if it had never stopped.
+///
+/// `stop` ends the run within about a second and a half: after the present update where that is small, else in the middle of
+/// it, which is done again when the run is resumed.
+///
+/// # Errors
+/// When a hyper-parameter is out of its range, the folder cannot be written, a checkpoint cannot be read, or a loss becomes
+/// NaN or infinite (the last good checkpoint is kept).
+pub fn train(config: &TrainConfig, run: &mut Run, stop: &Stop) -> Result<Ending, TrainError> {
+    config.validate()?;
+    config.train(run, stop)
 }
 
 fn merge(into: &mut toml::Table, changes: toml::Table) {
@@ -256,6 +334,59 @@ fn merge(into: &mut toml::Table, changes: toml::Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hyper::Kind;
+
+    #[test]
+    fn every_hyper_parameter_is_declared_with_its_range_and_every_preset_is_within_them() {
+        for algo in Algo::ALL {
+            let list = algo.hyper_parameters();
+            for preset in Preset::ALL {
+                for variant in Variant::ALL {
+                    let mec = MecParams::with_users(10).with_variant(variant);
+                    TrainConfig::preset(algo, preset, mec).validate().expect(algo.name());
+                }
+                let config = TrainConfig::preset(algo, preset, MecParams::DEFAULT);
+                let table = toml::Table::try_from(&config).expect("a table");
+                // What config.toml holds of the algorithm is what is declared, neither less nor more.
+                let mut keys = Vec::new();
+                for (key, value) in table[algo.table()].as_table().expect("its table") {
+                    match value {
+                        toml::Value::Table(inner) => keys.extend(inner.keys().map(|name| format!("{key}.{name}"))),
+                        _ => keys.push(key.clone()),
+                    }
+                }
+                let mut declared: Vec<&String> = list.iter().map(|p| &p.key).collect();
+                keys.sort_unstable();
+                declared.sort_unstable();
+                assert!(keys.iter().eq(declared), "{}: {keys:?}", algo.name());
+            }
+            for parameter in list {
+                let HyperParameter { key, help, kind, .. } = parameter;
+                assert!(help.len() > 5 && help.ends_with('.'), "{}: {key}: {help}", algo.name());
+                // Every name that is offered is one that is understood.
+                if let Kind::Choice(names) = kind {
+                    for name in names {
+                        TrainConfig::preset(algo, Preset::Tuned, MecParams::DEFAULT).set_hyper(&key, name).expect(name);
+                    }
+                }
+            }
+        }
+        for parameter in RunSettings::list() {
+            assert!(parameter.help.ends_with('.'), "{parameter:?}");
+        }
+    }
+
+    #[test]
+    fn algorithms_and_presets_are_called_the_same_everywhere() {
+        for algo in Algo::ALL {
+            assert_eq!(serde_json::to_value(algo).expect("json"), algo.name());
+        }
+        for preset in Preset::ALL {
+            assert_eq!(serde_json::to_value(preset).expect("json"), preset.name());
+        }
+        use clap::ValueEnum as _;
+        assert_eq!((Algo::value_variants(), Preset::value_variants()), (&Algo::ALL[..], &Preset::ALL[..]));
+    }
 
     #[test]
     fn a_file_changes_what_it_names_and_nothing_else() {
@@ -291,7 +422,7 @@ mod tests {
             ("[wm_ppo.ensemble]\nmembers = 0", "ensemble.members"),
             ("[wm_ppo.ensemble]\nhidden = [8, 0]", "ensemble.hidden"),
             ("[wm_ppo.ensemble]\nlearning_rate = -1.0", "ensemble.learning_rate"),
-            ("[wm_ppo.model]\nkl_weight = -1.0", "weights"),
+            ("[wm_ppo.model]\nkl_weight = -1.0", "model.kl_weight"),
             ("[mec]\nusers = 0", "users"),
         ] {
             let error = preset.changed_by(text).expect("config").validate().expect_err("refused").to_string();
@@ -323,7 +454,7 @@ mod tests {
             ("gamma", "1", "gamma"),
             ("gamma", "nan", "gamma"),
             ("tau", "0", "tau"),
-            ("actor_rate", "-1e-3", "learning rates"),
+            ("actor_rate", "-1e-3", "actor_rate"),
             ("hidden", "[0]", "hidden"),
             ("exploration", "-0.1", "exploration"),
             ("policy_delay", "0", "policy_delay"),

@@ -1,66 +1,52 @@
 //! DDPG: deep deterministic policy gradient (Lillicrap et al. 2016), readable from top to bottom.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use burn::optim::decay::WeightDecayConfig;
 use burn::tensor::{Device, Tensor};
 use policy::{Activation, Actor, ActorConfig, Head};
 use rand_distr::{Distribution, StandardNormal};
-use serde::{Deserialize, Serialize};
 
-use super::Ending;
-use super::config::TrainConfig;
+use super::checkpoint::{read_state, write_state};
+use super::error::TrainError;
+use super::hyper::{
+    HyperParameters, activation, below, hyper_parameters, learning_rate, optional_layers, over_zero, part, within,
+};
 use super::nets::{Critic, fan_in, host, load_module, mse, polyak, save_module};
 use super::off_policy::{self, Algorithm, Means, Random, Trained, adam};
 use super::replay::{Batch, ReplayConfig};
-use super::run::{Run, TrainError, read_state, write_state};
+use super::session::Job;
+use super::stop::Ending;
 
 /// Bound of the head's first weights (section 7): the first actions are in the middle of the range.
 const HEAD_BOUND: f32 = 3e-3;
 
-/// Hyper-parameters; the original paper's (its section 7), nets as wide as the MEC paper's, and the actions enter the
-/// critic with the state. Noise is in units of the actions' range [0, 1], half of the original's for [−1, 1].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DdpgConfig {
-    /// Discount γ.
-    pub gamma: f32,
-    /// Share τ by which the targets move at every step.
-    pub tau: f32,
-    /// Learning rate of the actor.
-    pub actor_rate: f64,
-    /// Learning rate of the critic.
-    pub critic_rate: f64,
-    /// Weight of the critic's L2 penalty.
-    pub critic_decay: f32,
-    /// σ of the Ornstein-Uhlenbeck noise `x' = x − θx + σ·N(0, 1)` that explores.
-    pub noise_sigma: f32,
-    /// θ of that noise: 1 makes it independent from slot to slot.
-    pub noise_theta: f32,
-    /// Units of the hidden layers of actor and critic.
-    pub hidden: Vec<usize>,
-    /// Nonlinearity.
-    pub activation: Activation,
-    /// Collecting and replaying.
-    pub replay: ReplayConfig,
-}
-
-impl Default for DdpgConfig {
-    fn default() -> Self {
-        Self {
-            gamma: 0.99,
-            tau: 0.001,
-            actor_rate: 1e-4,
-            critic_rate: 1e-3,
-            critic_decay: 0.01,
-            noise_sigma: 0.1,
-            noise_theta: 0.15,
-            hidden: vec![256, 256],
-            activation: Activation::Relu,
-            replay: ReplayConfig { batch: 64, warm_up: 64, ..ReplayConfig::default() },
-        }
+hyper_parameters! {
+    /// Hyper-parameters; the original paper's (its section 7), nets as wide as the MEC paper's, and the actions enter the
+    /// critic with the state. Noise is in units of the actions' range [0, 1], half of the original's for [−1, 1].
+    pub struct DdpgConfig, fits DdpgConfig::replay_fits => {
+        /// Discount γ.
+        gamma: f32 = 0.99 => below(0.0, 1.0);
+        /// Share τ by which the targets move at every step.
+        tau: f32 = 0.001 => over_zero(1.0);
+        /// Learning rate of the actor.
+        actor_rate: f64 = 1e-4 => learning_rate();
+        /// Learning rate of the critic.
+        critic_rate: f64 = 1e-3 => learning_rate();
+        /// Weight of the critic's L2 penalty.
+        critic_decay: f32 = 0.01 => within(0.0, 1000.0);
+        /// σ of the Ornstein-Uhlenbeck noise `x' = x − θx + σ·N(0, 1)` that explores.
+        noise_sigma: f32 = 0.1 => within(0.0, 1.0);
+        /// θ of that noise: 1 makes it independent from slot to slot.
+        noise_theta: f32 = 0.15 => within(0.0, 1.0);
+        /// Units of the hidden layers of actor and critic.
+        hidden: Vec<usize> = vec![256, 256] => optional_layers(), "units";
+        /// Nonlinearity.
+        activation: Activation = Activation::Relu => activation();
+        /// Collecting and replaying.
+        replay: ReplayConfig =
+            ReplayConfig { batch: 64, warm_up: 64, ..ReplayConfig::default() } => part::<ReplayConfig>();
     }
 }
 
@@ -71,21 +57,8 @@ impl DdpgConfig {
         Self { gamma: 0.0, actor_rate: 3e-4, critic_decay: 0.0, noise_theta: 1.0, ..Self::default() }
     }
 
-    /// What makes training impossible, in words.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn validate(&self) -> Result<(), String> {
-        off_policy::validate_common(self.gamma, self.tau, &[self.actor_rate, self.critic_rate], &self.hidden)?;
-        for (name, share) in [("noise_sigma", self.noise_sigma), ("noise_theta", self.noise_theta)] {
-            if !(0.0..=1.0).contains(&share) {
-                return Err(format!("{name} must be in 0..=1, but is {share}"));
-            }
-        }
-        if !(self.critic_decay >= 0.0 && self.critic_decay.is_finite()) {
-            return Err(format!("critic_decay must be at least 0, but is {}", self.critic_decay));
-        }
-        self.replay.validate()
+    fn replay_fits(&self) -> Result<(), String> {
+        self.replay.fits_together()
     }
 
     /// Shape of the policy network.
@@ -195,7 +168,7 @@ impl Algorithm for Ddpg<'_> {
         let noise: Vec<f32> = read_state(&path)?;
         if noise.len() != self.noise.len() {
             let problem = format!("noise of {} actions instead of {}", noise.len(), self.noise.len());
-            return Err(TrainError::Damaged { path, problem });
+            return Err(TrainError::damaged(&path, problem));
         }
         self.noise = noise;
         Ok(())
@@ -205,11 +178,10 @@ impl Algorithm for Ddpg<'_> {
 /// Trains into a run folder, from its checkpoint if it has one.
 ///
 /// # Errors
-/// See [`super::train`].
-pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<Ending, TrainError> {
-    let ddpg = &config.ddpg;
-    let shape = ddpg.actor(config.mec.users);
-    off_policy::train(config, &ddpg.replay, shape.clone(), run, stop, |device, random| {
-        Ddpg::new(ddpg, &shape, config.envs, device, random)
+/// See [`crate::train`].
+pub fn train(job: Job<'_>, config: &DdpgConfig) -> Result<Ending, TrainError> {
+    let (shape, envs) = (config.actor(job.settings.mec.users), job.settings.envs);
+    off_policy::train(job, &config.replay, shape.clone(), |device, random| {
+        Ddpg::new(config, &shape, envs, device, random)
     })
 }

@@ -15,72 +15,36 @@ use burn::tensor::Device;
 use policy::Activation;
 use policy::spaces::FEATURE_LIMIT;
 use rand_xoshiro::Xoshiro256PlusPlus;
-use serde::{Deserialize, Serialize};
 
+use super::error::TrainError;
+use super::hyper::{hyper_parameters, layers, learning_rate, whole};
 use super::memory::{Memory, Place};
 use super::mlp::{Mlp, MlpState};
 use super::nets::matrix;
 use super::rollout::Experience;
+use super::stop::UpdateGuard;
 use super::world_model::ModelLosses;
 
 /// Largest norm of a member's gradient.
 const MAX_GRAD_NORM: f32 = 10.0;
 
-/// Hyper-parameters of the ensemble.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EnsembleConfig {
-    /// Perceptrons; each imagines its share of the stretches.
-    pub members: usize,
-    /// Observations that a prediction looks at, the present one included.
-    pub history: usize,
-    /// Units of the hidden layers.
-    pub hidden: Vec<usize>,
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// Gradient steps of each member after each rollout.
-    pub updates: usize,
-    /// Rows of a gradient step, drawn from all that is remembered.
-    pub batch: usize,
-    /// Slots that are remembered.
-    pub memory: usize,
-}
-
-impl Default for EnsembleConfig {
-    fn default() -> Self {
-        Self {
-            members: 3,
-            history: 3,
-            hidden: vec![128, 128],
-            learning_rate: 1e-3,
-            updates: 100,
-            batch: 256,
-            memory: 1_000_000,
-        }
-    }
-}
-
-impl EnsembleConfig {
-    /// What makes training impossible, in words.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn validate(&self) -> Result<(), String> {
-        let Self { members, history, hidden, batch, memory, .. } = self;
-        for (name, count) in [("members", members), ("history", history), ("batch", batch), ("memory", memory)] {
-            if *count == 0 {
-                return Err(format!("ensemble.{name} must be at least 1"));
-            }
-        }
-        if hidden.is_empty() || hidden.contains(&0) {
-            return Err("every layer of ensemble.hidden must have a unit".to_owned());
-        }
-        let rate = self.learning_rate;
-        if rate > 0.0 && rate.is_finite() {
-            Ok(())
-        } else {
-            Err(format!("ensemble.learning_rate must be over 0, but is {rate}"))
-        }
+hyper_parameters! {
+    /// Hyper-parameters of the ensemble.
+    pub struct EnsembleConfig => {
+        /// Perceptrons; each imagines its share of the stretches.
+        members: usize = 3 => whole(1, 64);
+        /// Observations that a prediction looks at, the present one included.
+        history: usize = 3 => whole(1, 64), "slots";
+        /// Units of the hidden layers.
+        hidden: Vec<usize> = vec![128, 128] => layers(), "units";
+        /// Learning rate.
+        learning_rate: f64 = 1e-3 => learning_rate();
+        /// Gradient steps of each member after each rollout.
+        updates: usize = 100 => whole(0, 1600), "steps";
+        /// Rows of a gradient step, drawn from all that is remembered.
+        batch: usize = 256 => whole(1, 4096), "rows";
+        /// Slots that are remembered.
+        memory: usize = 1_000_000 => whole(1, 1_000_000), "slots";
     }
 }
 
@@ -128,15 +92,17 @@ impl Ensemble {
     /// Learns from all that is remembered.
     ///
     /// # Errors
-    /// When a gradient is not a number.
+    /// When a gradient is NaN or infinite, or the run is to stop.
     pub fn train(
         &mut self,
         memory: &Memory,
         rng: &mut Xoshiro256PlusPlus,
-    ) -> Result<Option<ModelLosses>, &'static str> {
+        guard: UpdateGuard<'_>,
+    ) -> Result<Option<ModelLosses>, TrainError> {
         let mut sums = ModelLosses::default();
         let steps = self.config.updates * self.members.len();
         for step in 0..steps {
+            guard.check()?;
             let places = memory.places(self.config.batch, 1, rng);
             if places.is_empty() {
                 return Ok(None);
@@ -163,14 +129,13 @@ impl Ensemble {
             }
             let by_output = off.iter().map(|d| 2.0 * share * d).collect();
             let gradients = self.members[index].backward(tape, by_output);
-            if !self.members[index].descend(&gradients, self.config.learning_rate, MAX_GRAD_NORM) {
-                return Err("world-model gradient");
-            }
+            let finite = self.members[index].descend(&gradients, self.config.learning_rate, MAX_GRAD_NORM);
+            guard.finite(finite, "world-model gradient")?;
         }
         Ok((steps > 0).then_some(sums))
     }
 
-    /// What a member says comes after windows and actions.
+    /// What a member predicts to come after windows and actions.
     fn predict(&self, member: usize, windows: &[f32], actions: &[f32]) -> Predicted {
         let joined = self.join(windows, actions);
         let width = self.config.history * self.inputs;
@@ -268,7 +233,8 @@ impl Ensemble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world_model::r_squared;
+    use crate::stats::r_squared;
+    use crate::stop::Stop;
     use rand::{RngExt, SeedableRng};
 
     /// A made-up world of one environment and episodes of 20 slots: the first feature is the last action, the second is
@@ -300,7 +266,7 @@ mod tests {
         let mut memory = Memory::new(1, config.memory);
         let rollout = live(600, rng);
         memory.add(&rollout, &rollout.rewards);
-        let losses = ensemble.train(&memory, rng).expect("numbers").expect("slots");
+        let losses = ensemble.train(&memory, rng, Stop::default().guard(0)).expect("finite").expect("slots");
         assert!(losses.reward.is_finite() && losses.reconstruction > 0.0);
         (ensemble, memory)
     }
@@ -310,8 +276,9 @@ mod tests {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
         let (ensemble, _) = trained(&mut rng);
         let fresh = live(200, &mut rng);
-        let told = ensemble.observe(&fresh, 1);
-        assert!(r_squared(&fresh.rewards, &told.reward, 1) > 0.8, "{}", r_squared(&fresh.rewards, &told.reward, 1));
+        let predicted = ensemble.observe(&fresh, 1);
+        let explained = r_squared(&fresh.rewards, &predicted.reward, 1).expect("rewards vary");
+        assert!(explained > 0.8, "{explained}");
     }
 
     #[test]
@@ -344,12 +311,12 @@ mod tests {
         let rollout = live(60, &mut rng);
         let mut memory = Memory::new(1, 60);
         memory.add(&rollout, &rollout.rewards);
-        let told = ensemble.observe(&rollout, 1);
+        let predicted = ensemble.observe(&rollout, 1);
         for place in memory.places(20, 1, &mut rng) {
             let windows = ensemble.windows(&memory, &[place]);
-            let said = |member| ensemble.predict(member, &windows, memory.action(place)).reward[0];
-            let mean = 0.5 * (said(0) + said(1));
-            assert!(told.reward.iter().any(|reward| (reward - mean).abs() < 1e-4));
+            let by = |member| ensemble.predict(member, &windows, memory.action(place)).reward[0];
+            let mean = 0.5 * (by(0) + by(1));
+            assert!(predicted.reward.iter().any(|reward| (reward - mean).abs() < 1e-4));
         }
     }
 
@@ -360,7 +327,9 @@ mod tests {
         let mut other = Ensemble::new(&ensemble.config, 2, 1, &mut rng);
         other.restore(ensemble.state()).expect("restored");
         let mut twin = rng.clone();
-        assert_eq!(ensemble.train(&memory, &mut rng), other.train(&memory, &mut twin));
+        let stop = Stop::default();
+        let learned = ensemble.train(&memory, &mut rng, stop.guard(0)).expect("finite");
+        assert_eq!(learned, other.train(&memory, &mut twin, stop.guard(0)).expect("finite"));
         let small = EnsembleConfig { members: 1, ..ensemble.config.clone() };
         let error = Ensemble::new(&small, 2, 1, &mut rng).restore(ensemble.state()).expect_err("refused");
         assert!(error.contains("ensemble of 2"), "{error}");

@@ -163,17 +163,39 @@ impl Bench {
         Ok(self.score_and_keep(judged, 0)?.0)
     }
 
+    /// [`Bench::score`], left as soon as `check` says so, which is asked between worlds and between batches of them.
+    ///
+    /// # Errors
+    /// What `check` says, or as [`Bench::score`].
+    pub fn score_unless<E: From<PolicyError> + Send>(
+        &self,
+        judged: Judged<'_>,
+        check: impl Fn() -> Result<(), E> + Sync,
+    ) -> Result<Score, E> {
+        Ok(self.judge(judged, 0, &check)?.0)
+    }
+
     /// Judges a policy and returns the first counted slot of the first `keep` worlds with what it decided there.
     ///
     /// # Errors
     /// When a learned policy is for another number of users, or its device fails.
     pub fn score_and_keep(&self, judged: Judged<'_>, keep: usize) -> Result<(Score, Vec<Sample>), PolicyError> {
+        self.judge(judged, keep, &|| Ok(()))
+    }
+
+    fn judge<E: From<PolicyError> + Send>(
+        &self,
+        judged: Judged<'_>,
+        keep: usize,
+        check: &(impl Fn() -> Result<(), E> + Sync),
+    ) -> Result<(Score, Vec<Sample>), E> {
         let mut worlds = self.worlds.clone();
         // Where decisions do not move the state, only a policy that looks back at its own decisions has to make them.
         let free_running = self.variant != Variant::Backlog && !matches!(judged, Judged::Learned(_));
         let mut tally = Tally::new(worlds.len());
         let mut samples = Vec::new();
         for slot in 0..self.warm_up + self.counted {
+            check()?;
             let counts = slot >= self.warm_up;
             if free_running && !counts {
                 worlds.iter_mut().for_each(|world| {
@@ -181,7 +203,7 @@ impl Bench {
                 });
                 continue;
             }
-            let decisions = decide(judged, slot, &mut worlds)?;
+            let decisions = decide(judged, slot, &mut worlds, check)?;
             if slot == self.warm_up {
                 let kept = worlds.iter().zip(&decisions).take(keep);
                 samples = kept
@@ -199,9 +221,27 @@ impl Bench {
     }
 }
 
-fn decide(judged: Judged<'_>, slot: usize, worlds: &mut [World]) -> Result<Vec<Vec<UserDecision>>, PolicyError> {
+fn decide<E: From<PolicyError> + Send>(
+    judged: Judged<'_>,
+    slot: usize,
+    worlds: &mut [World],
+    check: &(impl Fn() -> Result<(), E> + Sync),
+) -> Result<Vec<Vec<UserDecision>>, E> {
+    let optimum = |world: &World| world.optimum(OracleEffort::Usual).decisions;
+    // These take long for every single world.
+    let one_by_one = |decide: &(dyn Fn(usize, &World) -> Vec<UserDecision> + Sync)| {
+        let decide = |(index, world): (usize, &World)| check().map(|()| decide(index, world));
+        worlds.par_iter().enumerate().map(decide).collect::<Result<Vec<_>, E>>()
+    };
     match judged {
-        Judged::Optimum => Ok(worlds.par_iter().map(|world| world.optimum(OracleEffort::Usual).decisions).collect()),
+        Judged::Optimum => one_by_one(&|_, world| optimum(world)),
+        // Past what the planner knows nothing can be planned, and the slot's own optimum is the best.
+        Judged::Clairvoyant(planners, horizon) => one_by_one(&|index, world| {
+            let planner = planners.get(index);
+            let planned = planner.and_then(|planner| planner.decide(slot, world.backlog_s(), horizon));
+            planned.unwrap_or_else(|| optimum(world))
+        }),
+        Judged::Lookahead(planner) => one_by_one(&|_, world| planner.decide(world)),
         Judged::Static(policy) => Ok(worlds.iter_mut().map(|world| world.decide(policy)).collect()),
         Judged::Constant(action) => Ok(worlds
             .iter()
@@ -211,16 +251,6 @@ fn decide(judged: Judged<'_>, slot: usize, worlds: &mut [World]) -> Result<Vec<V
                 out
             })
             .collect()),
-        Judged::Clairvoyant(planners, horizon) => Ok(worlds
-            .par_iter()
-            .zip(planners)
-            // Past what the planner knows nothing can be planned, and the slot's own optimum is the best.
-            .map(|(world, planner)| {
-                let planned = planner.decide(slot, world.backlog_s(), horizon);
-                planned.unwrap_or_else(|| world.optimum(OracleEffort::Usual).decisions)
-            })
-            .collect()),
-        Judged::Lookahead(planner) => Ok(worlds.par_iter().map(|world| planner.decide(world)).collect()),
         Judged::Learned(policy) => {
             let Some(first) = worlds.first() else { return Ok(Vec::new()) };
             let physics = *first.physics();
@@ -229,6 +259,7 @@ fn decide(judged: Judged<'_>, slot: usize, worlds: &mut [World]) -> Result<Vec<V
             let seen: Vec<UserObservation> = worlds.iter().flat_map(World::observation).collect();
             let mut decisions = Vec::with_capacity(worlds.len());
             for batch in seen.chunks(1024 * present) {
+                check()?;
                 let batch = futures::executor::block_on(policy.decide_many(&physics, present, batch))?;
                 decisions.extend(batch.chunks(present).map(<[UserDecision]>::to_vec));
             }

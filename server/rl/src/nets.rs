@@ -11,7 +11,7 @@ use policy::Activation;
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::run::TrainError;
+use super::error::TrainError;
 
 /// Host values as `[rows, width]`.
 pub fn rows(values: &[f32], width: usize, device: &Device) -> Tensor<2> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
@@ -14,14 +13,14 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
-use super::Ending;
-use super::config::TrainConfig;
+use super::checkpoint::{read_state, write_state};
+use super::error::TrainError;
 use super::nets::{load_module, load_optimiser, rows, save_module, save_optimiser};
-use super::ppo::mean_and_deviation;
 use super::replay::{Batch, ReplayBuffer, ReplayConfig};
 use super::rollout::{Collector, Experience};
-use super::run::{Run, TrainError, read_state, write_state};
-use super::session::{Session, Update};
+use super::session::{Job, Session, Update};
+use super::stats::reward_scale;
+use super::stop::Ending;
 
 /// What is random in exploring and learning.
 pub type Random = Xoshiro256PlusPlus;
@@ -83,26 +82,6 @@ pub fn adam() -> AdamConfig {
     AdamConfig::new().with_epsilon(1e-8)
 }
 
-/// What makes training impossible in the hyper-parameters that all have, in words.
-///
-/// # Errors
-/// When a number is out of its range.
-pub fn validate_common(gamma: f32, tau: f32, rates: &[f64], hidden: &[usize]) -> Result<(), String> {
-    if !(0.0..1.0).contains(&gamma) {
-        return Err(format!("gamma must be in 0..1, but is {gamma}"));
-    }
-    if !(tau > 0.0 && tau <= 1.0) {
-        return Err(format!("tau must be in (0, 1], but is {tau}"));
-    }
-    if let Some(rate) = rates.iter().find(|rate| !(**rate > 0.0 && rate.is_finite())) {
-        return Err(format!("learning rates must be over 0, but one is {rate}"));
-    }
-    if hidden.contains(&0) {
-        return Err("a hidden layer must have at least 1 unit".to_owned());
-    }
-    Ok(())
-}
-
 /// A network and the optimiser that trains it.
 pub struct Trained<M> {
     /// The network, with gradients.
@@ -156,18 +135,17 @@ struct LoopState {
 /// `create` makes the algorithm's networks on a device with gradients.
 ///
 /// # Errors
-/// See [`super::train`].
+/// See [`crate::train`].
 pub fn train<A: Algorithm>(
-    config: &TrainConfig,
+    job: Job<'_>,
     replay: &ReplayConfig,
     actor_config: ActorConfig,
-    run: &mut Run,
-    stop: &AtomicBool,
     create: impl FnOnce(&Device, &mut Random) -> A,
 ) -> Result<Ending, TrainError> {
-    let device = Device::flex();
+    let Job { settings, run, stop, .. } = &job;
+    let (settings, stop, device) = (*settings, *stop, Device::flex());
     // Streams of their own for weights, exploration and worlds.
-    let stream = |n: u64| nth_seed(config.seed, n);
+    let stream = |n: u64| nth_seed(settings.seed, n);
     let mut algorithm = create(&device.clone().autodiff(), &mut Random::seed_from_u64(stream(0)));
     let (inputs, actions) = (actor_config.inputs(), actor_config.actions());
     let resumed = run.progress.update > 0;
@@ -179,52 +157,53 @@ pub fn train<A: Algorithm>(
         let path = folder.join("loop.cbor");
         state = read_state::<LoopState>(&path)?;
         let worlds = std::mem::take(&mut state.worlds);
-        collector = Collector::restore(config.mec, worlds, config.action_map)
-            .map_err(|e| TrainError::Damaged { path, problem: e.to_string() })?;
+        collector =
+            Collector::restore(settings.mec, worlds, settings.action_map).map_err(|e| TrainError::damaged(&path, e))?;
     } else {
         buffer = ReplayBuffer::new(replay.capacity, inputs, actions);
         state = LoopState { random: Random::seed_from_u64(stream(1)), worlds: Vec::new(), learned: 0 };
-        collector = Collector::new(config.mec, config.envs, stream(2), config.action_map);
+        collector = Collector::new(settings.mec, settings.envs, stream(2), settings.action_map);
     }
 
-    let update_steps = (config.envs * replay.report_steps) as u64;
-    let mut session = Session::open(config, run, stop, actor_config.into(), update_steps)?;
+    let update_steps = (settings.envs * replay.report_steps) as u64;
+    let mut session = Session::open(job, actor_config.into(), update_steps)?;
     while session.progress.update < session.updates {
+        let guard = stop.guard(session.progress.update);
         let mut means = Means::default();
         let (mut reward, mut taken) = (0.0, 0);
         for _ in 0..replay.report_steps {
+            guard.check()?;
             let steps = session.progress.steps + taken;
             let actions = if steps < replay.warm_up {
-                (0..config.envs * actions).map(|_| state.random.random()).collect()
+                (0..settings.envs * actions).map(|_| state.random.random()).collect()
             } else {
                 algorithm.explore(rows(collector.features(), inputs, &device), &mut state.random)
             };
             let mut experience = Experience::default();
             collector.step(&actions, &mut experience);
             reward += experience.mean_reward();
-            taken += config.envs as u64;
+            taken += settings.envs as u64;
             buffer.push(&experience);
             for (env, _) in experience.truncated.iter().enumerate().filter(|(_, truncated)| **truncated) {
                 algorithm.begin_episode(env);
             }
 
-            let learnable = (steps + config.envs as u64).saturating_sub(replay.warm_up);
+            let learnable = (steps + settings.envs as u64).saturating_sub(replay.warm_up);
             if buffer.len() < replay.batch || learnable == 0 {
                 continue;
             }
             if session.progress.reward_scale == 0.0 {
-                session.progress.reward_scale = scale_of(buffer.rewards());
+                session.progress.reward_scale = reward_scale(buffer.rewards());
             }
             let due = (learnable as f64 * replay.updates_per_step) as u64;
             while state.learned < due {
+                guard.check()?;
                 let mut batch = buffer.sample(replay.batch, &device, &mut state.random);
                 batch.rewards = batch.rewards.mul_scalar(session.progress.reward_scale);
                 algorithm.learn(state.learned, batch, &mut state.random, &mut means);
                 state.learned += 1;
             }
-            if !means.all_finite() {
-                return Err(TrainError::NotANumber { update: session.progress.update, what: "loss" });
-            }
+            guard.finite(means.all_finite(), "loss")?;
         }
         let next = session.finish_update(Update {
             network: &algorithm.actor().into(),
@@ -235,7 +214,7 @@ pub fn train<A: Algorithm>(
         })?;
         if next.checkpoint {
             state.worlds = collector.snapshot();
-            session.run.checkpoint(&session.progress, |folder| {
+            session.checkpoint(|folder| {
                 algorithm.save(folder)?;
                 buffer.save(&folder.join("replay.safetensors"))?;
                 write_state(&folder.join("loop.cbor"), &state)
@@ -248,19 +227,14 @@ pub fn train<A: Algorithm>(
     Ok(Ending::Finished)
 }
 
-/// What rewards are multiplied by so that they deviate by 1. They differ tenfold from K = 1 to K = 5; critics, and the
-/// entropy that SAC weighs against them, should not have to.
-fn scale_of(rewards: &[f32]) -> f32 {
-    let deviation = mean_and_deviation(rewards).1;
-    if deviation > 0.0 { 1.0 / deviation } else { 1.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use mec::MecParams;
 
-    use super::super::config::{Algo, Preset};
     use super::*;
+    use crate::config::{Algo, Preset, TrainConfig};
+    use crate::run::Run;
+    use crate::stop::Stop;
 
     const ALGORITHMS: [Algo; 3] = [Algo::Td3, Algo::Ddpg, Algo::Sac];
 
@@ -282,7 +256,7 @@ mod tests {
     }
 
     fn go(config: &TrainConfig, run: &mut Run) {
-        let ending = super::super::train(config, run, &AtomicBool::new(false)).expect("trained");
+        let ending = crate::train(config, run, &Stop::default()).expect("trained");
         assert_eq!(ending, Ending::Finished);
     }
 
@@ -323,7 +297,7 @@ mod tests {
             config.set_hyper("replay.report_steps", "50").expect("report");
             go(&config, &mut Run::create(straight.path(), &config).expect("run"));
             go(&TrainConfig { steps: 300, ..config.clone() }, &mut Run::create(broken.path(), &config).expect("run"));
-            let (mut run, config) = Run::resume(broken.path()).expect("resumed");
+            let (mut run, config) = Run::resume::<TrainConfig>(broken.path()).expect("resumed");
             assert_eq!(run.progress.steps, 300);
             go(&config, &mut run);
             let curve = |folder: &tempfile::TempDir| {
@@ -341,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_is_no_number_ends_the_run_and_keeps_its_checkpoint() {
+    fn a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoint() {
         let dir = tempfile::tempdir().expect("folder");
         let mut config = tiny(Algo::Td3, Preset::Tuned, 200);
         config.checkpoint_every = 1;
@@ -350,9 +324,9 @@ mod tests {
         // A step so long that squares overflow.
         config.steps = 400;
         config.set_hyper("critic_rate", "1e30").expect("rate");
-        let (mut run, _) = Run::resume(dir.path()).expect("resumed");
-        let error = super::super::train(&config, &mut run, &AtomicBool::new(false)).expect_err("no number");
-        assert!(matches!(error, TrainError::NotANumber { update: 2, .. }), "{error}");
-        assert_eq!(Run::resume(dir.path()).expect("kept").0.progress.steps, 200);
+        let (mut run, _) = Run::resume::<TrainConfig>(dir.path()).expect("resumed");
+        let error = config.train(&mut run, &Stop::default()).expect_err("not finite");
+        assert!(matches!(error, TrainError::NotFinite { update: 2, .. }), "{error}");
+        assert_eq!(Run::resume::<TrainConfig>(dir.path()).expect("kept").0.progress.steps, 200);
     }
 }

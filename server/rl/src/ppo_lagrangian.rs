@@ -7,35 +7,33 @@
 //! broken too often, and so finds the price at which it no longer is (Ray, Achiam, Amodei 2019, "Benchmarking safe
 //! exploration", section 5). The division keeps the critic's targets of one size while prices grow.
 
-use std::sync::atomic::AtomicBool;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Ending;
-use super::config::TrainConfig;
-use super::ppo::{Learner, PpoConfig, scaled_rewards};
-use super::run::{Run, TrainError, read_state, write_state};
-use super::session::{Session, Update};
+use super::checkpoint::{read_state, write_state};
+use super::error::TrainError;
+use super::hyper::{HyperParameters, below, hyper_parameters, over_zero, part};
+use super::on_policy::{self, Algorithm, Learner, Rollout};
+use super::ppo::{self, PpoConfig};
+use super::run::Run;
+use super::session::Job;
+use super::stop::{Ending, UpdateGuard};
 
 /// The limits, as their multipliers are named in the metrics.
 const LIMITS: [&str; 3] = ["accuracy", "hallucination", "energy"];
 
-/// Hyper-parameters of PPO with multipliers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LagrangianConfig {
-    /// Share of users and slots that may break a limit. A policy that breaks one more often in its evaluation is never
-    /// kept as the best while there is one that does not.
-    pub allowed: f32,
-    /// Step of the multipliers' dual ascent, per unit of the share of violations.
-    pub rate: f32,
-    /// The PPO underneath.
-    pub ppo: PpoConfig,
-}
-
-impl Default for LagrangianConfig {
-    fn default() -> Self {
-        Self { allowed: 0.005, rate: 0.5, ppo: PpoConfig::default() }
+hyper_parameters! {
+    /// Hyper-parameters of PPO with multipliers.
+    pub struct LagrangianConfig, fits LagrangianConfig::ppo_fits => {
+        /// Share of users and slots that may break a limit. A policy that breaks one more often in its evaluation is never
+        /// kept as the best while there is one that does not.
+        allowed: f32 = 0.005 => below(0.0, 1.0);
+        /// Step of the multipliers' dual ascent, per unit of the share of violations.
+        rate: f32 = 0.5 => over_zero(1000.0);
+        /// The PPO underneath.
+        ppo: PpoConfig = PpoConfig::default() => part::<PpoConfig>();
     }
 }
 
@@ -45,20 +43,8 @@ impl LagrangianConfig {
         Self { ppo: PpoConfig::tuned(), ..Self::default() }
     }
 
-    /// What makes training impossible, in words.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn validate(&self) -> Result<(), String> {
-        self.ppo.validate()?;
-        if !(0.0..1.0).contains(&self.allowed) {
-            return Err(format!("allowed must be in 0..1, but is {}", self.allowed));
-        }
-        if self.rate > 0.0 && self.rate.is_finite() {
-            Ok(())
-        } else {
-            Err(format!("rate must be over 0, but is {}", self.rate))
-        }
+    fn ppo_fits(&self) -> Result<(), String> {
+        self.ppo.fits_together()
     }
 }
 
@@ -89,55 +75,63 @@ fn mean_shares(broken: &[[f32; 3]]) -> [f32; 3] {
 
 const STATE_FILE: &str = "multipliers.cbor";
 
-/// Trains into a run folder, from its checkpoint if it has one: on one thread a resumed run goes on as if it had never
-/// stopped.
-///
-/// # Errors
-/// See [`super::train`].
-pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<Ending, TrainError> {
-    let lagrangian = &config.ppo_lagrangian;
-    let ppo = &lagrangian.ppo;
-    let mut learner = Learner::open(config, ppo, run)?;
-    let mut multipliers =
-        if run.progress.update == 0 { Multipliers::default() } else { read_state(&run.checkpoint_file(STATE_FILE))? };
-    let batch = (config.envs * ppo.rollout_steps) as u64;
-    let mut session = Session::open(config, run, stop, learner.agent.shape.clone().into(), batch)?;
-    session.allowed = Some(f64::from(lagrangian.allowed));
-    while session.progress.update < session.updates {
-        let update = session.progress.update;
-        let rate = ppo.rate(update, session.updates);
+struct Lagrangian<'a> {
+    config: &'a LagrangianConfig,
+    multipliers: Multipliers,
+}
 
-        let experience = learner.collect(ppo.rollout_steps);
-        let rewards = scaled_rewards(&mut session.progress, &experience.rewards);
-        let priced = multipliers.priced(&rewards, &experience.broken);
+impl<'a> Lagrangian<'a> {
+    fn open(config: &'a LagrangianConfig, run: &Run) -> Result<Self, TrainError> {
+        let fresh = run.progress.update == 0;
+        let multipliers = if fresh { Multipliers::default() } else { read_state(&run.checkpoint_file(STATE_FILE))? };
+        Ok(Self { config, multipliers })
+    }
+}
 
-        let losses = learner.improve(ppo, &experience, &priced, rate);
-        let mut losses = losses.ok_or(TrainError::NotANumber { update, what: "loss or gradient" })?;
-        let shares = mean_shares(&experience.broken);
-        multipliers.ascend(lagrangian, shares);
+impl Algorithm for Lagrangian<'_> {
+    fn rollout_steps(&self) -> usize {
+        self.config.ppo.rollout_steps
+    }
 
-        for ((limit, price), share) in LIMITS.iter().zip(multipliers.0).zip(shares) {
+    fn rate(&self, update: u64, updates: u64) -> f64 {
+        self.config.ppo.rate(update, updates)
+    }
+
+    fn allowed(&self) -> Option<f64> {
+        Some(f64::from(self.config.allowed))
+    }
+
+    fn learn(
+        &mut self,
+        learner: &mut Learner,
+        rollout: &Rollout,
+        rate: f64,
+        guard: UpdateGuard<'_>,
+    ) -> Result<BTreeMap<String, f64>, TrainError> {
+        let broken = &rollout.experience.broken;
+        let priced = self.multipliers.priced(&rollout.rewards, broken);
+        let mut losses = ppo::improve(&self.config.ppo, learner, rollout, &priced, rate, guard)?;
+        let shares = mean_shares(broken);
+        self.multipliers.ascend(self.config, shares);
+        for ((limit, price), share) in LIMITS.iter().zip(self.multipliers.0).zip(shares) {
             losses.insert(format!("losses/multiplier_{limit}"), f64::from(price));
             losses.insert(format!("losses/broken_{limit}"), f64::from(share));
         }
-        let next = session.finish_update(Update {
-            network: &learner.agent.actor.actor(&learner.agent.shape).into(),
-            steps: batch,
-            mean_reward: experience.mean_reward(),
-            learning_rate: rate,
-            losses,
-        })?;
-        if next.checkpoint {
-            session.run.checkpoint(&session.progress, |folder| {
-                learner.save(folder)?;
-                write_state(&folder.join(STATE_FILE), &multipliers)
-            })?;
-        }
-        if next.stopped {
-            return Ok(Ending::Stopped);
-        }
+        Ok(losses)
     }
-    Ok(Ending::Finished)
+
+    fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        write_state(&folder.join(STATE_FILE), &self.multipliers)
+    }
+}
+
+/// Trains into a run folder, from its checkpoint if it has one.
+///
+/// # Errors
+/// See [`crate::train`].
+pub fn train(job: Job<'_>, config: &LagrangianConfig) -> Result<Ending, TrainError> {
+    let users = job.settings.mec.users;
+    on_policy::train(job, |rng| config.ppo.networks(users, rng), |run| Lagrangian::open(config, run))
 }
 
 #[cfg(test)]

@@ -11,53 +11,34 @@ use burn::tensor::{Device, Tensor};
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::{Deserialize, Serialize};
 
+use super::error::TrainError;
+use super::hyper::{hyper_parameters, over_zero, whole};
 use super::nets::{column, rows};
 use super::rollout::Experience;
-use super::run::TrainError;
 
-/// Hyper-parameters of collecting and replaying, the same for every off-policy algorithm.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReplayConfig {
-    /// Transitions that are kept; the oldest go first.
-    pub capacity: usize,
-    /// Transitions of a gradient step.
-    pub batch: usize,
-    /// Environment steps with uniformly drawn actions, before anything is learned.
-    pub warm_up: u64,
-    /// Gradient steps an environment step (update-to-data ratio); 0.5 is one every other step.
-    pub updates_per_step: f64,
-    /// Steps of every environment between two lines of the log: an episode of the default system.
-    pub report_steps: usize,
-}
-
-impl Default for ReplayConfig {
-    fn default() -> Self {
-        Self { capacity: 1_000_000, batch: 256, warm_up: 1000, updates_per_step: 1.0, report_steps: 200 }
+hyper_parameters! {
+    /// Hyper-parameters of collecting and replaying, the same for every off-policy algorithm.
+    pub struct ReplayConfig, fits ReplayConfig::holds_a_batch => {
+        /// Transitions that are kept; the oldest go first.
+        capacity: usize = 1_000_000 => whole(1, 1_000_000), "transitions";
+        /// Transitions of a gradient step.
+        batch: usize = 256 => whole(1, 16_384), "transitions";
+        /// Environment steps with uniformly drawn actions, before anything is learned.
+        warm_up: u64 = 1000 => whole(0, 1_000_000_000), "steps";
+        /// Gradient steps an environment step (update-to-data ratio); 0.5 is one every other step.
+        updates_per_step: f64 = 1.0 => over_zero(1000.0);
+        /// Steps of every environment between two lines of the log: an episode of the default system.
+        report_steps: usize = 200 => whole(1, 3200), "steps";
     }
 }
 
 impl ReplayConfig {
-    /// What makes training impossible, in words.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn validate(&self) -> Result<(), String> {
-        let counts = [("capacity", self.capacity), ("batch", self.batch), ("report_steps", self.report_steps)];
-        for (name, count) in counts {
-            if count == 0 {
-                return Err(format!("replay.{name} must be at least 1"));
-            }
+    fn holds_a_batch(&self) -> Result<(), String> {
+        if self.capacity >= self.batch {
+            return Ok(());
         }
-        if self.capacity < self.batch {
-            return Err(format!("replay.capacity must hold a batch of {}, but is {}", self.batch, self.capacity));
-        }
-        if !(self.updates_per_step > 0.0 && self.updates_per_step <= 1000.0) {
-            return Err(format!("replay.updates_per_step must be in (0, 1000], but is {}", self.updates_per_step));
-        }
-        Ok(())
+        Err(format!("replay.capacity must hold a batch of {}, but is {}", self.batch, self.capacity))
     }
 }
 

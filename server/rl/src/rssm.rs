@@ -9,7 +9,6 @@ use rand_distr::{Distribution, StandardNormal};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::nets::{fan_in, matrix};
-use super::world_model::WorldModelConfig;
 
 /// The Gaussians' deviation never falls below this: a divergence between two needles is no signal.
 const LEAST_DEVIATION: f64 = 0.1;
@@ -84,6 +83,17 @@ pub struct Decoded {
     pub end: Tensor<2>,
 }
 
+/// Units of the networks.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Of h.
+    pub deterministic: usize,
+    /// Of z.
+    pub stochastic: usize,
+    /// Of the hidden layers.
+    pub hidden: usize,
+}
+
 /// The networks of (34).
 #[derive(Module, Debug)]
 pub struct Rssm {
@@ -97,14 +107,8 @@ pub struct Rssm {
 
 impl Rssm {
     /// Fresh networks for rows of `inputs` features and `actions` actions.
-    pub fn new(
-        config: &WorldModelConfig,
-        inputs: usize,
-        actions: usize,
-        device: &Device,
-        rng: &mut Xoshiro256PlusPlus,
-    ) -> Self {
-        let WorldModelConfig { deterministic, stochastic, hidden, .. } = *config;
+    pub fn new(sizes: Sizes, inputs: usize, actions: usize, device: &Device, rng: &mut Xoshiro256PlusPlus) -> Self {
+        let Sizes { deterministic, stochastic, hidden } = sizes;
         Self {
             encoder: linear(inputs, hidden, device, rng),
             gru_input: linear(stochastic + actions, 3 * deterministic, device, rng),

@@ -18,14 +18,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use policy::PolicyError;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
-use super::config::{ConfigError, TrainConfig};
-use super::tensorboard::EventFile;
 use chart::{Level, Line, LineChart, Point};
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::{read_state, write_state, write_whole};
+use super::error::TrainError;
+use super::settings::RunConfig;
+use super::tensorboard::EventFile;
 
 /// The configuration in a run folder.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -37,46 +36,6 @@ pub const REFERENCES_FILE: &str = "references.json";
 pub const CURVES_FILE: &str = "curves.svg";
 /// The best policy in a run folder, there from the first evaluation on.
 pub const POLICY_FILE: &str = "policy.safetensors";
-
-/// Why a training run ended early or did not begin.
-#[derive(Debug, Error)]
-pub enum TrainError {
-    /// The folder could not be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A run is there already, and resuming it was not asked for.
-    #[error("{0} already holds a run; choose another folder, or go on with it by --resume")]
-    Exists(PathBuf),
-    /// A file of the run cannot be understood.
-    #[error("{path} is damaged: {problem}")]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A hyper-parameter is out of its range.
-    #[error("the run's configuration cannot be used: {0}")]
-    Config(#[from] ConfigError),
-    /// A loss or a gradient stopped being a number.
-    #[error(
-        "update {update} gave a {what} that is not a number; the last good checkpoint is kept, go on from it by --resume with a lower learning rate"
-    )]
-    NotANumber {
-        /// Update in which it happened.
-        update: u64,
-        /// What was not a number.
-        what: &'static str,
-    },
-    /// A policy could not be written or evaluated.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-}
 
 /// Counters that a checkpoint keeps beside weights and optimiser.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -135,41 +94,11 @@ impl Metrics {
             ("charts/SPS", Some(self.steps_per_second)),
             ("eval/reward", self.eval_reward),
             ("eval/ratio", self.eval_ratio),
+            ("eval/best_reward", self.best_reward),
         ];
         let usual = usual.into_iter().filter_map(|(name, value)| Some((name, value?)));
         usual.chain(self.losses.iter().map(|(name, value)| (name.as_str(), *value)))
     }
-}
-
-/// Version of the checkpoints' files.
-pub const CHECKPOINT_VERSION: u32 = 1;
-
-/// Writes a part of a checkpoint, as CBOR: unlike JSON it gives every number back bit for bit.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write_state<T: Serialize>(path: &Path, state: &T) -> Result<(), TrainError> {
-    let mut bytes = Vec::new();
-    ciborium::into_writer(&(CHECKPOINT_VERSION, state), &mut bytes)
-        .map_err(|e| TrainError::Damaged { path: path.to_owned(), problem: e.to_string() })?;
-    fs::write(path, bytes).map_err(at(path))
-}
-
-/// Reads what [`write_state`] wrote.
-///
-/// # Errors
-/// When it cannot be read, or is of another version or another kind.
-pub fn read_state<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
-    let damaged = |problem: String| TrainError::Damaged { path: path.to_owned(), problem };
-    let bytes = fs::read(path).map_err(at(path))?;
-    // The version first, so that another version is called that and not broken.
-    let (version, state): (u32, ciborium::Value) =
-        ciborium::from_reader(bytes.as_slice()).map_err(|e| damaged(e.to_string()))?;
-    if version != CHECKPOINT_VERSION {
-        let problem = format!("it is of checkpoint version {version}, this build reads {CHECKPOINT_VERSION}");
-        return Err(damaged(problem));
-    }
-    state.deserialized().map_err(|e| damaged(e.to_string()))
 }
 
 /// An open run folder.
@@ -189,28 +118,12 @@ pub struct Run {
 }
 
 const EVENTS: &str = "events.out.tfevents.tandem";
+/// `progress.json` once more, bit for bit: a best reward that is off by its last digit could decide otherwise what is better.
+const PROGRESS_FILE: &str = "progress.cbor";
 
 /// Seconds since 1970, by which TensorBoard can lay out a curve.
 fn now_s() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-fn at(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError + '_ {
-    |source| TrainError::File { path: path.to_owned(), source }
-}
-
-/// Writes a file so that it is there completely or not at all.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let beside = path.with_extension("part");
-    if let Err(error) = fs::write(&beside, bytes) {
-        // Half a file helps nobody, least of all on a full disk.
-        let _ = fs::remove_file(&beside);
-        return Err(at(&beside)(error));
-    }
-    fs::rename(&beside, path).map_err(at(path))
 }
 
 impl Run {
@@ -218,14 +131,13 @@ impl Run {
     ///
     /// # Errors
     /// When there is a run already, or the folder cannot be written.
-    pub fn create(dir: &Path, config: &TrainConfig) -> Result<Self, TrainError> {
+    pub fn create(dir: &Path, config: &impl RunConfig) -> Result<Self, TrainError> {
         if dir.join(CONFIG_FILE).exists() {
             return Err(TrainError::Exists(dir.to_owned()));
         }
-        fs::create_dir_all(dir).map_err(at(dir))?;
+        fs::create_dir_all(dir).map_err(TrainError::at(dir))?;
         let path = dir.join(CONFIG_FILE);
-        let damaged = |e: toml::ser::Error| TrainError::Damaged { path: path.clone(), problem: e.to_string() };
-        let text = toml::to_string(config).map_err(damaged)?;
+        let text = toml::to_string(config).map_err(|e| TrainError::damaged(&path, e))?;
         write_whole(&path, text.as_bytes())?;
         Self::open_metrics(dir, Progress::default(), Vec::new())
     }
@@ -234,29 +146,31 @@ impl Run {
     ///
     /// # Errors
     /// When there is no run, or it is damaged.
-    pub fn resume(dir: &Path) -> Result<(Self, TrainConfig), TrainError> {
+    pub fn resume<C: RunConfig>(dir: &Path) -> Result<(Self, C), TrainError> {
         let path = dir.join(CONFIG_FILE);
-        let text = fs::read_to_string(&path).map_err(at(&path))?;
-        let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
-        let config: TrainConfig = toml::from_str(&text).map_err(|e| damaged(&path, e.to_string()))?;
-        config.validate().map_err(|e| damaged(&path, e.to_string()))?;
+        let text = fs::read_to_string(&path).map_err(TrainError::at(&path))?;
+        let config: C = toml::from_str(&text).map_err(|e| TrainError::damaged(&path, e))?;
+        config.check().map_err(|e| TrainError::damaged(&path, e))?;
         // Stopped between taking away the old checkpoint and renaming the new one, which is complete then.
         let (checkpoint, beside) = (dir.join("checkpoint"), dir.join("checkpoint.part"));
         if !checkpoint.exists() && beside.join("progress.json").exists() {
-            fs::rename(&beside, &checkpoint).map_err(at(&checkpoint))?;
+            fs::rename(&beside, &checkpoint).map_err(TrainError::at(&checkpoint))?;
         }
         let path = checkpoint.join("progress.json");
+        let exact = checkpoint.join(PROGRESS_FILE);
         let progress: Progress = match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(|e| damaged(&path, e.to_string()))?,
+            // Older checkpoints have the JSON alone.
+            Ok(_) if exact.exists() => read_state(&exact)?,
+            Ok(text) => serde_json::from_str(&text).map_err(|e| TrainError::damaged(&path, e))?,
             // Stopped before the first checkpoint: begin again.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Progress::default(),
-            Err(e) => return Err(at(&path)(e)),
+            Err(e) => return Err(TrainError::at(&path)(e)),
         };
         let path = dir.join(METRICS_FILE);
         let (mut history, mut kept) = (Vec::new(), String::new());
         if path.exists() {
-            for line in BufReader::new(File::open(&path).map_err(at(&path))?).lines() {
-                let line = line.map_err(at(&path))?;
+            for line in BufReader::new(File::open(&path).map_err(TrainError::at(&path))?).lines() {
+                let line = line.map_err(TrainError::at(&path))?;
                 // A line cut short by a crash is dropped, and so is whatever came after the checkpoint.
                 match serde_json::from_str::<Metrics>(&line) {
                     Ok(metrics) if metrics.global_step <= progress.steps => {
@@ -274,12 +188,12 @@ impl Run {
 
     fn open_metrics(dir: &Path, progress: Progress, history: Vec<Metrics>) -> Result<Self, TrainError> {
         let path = dir.join(METRICS_FILE);
-        let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?;
+        let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(TrainError::at(&path))?;
         let path = dir.join(EVENTS);
         // Written anew, so that it ends where the checkpoint does.
-        let mut events = EventFile::create(&path, now_s()).map_err(at(&path))?;
+        let mut events = EventFile::create(&path, now_s()).map_err(TrainError::at(&path))?;
         for metrics in &history {
-            events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(at(&path))?;
+            events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(TrainError::at(&path))?;
         }
         let (dir, on_update) = (dir.to_owned(), Box::new(|_: &Metrics| {}));
         Ok(Self { dir, metrics, events, history, references: Vec::new(), reward_unit: "1/s", progress, on_update })
@@ -309,12 +223,11 @@ impl Run {
             self.keep_references()?;
         }
         let path = self.dir.join(METRICS_FILE);
-        let mut line = serde_json::to_string(&metrics)
-            .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
+        let mut line = serde_json::to_string(&metrics).map_err(|e| TrainError::damaged(&path, e))?;
         line.push('\n');
-        self.metrics.write_all(line.as_bytes()).map_err(at(&path))?;
+        self.metrics.write_all(line.as_bytes()).map_err(TrainError::at(&path))?;
         let path = self.dir.join(EVENTS);
-        self.events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(at(&path))?;
+        self.events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(TrainError::at(&path))?;
         (self.on_update)(&metrics);
         let evaluated = metrics.eval_reward.is_some();
         self.history.push(metrics);
@@ -324,8 +237,7 @@ impl Run {
     fn keep_references(&self) -> Result<(), TrainError> {
         let path = self.dir.join(REFERENCES_FILE);
         let by_name: BTreeMap<_, _> = self.references.iter().copied().collect();
-        let text = serde_json::to_string(&by_name)
-            .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
+        let text = serde_json::to_string(&by_name).map_err(|e| TrainError::damaged(&path, e))?;
         write_whole(&path, text.as_bytes())
     }
 
@@ -366,19 +278,19 @@ impl Run {
     ) -> Result<(), TrainError> {
         let (checkpoint, beside) = (self.dir.join("checkpoint"), self.dir.join("checkpoint.part"));
         if beside.exists() {
-            fs::remove_dir_all(&beside).map_err(at(&beside))?;
+            fs::remove_dir_all(&beside).map_err(TrainError::at(&beside))?;
         }
-        fs::create_dir_all(&beside).map_err(at(&beside))?;
+        fs::create_dir_all(&beside).map_err(TrainError::at(&beside))?;
         write(&beside)?;
+        write_state(&beside.join(PROGRESS_FILE), progress)?;
         // Last: with it the new folder is complete, see `resume`.
         let path = beside.join("progress.json");
-        let text = serde_json::to_string(progress)
-            .map_err(|e| TrainError::Damaged { path: path.clone(), problem: e.to_string() })?;
+        let text = serde_json::to_string(progress).map_err(|e| TrainError::damaged(&path, e))?;
         write_whole(&path, text.as_bytes())?;
         if checkpoint.exists() {
-            fs::remove_dir_all(&checkpoint).map_err(at(&checkpoint))?;
+            fs::remove_dir_all(&checkpoint).map_err(TrainError::at(&checkpoint))?;
         }
-        fs::rename(&beside, &checkpoint).map_err(at(&checkpoint))?;
+        fs::rename(&beside, &checkpoint).map_err(TrainError::at(&checkpoint))?;
         self.progress = progress.clone();
         Ok(())
     }
@@ -387,11 +299,19 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::read_state;
+    use crate::settings::RunSettings;
+
+    impl RunConfig for RunSettings {
+        fn check(&self) -> Result<(), crate::error::ConfigError> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn a_checkpoint_is_replaced_as_a_whole_or_not_at_all() {
         let dir = tempfile::tempdir().expect("folder");
-        let config = TrainConfig::new(1);
+        let config = RunSettings { seed: 4, ..RunSettings::default() };
         let mut run = Run::create(dir.path(), &config).expect("run");
         let progress = |update| Progress { update, steps: update, ..Progress::default() };
         let save = |run: &mut Run, update: u64| {
@@ -401,26 +321,71 @@ mod tests {
         save(&mut run, 2).expect("saved");
         let broken = run.checkpoint(&progress(3), |part| {
             write_state(&part.join("numbers"), &3)?;
-            Err(TrainError::NotANumber { update: 3, what: "loss" })
+            Err(TrainError::NotFinite { update: 3, what: "loss" })
         });
         assert!(broken.is_err());
         let read = |run: &Run| read_state::<(u64, f64)>(&run.checkpoint_file("numbers"));
-        let (run, same) = Run::resume(dir.path()).expect("resumed");
+        let (run, same) = Run::resume::<RunSettings>(dir.path()).expect("resumed");
         assert_eq!((run.progress.update, same), (2, config));
         assert_eq!(read(&run).expect("state"), (2, 0.1 + 0.2));
 
         // Stopped just before the last rename.
         fs::remove_dir_all(dir.path().join("checkpoint.part")).expect("removed");
         fs::rename(dir.path().join("checkpoint"), dir.path().join("checkpoint.part")).expect("renamed");
-        let (run, _) = Run::resume(dir.path()).expect("resumed");
+        let (run, _) = Run::resume::<RunSettings>(dir.path()).expect("resumed");
         assert_eq!((run.progress.update, read(&run).expect("state").0), (2, 2));
+    }
 
-        let mut foreign = Vec::new();
-        ciborium::into_writer(&(CHECKPOINT_VERSION + 1, 0), &mut foreign).expect("bytes");
-        for (bytes, said) in [(foreign.as_slice(), "version 2"), (&[0x82, 0x01], "damaged"), (&[], "damaged")] {
-            fs::write(run.checkpoint_file("numbers"), bytes).expect("written");
-            let error = read(&run).expect_err("refused").to_string();
-            assert!(error.contains(said), "{error}");
+    #[test]
+    fn progress_is_read_back_bit_for_bit() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut run = Run::create(dir.path(), &RunSettings::default()).expect("run");
+        let mut seed = 1u64;
+        for update in 1..200 {
+            // xorshift, for mantissas of all kinds.
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let reward = f64::from_bits((seed >> 12) | (1024 << 52));
+            let progress =
+                Progress { update, best_reward: Some(reward), best_merit: Some(-reward), ..Progress::default() };
+            run.checkpoint(&progress, |_| Ok(())).expect("saved");
+            assert_eq!(Run::resume::<RunSettings>(dir.path()).expect("resumed").0.progress, progress);
         }
+    }
+
+    #[test]
+    fn the_event_file_holds_what_the_lines_hold() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut run = Run::create(dir.path(), &RunSettings::default()).expect("run");
+        let losses = BTreeMap::from([("losses/value_loss".to_owned(), 0.5), ("eval/latency_s".to_owned(), 0.25)]);
+        let plain = Metrics { global_step: 8, mean_reward: 1.5, losses: losses.clone(), ..Metrics::default() };
+        let evaluated = Metrics {
+            global_step: 16,
+            eval_reward: Some(2.0),
+            eval_ratio: Some(0.75),
+            best_reward: Some(2.5),
+            ..plain.clone()
+        };
+        run.log(plain).expect("logged");
+        run.log(evaluated).expect("logged");
+        let check = |what: &str| {
+            let text = fs::read_to_string(dir.path().join(METRICS_FILE)).expect("metrics");
+            let lines: Vec<BTreeMap<String, f64>> =
+                text.lines().map(|line| serde_json::from_str(line).expect("numbers")).collect();
+            let mut events = crate::tensorboard::tests::read(&dir.path().join(EVENTS));
+            for ((step, scalars), mut line) in events.drain(..).zip(lines.clone()) {
+                assert_eq!(line.remove("global_step"), Some(step as f64), "{what}");
+                assert!(scalars.keys().eq(line.keys()), "{what}: {scalars:?} and {line:?}");
+                assert!(scalars.values().zip(line.values()).all(|(a, b)| (a - b).abs() < 1e-6), "{what}");
+            }
+            assert_eq!(crate::tensorboard::tests::read(&dir.path().join(EVENTS)).len(), lines.len(), "{what}");
+        };
+        check("as logged");
+        let progress = Progress { update: 2, steps: 16, ..Progress::default() };
+        run.checkpoint(&progress, |_| Ok(())).expect("saved");
+        drop(run);
+        Run::resume::<RunSettings>(dir.path()).expect("resumed");
+        check("as resumed");
     }
 }

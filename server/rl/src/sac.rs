@@ -5,7 +5,6 @@
 //! its target entropy of −1 an action means the same here.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::softplus;
@@ -13,58 +12,43 @@ use burn::tensor::{Device, Tensor};
 use policy::actor::squash;
 use policy::{Activation, Actor, ActorConfig, Head};
 use rand_distr::{Distribution, StandardNormal};
-use serde::{Deserialize, Serialize};
 
-use super::Ending;
-use super::config::TrainConfig;
+use super::error::TrainError;
+use super::hyper::{
+    HyperParameters, activation, below, hyper_parameters, learning_rate, optional_layers, over_zero, part, within,
+};
 use super::nets::{TwinCritic, fan_in, host, load_module, mse, polyak, rows, save_module};
 use super::off_policy::{self, Algorithm, Means, Random, Trained, adam};
 use super::replay::{Batch, ReplayConfig};
-use super::run::{Run, TrainError};
+use super::session::Job;
+use super::stop::Ending;
 
 /// ln σ is kept in here, as in the authors' code.
 const LN_DEVIATION: (f64, f64) = (-20.0, 2.0);
 
-/// Hyper-parameters; the original paper's (its table 1), whose nets are as wide as the MEC paper's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SacConfig {
-    /// Discount γ.
-    pub gamma: f32,
-    /// Share τ by which the targets move at every step.
-    pub tau: f32,
-    /// Learning rate of the actor.
-    pub actor_rate: f64,
-    /// Learning rate of the critics.
-    pub critic_rate: f64,
-    /// Learning rate of the entropy's weight α.
-    pub alpha_rate: f64,
-    /// α at the start.
-    pub alpha: f32,
-    /// Entropy that α is tuned for, in nats an action.
-    pub target_entropy: f32,
-    /// Units of the hidden layers of actor and critics.
-    pub hidden: Vec<usize>,
-    /// Nonlinearity.
-    pub activation: Activation,
-    /// Collecting and replaying.
-    pub replay: ReplayConfig,
-}
-
-impl Default for SacConfig {
-    fn default() -> Self {
-        Self {
-            gamma: 0.99,
-            tau: 0.005,
-            actor_rate: 3e-4,
-            critic_rate: 3e-4,
-            alpha_rate: 3e-4,
-            alpha: 1.0,
-            target_entropy: -1.0,
-            hidden: vec![256, 256],
-            activation: Activation::Relu,
-            replay: ReplayConfig::default(),
-        }
+hyper_parameters! {
+    /// Hyper-parameters; the original paper's (its table 1), whose nets are as wide as the MEC paper's.
+    pub struct SacConfig, fits SacConfig::replay_fits => {
+        /// Discount γ.
+        gamma: f32 = 0.99 => below(0.0, 1.0);
+        /// Share τ by which the targets move at every step.
+        tau: f32 = 0.005 => over_zero(1.0);
+        /// Learning rate of the actor.
+        actor_rate: f64 = 3e-4 => learning_rate();
+        /// Learning rate of the critics.
+        critic_rate: f64 = 3e-4 => learning_rate();
+        /// Learning rate of the entropy's weight α.
+        alpha_rate: f64 = 3e-4 => learning_rate();
+        /// Weight α of the entropy at the start.
+        alpha: f32 = 1.0 => over_zero(1000.0);
+        /// Entropy that α is tuned for, in each action.
+        target_entropy: f32 = -1.0 => within(-1000.0, 1000.0), "nats";
+        /// Units of the hidden layers of actor and critics.
+        hidden: Vec<usize> = vec![256, 256] => optional_layers(), "units";
+        /// Nonlinearity.
+        activation: Activation = Activation::Relu => activation();
+        /// Collecting and replaying.
+        replay: ReplayConfig = ReplayConfig::default() => part::<ReplayConfig>();
     }
 }
 
@@ -85,20 +69,8 @@ impl SacConfig {
         }
     }
 
-    /// What makes training impossible, in words.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn validate(&self) -> Result<(), String> {
-        let rates = [self.actor_rate, self.critic_rate, self.alpha_rate];
-        off_policy::validate_common(self.gamma, self.tau, &rates, &self.hidden)?;
-        if !(self.alpha > 0.0 && self.alpha.is_finite()) {
-            return Err(format!("alpha must be over 0, but is {}", self.alpha));
-        }
-        if !self.target_entropy.is_finite() {
-            return Err(format!("target_entropy must be a number, but is {}", self.target_entropy));
-        }
-        self.replay.validate()
+    fn replay_fits(&self) -> Result<(), String> {
+        self.replay.fits_together()
     }
 
     /// Shape of the policy network.
@@ -227,13 +199,10 @@ impl Algorithm for Sac<'_> {
 /// Trains into a run folder, from its checkpoint if it has one.
 ///
 /// # Errors
-/// See [`super::train`].
-pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<Ending, TrainError> {
-    let sac = &config.sac;
-    let shape = sac.actor(config.mec.users);
-    off_policy::train(config, &sac.replay, shape.clone(), run, stop, |device, random| {
-        Sac::new(sac, &shape, device, random)
-    })
+/// See [`crate::train`].
+pub fn train(job: Job<'_>, config: &SacConfig) -> Result<Ending, TrainError> {
+    let shape = config.actor(job.settings.mec.users);
+    off_policy::train(job, &config.replay, shape.clone(), |device, random| Sac::new(config, &shape, device, random))
 }
 
 #[cfg(test)]

@@ -2,17 +2,37 @@
 //! policy, and say when a checkpoint is due.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use mec::world::nth_seed;
 use mec::{MecParams, QosKnowledge, StaticPolicy};
 use policy::{Network, Policy, PolicyHeader, Shape, file};
 
-use super::config::TrainConfig;
+use super::error::TrainError;
 use super::evaluate::{Bench, Judged, Score};
-use super::run::{Metrics, Progress, Run, TrainError};
+use super::run::{Metrics, Progress, Run};
+use super::settings::RunSettings;
+use super::stop::Stop;
+
+/// After so long a checkpoint is due whatever the number of updates: where updates take long, little is lost with one that is
+/// left unfinished.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(10);
+/// But never more than this part of the time goes into writing checkpoints that nobody asked for.
+const CHECKPOINT_SHARE: u32 = 20;
+
+/// What an algorithm is given beside its own hyper-parameters.
+pub struct Job<'a> {
+    /// The algorithm's name, for the policy's header.
+    pub algo: &'static str,
+    /// System, budget, seed, evaluation.
+    pub settings: &'a RunSettings,
+    /// The run folder.
+    pub run: &'a mut Run,
+    /// When to end.
+    pub stop: &'a Stop,
+}
 
 /// What an update gave.
 pub struct Update<'a> {
@@ -33,7 +53,7 @@ pub struct Update<'a> {
 pub struct Next {
     /// A checkpoint is due.
     pub checkpoint: bool,
-    /// The stop flag was raised.
+    /// The run is to stop before all updates are done.
     pub stopped: bool,
 }
 
@@ -48,7 +68,8 @@ struct Trial {
 /// A training run under way. Where it is for several numbers of users, whose rewards differ twentyfold, it logs them as
 /// shares of what the optimum gets with as many users.
 pub struct Session<'a> {
-    config: &'a TrainConfig,
+    algo: &'static str,
+    settings: &'a RunSettings,
     /// The run folder.
     pub run: &'a mut Run,
     /// Where the run stands.
@@ -57,34 +78,32 @@ pub struct Session<'a> {
     pub updates: u64,
     /// Share of users and slots that may break a limit; a policy that stays within it is better than any that does not.
     pub allowed: Option<f64>,
-    stop: &'a AtomicBool,
+    stop: &'a Stop,
     shape: Shape,
     trials: Vec<Trial>,
     begun: Instant,
     begun_at: u64,
+    /// When the last checkpoint was written, and how long that took.
+    saved: (Instant, Duration),
 }
 
 impl<'a> Session<'a> {
     /// Goes on from where the run folder stands. An update takes `batch` environment steps.
     ///
     /// # Errors
-    /// When the policies to compare with cannot be evaluated.
-    pub fn open(
-        config: &'a TrainConfig,
-        run: &'a mut Run,
-        stop: &'a AtomicBool,
-        shape: Shape,
-        batch: u64,
-    ) -> Result<Self, TrainError> {
+    /// When the policies to compare with cannot be evaluated, or the run is to stop.
+    pub fn open(job: Job<'a>, shape: Shape, batch: u64) -> Result<Self, TrainError> {
+        let Job { algo, settings, run, stop } = job;
         let counts = shape.users();
-        let slots = config.eval_slots.div_ceil(counts.clone().count());
+        let slots = settings.eval_slots.div_ceil(counts.clone().count());
         let mut trials = Vec::new();
         for users in counts {
             // The same evaluation slots however often the run was resumed.
-            let params = MecParams { users, ..config.mec };
-            let bench = Bench::new(params, slots, nth_seed(config.seed, u64::MAX - 1));
-            let optimum = bench.score(Judged::Optimum)?.reward;
-            let closed_form = bench.score(Judged::Static(StaticPolicy::ClosedForm(QosKnowledge::Mean)))?.reward;
+            let params = MecParams { users, ..settings.mec };
+            let bench = Bench::new(params, slots, nth_seed(settings.seed, u64::MAX - 1));
+            let judge = |judged| bench.score_unless(judged, || stop.check());
+            let optimum = judge(Judged::Optimum)?.reward;
+            let closed_form = judge(Judged::Static(StaticPolicy::ClosedForm(QosKnowledge::Mean)))?.reward;
             trials.push(Trial { users, bench, optimum, closed_form });
         }
         run.references = match trials.as_slice() {
@@ -97,25 +116,23 @@ impl<'a> Session<'a> {
         };
         let progress = run.progress.clone();
         let (begun, begun_at) = (Instant::now(), progress.steps);
-        let mut updates = config.steps.div_ceil(batch.max(1));
-        if config.patience > 0 && progress.stale_evaluations >= config.patience {
+        let mut updates = settings.steps.div_ceil(batch.max(1));
+        if settings.patience > 0 && progress.stale_evaluations >= settings.patience {
             updates = progress.update;
         }
-        Ok(Self { config, run, progress, updates, allowed: None, stop, shape, trials, begun, begun_at })
+        let saved = (begun, Duration::ZERO);
+        Ok(Self { algo, settings, run, progress, updates, allowed: None, stop, shape, trials, begun, begun_at, saved })
     }
 
     /// Counts and logs an update; evaluates its policy if that is due, and keeps it if it is the best so far.
     ///
     /// # Errors
-    /// When the folder cannot be written, or the policy is not made of numbers.
+    /// When the folder cannot be written, the policy's reward is NaN or infinite, or the run is to stop.
     pub fn finish_update(&mut self, update: Update<'_>) -> Result<Next, TrainError> {
         self.progress.update += 1;
         self.progress.steps += update.steps;
-        let stopped = self.stop.load(Ordering::Relaxed);
         let update_number = self.progress.update;
-        let due = |every: u64, updates: u64| {
-            stopped || update_number >= updates || update_number.is_multiple_of(every.max(1))
-        };
+        let due = |every: u64, updates: u64| update_number >= updates || update_number.is_multiple_of(every.max(1));
         let taken = (self.progress.steps - self.begun_at) as f64;
         let mut metrics = Metrics {
             global_step: self.progress.steps,
@@ -127,7 +144,7 @@ impl<'a> Session<'a> {
             best_reward: None,
             losses: update.losses,
         };
-        if due(self.config.eval_every, self.updates) {
+        if due(self.settings.eval_every, self.updates) {
             let scores = self.evaluate(update.network)?;
             let shares = self.trials.iter().zip(&scores).map(|(trial, score)| score.reward / trial.optimum);
             let shares: Vec<f64> = shares.collect();
@@ -157,7 +174,23 @@ impl<'a> Session<'a> {
             }
         }
         self.run.log(metrics)?;
-        Ok(Next { checkpoint: due(self.config.checkpoint_every, self.updates), stopped })
+        // Never an evaluation out of turn: a run that was stopped is the one that was not, line by line.
+        let stopped = self.stop.is_raised() && self.progress.update < self.updates;
+        let (at, took) = self.saved;
+        let overdue = at.elapsed() >= CHECKPOINT_AFTER.max(CHECKPOINT_SHARE * took);
+        let checkpoint = stopped || overdue || due(self.settings.checkpoint_every, self.updates);
+        Ok(Next { checkpoint, stopped })
+    }
+
+    /// Replaces the checkpoint by the files that `write` puts into the folder that it is given.
+    ///
+    /// # Errors
+    /// When they cannot be written; the old checkpoint stays then.
+    pub fn checkpoint(&mut self, write: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
+        let begun = Instant::now();
+        self.run.checkpoint(&self.progress, write)?;
+        self.saved = (Instant::now(), begun.elapsed());
+        Ok(())
     }
 
     /// A mean reward with so many users as a share of the optimum's.
@@ -169,24 +202,23 @@ impl<'a> Session<'a> {
     fn header(&self) -> PolicyHeader {
         PolicyHeader {
             shape: self.shape.clone(),
-            action_map: self.config.action_map,
-            algo: self.config.algo.name().to_owned(),
-            seed: self.config.seed,
+            action_map: self.settings.action_map,
+            algo: self.algo.to_owned(),
+            seed: self.settings.seed,
             steps: self.progress.steps,
         }
     }
 
     fn evaluate(&self, network: &Network) -> Result<Vec<Score>, TrainError> {
         let policy = Policy::new(self.header(), network.clone(), &Device::flex());
-        let scores = self.trials.iter().map(|trial| trial.bench.score(Judged::Learned(&policy)));
-        Ok(scores.collect::<Result<_, _>>()?)
+        let guard = self.stop.guard(self.progress.update);
+        let judge = |trial: &Trial| trial.bench.score_unless(Judged::Learned(&policy), || guard.check());
+        self.trials.iter().map(judge).collect()
     }
 
     fn keep_if_best(&mut self, network: &Network, reward: f64, broken: f64) -> Result<(), TrainError> {
         let bytes = file::to_bytes(&self.header(), network)?;
-        if !reward.is_finite() {
-            return Err(TrainError::NotANumber { update: self.progress.update, what: "reward" });
-        }
+        self.stop.guard(self.progress.update).finite(reward.is_finite(), "reward")?;
         // Rewards are never negative: below 0 lie the policies that break the limits, by how much they do.
         let merit = if self.allowed.is_some_and(|allowed| broken > allowed) { -broken } else { reward };
         if self.progress.best_merit.or(self.progress.best_reward).is_none_or(|best| merit > best) {
@@ -195,7 +227,7 @@ impl<'a> Session<'a> {
             self.run.keep_policy(&bytes)?;
         } else {
             self.progress.stale_evaluations += 1;
-            if self.progress.stale_evaluations == self.config.patience {
+            if self.progress.stale_evaluations == self.settings.patience {
                 self.updates = self.progress.update;
             }
         }

@@ -10,9 +10,6 @@
 //!   differs by a factor of twenty.
 //! - Errors and values count relative to the mean reward that random actions get with as many users.
 
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
-
 use burn::tensor::Device;
 use mec::world::nth_seed;
 use mec::{MecParams, WorldSnapshot};
@@ -22,104 +19,62 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-use super::Ending;
-use super::config::TrainConfig;
+use super::checkpoint::{read_state, write_state};
+use super::error::TrainError;
+use super::hyper::{
+    HyperParameters, activation, hyper_parameters, layers, learning_rate, optional_layers, over_zero, part, whole,
+    within,
+};
 use super::mlp::tanh;
 use super::nets::host;
 use super::off_policy::{Means, Random};
 use super::replay::{ReplayBuffer, ReplayConfig};
 use super::rollout::{Collector, Experience};
-use super::run::{Run, TrainError, read_state, write_state};
-use super::session::{Session, Update};
+use super::session::{Job, Session, Update};
 use super::set_net::{SetNet, SetNetState};
+use super::stop::Ending;
 
-/// Hyper-parameters. Noise is in units of the actions' range [0, 1].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SetDpgConfig {
-    /// Learning rate of the actor at the start; it falls linearly to 0.
-    pub actor_rate: f64,
-    /// Learning rate of the critic at the start; it falls linearly to 0.
-    pub critic_rate: f64,
-    /// Standard deviation of the Gaussian noise that explores. Half of tuned TD3's: with many users everybody's noise is in
-    /// everybody's reward.
-    pub exploration: f32,
-    /// Steps of the critic for each of the actor.
-    pub policy_delay: u64,
-    /// Steps of the critic before the actor's first: a critic that knows nothing pushes the actor to the flat ends of tanh.
-    pub head_start: u64,
-    /// Largest norm of the gradients of encoder and head.
-    pub max_grad_norm: f32,
-    /// Units of the layers of the actor's encoder.
-    pub encoder: Vec<usize>,
-    /// Units of the hidden layers of the actor's head.
-    pub head: Vec<usize>,
-    /// Units of the layers of the critic's encoder.
-    pub critic_encoder: Vec<usize>,
-    /// Units of the hidden layers of the critic's head.
-    pub critic_head: Vec<usize>,
-    /// Nonlinearity.
-    pub activation: Activation,
-    /// Collecting and replaying; capacity and batch are for each number of users.
-    pub replay: ReplayConfig,
-}
-
-impl Default for SetDpgConfig {
-    fn default() -> Self {
-        Self {
-            actor_rate: 1e-3,
-            critic_rate: 2e-3,
-            exploration: 0.05,
-            policy_delay: 2,
-            head_start: 500,
-            max_grad_norm: 10.0,
-            encoder: vec![64, 64],
-            head: vec![64, 64],
-            critic_encoder: vec![64, 64],
-            critic_head: vec![64, 64],
-            activation: Activation::Relu,
-            replay: ReplayConfig {
-                capacity: 20_000,
-                batch: 32,
-                warm_up: 4000,
-                updates_per_step: 0.025,
-                report_steps: 200,
-            },
-        }
+hyper_parameters! {
+    /// Hyper-parameters. Noise is in units of the actions' range [0, 1].
+    pub struct SetDpgConfig, fits SetDpgConfig::replay_fits => {
+        /// Learning rate of the actor at the start; it falls linearly to 0.
+        actor_rate: f64 = 1e-3 => learning_rate();
+        /// Learning rate of the critic at the start; it falls linearly to 0.
+        critic_rate: f64 = 2e-3 => learning_rate();
+        /// Standard deviation of the Gaussian noise that explores, of the actions' range. Half of tuned TD3's: with many
+        /// users everybody's noise is in everybody's reward.
+        exploration: f32 = 0.05 => within(0.0, 1.0);
+        /// Steps of the critic for each of the actor.
+        policy_delay: u64 = 2 => whole(1, 64);
+        /// Steps of the critic before the actor's first: a critic that knows nothing pushes the actor to the flat ends of
+        /// tanh.
+        head_start: u64 = 500 => whole(0, 1_000_000), "steps";
+        /// Largest norm of the gradients of encoder and head.
+        max_grad_norm: f32 = 10.0 => over_zero(1000.0);
+        /// Units of the layers of the actor's encoder.
+        encoder: Vec<usize> = vec![64, 64] => layers(), "units";
+        /// Units of the hidden layers of the actor's head.
+        head: Vec<usize> = vec![64, 64] => optional_layers(), "units";
+        /// Units of the layers of the critic's encoder.
+        critic_encoder: Vec<usize> = vec![64, 64] => layers(), "units";
+        /// Units of the hidden layers of the critic's head.
+        critic_head: Vec<usize> = vec![64, 64] => optional_layers(), "units";
+        /// Nonlinearity.
+        activation: Activation = Activation::Relu => activation();
+        /// Collecting and replaying; capacity and batch are for each number of users.
+        replay: ReplayConfig = ReplayConfig {
+            capacity: 20_000,
+            batch: 32,
+            warm_up: 4000,
+            updates_per_step: 0.025,
+            report_steps: 200,
+        } => part::<ReplayConfig>();
     }
 }
 
 impl SetDpgConfig {
-    /// What makes training impossible, in words.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn validate(&self) -> Result<(), String> {
-        for rate in [self.actor_rate, self.critic_rate] {
-            if !(rate > 0.0 && rate.is_finite()) {
-                return Err(format!("learning rates must be over 0, but one is {rate}"));
-            }
-        }
-        if !(0.0..=1.0).contains(&self.exploration) {
-            return Err(format!("exploration must be in 0..=1, but is {}", self.exploration));
-        }
-        if self.policy_delay == 0 {
-            return Err("policy_delay must be at least 1".to_owned());
-        }
-        if self.max_grad_norm.is_nan() || self.max_grad_norm <= 0.0 {
-            return Err(format!("max_grad_norm must be over 0, but is {}", self.max_grad_norm));
-        }
-        for (name, units) in [
-            ("encoder", &self.encoder),
-            ("head", &self.head),
-            ("critic_encoder", &self.critic_encoder),
-            ("critic_head", &self.critic_head),
-        ] {
-            if units.contains(&0) || (name.ends_with("encoder") && units.is_empty()) {
-                return Err(format!("{name} must have layers of at least 1 unit"));
-            }
-        }
-        self.replay.validate()
+    fn replay_fits(&self) -> Result<(), String> {
+        self.replay.fits_together()
     }
 
     /// Shape of the policy network.
@@ -212,7 +167,7 @@ impl<'a> SetDpg<'a> {
         actions
     }
 
-    /// The `number`-th gradient step, at a share `left` of the learning rates. Returns whether all were numbers.
+    /// The `number`-th gradient step, at a share `left` of the learning rates. Returns whether all of it was finite.
     fn learn(&mut self, number: u64, slots: &Slots, left: f64, means: &mut Means) -> bool {
         let config = self.config;
         let (users, count) = (&slots.users, slots.users.len() as f32);
@@ -280,12 +235,14 @@ fn replay_file(users: usize) -> String {
 /// one thread a resumed run gives the curve of an uninterrupted one bit for bit. `envs` is cells of each number of users.
 ///
 /// # Errors
-/// See [`super::train`].
-pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<Ending, TrainError> {
-    let (dpg, replay, device) = (&config.set_dpg, &config.set_dpg.replay, Device::flex());
-    let shape = dpg.shape(config.mec.users);
+/// See [`crate::train`].
+pub fn train(job: Job<'_>, dpg: &SetDpgConfig) -> Result<Ending, TrainError> {
+    let Job { settings, run, stop, .. } = &job;
+    let (settings, stop) = (*settings, *stop);
+    let (replay, device) = (&dpg.replay, Device::flex());
+    let shape = dpg.shape(settings.mec.users);
     // Streams of their own for weights, exploration and worlds.
-    let stream = |n: u64| nth_seed(config.seed, n);
+    let stream = |n: u64| nth_seed(settings.seed, n);
     let mut learner = SetDpg::new(dpg, &mut Random::seed_from_u64(stream(0)));
     let mut state =
         LoopState { random: Random::seed_from_u64(stream(1)), worlds: Vec::new(), learned: 0, usual: Vec::new() };
@@ -295,19 +252,19 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
         state = read_state(&path)?;
         let path = run.checkpoint_file("nets.cbor");
         let nets: Nets = read_state(&path)?;
-        let damaged = |problem| TrainError::Damaged { path: path.clone(), problem };
+        let damaged = |problem: String| TrainError::damaged(&path, problem);
         learner.actor.restore(nets.actor).map_err(damaged)?;
         learner.critic.restore(nets.critic).map_err(damaged)?;
     }
     let mut worlds = std::mem::take(&mut state.worlds).into_iter();
     let mut all = Vec::new();
-    for users in 1..=config.mec.users {
-        let params = MecParams { users, ..config.mec };
+    for users in 1..=settings.mec.users {
+        let params = MecParams { users, ..settings.mec };
         let (inputs, actions) = (users * SET_FEATURES_PER_USER, users * ACTIONS_PER_USER);
         let cells = if resumed {
-            let damaged = |problem: String| TrainError::Damaged { path: run.checkpoint_file("loop.cbor"), problem };
+            let damaged = |problem: String| TrainError::damaged(&run.checkpoint_file("loop.cbor"), problem);
             let worlds = worlds.next().ok_or_else(|| damaged(format!("it has no cells of {users} users")))?;
-            let collector = Collector::restore_for_sets(params, worlds, config.action_map);
+            let collector = Collector::restore_for_sets(params, worlds, settings.action_map);
             let path = run.checkpoint_file(&replay_file(users));
             Cells {
                 users,
@@ -318,7 +275,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
             let seed = nth_seed(stream(2), users as u64);
             Cells {
                 users,
-                collector: Collector::new_for_sets(params, config.envs, seed, config.action_map),
+                collector: Collector::new_for_sets(params, settings.envs, seed, settings.action_map),
                 buffer: ReplayBuffer::new(replay.capacity, inputs, actions),
             }
         };
@@ -326,15 +283,17 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
     }
 
     // What a step of all cells is.
-    let users: Vec<usize> = all.iter().flat_map(|cells| std::iter::repeat_n(cells.users, config.envs)).collect();
+    let users: Vec<usize> = all.iter().flat_map(|cells| std::iter::repeat_n(cells.users, settings.envs)).collect();
     let step_slots = users.len() as u64;
     let rows: usize = users.iter().sum();
-    let mut session = Session::open(config, run, stop, shape.clone().into(), step_slots * replay.report_steps as u64)?;
+    let mut session = Session::open(job, shape.clone().into(), step_slots * replay.report_steps as u64)?;
     while session.progress.update < session.updates {
+        let guard = stop.guard(session.progress.update);
         let mut means = Means::default();
         let left = 1.0 - session.progress.update as f64 / session.updates.max(1) as f64;
         let (mut share, mut taken) = (0.0, 0);
         for _ in 0..replay.report_steps {
+            guard.check()?;
             let steps = session.progress.steps + taken;
             let actions = if steps < replay.warm_up {
                 (0..rows * ACTIONS_PER_USER).map(|_| state.random.random()).collect()
@@ -344,7 +303,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
             };
             let mut rest = actions.as_slice();
             for cells in &mut all {
-                let (own, others) = rest.split_at(config.envs * cells.collector.actions());
+                let (own, others) = rest.split_at(settings.envs * cells.collector.actions());
                 rest = others;
                 let mut experience = Experience::default();
                 cells.collector.step(own, &mut experience);
@@ -363,6 +322,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
             }
             let due = (learnable as f64 * replay.updates_per_step) as u64;
             while state.learned < due {
+                guard.check()?;
                 let mut slots = Slots::default();
                 for (cells, usual) in all.iter().zip(&state.usual) {
                     let batch = cells.buffer.sample(replay.batch, &device, &mut state.random);
@@ -372,9 +332,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
                     slots.rewards.extend(host(batch.rewards));
                     slots.usual.extend(std::iter::repeat_n(*usual, replay.batch));
                 }
-                if !learner.learn(state.learned, &slots, left, &mut means) {
-                    return Err(TrainError::NotANumber { update: session.progress.update, what: "gradient" });
-                }
+                guard.finite(learner.learn(state.learned, &slots, left, &mut means), "gradient")?;
                 state.learned += 1;
             }
         }
@@ -387,7 +345,7 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
         })?;
         if next.checkpoint {
             state.worlds = all.iter().map(|cells| cells.collector.snapshot()).collect();
-            session.run.checkpoint(&session.progress, |folder: &Path| {
+            session.checkpoint(|folder| {
                 let nets = Nets { actor: learner.actor.state(), critic: learner.critic.state() };
                 write_state(&folder.join("nets.cbor"), &nets)?;
                 write_state(&folder.join("loop.cbor"), &state)?;
@@ -403,8 +361,10 @@ pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<E
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::{Algo, Preset};
     use super::*;
+    use crate::config::{Algo, Preset, TrainConfig};
+    use crate::run::{Metrics, Run};
+    use crate::stop::Stop;
 
     fn tiny(most_users: usize, steps: u64) -> TrainConfig {
         let mut config = TrainConfig {
@@ -425,7 +385,7 @@ mod tests {
     }
 
     fn go(config: &TrainConfig, run: &mut Run) {
-        assert_eq!(train(config, run, &AtomicBool::new(false)).expect("trained"), Ending::Finished);
+        assert_eq!(crate::train(config, run, &Stop::default()).expect("trained"), Ending::Finished);
     }
 
     #[test]
@@ -456,7 +416,7 @@ mod tests {
         go(&config, &mut run);
         let (first, last) = (&run.history()[0], &run.history()[run.history().len() - 1]);
         for users in 1..=3 {
-            let share = |metrics: &super::super::run::Metrics| metrics.losses[&format!("eval/ratio_k{users}")];
+            let share = |metrics: &Metrics| metrics.losses[&format!("eval/ratio_k{users}")];
             assert!(
                 share(last) > 0.85 && share(last) > share(first) + 0.05,
                 "K = {users}: {} {}",
@@ -478,21 +438,24 @@ mod tests {
         config.set_hyper("replay.capacity", "150").expect("capacity");
         go(&config, &mut Run::create(straight.path(), &config).expect("run"));
         let mut run = Run::create(broken.path(), &config).expect("run");
-        let stop = std::sync::Arc::new(AtomicBool::new(false));
+        let stop = std::sync::Arc::new(Stop::default());
         let raise = std::sync::Arc::clone(&stop);
-        run.on_update = Box::new(move |m| raise.store(m.global_step >= 600, std::sync::atomic::Ordering::Relaxed));
-        assert_eq!(train(&config, &mut run, &stop).expect("trained"), Ending::Stopped);
-        let (mut run, config) = Run::resume(broken.path()).expect("resumed");
+        run.on_update = Box::new(move |m| {
+            if m.global_step >= 600 {
+                raise.raise()
+            }
+        });
+        assert_eq!(crate::train(&config, &mut run, &stop).expect("trained"), Ending::Stopped);
+        let (mut run, config) = Run::resume::<TrainConfig>(broken.path()).expect("resumed");
         assert!(run.progress.steps > 400 && run.progress.steps < 1600);
         go(&config, &mut run);
-        let told = |folder: &tempfile::TempDir| {
-            let (run, _) = Run::resume(folder.path()).expect("run");
+        let logged = |folder: &tempfile::TempDir| {
+            let (run, _) = Run::resume::<TrainConfig>(folder.path()).expect("run");
             // All but the speed.
-            let metrics =
-                run.history().iter().map(|m| super::super::run::Metrics { steps_per_second: 0.0, ..m.clone() });
+            let metrics = run.history().iter().map(|m| Metrics { steps_per_second: 0.0, ..m.clone() });
             metrics.collect::<Vec<_>>()
         };
-        assert_eq!(told(&straight), told(&broken));
+        assert_eq!(logged(&straight), logged(&broken));
         let policy = |folder: &tempfile::TempDir| std::fs::read(folder.path().join("policy.safetensors"));
         assert_eq!(policy(&straight).expect("policy"), policy(&broken).expect("policy"));
     }

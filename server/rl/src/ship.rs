@@ -6,8 +6,9 @@ use policy::manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest,
 use policy::{Policy, PolicyError, Shape};
 use sha2::{Digest, Sha256};
 
+use super::checkpoint::write_whole;
+use super::error::TrainError;
 use super::evaluate::{Sample, Score};
-use super::run::{TrainError, write_whole};
 
 /// Slots that the golden file keeps of each policy.
 pub const GOLDEN_CASES: usize = 16;

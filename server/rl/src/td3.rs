@@ -4,65 +4,49 @@
 //! often than its critics.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use policy::{Activation, Actor, ActorConfig, Head};
 use rand_distr::{Distribution, StandardNormal};
-use serde::{Deserialize, Serialize};
 
-use super::Ending;
-use super::config::TrainConfig;
+use super::error::TrainError;
+use super::hyper::{
+    HyperParameters, activation, below, hyper_parameters, learning_rate, optional_layers, over_zero, part, whole,
+    within,
+};
 use super::nets::{TwinCritic, fan_in, host, load_module, mse, polyak, rows, save_module};
 use super::off_policy::{self, Algorithm, Means, Random, Trained, adam};
 use super::replay::{Batch, ReplayConfig};
-use super::run::{Run, TrainError};
+use super::session::Job;
+use super::stop::Ending;
 
-/// Hyper-parameters; the original paper's (its appendix C), nets as wide as the MEC paper's. Noise is in units of the
-/// actions' range [0, 1], half of the original's for [−1, 1].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Td3Config {
-    /// Discount γ.
-    pub gamma: f32,
-    /// Share τ by which the targets move at an update of the actor.
-    pub tau: f32,
-    /// Learning rate of the actor.
-    pub actor_rate: f64,
-    /// Learning rate of the critics.
-    pub critic_rate: f64,
-    /// Standard deviation of the Gaussian noise that explores.
-    pub exploration: f32,
-    /// Standard deviation of the noise on the target's action.
-    pub target_noise: f32,
-    /// That noise is cut off here.
-    pub target_noise_limit: f32,
-    /// Steps of the critics for each of actor and targets.
-    pub policy_delay: u64,
-    /// Units of the hidden layers of actor and critics.
-    pub hidden: Vec<usize>,
-    /// Nonlinearity.
-    pub activation: Activation,
-    /// Collecting and replaying.
-    pub replay: ReplayConfig,
-}
-
-impl Default for Td3Config {
-    fn default() -> Self {
-        Self {
-            gamma: 0.99,
-            tau: 0.005,
-            actor_rate: 1e-3,
-            critic_rate: 1e-3,
-            exploration: 0.05,
-            target_noise: 0.1,
-            target_noise_limit: 0.25,
-            policy_delay: 2,
-            hidden: vec![256, 256],
-            activation: Activation::Relu,
-            replay: ReplayConfig { batch: 100, ..ReplayConfig::default() },
-        }
+hyper_parameters! {
+    /// Hyper-parameters; the original paper's (its appendix C), nets as wide as the MEC paper's. Noise is in units of the
+    /// actions' range [0, 1], half of the original's for [−1, 1].
+    pub struct Td3Config, fits Td3Config::replay_fits => {
+        /// Discount γ.
+        gamma: f32 = 0.99 => below(0.0, 1.0);
+        /// Share τ by which the targets move at an update of the actor.
+        tau: f32 = 0.005 => over_zero(1.0);
+        /// Learning rate of the actor.
+        actor_rate: f64 = 1e-3 => learning_rate();
+        /// Learning rate of the critics.
+        critic_rate: f64 = 1e-3 => learning_rate();
+        /// Standard deviation of the Gaussian noise that explores, of the actions' range.
+        exploration: f32 = 0.05 => within(0.0, 1.0);
+        /// Standard deviation of the noise on the target's action, of the actions' range.
+        target_noise: f32 = 0.1 => within(0.0, 1.0);
+        /// That noise is cut off here.
+        target_noise_limit: f32 = 0.25 => within(0.0, 1.0);
+        /// Steps of the critics for each of actor and targets.
+        policy_delay: u64 = 2 => whole(1, 64);
+        /// Units of the hidden layers of actor and critics.
+        hidden: Vec<usize> = vec![256, 256] => optional_layers(), "units";
+        /// Nonlinearity.
+        activation: Activation = Activation::Relu => activation();
+        /// Collecting and replaying.
+        replay: ReplayConfig = ReplayConfig { batch: 100, ..ReplayConfig::default() } => part::<ReplayConfig>();
     }
 }
 
@@ -73,25 +57,8 @@ impl Td3Config {
         Self { gamma: 0.0, actor_rate: 3e-4, exploration: 0.1, ..Self::default() }
     }
 
-    /// What makes training impossible, in words.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn validate(&self) -> Result<(), String> {
-        off_policy::validate_common(self.gamma, self.tau, &[self.actor_rate, self.critic_rate], &self.hidden)?;
-        for (name, noise) in [
-            ("exploration", self.exploration),
-            ("target_noise", self.target_noise),
-            ("target_noise_limit", self.target_noise_limit),
-        ] {
-            if !(0.0..=1.0).contains(&noise) {
-                return Err(format!("{name} must be in 0..=1, but is {noise}"));
-            }
-        }
-        if self.policy_delay == 0 {
-            return Err("policy_delay must be at least 1".to_owned());
-        }
-        self.replay.validate()
+    fn replay_fits(&self) -> Result<(), String> {
+        self.replay.fits_together()
     }
 
     /// Shape of the policy network.
@@ -205,11 +172,8 @@ impl Algorithm for Td3<'_> {
 /// Trains into a run folder, from its checkpoint if it has one.
 ///
 /// # Errors
-/// See [`super::train`].
-pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<Ending, TrainError> {
-    let td3 = &config.td3;
-    let shape = td3.actor(config.mec.users);
-    off_policy::train(config, &td3.replay, shape.clone(), run, stop, |device, random| {
-        Td3::new(td3, &shape, device, random)
-    })
+/// See [`crate::train`].
+pub fn train(job: Job<'_>, config: &Td3Config) -> Result<Ending, TrainError> {
+    let shape = config.actor(job.settings.mec.users);
+    off_policy::train(job, &config.replay, shape.clone(), |device, random| Td3::new(config, &shape, device, random))
 }

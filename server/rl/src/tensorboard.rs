@@ -95,8 +95,45 @@ impl EventFile {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// Steps with their scalars by tag, of the file at `path`.
+    pub fn read(path: &Path) -> Vec<(u64, BTreeMap<String, f64>)> {
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("8"));
+        let scalar = |value: &(u8, Vec<u8>)| {
+            let parts = fields(&value.1);
+            let simple = f32::from_le_bytes(parts[1].1.as_slice().try_into().expect("4"));
+            (String::from_utf8(parts[0].1.clone()).expect("a tag"), f64::from(simple))
+        };
+        // The first event names the version.
+        let events = events(&std::fs::read(path).expect("read"));
+        events
+            .iter()
+            .skip(1)
+            .map(|event| (number(&event[1].1), fields(&event[2].1).iter().map(scalar).collect()))
+            .collect()
+    }
+
+    /// The events of a file, whose checksums must be right.
+    fn events(bytes: &[u8]) -> Vec<Vec<(u8, Vec<u8>)>> {
+        let mut rest = bytes;
+        let mut events = Vec::new();
+        while !rest.is_empty() {
+            let (length, after) = rest.split_at(8);
+            let (length_crc, after) = after.split_at(4);
+            let size = u64::from_le_bytes(length.try_into().expect("8")) as usize;
+            let (message, after) = after.split_at(size);
+            let (message_crc, after) = after.split_at(4);
+            assert_eq!(length_crc, masked(crc32c(length)).to_le_bytes());
+            assert_eq!(message_crc, masked(crc32c(message)).to_le_bytes());
+            events.push(fields(message));
+            rest = after;
+        }
+        events
+    }
 
     /// The fields of a message: number and content (a varint or fixed number as its little-endian bytes).
     fn fields(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
@@ -148,19 +185,7 @@ mod tests {
         let scalars = [("charts/mean_reward", 1.25), ("losses/value_loss", -0.5)];
         file.add(2.5, 300, scalars.into_iter()).expect("added");
         let bytes = std::fs::read(&path).expect("read");
-        let mut rest = bytes.as_slice();
-        let mut events = Vec::new();
-        while !rest.is_empty() {
-            let (length, after) = rest.split_at(8);
-            let (length_crc, after) = after.split_at(4);
-            let size = u64::from_le_bytes(length.try_into().expect("8")) as usize;
-            let (message, after) = after.split_at(size);
-            let (message_crc, after) = after.split_at(4);
-            assert_eq!(length_crc, masked(crc32c(length)).to_le_bytes());
-            assert_eq!(message_crc, masked(crc32c(message)).to_le_bytes());
-            events.push(fields(message));
-            rest = after;
-        }
+        let events = events(&bytes);
         let number = |n: u64| n.to_le_bytes().to_vec();
         assert_eq!(events[0], [(1, 1.5f64.to_le_bytes().to_vec()), (2, number(0)), (3, b"brain.Event:2".to_vec())]);
         assert_eq!(events[1][..2], [(1, 2.5f64.to_le_bytes().to_vec()), (2, number(300))]);

@@ -22,27 +22,33 @@
 //! (44) adds λ_wm·L_WM to the critic's loss; as the two share no parameters and Adam divides by the gradient's size, that
 //! factor would change nothing, and the model is trained on (35) itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use mec::world::nth_seed;
+use policy::ActorConfig;
 use policy::spaces::FEATURE_LIMIT;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
-use super::Ending;
 use super::actor_critic::{ActorCritic, Batch, Imagined, Losses};
-use super::config::TrainConfig;
+use super::checkpoint::{read_state, write_state};
 use super::ensemble::{Ensemble, EnsembleConfig, Predicted};
+use super::error::TrainError;
+use super::hyper::{HyperParameters, Kind, hyper_parameters, part, whole, within};
 use super::memory::Memory;
 use super::mlp::MlpState;
-use super::ppo::{Credit, Learner, PpoConfig, advantages, explained_variance, minibatches, normalise, scaled_rewards};
+use super::on_policy::{self, Algorithm, Learner, Rollout};
+use super::ppo::{Credit, PpoConfig, advantages};
 use super::rollout::Experience;
-use super::run::{Run, TrainError, read_state, write_state};
-use super::session::{Session, Update};
-use super::world_model::{Latent, ModelLosses, Observed, WorldModel, WorldModelConfig, r_squared};
+use super::run::Run;
+use super::session::Job;
+use super::settings::RunSettings;
+use super::stats::{explained_variance, minibatches, normalise, r_squared};
+use super::stop::{Ending, UpdateGuard};
+use super::world_model::{Latent, ModelLosses, Observed, WorldModel, WorldModelConfig};
 
 /// What imagines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,62 +60,40 @@ pub enum Imaginer {
     Ensemble,
 }
 
-/// Hyper-parameters of world-model PPO. The defaults are the paper's where it prints any; what it leaves open is marked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WmPpoConfig {
-    /// λ_wm of (36): the model's share of the critic's target.
-    pub target_weight: f32,
-    /// H of (40): slots of an imagined stretch.
-    pub horizon: usize,
-    /// η of (41): the weight of what was imagined; 0 switches imagination off.
-    pub imagination: f32,
-    /// What imagines (the ensemble, in the tuned form).
-    pub imaginer: Imaginer,
-    /// How often an update passes over rollout and imagination, `ppo.epochs` times each, with stretches imagined anew.
-    pub rounds: usize,
-    /// Share of a rollout's slots that imagination may begin in: those that the recurrent model predicts best (open).
-    pub reliable_share: f32,
-    /// Stretches that are imagined at a time (open).
-    pub starts: usize,
-    /// Whether each imagined action is weighed by the return from its own slot on, instead of by G.
-    pub per_slot_returns: bool,
-    /// λ of those returns.
-    pub lambda: f32,
-    /// Whether the weights of imagined actions are normalised.
-    pub normalised: bool,
-    /// Whether imagined actions enter by the clipped surrogate (32), and so may be used in every epoch of an update.
-    /// Otherwise they enter by the logarithm of (41), and are imagined anew for every epoch.
-    pub clipped: bool,
-    /// Whether the critic learns from imagined returns too.
-    pub critic: bool,
-    /// The PPO underneath. Its `credit` is the real part of (36): one step.
-    pub ppo: PpoConfig,
-    /// The recurrent world model.
-    pub model: WorldModelConfig,
-    /// The ensemble.
-    pub ensemble: EnsembleConfig,
-}
-
-impl Default for WmPpoConfig {
-    fn default() -> Self {
-        Self {
-            target_weight: 0.5,
-            horizon: 3,
-            imagination: 0.3,
-            imaginer: Imaginer::Recurrent,
-            rounds: 1,
-            reliable_share: 0.5,
-            starts: 32,
-            per_slot_returns: false,
-            lambda: 1.0,
-            normalised: false,
-            clipped: false,
-            critic: false,
-            ppo: PpoConfig { credit: Credit::Td0, ..PpoConfig::default() },
-            model: WorldModelConfig::default(),
-            ensemble: EnsembleConfig::default(),
-        }
+hyper_parameters! {
+    /// Hyper-parameters of world-model PPO. The defaults are the paper's where it prints any; what it leaves open is marked.
+    pub struct WmPpoConfig, fits WmPpoConfig::parts_fit => {
+        /// The model's share of the critic's target, λ_wm of (36).
+        target_weight: f32 = 0.5 => within(0.0, 1.0);
+        /// Slots of an imagined stretch, H of (40).
+        horizon: usize = 3 => whole(1, 128), "slots";
+        /// Weight of what was imagined, η of (41); 0 switches imagination off.
+        imagination: f32 = 0.3 => within(0.0, 1000.0);
+        /// What imagines: the paper's recurrent model, or an ensemble of perceptrons.
+        imaginer: Imaginer = Imaginer::Recurrent => Kind::Choice(&["recurrent", "ensemble"]);
+        /// How often an update passes over rollout and imagination, `ppo.epochs` times each, with stretches imagined anew.
+        rounds: usize = 1 => whole(1, 64);
+        /// Share of a rollout's slots that imagination may begin in: those that the recurrent model predicts best (open).
+        reliable_share: f32 = 0.5 => within(0.0, 1.0);
+        /// Stretches that are imagined at a time (open).
+        starts: usize = 32 => whole(1, 16_384);
+        /// Whether each imagined action is weighed by the return from its own slot on, instead of by that of the first.
+        per_slot_returns: bool = false => Kind::Switch;
+        /// λ of those returns.
+        lambda: f32 = 1.0 => within(0.0, 1.0);
+        /// Whether the weights of imagined actions are normalised.
+        normalised: bool = false => Kind::Switch;
+        /// Whether imagined actions enter by the clipped surrogate (32), and so may be used in every epoch of an update.
+        /// Otherwise they enter by the logarithm of (41), and are imagined anew for every epoch.
+        clipped: bool = false => Kind::Switch;
+        /// Whether the critic learns from imagined returns too.
+        critic: bool = false => Kind::Switch;
+        /// The PPO underneath. Its `credit` is the real part of (36): one step.
+        ppo: PpoConfig = PpoConfig { credit: Credit::Td0, ..PpoConfig::default() } => part::<PpoConfig>();
+        /// The recurrent world model.
+        model: WorldModelConfig = WorldModelConfig::default() => part::<WorldModelConfig>();
+        /// The ensemble.
+        ensemble: EnsembleConfig = EnsembleConfig::default() => part::<EnsembleConfig>();
     }
 }
 
@@ -152,29 +136,10 @@ impl WmPpoConfig {
         }
     }
 
-    /// What makes training impossible, in words.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn validate(&self) -> Result<(), String> {
-        self.ppo.validate()?;
-        self.model.validate()?;
-        self.ensemble.validate()?;
-        for (name, share) in
-            [("target_weight", self.target_weight), ("reliable_share", self.reliable_share), ("lambda", self.lambda)]
-        {
-            if !(0.0..=1.0).contains(&share) {
-                return Err(format!("{name} must be from 0 to 1, but is {share}"));
-            }
-        }
-        if !(self.imagination >= 0.0 && self.imagination.is_finite()) {
-            return Err(format!("imagination must not be negative, but is {}", self.imagination));
-        }
-        if self.horizon == 0 || self.starts == 0 || self.rounds == 0 {
-            let said = "horizon, starts and rounds must be at least 1; imagination = 0 switches imagination off";
-            return Err(said.to_owned());
-        }
-        Ok(())
+    fn parts_fit(&self) -> Result<(), String> {
+        self.ppo.fits_together()?;
+        self.model.fits_together()?;
+        self.ensemble.fits_together()
     }
 }
 
@@ -188,8 +153,8 @@ enum Model {
     Ensemble(Ensemble),
 }
 
-/// What the model says of a rollout, a row a slot.
-struct Told {
+/// What the model predicts of a rollout, a row a slot.
+struct Prediction {
     /// ô of the slot after, one step ahead.
     observation: Vec<f32>,
     /// r̂
@@ -216,14 +181,16 @@ impl Stretches {
         agent: &ActorCritic,
         features: Vec<f32>,
         rng: &mut Xoshiro256PlusPlus,
-    ) -> Vec<f32> {
+        guard: UpdateGuard<'_>,
+    ) -> Result<Vec<f32>, TrainError> {
+        guard.check()?;
         let actions = agent.act(features.clone(), rng);
         if clipped {
-            self.batch.old_log_prob.extend(agent.log_probs(&features, &actions));
+            self.batch.old_log_prob.extend(agent.log_probs(&features, &actions, guard)?);
         }
         self.batch.features.extend(features);
         self.batch.actions.extend_from_slice(&actions);
-        actions
+        Ok(actions)
     }
 
     /// The rows to learn from, the first slot of all stretches first.
@@ -258,9 +225,10 @@ struct DreamerState {
 const STATE_FILE: &str = "dreamer.cbor";
 
 impl Dreamer {
-    fn open(config: &TrainConfig, inputs: usize, actions: usize, run: &Run) -> Result<Self, TrainError> {
-        let wm = &config.wm_ppo;
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(nth_seed(config.seed, 3));
+    fn open(wm: &WmPpoConfig, settings: &RunSettings, run: &Run) -> Result<Self, TrainError> {
+        let shape = ActorConfig::new(settings.mec.users);
+        let (inputs, actions) = (shape.inputs(), shape.actions());
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(nth_seed(settings.seed, 3));
         let (mut model, capacity) = match wm.imaginer {
             Imaginer::Recurrent => {
                 let model = Box::new(WorldModel::new(&wm.model, inputs, actions, &mut rng));
@@ -271,7 +239,7 @@ impl Dreamer {
             }
         };
         if run.progress.update == 0 {
-            return Ok(Self { model, memory: Memory::new(config.envs, capacity), rng });
+            return Ok(Self { model, memory: Memory::new(settings.envs, capacity), rng });
         }
         let path = run.checkpoint_file(STATE_FILE);
         let state: DreamerState = read_state(&path)?;
@@ -280,7 +248,7 @@ impl Dreamer {
                 Model::Recurrent { model: Box::new(model.restore(&run.checkpoint_file(""))?), carry: state.carry }
             }
             Model::Ensemble(mut ensemble) => {
-                ensemble.restore(state.ensemble).map_err(|problem| TrainError::Damaged { path, problem })?;
+                ensemble.restore(state.ensemble).map_err(|problem| TrainError::damaged(&path, problem))?;
                 Model::Ensemble(ensemble)
             }
         };
@@ -299,25 +267,30 @@ impl Dreamer {
         write_state(&folder.join(STATE_FILE), &state)
     }
 
-    /// What the model says of a rollout, and the recurrent one's h after it.
-    fn observe(&self, experience: &Experience, envs: usize) -> (Told, Vec<f32>) {
-        match &self.model {
+    /// What the model predicts of a rollout, and the recurrent one's h after it.
+    fn observe(
+        &self,
+        experience: &Experience,
+        envs: usize,
+        guard: UpdateGuard<'_>,
+    ) -> Result<(Prediction, Vec<f32>), TrainError> {
+        Ok(match &self.model {
             Model::Recurrent { model, carry } => {
                 let mut carry = carry.clone();
-                let Observed { latent, observation, reward } = model.observe(experience, envs, &mut carry);
-                (Told { observation, reward, latent: Some(latent) }, carry)
+                let Observed { latent, observation, reward } = model.observe(experience, envs, &mut carry, guard)?;
+                (Prediction { observation, reward, latent: Some(latent) }, carry)
             }
             Model::Ensemble(ensemble) => {
                 let Predicted { observation, reward } = ensemble.observe(experience, envs);
-                (Told { observation, reward, latent: None }, Vec::new())
+                (Prediction { observation, reward, latent: None }, Vec::new())
             }
-        }
+        })
     }
 
-    fn train(&mut self) -> Result<Option<ModelLosses>, &'static str> {
+    fn train(&mut self, guard: UpdateGuard<'_>) -> Result<Option<ModelLosses>, TrainError> {
         match &mut self.model {
-            Model::Recurrent { model, .. } => model.train(&self.memory, &mut self.rng),
-            Model::Ensemble(ensemble) => ensemble.train(&self.memory, &mut self.rng),
+            Model::Recurrent { model, .. } => model.train(&self.memory, &mut self.rng, guard),
+            Model::Ensemble(ensemble) => ensemble.train(&self.memory, &mut self.rng, guard),
         }
     }
 
@@ -327,12 +300,13 @@ impl Dreamer {
         config: &WmPpoConfig,
         agent: &ActorCritic,
         experience: &Experience,
-        told: &Told,
+        predicted: &Prediction,
         reliable: &mut [usize],
-    ) -> Imagined {
+        guard: UpdateGuard<'_>,
+    ) -> Result<Imagined, TrainError> {
         let rng = &mut self.rng;
         let mut batch = Batch::default();
-        match (&self.model, &told.latent) {
+        match (&self.model, &predicted.latent) {
             (Model::Ensemble(ensemble), _) => {
                 for member in 0..ensemble.members() {
                     let count = config.starts.div_ceil(ensemble.members());
@@ -345,14 +319,14 @@ impl Dreamer {
                     let mut stretches = Stretches::default();
                     for _ in 0..config.horizon {
                         let features = ensemble.present(&windows);
-                        stretches.values.push(agent.values(&features));
-                        let actions = stretches.decide(config.clipped, agent, features, rng);
+                        stretches.values.push(agent.values(&features, guard)?);
+                        let actions = stretches.decide(config.clipped, agent, features, rng, guard)?;
                         let rewards = ensemble.relive(member, &self.memory, &places, &mut windows, &actions);
                         stretches.goes_on.push(vec![1.0; rewards.len()]);
                         stretches.rewards.push(rewards);
                         places.iter_mut().for_each(|place| *place = place.later(1));
                     }
-                    stretches.values.push(agent.values(&ensemble.present(&windows)));
+                    stretches.values.push(agent.values(&ensemble.present(&windows), guard)?);
                     batch.extend(stretches.finish(config));
                 }
             }
@@ -362,13 +336,13 @@ impl Dreamer {
                 let mut latent = model.pick(latent, starts);
                 let seen = starts.iter().flat_map(|row| &experience.features[row * inputs..(row + 1) * inputs]);
                 let mut features: Vec<f32> = seen.copied().collect();
-                let mut stretches = Stretches { values: vec![agent.values(&features)], ..Stretches::default() };
+                let mut stretches = Stretches { values: vec![agent.values(&features, guard)?], ..Stretches::default() };
                 for _ in 0..config.horizon {
-                    let actions = stretches.decide(config.clipped, agent, features, rng);
+                    let actions = stretches.decide(config.clipped, agent, features, rng, guard)?;
                     let dreamt = model.dream(&latent, &actions, rng);
                     features = dreamt.observation;
                     features.iter_mut().for_each(|f| *f = f.clamp(-FEATURE_LIMIT, FEATURE_LIMIT));
-                    stretches.values.push(agent.values(&features));
+                    stretches.values.push(agent.values(&features, guard)?);
                     stretches.rewards.push(dreamt.reward);
                     stretches.goes_on.push(dreamt.goes_on);
                     latent = dreamt.latent;
@@ -380,7 +354,7 @@ impl Dreamer {
         if config.normalised {
             normalise(&mut batch.advantage);
         }
-        Imagined { batch, weight: config.imagination, clipped: config.clipped, critic: config.critic }
+        Ok(Imagined { batch, weight: config.imagination, clipped: config.clipped, critic: config.critic })
     }
 }
 
@@ -414,13 +388,14 @@ fn imagined_returns(
 }
 
 /// The slots that the model predicted best, `share` of all.
-fn reliable_slots(experience: &Experience, rewards: &[f32], told: &Told, share: f32) -> Vec<usize> {
+fn reliable_slots(experience: &Experience, rewards: &[f32], predicted: &Prediction, share: f32) -> Vec<usize> {
     let count = rewards.len();
     let inputs = experience.next_features.len() / count.max(1);
     let missed = |row: usize| -> f32 {
         let range = row * inputs..(row + 1) * inputs;
-        let pairs = experience.next_features[range.clone()].iter().zip(&told.observation[range]);
-        pairs.map(|(truth, guess)| (truth - guess).powi(2)).sum::<f32>() + (rewards[row] - told.reward[row]).powi(2)
+        let pairs = experience.next_features[range.clone()].iter().zip(&predicted.observation[range]);
+        pairs.map(|(truth, guess)| (truth - guess).powi(2)).sum::<f32>()
+            + (rewards[row] - predicted.reward[row]).powi(2)
     };
     let mut ranked: Vec<(f32, usize)> = (0..count).map(|row| (missed(row), row)).collect();
     ranked.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
@@ -428,106 +403,113 @@ fn reliable_slots(experience: &Experience, rewards: &[f32], told: &Told, share: 
     ranked.into_iter().take(kept).map(|(_, row)| row).collect()
 }
 
-/// Trains into a run folder, from its checkpoint if it has one: on one thread a resumed run goes on as if it had never
-/// stopped.
-///
-/// # Errors
-/// See [`super::train`].
-pub fn train(config: &TrainConfig, run: &mut Run, stop: &AtomicBool) -> Result<Ending, TrainError> {
-    let wm = &config.wm_ppo;
-    let ppo = &wm.ppo;
-    let mut learner = Learner::open(config, ppo, run)?;
-    let (inputs, actions) = (learner.agent.shape.inputs(), learner.agent.shape.actions());
-    let mut dreamer = Dreamer::open(config, inputs, actions, run)?;
-    let batch = (config.envs * ppo.rollout_steps) as u64;
-    let mut session = Session::open(config, run, stop, learner.agent.shape.clone().into(), batch)?;
-    while session.progress.update < session.updates {
-        let update = session.progress.update;
-        let rate = ppo.rate(update, session.updates);
-        let not_a_number = |what| TrainError::NotANumber { update, what };
+struct WmPpo<'a> {
+    config: &'a WmPpoConfig,
+    dreamer: Dreamer,
+}
 
+impl Algorithm for WmPpo<'_> {
+    fn rollout_steps(&self) -> usize {
+        self.config.ppo.rollout_steps
+    }
+
+    fn rate(&self, update: u64, updates: u64) -> f64 {
+        self.config.ppo.rate(update, updates)
+    }
+
+    fn learn(
+        &mut self,
+        learner: &mut Learner,
+        rollout: &Rollout,
+        rate: f64,
+        guard: UpdateGuard<'_>,
+    ) -> Result<BTreeMap<String, f64>, TrainError> {
+        let Self { config: wm, dreamer } = self;
+        let (ppo, envs) = (&wm.ppo, learner.collector.envs());
         // (1) Trajectory collection.
-        let experience = learner.collect(ppo.rollout_steps);
-        let rewards = scaled_rewards(&mut session.progress, &experience.rewards);
+        let Rollout { experience, rewards } = rollout;
 
         // (2) World-model update; judged before on slots that it has not learned from.
-        let (judged, _) = dreamer.observe(&experience, config.envs);
-        dreamer.memory.add(&experience, &rewards);
-        let model_losses = dreamer.train().map_err(not_a_number)?;
-        let (told, now) = dreamer.observe(&experience, config.envs);
+        let (judged, _) = dreamer.observe(experience, envs, guard)?;
+        dreamer.memory.add(experience, rewards);
+        let model_losses = dreamer.train(guard)?;
+        let (predicted, now) = dreamer.observe(experience, envs, guard)?;
         if let Model::Recurrent { carry, .. } = &mut dreamer.model {
             *carry = now;
         }
 
         // (3) Targets, (36).
-        let values = learner.agent.values(&experience.features);
-        let next_values = learner.agent.values(&experience.next_features);
-        let (_, real) = advantages(ppo, config.envs, &rewards, &experience.truncated, &values, &next_values);
-        let imagined_values = learner.agent.values(&told.observation);
-        let predicted = told.reward.iter().zip(&imagined_values).map(|(r, v)| r + ppo.discount() * v);
-        let mixed = real.iter().zip(predicted).map(|(real, model)| real + wm.target_weight * (model - real));
+        let values = learner.agent.values(&experience.features, guard)?;
+        let next_values = learner.agent.values(&experience.next_features, guard)?;
+        let (_, real) = advantages(ppo, envs, rewards, &experience.truncated, &values, &next_values);
+        let imagined_values = learner.agent.values(&predicted.observation, guard)?;
+        let of_model = predicted.reward.iter().zip(&imagined_values).map(|(r, v)| r + ppo.discount() * v);
+        let mixed = real.iter().zip(of_model).map(|(real, model)| real + wm.target_weight * (model - real));
         let target: Vec<f32> = mixed.collect();
         let advantage = target.iter().zip(&values).map(|(y, v)| y - v).collect();
         let explained = explained_variance(&target, &values);
-        let rollout = learner.batch(&experience, advantage, target);
+        let real = learner.batch(experience, advantage, target, guard)?;
 
         // (4) Actor and critic.
-        let mut reliable = reliable_slots(&experience, &rewards, &told, wm.reliable_share);
+        let mut reliable = reliable_slots(experience, rewards, &predicted, wm.reliable_share);
         let mut imagined: Option<Imagined> = None;
         let mut sums = Losses::default();
         for pass in 0..wm.rounds * ppo.epochs {
             // What enters by the clipped surrogate may be passed over several times.
             if wm.imagination > 0.0 && !(wm.clipped && pass % ppo.epochs > 0) {
-                imagined = Some(dreamer.imagine(wm, &learner.agent, &experience, &told, &mut reliable));
+                imagined = Some(dreamer.imagine(wm, &learner.agent, experience, &predicted, &mut reliable, guard)?);
             }
             let dreamt = imagined.as_ref().map_or(0, |imagined| imagined.batch.len());
             // As many parts of what was imagined as of what was lived through.
             let most = match wm.imaginer {
                 Imaginer::Recurrent => ppo.minibatch,
-                Imaginer::Ensemble => rollout.len().div_ceil((rollout.len() + dreamt).div_ceil(ppo.minibatch)),
+                Imaginer::Ensemble => real.len().div_ceil((real.len() + dreamt).div_ceil(ppo.minibatch)),
             };
-            let parts = minibatches(rollout.len(), most, &mut learner.rng);
+            let parts = minibatches(real.len(), most, &mut learner.rng);
             let dreams = imagined
                 .as_ref()
                 .map(|imagined| (imagined, minibatches(dreamt, dreamt.div_ceil(parts.len()), &mut learner.rng)));
             for (i, rows) in parts.iter().enumerate() {
+                guard.check()?;
                 let dream = dreams.as_ref().and_then(|(imagined, parts)| Some(imagined.select(parts.get(i)?)));
-                if !learner.agent.step(ppo, &rollout.select(rows), dream.as_ref(), rate, &mut sums) {
-                    return Err(not_a_number("loss or gradient"));
-                }
+                let objective = ppo.objective();
+                let finite = learner.agent.step(&objective, &real.select(rows), dream.as_ref(), rate, &mut sums);
+                guard.finite(finite, "loss or gradient")?;
             }
         }
 
         let mut losses = sums.named(explained);
         losses.insert("losses/imagination".to_owned(), sums.imagination());
-        losses.insert("losses/model_reward_r2".to_owned(), r_squared(&rewards, &judged.reward, 1));
-        losses.insert(
-            "losses/model_observation_r2".to_owned(),
-            r_squared(&experience.next_features, &judged.observation, inputs),
-        );
+        let inputs = learner.agent.shape.inputs();
+        let explains = [
+            ("losses/model_reward_r2", r_squared(rewards, &judged.reward, 1)),
+            ("losses/model_observation_r2", r_squared(&experience.next_features, &judged.observation, inputs)),
+        ];
+        losses.extend(explains.into_iter().filter_map(|(name, share)| Some((name.to_owned(), share?))));
         if let Some(model) = model_losses {
             losses.insert("losses/model_reconstruction".to_owned(), model.reconstruction);
             losses.insert("losses/model_reward".to_owned(), model.reward);
             losses.insert("losses/model_kl".to_owned(), model.kl);
         }
-        let next = session.finish_update(Update {
-            network: &learner.agent.actor.actor(&learner.agent.shape).into(),
-            steps: batch,
-            mean_reward: experience.mean_reward(),
-            learning_rate: rate,
-            losses,
-        })?;
-        if next.checkpoint {
-            session.run.checkpoint(&session.progress, |folder| {
-                learner.save(folder)?;
-                dreamer.save(folder)
-            })?;
-        }
-        if next.stopped {
-            return Ok(Ending::Stopped);
-        }
+        Ok(losses)
     }
-    Ok(Ending::Finished)
+
+    fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        self.dreamer.save(folder)
+    }
+}
+
+/// Trains into a run folder, from its checkpoint if it has one.
+///
+/// # Errors
+/// See [`crate::train`].
+pub fn train(job: Job<'_>, config: &WmPpoConfig) -> Result<Ending, TrainError> {
+    let settings = job.settings;
+    on_policy::train(
+        job,
+        |rng| config.ppo.networks(settings.mec.users, rng),
+        |run| Ok(WmPpo { config, dreamer: Dreamer::open(config, settings, run)? }),
+    )
 }
 
 #[cfg(test)]

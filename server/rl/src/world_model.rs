@@ -18,94 +18,49 @@ use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::{sigmoid, softplus};
 use burn::tensor::{Device, Tensor};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use serde::{Deserialize, Serialize};
 
+use super::error::TrainError;
+use super::hyper::{hyper_parameters, learning_rate, whole, within};
 use super::memory::{Memory, Sequences};
 use super::nets::{host, matrix, rows};
 use super::rollout::Experience;
-use super::rssm::{Decoded, Gaussian, Rssm};
-use super::run::TrainError;
+use super::rssm::{Decoded, Gaussian, Rssm, Sizes};
+use super::stop::UpdateGuard;
 
 /// Largest norm of a parameter's gradient.
 const MAX_GRAD_NORM: f32 = 10.0;
 
-/// Hyper-parameters of the world model. The defaults are the paper's where it prints any; what it leaves open is marked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WorldModelConfig {
-    /// Units of h (open).
-    pub deterministic: usize,
-    /// Units of z (open).
-    pub stochastic: usize,
-    /// Units of the hidden layers.
-    pub hidden: usize,
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// λ_r of (35), the weight of the reward.
-    pub reward_weight: f32,
-    /// β of (35), the weight of the divergence.
-    pub kl_weight: f32,
-    /// Weight of decoding what the *prior* guesses (0: not in (35)). It is the prior that imagination is made of.
-    pub prior_weight: f32,
-    /// Gradient steps after each rollout (open).
-    pub updates: usize,
-    /// Sequences of a gradient step (open).
-    pub sequences: usize,
-    /// Slots of a sequence (open).
-    pub length: usize,
-    /// Slots that are remembered to learn from; the paper's buffer holds the present episode.
-    pub memory: usize,
-}
-
-impl Default for WorldModelConfig {
-    fn default() -> Self {
-        Self {
-            deterministic: 128,
-            stochastic: 16,
-            hidden: 256,
-            learning_rate: 1e-3,
-            reward_weight: 1.0,
-            kl_weight: 1.0,
-            prior_weight: 0.0,
-            updates: 4,
-            sequences: 10,
-            length: 20,
-            memory: 200,
-        }
+hyper_parameters! {
+    /// Hyper-parameters of the world model. The defaults are the paper's where it prints any; what it leaves open is marked.
+    pub struct WorldModelConfig => {
+        /// Units of the deterministic state h (open).
+        deterministic: usize = 128 => whole(1, 2048), "units";
+        /// Units of the random state z (open).
+        stochastic: usize = 16 => whole(1, 256), "units";
+        /// Units of the hidden layers.
+        hidden: usize = 256 => whole(1, 4096), "units";
+        /// Learning rate.
+        learning_rate: f64 = 1e-3 => learning_rate();
+        /// Weight of the reward, λ_r of (35).
+        reward_weight: f32 = 1.0 => within(0.0, 1000.0);
+        /// Weight of the divergence, β of (35).
+        kl_weight: f32 = 1.0 => within(0.0, 1000.0);
+        /// Weight of decoding what the prior guesses (0: not in (35)). It is the prior that imagination is made of.
+        prior_weight: f32 = 0.0 => within(0.0, 1000.0);
+        /// Gradient steps after each rollout (open).
+        updates: usize = 4 => whole(0, 1600), "steps";
+        /// Sequences of a gradient step (open).
+        sequences: usize = 10 => whole(1, 256);
+        /// Slots of a sequence (open).
+        length: usize = 20 => whole(1, 320), "slots";
+        /// Slots that are remembered to learn from; the paper's buffer holds the present episode.
+        memory: usize = 200 => whole(1, 1_000_000), "slots";
     }
 }
 
 impl WorldModelConfig {
-    /// What makes training impossible, in words.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn validate(&self) -> Result<(), String> {
-        let counts = [
-            ("deterministic", self.deterministic),
-            ("stochastic", self.stochastic),
-            ("hidden", self.hidden),
-            ("sequences", self.sequences),
-            ("length", self.length),
-        ];
-        for (name, count) in counts {
-            if count == 0 {
-                return Err(format!("model.{name} must be at least 1"));
-            }
-        }
-        if self.memory < self.length {
-            return Err(format!("model.memory ({}) must hold a sequence of length {}", self.memory, self.length));
-        }
-        let weights = [self.reward_weight, self.kl_weight, self.prior_weight];
-        if weights.iter().any(|w| !(*w >= 0.0 && w.is_finite())) {
-            return Err(format!("the weights of the model's losses must not be negative, but are {weights:?}"));
-        }
-        let rate = self.learning_rate;
-        if rate > 0.0 && rate.is_finite() {
-            Ok(())
-        } else {
-            Err(format!("model.learning_rate must be over 0, but is {rate}"))
-        }
+    fn sizes(&self) -> Sizes {
+        Sizes { deterministic: self.deterministic, stochastic: self.stochastic, hidden: self.hidden }
     }
 }
 
@@ -129,7 +84,7 @@ pub struct Latent {
     z: Tensor<2>,
 }
 
-/// What the model says of a rollout, a row a slot.
+/// What the model predicts of a rollout, a row a slot.
 pub struct Observed {
     /// The state in which each decision was made.
     pub latent: Latent,
@@ -172,7 +127,7 @@ impl WorldModel {
         let optimiser = AdamConfig::new().with_grad_clipping(Some(GradientClippingConfig::Norm(MAX_GRAD_NORM))).init();
         Self {
             config: config.clone(),
-            rssm: Rssm::new(config, inputs, actions, &device, rng),
+            rssm: Rssm::new(config.sizes(), inputs, actions, &device, rng),
             optimiser,
             device,
             plain: Device::flex(),
@@ -184,17 +139,18 @@ impl WorldModel {
     /// Learns from sequences of the memory by (35). Nothing happens while the memory holds none that is long enough.
     ///
     /// # Errors
-    /// When a loss is not a number, with its name.
+    /// When a loss is NaN or infinite, or the run is to stop.
     pub fn train(
         &mut self,
         memory: &Memory,
         rng: &mut Xoshiro256PlusPlus,
-    ) -> Result<Option<ModelLosses>, &'static str> {
+        guard: UpdateGuard<'_>,
+    ) -> Result<Option<ModelLosses>, TrainError> {
         let mut sums = ModelLosses::default();
         let updates = self.config.updates;
         for _ in 0..updates {
             let Some(sequences) = memory.draw(self.config.sequences, self.config.length, rng) else { return Ok(None) };
-            let losses = self.descend(&sequences, rng)?;
+            let losses = self.descend(&sequences, rng, guard)?;
             let share = 1.0 / updates as f64;
             sums.reconstruction += share * losses.reconstruction;
             sums.reward += share * losses.reward;
@@ -203,7 +159,12 @@ impl WorldModel {
         Ok((updates > 0).then_some(sums))
     }
 
-    fn descend(&mut self, sequences: &Sequences, rng: &mut Xoshiro256PlusPlus) -> Result<ModelLosses, &'static str> {
+    fn descend(
+        &mut self,
+        sequences: &Sequences,
+        rng: &mut Xoshiro256PlusPlus,
+        guard: UpdateGuard<'_>,
+    ) -> Result<ModelLosses, TrainError> {
         let Sequences { observations, actions, rewards, count, length } = sequences;
         let (count, length) = (*count, *length);
         let (device, rssm, config) = (&self.device, &self.rssm, &self.config);
@@ -213,6 +174,7 @@ impl WorldModel {
         let mut z = rssm.posterior(h.clone(), encoded_at(0)).sample(rng);
         let (mut hs, mut zs, mut means, mut deviations) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (slot, actions) in actions.chunks_exact(count * self.actions).enumerate() {
+            guard.check()?;
             h = rssm.advance(h, z, rows(actions, self.actions, device));
             let posterior = rssm.posterior(h.clone(), encoded_at(slot + 1));
             z = posterior.sample(rng);
@@ -247,9 +209,7 @@ impl WorldModel {
             let (reconstruction, reward, _) = against_truth(rssm.decode(h, guess));
             loss = loss + (reconstruction + reward.mul_scalar(config.reward_weight)).mul_scalar(config.prior_weight);
         }
-        if !loss.clone().into_scalar::<f32>().is_finite() {
-            return Err("world-model loss");
-        }
+        guard.finite(loss.clone().into_scalar::<f32>().is_finite(), "world-model loss")?;
         let losses = ModelLosses {
             reconstruction: f64::from(reconstruction.into_scalar::<f32>()),
             reward: f64::from(reward_error.into_scalar::<f32>()),
@@ -262,7 +222,16 @@ impl WorldModel {
 
     /// Lives through a rollout of `envs` environments, knowing of each slot what came before it, and predicts each one
     /// step ahead. `carry` is h of every environment, row after row, from one rollout to the next; empty at the start.
-    pub fn observe(&self, experience: &Experience, envs: usize, carry: &mut Vec<f32>) -> Observed {
+    ///
+    /// # Errors
+    /// When the run is to stop.
+    pub fn observe(
+        &self,
+        experience: &Experience,
+        envs: usize,
+        carry: &mut Vec<f32>,
+        guard: UpdateGuard<'_>,
+    ) -> Result<Observed, TrainError> {
         let rssm = self.rssm.valid();
         let (units, plain) = (self.config.deterministic, &self.plain);
         carry.resize(envs * units, 0.0);
@@ -271,6 +240,7 @@ impl WorldModel {
         let (mut hs, mut zs, mut nexts) = (Vec::new(), Vec::new(), Vec::new());
         let slots = experience.actions.chunks_exact(envs * self.actions).zip(experience.truncated.chunks_exact(envs));
         for (slot, (actions, truncated)) in slots.enumerate() {
+            guard.check()?;
             let seen = encoded.clone().slice([slot * envs..(slot + 1) * envs, 0..self.config.hidden]);
             let z = rssm.posterior(h.clone(), seen).mean;
             let next = rssm.advance(h.clone(), z.clone(), rows(actions, self.actions, plain));
@@ -288,11 +258,11 @@ impl WorldModel {
         let next = Tensor::cat(nexts, 0);
         let guess = rssm.prior(next.clone()).mean;
         let decoded = rssm.decode(next, guess);
-        Observed {
+        Ok(Observed {
             latent: Latent { h: Tensor::cat(hs, 0), z: Tensor::cat(zs, 0) },
             observation: host(decoded.observation),
             reward: host(decoded.reward),
-        }
+        })
     }
 
     /// Some of the states, for [`WorldModel::dream`] to begin in.
@@ -325,11 +295,10 @@ impl WorldModel {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), TrainError> {
-        let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
         let path = folder.join(MODEL_FILE);
-        self.rssm.clone().into_record().save(&path).map_err(|e| damaged(&path, e.to_string()))?;
+        self.rssm.clone().into_record().save(&path).map_err(|e| TrainError::damaged(&path, e))?;
         let path = folder.join(OPTIMISER_FILE);
-        self.optimiser.save(&path).map_err(|e| damaged(&path, e.to_string()))
+        self.optimiser.save(&path).map_err(|e| TrainError::damaged(&path, e))
     }
 
     /// Takes a checkpoint over.
@@ -337,38 +306,25 @@ impl WorldModel {
     /// # Errors
     /// When it cannot be read.
     pub fn restore(mut self, folder: &Path) -> Result<Self, TrainError> {
-        let damaged = |path: &Path, problem: String| TrainError::Damaged { path: path.to_owned(), problem };
         let path = folder.join(MODEL_FILE);
-        self.rssm = self.rssm.try_load_file(&path).map_err(|e| damaged(&path, e.to_string()))?;
+        self.rssm = self.rssm.try_load_file(&path).map_err(|e| TrainError::damaged(&path, e))?;
         let path = folder.join(OPTIMISER_FILE);
-        self.optimiser = self.optimiser.load(&path).map_err(|e| damaged(&path, e.to_string()))?;
+        self.optimiser = self.optimiser.load(&path).map_err(|e| TrainError::damaged(&path, e))?;
         Ok(self)
     }
-}
-
-/// Share of the variance that a prediction explains, R² = 1 − Σ(prediction − truth)² / Σ(truth − mean)², over columns of
-/// `width`, each with its own mean.
-pub fn r_squared(truth: &[f32], prediction: &[f32], width: usize) -> f64 {
-    let count = (truth.len() / width.max(1)).max(1) as f64;
-    let mut means = vec![0.0; width];
-    for row in truth.chunks_exact(width.max(1)) {
-        means.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v) / count);
-    }
-    let (mut missed, mut spread) = (0.0, 0.0);
-    for (truth, prediction) in truth.chunks_exact(width.max(1)).zip(prediction.chunks_exact(width.max(1))) {
-        for ((t, p), mean) in truth.iter().zip(prediction).zip(&means) {
-            missed += f64::from(t - p).powi(2);
-            spread += (f64::from(*t) - mean).powi(2);
-        }
-    }
-    1.0 - missed / spread.max(1e-12)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory::tests::{Made, reward};
+    use crate::stats::r_squared;
+    use crate::stop::Stop;
     use rand::SeedableRng;
+
+    fn explained(truth: &[f32], prediction: &[f32], width: usize) -> f64 {
+        r_squared(truth, prediction, width).expect("the truth varies")
+    }
 
     fn config() -> WorldModelConfig {
         WorldModelConfig {
@@ -395,11 +351,11 @@ mod tests {
         memory.add(&rollout, &rollout.rewards);
         let fresh = Made::new(2).live(100, &mut rng);
         let judge = |model: &WorldModel| {
-            let told = model.observe(&fresh, 2, &mut Vec::new());
-            (r_squared(&fresh.rewards, &told.reward, 1), r_squared(&fresh.next_features, &told.observation, 2))
+            let seen = model.observe(&fresh, 2, &mut Vec::new(), Stop::default().guard(0)).expect("not stopped");
+            (explained(&fresh.rewards, &seen.reward, 1), explained(&fresh.next_features, &seen.observation, 2))
         };
         let before = judge(&model);
-        let losses = model.train(&memory, &mut rng).expect("numbers").expect("sequences");
+        let losses = model.train(&memory, &mut rng, Stop::default().guard(0)).expect("finite").expect("sequences");
         let after = judge(&model);
         assert!(before.0 < 0.2 && before.1 < 0.2 && after.0 > 0.7 && after.1 > 0.9, "{before:?} {after:?}");
         assert!(losses.reconstruction.is_finite() && losses.reward > 0.0 && losses.kl >= 0.0);
@@ -410,7 +366,9 @@ mod tests {
         let mut twin = rng.clone();
         model.config.updates = 5;
         other.config.updates = 5;
-        assert_eq!(model.train(&memory, &mut rng), other.train(&memory, &mut twin));
+        let stop = Stop::default();
+        let learned = model.train(&memory, &mut rng, stop.guard(0)).expect("finite");
+        assert_eq!(learned, other.train(&memory, &mut twin, stop.guard(0)).expect("finite"));
         assert_eq!(judge(&model), judge(&other));
     }
 
@@ -421,16 +379,17 @@ mod tests {
         let mut memory = Memory::new(1, 1000);
         let rollout = Made::new(1).live(500, &mut rng);
         memory.add(&rollout, &rollout.rewards);
-        model.train(&memory, &mut rng).expect("numbers");
-        let told = model.observe(&rollout, 1, &mut Vec::new());
+        model.train(&memory, &mut rng, Stop::default().guard(0)).expect("finite");
+        let observed = model.observe(&rollout, 1, &mut Vec::new(), Stop::default().guard(0)).expect("not stopped");
         let starts: Vec<usize> = (0..250).step_by(5).collect();
         let actions: Vec<f32> = starts.iter().map(|i| (*i % 7) as f32 / 6.0).collect();
-        let dreamt = model.dream(&model.pick(&told.latent, &starts), &actions, &mut rng);
+        let dreamt = model.dream(&model.pick(&observed.latent, &starts), &actions, &mut rng);
         let seen: Vec<f32> = starts.iter().map(|row| rollout.features[2 * row]).collect();
         let rewards: Vec<f32> = actions.iter().zip(&seen).map(|(a, s)| reward(*s, *a)).collect();
-        assert!(r_squared(&rewards, &dreamt.reward, 1) > 0.6, "{}", r_squared(&rewards, &dreamt.reward, 1));
+        let share = explained(&rewards, &dreamt.reward, 1);
+        assert!(share > 0.6, "{share}");
         let next: Vec<f32> = actions.iter().flat_map(|a| [*a, 1.0]).collect();
-        assert!(r_squared(&next, &dreamt.observation, 2) > 0.8);
+        assert!(explained(&next, &dreamt.observation, 2) > 0.8);
         assert!(dreamt.goes_on.iter().all(|p| *p > 0.8));
     }
 }

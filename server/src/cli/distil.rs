@@ -1,12 +1,13 @@
 //! `tandem distil`: a compact student learns from a trained teacher.
 
-use super::train_lm::{DeviceKind, Size, corpus_and_tokenizer, drive};
-use anyhow::Context as _;
 use lm::batch::Mix;
 use lm::checkpoint;
-use lm::probe::Probe;
-use lm::train::{Distil, TrainConfig, Trainer};
+use lm::run_folder::{Cadence, RunFolder};
+use lm::train::{Distil, TrainConfig};
 use std::path::PathBuf;
+
+use super::progress;
+use super::train_lm::{DeviceKind, Size};
 
 /// What `tandem distil` takes.
 #[derive(Debug, clap::Args)]
@@ -69,13 +70,12 @@ pub struct Args {
 /// # Errors
 /// When a file cannot be read or written, or the loss becomes no number.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let device = args.device.open()?;
     let teacher = checkpoint::load(&args.teacher.join("checkpoint.safetensors"), &device)?;
-    let from = args.teacher.join("tokenizer.json");
-    std::fs::copy(&from, args.out.join("tokenizer.json")).with_context(|| format!("cannot copy {}", from.display()))?;
-    let corpus_seed = teacher.meta.corpus_seed;
-    let (corpus, t) = corpus_and_tokenizer(&args.out, args.tables.as_deref(), corpus_seed, teacher.meta.model.vocab)?;
+    let folder = RunFolder::create(&args.out)?;
+    folder.take_tokenizer(&args.teacher)?;
+    let (corpus, tokenizer) =
+        folder.corpus_and_tokenizer(args.tables.as_deref(), teacher.meta.corpus_seed, teacher.meta.model.vocab)?;
     let config = TrainConfig {
         steps: args.steps,
         rows: args.rows,
@@ -86,26 +86,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         mix: Mix { two_hop: args.two_hop, articles: args.articles, ..Mix::default() },
         ..TrainConfig::default()
     };
-    let model_config = args.size.config(teacher.meta.model.vocab);
-    let path = args.out.join("checkpoint.safetensors");
-    let trainer = if path.exists() {
-        let c = checkpoint::load(&path, &device)?;
-        anyhow::ensure!(c.meta.model == model_config, "the run in {} has another size of model", args.out.display());
-        eprintln!("resuming at step {}", c.meta.position.step);
-        Trainer::resume(c.model, c.state, c.meta.position, config, &corpus, &t, &device)
-    } else {
-        Trainer::new(&model_config, config, &corpus, &t, &device)
-    };
+    let model = args.size.config(teacher.meta.model.vocab);
+    let trainer = folder.trainer(&model, config, &corpus, &tokenizer, &device)?;
+    eprintln!("{} parameters learn from {}", model.parameters(), teacher.meta.model.parameters());
     let distil = Distil { teacher: teacher.model, alpha: args.alpha, temperature: args.tau };
-    eprintln!("{} parameters learn from {}", model_config.parameters(), teacher.meta.model.parameters());
-    let probe = Probe::new(&corpus, &t, 400, 7)?;
-    drive(
-        trainer.with_teacher(distil),
-        &args.out,
-        corpus_seed,
-        args.checkpoint_every,
-        args.probe_every,
-        &probe,
-        &device,
-    )
+    let cadence = Cadence { checkpoint: args.checkpoint_every, probe: args.probe_every };
+    progress::train(&folder, trainer.with_teacher(distil), &corpus, &tokenizer, cadence, &device)
 }

@@ -1,17 +1,21 @@
 //! `tandem train`: trains an offloading policy by reinforcement learning.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use indicatif::{ProgressBar, ProgressStyle};
-
-use super::system::{SystemArgs, Users};
+use mec::MecParams;
 use rl::config::{Algo, Preset, TrainConfig};
-use rl::ppo::Credit;
+use rl::hyper::{HyperParameter, HyperParameters};
+use rl::ppo::PpoConfig;
 use rl::run::Run;
+use rl::settings::RunSettings;
+use rl::stop::Stop;
 use rl::{Ending, train};
+
+use super::progress;
+use super::system::{SystemArgs, Users};
 
 /// What `tandem train` takes.
 #[derive(Debug, clap::Args)]
@@ -46,31 +50,75 @@ pub struct Args {
     /// End after this many evaluations in a row without a better one; 0 is never [default: 0].
     #[arg(long, value_name = "N")]
     patience: Option<u64>,
-    /// A hyper-parameter of the algorithm as KEY=VALUE, `replay.batch=128` for example; may be repeated. The run folder's
-    /// config.toml has them all.
+    /// A hyper-parameter of the algorithm as KEY=VALUE, `replay.batch=128` for example; may be repeated.
+    /// --hyper-parameters lists them.
     #[arg(long = "hyper", value_name = "KEY=VALUE")]
     hyper: Vec<String>,
-    /// Learning rate at the start; this flag and the next five are for ppo and what is built on it.
+    /// List the hyper-parameters of the algorithm with their defaults, ranges and meaning, and train nothing.
     #[arg(long)]
-    learning_rate: Option<f64>,
-    /// Estimator of the advantage.
-    #[arg(long, value_enum)]
-    credit: Option<Credit>,
-    /// Weight of the entropy.
-    #[arg(long)]
-    entropy: Option<f32>,
-    /// Steps of every environment in a rollout.
-    #[arg(long)]
-    rollout_steps: Option<usize>,
-    /// Passes over a rollout.
-    #[arg(long)]
-    epochs: Option<usize>,
-    /// Rows of a gradient step.
-    #[arg(long)]
-    minibatch: Option<usize>,
+    hyper_parameters: bool,
+    #[command(flatten)]
+    of_ppo: PpoFlags,
     /// The policy's second action is the power in watts, as in the paper, instead of an offset from equal received power.
     #[arg(long)]
     linear_watts: bool,
+}
+
+/// A flag for each hyper-parameter of PPO, made of their declaration.
+#[derive(Clone, Debug, Default)]
+struct PpoFlags(Vec<(String, String)>);
+
+impl clap::Args for PpoFlags {
+    fn augment_args(command: Command) -> Command {
+        PpoConfig::list().into_iter().fold(command, |command, HyperParameter { key, help, unit, kind }| {
+            let unit = if unit.is_empty() { String::new() } else { format!("{unit}; ") };
+            let help = format!("{help} [{unit}{}]", kind.wanted());
+            // Names of flags live as long as the process, which makes them once.
+            let long: &'static str = Box::leak(key.replace('_', "-").into_boxed_str());
+            let heading = "Hyper-parameters of ppo and of what is built on it";
+            command.arg(Arg::new(long).long(long).value_name("VALUE").help(help).help_heading(heading))
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for PpoFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |parameter: HyperParameter| {
+            let value = matches.get_one::<String>(&parameter.key.replace('_', "-"))?;
+            Some((parameter.key, value.clone()))
+        };
+        Ok(Self(PpoConfig::list().into_iter().filter_map(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Prints what can be set of an algorithm: its own hyper-parameters, then what holds for all.
+fn print_hyper_parameters(algo: Algo, preset: Preset) -> Result<()> {
+    let config = toml::Table::try_from(TrainConfig::preset(algo, preset, MecParams::DEFAULT))?;
+    let print = |parameters: Vec<HyperParameter>, table: &toml::Table, flag: &str| {
+        for HyperParameter { key, help, unit, kind } in parameters {
+            let mut names = key.split('.');
+            let first = names.next().and_then(|name| table.get(name));
+            let value = names.fold(first, |at, name| at?.get(name));
+            let value = value.map_or(String::new(), ToString::to_string);
+            let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
+            println!("{flag}{key} = {value}{unit}  ({})\n    {help}", kind.wanted());
+        }
+    };
+    let empty = toml::Table::new();
+    print(algo.hyper_parameters(), config.get(algo.table()).and_then(toml::Value::as_table).unwrap_or(&empty), "");
+    println!("\nIn the file of --config, for every algorithm:");
+    let common = RunSettings::list().into_iter().filter(|parameter| config.contains_key(&parameter.key));
+    print(common.collect(), &config, "");
+    Ok(())
 }
 
 impl Args {
@@ -121,19 +169,14 @@ impl Args {
             let (key, value) = pair.split_once('=').with_context(|| format!("--hyper {pair}: KEY=VALUE is wanted"))?;
             config.set_hyper(key, value).with_context(|| format!("--hyper {pair}"))?;
         }
-        let Some(ppo) = config.ppo_mut() else {
-            let of_ppo = self.learning_rate.is_some() || self.credit.is_some() || self.entropy.is_some();
-            let of_ppo = of_ppo || self.rollout_steps.is_some() || self.epochs.is_some() || self.minibatch.is_some();
-            ensure!(!of_ppo, "{} takes its hyper-parameters by --hyper KEY=VALUE", config.algo.name());
-            config.validate()?;
-            return Ok(config);
-        };
-        ppo.learning_rate = self.learning_rate.unwrap_or(ppo.learning_rate);
-        ppo.credit = self.credit.unwrap_or(ppo.credit);
-        ppo.entropy = self.entropy.unwrap_or(ppo.entropy);
-        ppo.rollout_steps = self.rollout_steps.unwrap_or(ppo.rollout_steps);
-        ppo.epochs = self.epochs.unwrap_or(ppo.epochs);
-        ppo.minibatch = self.minibatch.unwrap_or(ppo.minibatch);
+        let is_ppo = config.algo == Algo::Ppo;
+        let has_ppo = config.ppo_mut().is_some();
+        for (key, value) in &self.of_ppo.0 {
+            let flag = key.replace('_', "-");
+            ensure!(has_ppo, "--{flag}: {} takes its hyper-parameters by --hyper KEY=VALUE", config.algo.name());
+            let key = if is_ppo { key.clone() } else { format!("ppo.{key}") };
+            config.set_hyper(&key, value).with_context(|| format!("--{flag} {value}"))?;
+        }
         config.validate()?;
         Ok(config)
     }
@@ -144,6 +187,9 @@ impl Args {
 /// # Errors
 /// When the folder cannot be used, or training breaks down.
 pub fn run(args: Args) -> Result<()> {
+    if args.hyper_parameters {
+        return print_hyper_parameters(args.algo()?, args.preset);
+    }
     let (mut run, config) = if args.resume {
         Run::resume(&args.folder(args.seed.unwrap_or(1))?)?
     } else {
@@ -151,8 +197,7 @@ pub fn run(args: Args) -> Result<()> {
         (Run::create(&args.folder(config.seed)?, &config)?, config)
     };
 
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_ctrl_c(Arc::clone(&stop))?;
+    let stop = Stop::from(progress::stop_on_ctrl_c("stopping; what the last checkpoint holds is kept")?);
     let bar = ProgressBar::new(config.steps);
     let style = "{elapsed_precise} [{bar:40}] {pos}/{len} steps, {eta} left  {msg}";
     bar.set_style(ProgressStyle::with_template(style)?);
@@ -181,19 +226,52 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The first Ctrl-C ends the run after the present update; the second one ends the process.
-fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                eprintln!("\nstopping after this update; everything up to there is kept");
-                stop.store(true, Ordering::Relaxed);
-            }
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
-            }
-        });
-    })?;
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn config(line: &str) -> Result<TrainConfig> {
+        Line::try_parse_from(std::iter::once("train").chain(line.split(' ')))?.args.train_config()
+    }
+
+    #[test]
+    fn every_hyper_parameter_of_ppo_is_a_flag_of_whatever_is_built_on_it() {
+        let line = "--credit gae --gamma 0.5 --learning-rate 1e-4 --rollout-steps 7 --epochs 3 --minibatch 9 --entropy 0 \
+                    --hidden [8,4] --anneal false --activation relu";
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        for algo in ["ppo", "ppo-lagrangian", "wm-ppo", "wm-ppo-mended"] {
+            let mut config = config(&format!("--algo {algo} --preset tuned {line}")).expect(algo);
+            let ppo = config.ppo_mut().expect("built on ppo");
+            assert_eq!((ppo.gamma, ppo.learning_rate, ppo.rollout_steps, ppo.anneal), (0.5, 1e-4, 7, false), "{algo}");
+            assert_eq!((ppo.epochs, ppo.minibatch, ppo.hidden.as_slice()), (3, 9, &[8, 4][..]), "{algo}");
+        }
+        let flags = PpoConfig::list().into_iter().map(|parameter| parameter.key.replace('_', "-"));
+        let command = <PpoFlags as clap::Args>::augment_args(Command::new("train"));
+        let known: Vec<_> = command.get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect();
+        assert_eq!(flags.collect::<Vec<_>>(), known);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_flag_and_the_range() {
+        for (line, said) in [
+            ("--algo td3 --epochs 3", "--hyper KEY=VALUE"),
+            ("--epochs 0", "epochs must be a whole number between 1 and"),
+            ("--epochs many", "--epochs many"),
+            ("--credit magic", "--credit magic"),
+            ("--gamma 1.5", "gamma must be"),
+            ("--hyper epochs", "KEY=VALUE"),
+            ("--hyper replay.batch=3", "replay"),
+        ] {
+            let error = format!("{:#}", config(line).expect_err(line));
+            assert!(error.contains(said), "{line}: {error}");
+        }
+    }
 }

@@ -19,9 +19,10 @@ use serde_json::json;
 use super::systems::Judging;
 use super::{Figure, mean_and_half_width};
 use chart::{Level, Line, LineChart, Point};
+use rl::error::TrainError;
 use rl::evaluate::{Bench, Judged, Score};
 use rl::references::clairvoyant;
-use rl::run::{POLICY_FILE, TrainError};
+use rl::run::POLICY_FILE;
 
 /// Points of a curve, at most; an update that takes longer than a point makes them fewer.
 const POINTS: f64 = 30.0;

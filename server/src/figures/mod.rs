@@ -11,7 +11,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use rl::run::{TrainError, write_whole};
+use rl::checkpoint::write_whole;
+use rl::error::TrainError;
 
 pub mod learning;
 pub mod systems;

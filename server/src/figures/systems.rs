@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::Figure;
 use chart::{BarChart, Bars, Estimate, Level, Line, LineChart, Point};
+use rl::error::TrainError;
 use rl::evaluate::{Bench, Judged, Score};
 use rl::references::best_constants;
-use rl::run::TrainError;
 
 /// Half the width of a 95 % interval in standard errors, for thousands of slots.
 const WIDTH_95: f64 = 1.96;

@@ -69,6 +69,12 @@ struct Job {
     answer: oneshot::Sender<Result<TokenEmbeddings, HostError>>,
 }
 
+impl super::pool::Job for Job {
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
 impl BertEncoder {
     /// Loads the model of a folder. Its name is the folder's.
     ///

@@ -1,10 +1,11 @@
 //! Reads the full model: a GGUF file, a folder with a Hugging Face checkpoint, or the one that ships with the program.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use client::protocol::manifest::ModelManifest;
 use engine::gguf::GgmlType;
-use engine::safetensors::{Checkpoint, WordFiles};
+use engine::safetensors::{Checkpoint, INDEX, Index, WordFiles, weight_files};
 use engine::{Engine, EngineError};
 use sha2::{Digest as _, Sha256};
 
@@ -62,7 +63,7 @@ pub enum LoadError {
 pub fn from_path(path: &Path) -> Result<(Engine, ModelCard), LoadError> {
     let fail = |source| LoadError::Engine { path: path.to_owned(), source };
     let meta = std::fs::metadata(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    let engine = if meta.is_dir() { from_folder(path)? } else { Engine::from_gguf_cpu(&read(path)?).map_err(fail)? };
+    let engine = if meta.is_dir() { from_folder(path)? } else { Engine::from_gguf_file(path).map_err(fail)? };
     let stem = if meta.is_dir() { path.file_name() } else { path.file_stem() };
     let id = stem.map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
     let info = engine.info();
@@ -112,17 +113,14 @@ fn from_folder(folder: &Path) -> Result<Engine, LoadError> {
     let tokenizer_config = optional("tokenizer_config.json")?;
     let chat_template = optional("chat_template.jinja")?;
     let generation_config = optional("generation_config.json")?;
-    // One file, or shards model-00001-of-00002.safetensors.
+    // The index or the usual name wins over whatever else lies there.
     let list = std::fs::read_dir(folder).map_err(|source| LoadError::Read { path: folder.to_owned(), source })?;
-    let mut paths: Vec<PathBuf> = list
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
-        .collect();
-    paths.sort();
-    if paths.is_empty() {
-        return Err(LoadError::NotAModel { path: folder.to_owned() });
-    }
-    let shards = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<String> = list.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let fail = |source| LoadError::Engine { path: folder.to_owned(), source };
+    let index = optional(INDEX)?.map(|json| Index::parse(&json)).transpose().map_err(fail)?;
+    let files = weight_files(&names, index.as_ref()).map_err(fail)?;
+    let shards = files.iter().map(|name| read(&folder.join(name))).collect::<Result<Vec<_>, _>>()?;
     let checkpoint = Checkpoint {
         config: &config,
         words: WordFiles {
@@ -130,12 +128,13 @@ fn from_folder(folder: &Path) -> Result<Engine, LoadError> {
             tokenizer_config: tokenizer_config.as_deref(),
             chat_template: chat_template.as_deref(),
             generation_config: generation_config.as_deref(),
+            config: Some(&config),
         },
         shards: shards.iter().map(Vec::as_slice).collect(),
         // The server has the memory; what was trained is what answers.
         store_as: GgmlType::F32,
     };
-    Engine::from_safetensors_cpu(&checkpoint).map_err(|source| LoadError::Engine { path: folder.to_owned(), source })
+    Engine::from_safetensors_cpu(&checkpoint).map_err(fail)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {

@@ -7,6 +7,8 @@
 //! | [`upstream`] | another OpenAI-compatible engine (vLLM, llama.cpp server …) reached over HTTP |
 //! | [`encoder`] | a BERT that embeds texts, for `/v1/embeddings` and the similarity of eq. 26–27 |
 //! | [`pool`] | threads with a bounded queue, under `local` and `encoder` |
+//! | [`scores`] | log probabilities of the model here, as the API has them |
+//! | [`retry`] | when somebody who was refused should come back |
 //!
 //! A host is told what to write in its own terms ([`Generation`]) and answers with [`GenerationEvent`]s; it knows nothing
 //! of OpenAI's JSON. Whoever drops a [`GenerationStream`] cancels the generation: it ends within one token.
@@ -14,27 +16,24 @@
 //! Deliberately absent: batching several sequences into one forward pass. The models that fit on a CPU gain little from
 //! it; an upstream engine does it better.
 
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+
 use async_trait::async_trait;
 use client::protocol::health::HostKind;
+pub use engine::ChatMessage as Message;
 use tokio::sync::mpsc;
 
 pub mod encoder;
 pub mod load;
 pub mod local;
 pub mod pool;
+pub mod retry;
+pub mod scores;
 pub mod upstream;
 
 #[cfg(test)]
 pub(crate) mod testing;
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
 
 /// What to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,25 +45,54 @@ pub enum Prompt {
         /// The answer's beginning when somebody has already written it; empty otherwise.
         assistant_prefix: String,
     },
-    /// Plain text, continued as it stands.
+    /// Plain text, continued as it stands; what reads like a control token is text.
     Text(String),
+    /// The same, but what reads like a control token is one.
+    Controlled(String),
+    /// The same, as the model's own tokens.
+    Tokens(Vec<u32>),
 }
 
-/// How to choose the next token, and when to stop.
-#[derive(Clone, Debug, PartialEq)]
+/// How to choose the next token, and when to stop. What is `None` was not asked for: the host does as it does.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sampling {
     /// Longest answer in tokens; `None` is what the context leaves.
     pub max_tokens: Option<usize>,
     /// 0 is greedy.
-    pub temperature: f32,
+    pub temperature: Option<f64>,
     /// Only the k likeliest tokens; 0 is off.
     pub top_k: usize,
     /// Nucleus: the likeliest tokens that hold this much probability; 1 is off.
-    pub top_p: f32,
-    /// Seed of the choice.
-    pub seed: u64,
+    pub top_p: Option<f64>,
+    /// Only tokens of at least this share of the likeliest one's probability; 0 is off.
+    pub min_p: Option<f64>,
+    /// Divides what has occurred before (CTRL); 1 is off.
+    pub repetition_penalty: Option<f64>,
+    /// Subtracted from what has occurred before; 0 is off.
+    pub presence_penalty: Option<f64>,
+    /// Subtracted as often as it has occurred; 0 is off.
+    pub frequency_penalty: Option<f64>,
+    /// Added to tokens' logits.
+    pub logit_bias: BTreeMap<u32, f64>,
+    /// Log probabilities of the chosen tokens and of so many others.
+    pub logprobs: Option<usize>,
+    /// Seed of the choice; a signed or an unsigned number of 64 bits, as the client wrote it.
+    pub seed: Option<i128>,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// Tokens that end the answer beside the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// Whether the model's own end is a token like any other.
+    pub ignore_eos: bool,
+}
+
+impl Sampling {
+    /// The seed; whoever names none wants another answer every time.
+    #[must_use]
+    pub fn seed_or_any(&self) -> u64 {
+        // The bits of a negative number, too, make a seed.
+        self.seed.map_or_else(|| RandomState::new().hash_one(0u8), |seed| seed as u64)
+    }
 }
 
 /// One answer to write.
@@ -74,6 +102,8 @@ pub struct Generation {
     pub prompt: Prompt,
     /// How.
     pub sampling: Sampling,
+    /// Whether the client is told how many tokens it took.
+    pub counted: bool,
 }
 
 /// Why an answer ended.
@@ -83,6 +113,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context's end.
     Length,
+    /// The engine held something back.
+    Filtered,
 }
 
 /// What one answer took.
@@ -105,6 +137,10 @@ pub struct Summary {
 pub enum GenerationEvent {
     /// More text; one event a token. Empty where a character is not complete yet.
     Text(String),
+    /// The same with log probabilities, in the form that OpenAI's API has for this kind of answer.
+    Scored(String, serde_json::Value),
+    /// What a model thinks before it answers, where the host tells it apart.
+    Reasoning(String),
     /// The answer is complete.
     Done(Summary),
     /// The answer cannot be completed.
@@ -149,8 +185,31 @@ pub trait Host: Send + Sync + 'static {
     /// The model that writes.
     async fn model(&self) -> ModelCard;
 
+    /// The same, where it matters whether that is known.
+    ///
+    /// # Errors
+    /// When an engine elsewhere does not say it.
+    async fn known_model(&self) -> Result<ModelCard, HostError> {
+        Ok(self.model().await)
+    }
+
+    /// The same as far as it is known at this moment: nothing is waited for.
+    async fn model_now(&self) -> ModelCard {
+        self.model().await
+    }
+
+    /// What its vocabulary is recognised by ([`engine::Tokenizer::fingerprint`]); `None` where it is not seen.
+    fn vocabulary(&self) -> Option<String> {
+        None
+    }
+
     /// How busy the host is now.
     fn load(&self) -> Load;
+
+    /// The field of the API that asks for what this host cannot do, if one does.
+    fn lacks(&self, _generation: &Generation) -> Option<&'static str> {
+        None
+    }
 
     /// Starts to write an answer.
     ///
@@ -216,6 +275,14 @@ pub enum HostError {
     Busy {
         /// Requests that wait.
         waiting: usize,
+        /// When it makes sense to come back.
+        retry_after_s: u64,
+    },
+    /// The upstream engine has no place, in its own words.
+    #[error("the upstream engine is busy: {message}; try again in {retry_after_s} s")]
+    UpstreamBusy {
+        /// What it says.
+        message: String,
         /// When it makes sense to come back.
         retry_after_s: u64,
     },

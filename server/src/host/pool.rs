@@ -1,12 +1,20 @@
 //! Threads that take jobs from one bounded queue.
 //!
 //! Decoding a model is minutes of plain computation: it runs on threads of its own, never on the async runtime's. The
-//! queue states its capacity; a job that finds it full is handed back at once.
+//! queue states its capacity; a job that finds it full is handed back at once. One whose client has left counts no more.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use super::retry::Pace;
 use super::{HostError, Load};
+
+/// Work for a thread.
+pub trait Job: Send + 'static {
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool;
+}
 
 /// N threads over one queue of jobs.
 #[derive(Debug)]
@@ -29,6 +37,15 @@ struct State<J> {
     /// Threads that are alive; falls when one panics.
     alive: usize,
     closed: bool,
+    pace: Pace,
+}
+
+impl<J: Job> State<J> {
+    /// Jobs that somebody waits for.
+    fn waiting(&mut self) -> usize {
+        self.jobs.retain(|job| !job.is_abandoned());
+        self.jobs.len()
+    }
 }
 
 impl<J> Shared<J> {
@@ -68,15 +85,17 @@ impl<J> Drop for Alive<J> {
 }
 
 /// Counts a job out however it ends, a panic included.
-struct Active<J>(Arc<Shared<J>>);
+struct Active<J>(Arc<Shared<J>>, Instant);
 
 impl<J> Drop for Active<J> {
     fn drop(&mut self) {
-        self.0.lock().active -= 1;
+        let mut state = self.0.lock();
+        state.active -= 1;
+        state.pace.took(self.1.elapsed());
     }
 }
 
-impl<J: Send + 'static> Pool<J> {
+impl<J: Job> Pool<J> {
     /// Starts one thread for each of `workers`, with at most `capacity` jobs waiting.
     ///
     /// # Errors
@@ -86,7 +105,7 @@ impl<J: Send + 'static> Pool<J> {
         W: FnMut(J) + Send + 'static,
     {
         let slots = workers.len();
-        let state = State { jobs: VecDeque::new(), active: 0, alive: slots, closed: false };
+        let state = State { jobs: VecDeque::new(), active: 0, alive: slots, closed: false, pace: Pace::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), capacity });
         let pool = Self { shared: Arc::clone(&shared), slots };
         for (index, mut worker) in workers.into_iter().enumerate() {
@@ -94,7 +113,7 @@ impl<J: Send + 'static> Pool<J> {
             std::thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
                 let _alive = Alive(Arc::clone(&shared));
                 while let Some(job) = shared.take() {
-                    let _active = Active(Arc::clone(&shared));
+                    let _active = Active(Arc::clone(&shared), Instant::now());
                     worker(job);
                 }
             })?;
@@ -115,9 +134,9 @@ impl<J: Send + 'static> Pool<J> {
             return Err(HostError::Engine("all of its threads have failed; restart the server".into()));
         }
         let idle = state.alive.saturating_sub(state.active);
-        if state.jobs.len() >= self.shared.capacity + idle {
-            let waiting = state.jobs.len();
-            return Err(HostError::Busy { waiting, retry_after_s: 1 + (waiting / self.slots.max(1)) as u64 });
+        let waiting = state.waiting();
+        if waiting >= self.shared.capacity + idle {
+            return Err(HostError::Busy { waiting, retry_after_s: state.pace.retry_after_s(waiting, self.slots) });
         }
         state.jobs.push_back(job);
         drop(state);
@@ -128,8 +147,9 @@ impl<J: Send + 'static> Pool<J> {
     /// How busy the pool is.
     #[must_use]
     pub fn load(&self) -> Load {
-        let state = self.shared.lock();
-        Load { slots: self.slots, active: state.active, waiting: state.jobs.len(), capacity: self.shared.capacity }
+        let mut state = self.shared.lock();
+        let waiting = state.waiting();
+        Load { slots: self.slots, active: state.active, waiting, capacity: self.shared.capacity }
     }
 }
 
@@ -150,6 +170,21 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+
+    impl Job for u32 {
+        fn is_abandoned(&self) -> bool {
+            *self == GONE
+        }
+    }
+
+    impl Job for mpsc::Sender<()> {
+        fn is_abandoned(&self) -> bool {
+            false
+        }
+    }
+
+    /// Nobody waits for this one.
+    const GONE: u32 = 99;
 
     fn until(mut done: impl FnMut() -> bool) {
         let start = Instant::now();
@@ -175,7 +210,7 @@ mod tests {
         }
         until(|| pool.load().active == 2);
         assert_eq!(pool.load(), Load { slots: 2, active: 2, waiting: 1, capacity: 1 });
-        assert_eq!(pool.submit(3), Err(HostError::Busy { waiting: 1, retry_after_s: 1 }));
+        assert!(matches!(pool.submit(3), Err(HostError::Busy { waiting: 1, .. })));
         release.send(()).unwrap();
         until(|| pool.load().waiting == 0);
         pool.submit(4).unwrap();
@@ -183,6 +218,21 @@ mod tests {
             release.send(()).unwrap();
         }
         until(|| pool.load().active == 0 && pool.load().waiting == 0);
+    }
+
+    #[test]
+    fn who_has_left_the_queue_is_not_counted_and_gives_its_place_to_others() {
+        let (release, gate) = mpsc::channel::<()>();
+        let pool = Pool::start("test", vec![move |_: u32| gate.recv().unwrap_or(())], 1).unwrap();
+        pool.submit(0).unwrap();
+        until(|| pool.load().active == 1);
+        for _ in 0..3 {
+            pool.submit(GONE).unwrap();
+            assert_eq!(pool.load().waiting, 0);
+        }
+        pool.submit(1).unwrap();
+        assert!(matches!(pool.submit(2), Err(HostError::Busy { waiting: 1, .. })));
+        drop(release);
     }
 
     #[test]
@@ -195,9 +245,9 @@ mod tests {
 
     #[test]
     fn a_panicking_worker_is_counted_out() {
-        let pool = Pool::start("test", vec![|_: ()| panic!("expected by the test")], 4).unwrap();
-        pool.submit(()).unwrap();
-        until(|| matches!(pool.submit(()), Err(HostError::Engine(_))));
+        let pool = Pool::start("test", vec![|_: u32| panic!("expected by the test")], 4).unwrap();
+        pool.submit(1).unwrap();
+        until(|| matches!(pool.submit(1), Err(HostError::Engine(_))));
         assert_eq!(pool.load().active, 0);
     }
 

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::host::HostError;
+use crate::host::retry::spread;
 use crate::hub::HubError;
 use crate::runs::RunsError;
 
@@ -79,6 +80,30 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", Some("method_not_supported"), message)
     }
 
+    /// 403 for a name that this server does not answer to.
+    #[must_use]
+    pub fn wrong_host(host: &str) -> Self {
+        let message =
+            format!("This server does not answer to the name {host:?}; its owner can allow it with --host NAME.");
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("host_not_allowed"), message)
+    }
+
+    /// 403 for a page of another origin.
+    #[must_use]
+    pub fn wrong_origin(origin: &str) -> Self {
+        let message = format!(
+            "This comes from {origin:?}, not from a page of this server; its owner can allow it with --cors-origin."
+        );
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("origin_not_allowed"), message)
+    }
+
+    /// 408: the body did not arrive in time.
+    #[must_use]
+    pub fn too_slow() -> Self {
+        let message = "The request's body did not arrive in time.";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", Some("request_timeout"), message)
+    }
+
     /// 413.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {
@@ -114,7 +139,9 @@ impl From<HubError> for ApiError {
             HubError::TooLarge { .. } => {
                 Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("file_too_large"), message)
             }
-            HubError::Busy => Self { retry_after_s: Some(5), ..server(StatusCode::SERVICE_UNAVAILABLE, "server_busy") },
+            HubError::Busy => {
+                Self { retry_after_s: Some(spread(10.0)), ..server(StatusCode::SERVICE_UNAVAILABLE, "server_busy") }
+            }
             HubError::Full { .. } => server(StatusCode::INSUFFICIENT_STORAGE, "cache_full"),
             HubError::Redirect(_) | HubError::Upstream(_) => server(StatusCode::BAD_GATEWAY, "hub_error"),
             HubError::Config(_) | HubError::Disk(_) => server(StatusCode::INTERNAL_SERVER_ERROR, "hub_error"),
@@ -130,8 +157,11 @@ impl From<HostError> for ApiError {
             HostError::Busy { retry_after_s, .. } => {
                 Self { retry_after_s: Some(retry_after_s), ..server(StatusCode::SERVICE_UNAVAILABLE, "server_busy") }
             }
+            HostError::UpstreamBusy { retry_after_s, .. } => {
+                Self { retry_after_s: Some(retry_after_s), ..server(StatusCode::SERVICE_UNAVAILABLE, "server_busy") }
+            }
             HostError::ShuttingDown => {
-                Self { retry_after_s: Some(5), ..server(StatusCode::SERVICE_UNAVAILABLE, "shutting_down") }
+                Self { retry_after_s: Some(spread(10.0)), ..server(StatusCode::SERVICE_UNAVAILABLE, "shutting_down") }
             }
             HostError::PromptTooLong { .. } | HostError::ContextExceeded(_) => {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(message) }
@@ -158,10 +188,10 @@ impl From<RunsError> for ApiError {
             RunsError::State { .. } => client(StatusCode::CONFLICT, "wrong_state"),
             RunsError::TooMany(_) => client(StatusCode::CONFLICT, "too_many_runs"),
             RunsError::QueueFull(_) => {
-                Self { retry_after_s: Some(60), ..server(StatusCode::SERVICE_UNAVAILABLE, "queue_full") }
+                Self { retry_after_s: Some(spread(30.0)), ..server(StatusCode::SERVICE_UNAVAILABLE, "queue_full") }
             }
             RunsError::Closing => {
-                Self { retry_after_s: Some(5), ..server(StatusCode::SERVICE_UNAVAILABLE, "shutting_down") }
+                Self { retry_after_s: Some(spread(10.0)), ..server(StatusCode::SERVICE_UNAVAILABLE, "shutting_down") }
             }
             RunsError::Store(_) | RunsError::Train(_) | RunsError::File { .. } => {
                 server(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed")

@@ -1,7 +1,6 @@
 //! `/models/hub/{organisation}/{repository}/{file}`: a hub's files, from the cache or while they arrive.
 
 use std::io::SeekFrom;
-use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -12,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use super::App;
 use super::error::ApiError;
 use super::files::range::{self, Wanted};
-use crate::hub::fetch::{Flight, Progress};
+use crate::hub::fetch::{Progress, Reader};
 use crate::hub::name::FileName;
 use crate::hub::{HubError, Opened};
 
@@ -100,7 +99,7 @@ async fn body(opened: Opened, first: u64, length: u64) -> Result<Body, HubError>
 
 /// Waits until there is something behind `at`; returns how much may be read. The last byte comes only after the checksum
 /// agrees, so that nobody takes a damaged file for a whole one.
-async fn readable(flight: &Arc<Flight>, at: u64) -> std::io::Result<u64> {
+async fn readable(flight: &Reader, at: u64) -> std::io::Result<u64> {
     let last = flight.bytes().saturating_sub(1);
     let mut progress = flight.progress();
     let seen = progress

@@ -1,12 +1,22 @@
 //! Reads a JSON body, and says exactly what is wrong with one that cannot be read.
+//!
+//! Three things that JSON leaves open are read as they are meant: `16.0` is a whole number; half of a surrogate pair (which
+//! JavaScript writes for a text that was cut in the middle of a character) is U+FFFD; of two fields of one name the last
+//! counts.
+
+use std::borrow::Cow;
 
 use axum::body::{HttpBody as _, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use serde::de::DeserializeOwned;
+use serde_json::{Number, Value};
 
 use super::App;
 use super::error::ApiError;
+
+/// From here on a float no longer tells neighbouring whole numbers apart.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A JSON body of at most `--max-body` bytes.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +38,8 @@ impl<T: DeserializeOwned> FromRequest<App> for ApiJson<T> {
         if body.size_hint().lower() > limit as u64 {
             return Err(ApiError::too_large(limit));
         }
-        let bytes = to_bytes(body, limit).await.map_err(|error| {
+        let read = tokio::time::timeout(app.limits().body_time, to_bytes(body, limit));
+        let bytes = read.await.map_err(|_| ApiError::too_slow())?.map_err(|error| {
             let is_over = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
                 .any(|cause| cause.to_string().contains("length limit exceeded"));
             if is_over { ApiError::too_large(limit) } else { ApiError::invalid("The request's body broke off.") }
@@ -38,20 +49,67 @@ impl<T: DeserializeOwned> FromRequest<App> for ApiJson<T> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let broken = |error: serde_json::Error| ApiError::invalid(format!("The request's body is not valid JSON: {error}"));
+    let mut value: Value = serde_json::from_slice(&whole_characters(bytes)).map_err(broken)?;
+    whole_numbers(&mut value);
+    serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        if inner.is_data() && path != "." {
-            ApiError::field(path.clone(), "invalid_type", format!("'{path}': {inner}"))
-        } else if inner.is_data() {
-            ApiError::invalid(inner.to_string())
-        } else {
-            ApiError::invalid(format!("The request's body is not valid JSON: {inner}"))
+        match path.as_str() {
+            "." => ApiError::invalid(inner.to_string()),
+            _ => ApiError::field(path.clone(), "invalid_type", format!("'{path}': {inner}")),
         }
-    })?;
-    reader.end().map_err(|error| ApiError::invalid(format!("The request's body is not valid JSON: {error}")))?;
-    Ok(value)
+    })
+}
+
+/// `16.0` → `16`. A field that takes fractions takes whole numbers, too.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64()
+                && number.is_f64()
+                && float.fract() == 0.0
+                && float.abs() < EXACT
+            {
+                *number = Number::from(float as i64);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// Replaces the escapes of lone surrogates by that of U+FFFD, which is as long.
+fn whole_characters(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let unit = |at: usize| -> Option<u16> {
+        let escape = bytes.get(at..at + 6)?;
+        let digits = std::str::from_utf8(escape.strip_prefix(b"\\u")?).ok()?;
+        u16::from_str_radix(digits, 16).ok().filter(|_| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    };
+    let mut mended = Cow::Borrowed(bytes);
+    let mut at = 0;
+    while let Some(next) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+        at += next;
+        let Some(first) = unit(at) else {
+            // Another escape, a backslash's above all: two bytes.
+            at += 2;
+            continue;
+        };
+        let is_high = (0xD800..0xDC00).contains(&first);
+        let is_low = (0xDC00..0xE000).contains(&first);
+        if is_high && unit(at + 6).is_some_and(|second| (0xDC00..0xE000).contains(&second)) {
+            at += 12;
+            continue;
+        }
+        if (is_high || is_low)
+            && let Some(escape) = mended.to_mut().get_mut(at..at + 6)
+        {
+            escape.copy_from_slice(b"\\uFFFD");
+        }
+        at += 6;
+    }
+    mended
 }
 
 #[cfg(test)]
@@ -76,6 +134,7 @@ mod tests {
     fn names_what_is_wrong() {
         for (body, param, says) in [
             (r#"{"list":[{"size":1},{"size":"big"}]}"#, Some("list[1].size"), "expected u8"),
+            (r#"{"list":[{"size":1.5}]}"#, Some("list[0].size"), "expected u8"),
             (r#"{"list":[{}]}"#, Some("list[0]"), "missing field `size`"),
             (r#"{"list":3}"#, Some("list"), "expected a sequence"),
             ("3", None, "expected struct"),
@@ -87,6 +146,33 @@ mod tests {
             assert_eq!(error.param.as_deref(), param, "{body}: {error:?}");
             assert!(error.message.contains(says), "{body}: {error:?}");
         }
-        assert!(parse::<Outer>(b"{\"list\":[{\"size\":1}], \"other\": null}\n").is_ok());
+        for body in ["{\"list\":[{\"size\":1}], \"other\": null}\n", r#"{"list":[{"size":16.0},{"size":1e2}]}"#] {
+            assert!(parse::<Outer>(body.as_bytes()).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_and_no_others() {
+        let got: Value = parse(b"[16.0, -2.0, 1e3, 0.5, -0.0, 9007199254740993, 18446744073709551615]").unwrap();
+        assert_eq!(got.to_string(), "[16,-2,1000,0.5,0,9007199254740993,18446744073709551615]");
+    }
+
+    #[test]
+    fn half_a_character_is_replaced() {
+        for (body, text) in [
+            (r#""a\ud83d""#, "a\u{fffd}"),
+            (r#""\ude00b""#, "\u{fffd}b"),
+            (r#""\uD83D\uDE00""#, "\u{1f600}"),
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+            (r#""\ud83dx\ude00""#, "\u{fffd}x\u{fffd}"),
+            (r#""\\ud83d""#, "\\ud83d"),
+            (r#""\\\ud83d""#, "\\\u{fffd}"),
+            (r#""\n\u00e9""#, "\né"),
+        ] {
+            assert_eq!(parse::<String>(body.as_bytes()).unwrap(), text, "{body}");
+        }
+        for body in [r#""\ud83"#, r#""\u"#, "\"\\", r#""\u+123""#] {
+            assert!(parse::<String>(body.as_bytes()).is_err(), "{body}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`serve`] | `run(listener, shutdown)`: accepts connections until told to stop, then drains |
+//! | [`connections`] | how many there may be, and for how long one may do nothing |
+//! | [`guard`] | the names that are answered to, and the pages that may change something |
 //! | [`router`](mod@router) | which address is answered by what; headers and counts for every answer |
 //! | [`files`] | everything that is a file: ranges, compression, caching, content security policy |
 //! | [`openai`] | `/v1/…` |
@@ -16,15 +18,21 @@
 //! belongs behind a proxy that knows who may come in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+
+use connections::ConnectionLimits;
+use guard::Hosts;
 
 use crate::host::{Embedder, Host, HostError};
 use crate::hub::Hub;
 use crate::runs::Runs;
 
+pub mod connections;
 pub mod error;
 pub mod files;
+pub mod guard;
 pub mod health;
 pub mod hub;
 pub mod json;
@@ -43,13 +51,18 @@ mod tests;
 pub struct Limits {
     /// Largest body of a request, bytes.
     pub max_body_bytes: usize,
+    /// Longest time in which a request's body has to arrive.
+    pub body_time: Duration,
     /// Most texts in one request for embeddings.
     pub max_inputs: usize,
+    /// Connections.
+    pub connections: ConnectionLimits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_body_bytes: 1 << 20, max_inputs: 256 }
+        let body_time = Duration::from_secs(30);
+        Self { max_body_bytes: 1 << 20, body_time, max_inputs: 256, connections: ConnectionLimits::default() }
     }
 }
 
@@ -68,6 +81,8 @@ pub struct Parts {
     pub hub: Option<Hub>,
     /// What is refused.
     pub limits: Limits,
+    /// Names that are answered to.
+    pub hosts: Hosts,
     /// Origins of pages on other servers that may use the API; `*` for all.
     pub cors_origins: Vec<String>,
 }

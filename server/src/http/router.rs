@@ -1,20 +1,78 @@
 //! Which address is answered by what.
 
-use std::time::Instant;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower::Service;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::error::ApiError;
-use super::{App, files, health, hub, metrics, openai, runs, similarity};
+use super::{App, connections, files, guard, health, hub, metrics, openai, runs, similarity};
+
+/// Addresses of the API: everything below them is JSON, errors too.
+const API: [&str; 4] = ["v1", "api", "health", "metrics"];
 
 /// The server as a service.
-pub fn router(app: App) -> Router {
+#[derive(Clone, Debug)]
+pub struct Tidy(Router);
+
+/// The server as a service.
+#[must_use]
+pub fn service(app: App) -> Tidy {
+    Tidy(router(app))
+}
+
+impl<B> Service<axum::http::Request<B>> for Tidy
+where
+    Router: Service<axum::http::Request<B>>,
+{
+    type Response = <Router as Service<axum::http::Request<B>>>::Response;
+    type Error = <Router as Service<axum::http::Request<B>>>::Error;
+    type Future = <Router as Service<axum::http::Request<B>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        <Router as Service<axum::http::Request<B>>>::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
+        <Router as Service<axum::http::Request<B>>>::call(&mut self.0, tidy(request))
+    }
+}
+
+/// An API's address as it was meant: clients put `/v1/` and `/chat/completions` together in all ways.
+fn tidy<B>(mut request: axum::http::Request<B>) -> axum::http::Request<B> {
+    if let Some(meant) = meant(request.uri()) {
+        *request.uri_mut() = meant;
+    }
+    request
+}
+
+/// `None` for an address that is as it should be, or none of the API's.
+fn meant(uri: &Uri) -> Option<Uri> {
+    let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
+    if !parts.first().is_some_and(|first| API.contains(first)) {
+        return None;
+    }
+    let mut meant = format!("/{}", parts.join("/"));
+    if meant == uri.path() {
+        return None;
+    }
+    if let Some(query) = uri.query() {
+        meant.push('?');
+        meant.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(meant.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+fn router(app: App) -> Router {
     let cors = cors(&app.0.parts.cors_origins);
     let router = Router::new()
         .route("/v1/chat/completions", post(openai::chat))
@@ -24,6 +82,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/api/similarity", post(similarity::compare))
         .route("/api/runs", get(runs::list).post(runs::create))
+        .route("/api/runs/hyper-parameters", get(runs::hyper_parameters))
         .route("/api/runs/{id}", get(runs::one).delete(runs::delete))
         .route("/api/runs/{id}/metrics", get(runs::metrics))
         .route("/api/runs/{id}/policy", get(runs::policy))
@@ -35,12 +94,14 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(metrics::get))
         .method_not_allowed_fallback(wrong_method)
         .fallback(other)
+        .layer(middleware::from_fn_with_state(app.clone(), guard::check))
         .layer(middleware::from_fn_with_state(app.clone(), every_answer))
         .with_state(app);
-    match cors {
+    let router = match cors {
         Some(layer) => router.layer(layer),
         None => router,
-    }
+    };
+    router.layer(middleware::from_fn(connections::mark))
 }
 
 async fn wrong_method(request: Request) -> ApiError {
@@ -49,11 +110,12 @@ async fn wrong_method(request: Request) -> ApiError {
 
 async fn other(State(app): State<App>, request: Request) -> Response {
     let path = request.uri().path();
-    if path.starts_with("/v1/") || path.starts_with("/api/") {
+    if path.split('/').nth(1).is_some_and(|first| API.contains(&first)) {
         return ApiError::unknown_route(request.method().as_str(), path).into_response();
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return wrong_method(request).await.into_response();
+        let allow = [(header::ALLOW, HeaderValue::from_static("GET,HEAD"))];
+        return (allow, wrong_method(request).await).into_response();
     }
     files::respond(app.files(), request.method(), path, request.headers()).await
 }
@@ -97,14 +159,9 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
-        .allow_headers([
-            header::CONTENT_TYPE,
-            header::AUTHORIZATION,
-            header::RANGE,
-            header::IF_RANGE,
-            header::IF_NONE_MATCH,
-            HeaderName::from_static("last-event-id"),
-        ])
+        // OpenAI's own client for JavaScript sends a dozen headers of its own (`x-stainless-…`), more with every version.
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(Duration::from_secs(600))
         .expose_headers([header::ETAG, header::CONTENT_RANGE, header::CONTENT_LENGTH, header::RETRY_AFTER]);
     Some(layer)
 }

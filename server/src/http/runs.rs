@@ -2,22 +2,23 @@
 //!
 //! What touches the disk runs on the blocking threads, so that a slow disk holds up no other request.
 
-use std::convert::Infallible;
-
 use axum::Json;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use client::protocol::runs::{END_EVENT, RESET_EVENT, RunList, RunRequest, RunView};
+use client::protocol::runs::{HyperParameters, RunRequest, RunView};
 use futures::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
+use serde::Deserialize;
 
 use super::error::ApiError;
+use super::files::{self, csp, encoding};
 use super::json::ApiJson;
 use super::{App, Phase};
-use crate::runs::follow::{Followed, Place};
+use crate::runs::follow::Place;
+use crate::runs::page::{self, Which};
 use crate::runs::{Runs, RunsError};
 
 /// The number of a run in an address.
@@ -35,22 +36,6 @@ impl FromRequestParts<App> for RunId {
     }
 }
 
-/// Refuses what another site's page makes a browser send without asking first: a form cannot send JSON, and anything else
-/// that changes something is asked for beforehand.
-#[derive(Clone, Copy, Debug)]
-pub struct OwnPage;
-
-impl FromRequestParts<App> for OwnPage {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
-        let says = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let is_foreign = matches!(says("sec-fetch-site"), "cross-site" | "same-site");
-        let is_json = says("content-type").starts_with("application/json");
-        if is_foreign && !is_json { Err(ApiError::not_json()) } else { Ok(Self) }
-    }
-}
-
 async fn blocking<T: Send + 'static>(
     app: &App,
     work: impl FnOnce(Runs) -> Result<T, RunsError> + Send + 'static,
@@ -63,12 +48,53 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Which part of the list is asked for.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Part {
+    limit: Option<usize>,
+    before: Option<i64>,
+}
+
 /// `GET /api/runs`
 ///
 /// # Errors
-/// The list of runs cannot be read.
-pub async fn list(State(app): State<App>) -> Result<Json<RunList>, ApiError> {
-    blocking(&app, |runs| runs.list()).await.map(Json)
+/// The list of runs cannot be read, or there is no such part of it.
+pub async fn list(
+    State(app): State<App>,
+    part: Result<Query<Part>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Query(part) = part.map_err(|error| ApiError::invalid(format!("{}.", error.body_text())))?;
+    let limit = part.limit.unwrap_or(page::USUAL);
+    if !(1..=page::MOST).contains(&limit) {
+        let message = format!("'limit' has to be between 1 and {}.", page::MOST);
+        return Err(ApiError::field("limit", "invalid_value", message));
+    }
+    let which = Which { limit, before: part.before };
+    let page = blocking(&app, move |runs| runs.page(which)).await?;
+    let gzip = encoding::accepts_gzip(&headers);
+    let tag = format!("\"{}{}\"", page.tag, if gzip { "-gz" } else { "" });
+    let mut out = HeaderMap::new();
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // Asked again every time, and answered in a few bytes while nothing has changed.
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        out.insert(header::ETAG, tag);
+    }
+    if files::matches_any(&headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, out).into_response());
+    }
+    if gzip {
+        out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok((out, if gzip { page.gzip.clone() } else { page.json.clone() }).into_response())
+}
+
+/// `GET /api/runs/hyper-parameters`
+pub async fn hyper_parameters() -> Json<HyperParameters> {
+    Json(crate::runs::request::hyper_parameters())
 }
 
 /// `POST /api/runs`
@@ -101,7 +127,7 @@ pub async fn delete(State(app): State<App>, RunId(id): RunId) -> Result<StatusCo
 ///
 /// # Errors
 /// There is no such run, or it neither learns nor waits.
-pub async fn stop(State(app): State<App>, RunId(id): RunId, _: OwnPage) -> Result<Json<RunView>, ApiError> {
+pub async fn stop(State(app): State<App>, RunId(id): RunId) -> Result<Json<RunView>, ApiError> {
     blocking(&app, move |runs| runs.stop(id)).await.map(Json)
 }
 
@@ -109,7 +135,7 @@ pub async fn stop(State(app): State<App>, RunId(id): RunId, _: OwnPage) -> Resul
 ///
 /// # Errors
 /// There is no such run, it did not end early, or the server takes no more runs.
-pub async fn resume(State(app): State<App>, RunId(id): RunId, _: OwnPage) -> Result<Json<RunView>, ApiError> {
+pub async fn resume(State(app): State<App>, RunId(id): RunId) -> Result<Json<RunView>, ApiError> {
     blocking(&app, move |runs| runs.resume(id)).await.map(Json)
 }
 
@@ -135,7 +161,12 @@ pub async fn policy(State(app): State<App>, RunId(id): RunId) -> Result<Response
 /// There is no such run, or it has no picture yet.
 pub async fn curves(State(app): State<App>, RunId(id): RunId) -> Result<Response, ApiError> {
     let bytes = blocking(&app, move |runs| runs.curves(id)).await?;
-    Ok(([(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "no-store")], bytes).into_response())
+    let headers = [
+        (header::CONTENT_TYPE, "image/svg+xml"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, csp::INERT),
+    ];
+    Ok((headers, bytes).into_response())
 }
 
 /// `GET /api/runs/{id}/metrics`
@@ -151,17 +182,11 @@ pub async fn metrics(State(app): State<App>, RunId(id): RunId, headers: HeaderMa
     let going_down = async move {
         let _ = phase.wait_for(|phase| *phase > Phase::Running).await;
     };
-    let events = ReceiverStream::new(followed).map(event).take_until(going_down);
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
-}
-
-fn event(followed: Followed) -> Result<Event, Infallible> {
-    Ok(match followed {
-        Followed::Line(place, line) => Event::default().id(place.to_string()).data(line),
-        Followed::Reset => Event::default().event(RESET_EVENT).data("{}"),
-        Followed::End(view) => {
-            // Numbers and names always make JSON.
-            Event::default().event(END_EVENT).data(serde_json::to_string(&view).unwrap_or_default())
-        }
-    })
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        // nginx would collect the whole stream first.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((headers, Body::from_stream(followed.take_until(going_down))).into_response())
 }

@@ -39,15 +39,18 @@ impl Leases {
         Lease(held)
     }
 
+    /// Bytes of all files in `folder` that nobody reads.
+    pub(super) fn idle_bytes(&self, folder: &Path) -> u64 {
+        let leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle(&leases, folder).iter().map(|file| file.bytes).sum()
+    }
+
     /// Removes files from `folder` that nobody reads until `bytes` are freed, or none where so much cannot be. Whether it
     /// could.
     pub(super) fn free(&self, folder: &Path, bytes: u64) -> bool {
         // Held to the end: a file that is asked for now is asked for after it is gone.
         let leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = |path: &Path| leases.get(path).is_none_or(|lease| lease.strong_count() == 0);
-        let mut kept = Vec::new();
-        collect(folder, &mut kept);
-        kept.retain(|file| idle(&file.path));
+        let mut kept = idle(&leases, folder);
         kept.sort_by(|a, b| a.asked.cmp(&b.asked).then_with(|| a.path.cmp(&b.path)));
         let mut freed = 0u64;
         let going = kept.iter().take_while(|file| {
@@ -68,6 +71,13 @@ impl Leases {
         }
         true
     }
+}
+
+fn idle(leases: &HashMap<PathBuf, Weak<()>>, folder: &Path) -> Vec<Kept> {
+    let mut kept = Vec::new();
+    collect(folder, &mut kept);
+    kept.retain(|file| leases.get(&file.path).is_none_or(|lease| lease.strong_count() == 0));
+    kept
 }
 
 /// All whole files; those that are being written have an ending of their own.
@@ -103,6 +113,7 @@ mod tests {
         let there = || ["a.gguf", "b.gguf", "c.gguf", "d.gguf.part", "b.gguf.etag"].map(|name| path(name).exists());
         let leases = Leases::default();
         let reading = leases.take(&path("c.gguf"));
+        assert_eq!(leases.idle_bytes(folder.path()), 200);
         assert!(!leases.free(folder.path(), 201), "too much is in use, so nothing is removed");
         assert_eq!(there(), [true; 5]);
         assert!(leases.free(folder.path(), 1));

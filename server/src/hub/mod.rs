@@ -12,6 +12,9 @@
 //! is whole lies in the cache folder under its name, with its entity tag beside it. Redirects are followed to the allowed
 //! hosts only.
 //!
+//! A hub is somebody else's program. One file that hangs holds up nobody who wants another; a download that nobody waits
+//! for and that brings next to nothing gives its place to others; room is made as bytes arrive, not for what was promised.
+//!
 //! Deliberately absent: a hub that is asked by default (the operator names one), branches other than `main`, lists of
 //! files, and looking for newer versions of what is in the cache: delete the file to fetch it again.
 
@@ -21,17 +24,19 @@ pub mod name;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use evict::{Lease, Leases};
-use fetch::Flight;
+use fetch::{Flight, Reader};
 use name::FileName;
 
 /// Files that are fetched at the same time.
-const MAX_FLIGHTS: usize = 4;
-/// Longest silence of the hub.
-const SILENCE: Duration = Duration::from_secs(60);
+const MAX_FLIGHTS: usize = 8;
+/// Longest wait for the place of a download that is given up.
+const PLACE_TIME: Duration = Duration::from_secs(2);
 
 /// Which hub, and what of it.
 #[derive(Clone, Debug)]
@@ -48,6 +53,8 @@ pub struct HubConfig {
     pub max_file_bytes: u64,
     /// Largest cache, bytes; what was asked for longest ago makes room.
     pub max_cache_bytes: u64,
+    /// Longest silence of the hub, and the time in which a download that nobody waits for has to bring something.
+    pub silence: Duration,
 }
 
 /// Why a file is not handed on.
@@ -107,7 +114,7 @@ pub struct Opened {
     /// Its version, without quotes.
     pub tag: String,
     /// The download that writes it; `None` when it is whole.
-    pub flight: Option<Arc<Flight>>,
+    pub flight: Option<Reader>,
     /// To be held while it is read.
     pub lease: Lease,
 }
@@ -122,8 +129,9 @@ struct Inner {
     base: reqwest::Url,
     client: reqwest::Client,
     flights: Mutex<HashMap<String, Arc<Flight>>>,
-    /// Two clients that ask for the same file at once start one download.
-    starting: tokio::sync::Mutex<()>,
+    places: Arc<Semaphore>,
+    /// By name: two clients that ask for the same file at once start one download.
+    starting: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     leases: Leases,
 }
 
@@ -139,19 +147,22 @@ impl Hub {
             return Err(HubError::Config(format!("{base} is no http:// or https:// address")));
         }
         std::fs::create_dir_all(&config.dir)?;
+        // What a server that was killed left half done would take room for ever.
+        remove_parts(&config.dir, &|_| true);
         // Each redirect is looked at before it is followed.
         crate::tls::install_provider();
         let mut client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(10))
-            .read_timeout(SILENCE)
+            .read_timeout(config.silence)
             .user_agent(concat!("tandem/", env!("CARGO_PKG_VERSION")));
         if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
             client = client.no_proxy();
         }
         let client = client.build().map_err(|error| HubError::Config(error.to_string()))?;
-        let (flights, starting) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Self(Arc::new(Inner { config, base, client, flights, starting, leases: Leases::default() })))
+        let (flights, starting, leases) = (Mutex::default(), Mutex::default(), Leases::default());
+        let places = Arc::new(Semaphore::new(MAX_FLIGHTS));
+        Ok(Self(Arc::new(Inner { config, base, client, flights, places, starting, leases })))
     }
 
     /// The file of this name, from the cache or from the hub.
@@ -162,17 +173,44 @@ impl Hub {
         if let Some(opened) = self.known(name).await? {
             return Ok(opened);
         }
-        let _one = self.0.starting.lock().await;
+        let gate = self.gate(name);
+        let _one = gate.lock().await;
         if let Some(opened) = self.known(name).await? {
             return Ok(opened);
         }
-        if self.flights().len() >= MAX_FLIGHTS {
-            return Err(HubError::Busy);
-        }
+        let place = self.place().await?;
         let flight = Arc::new(fetch::start(self, name).await?);
         self.flights().insert(name.to_string(), Arc::clone(&flight));
-        tokio::spawn(fetch::run(self.clone(), name.clone(), Arc::clone(&flight)));
-        Ok(flight.opened(self.0.leases.take(&self.path(name))))
+        let opened = flight.opened(self.0.leases.take(&self.path(name)));
+        tokio::spawn(fetch::run(self.clone(), name.clone(), flight, place));
+        Ok(opened)
+    }
+
+    /// What those who start the same download wait at.
+    fn gate(&self, name: &FileName) -> Arc<tokio::sync::Mutex<()>> {
+        let mut starting = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        starting.retain(|_, gate| gate.strong_count() > 0);
+        let gate = starting.get(&name.to_string()).and_then(Weak::upgrade).unwrap_or_default();
+        starting.insert(name.to_string(), Arc::downgrade(&gate));
+        gate
+    }
+
+    /// A place for a download. Where there is none, the slowest of those that nobody waits for is given up.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, HubError> {
+        let places = &self.0.places;
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            return Ok(place);
+        }
+        let slowest = {
+            let flights = self.flights();
+            let abandoned = flights.values().filter(|flight| flight.readers() == 0);
+            abandoned.min_by_key(|flight| flight.rate()).cloned()
+        };
+        slowest.ok_or(HubError::Busy)?.give_up();
+        match tokio::time::timeout(PLACE_TIME, Arc::clone(places).acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(HubError::Busy),
+        }
     }
 
     async fn known(&self, name: &FileName) -> Result<Option<Opened>, HubError> {
@@ -201,22 +239,60 @@ impl Hub {
         self.0.config.dir.join(name.to_string())
     }
 
-    /// Bytes of everything in the cache, and of what is on its way to it.
+    /// Bytes of everything in the cache, and of what room was made for and has not arrived.
     fn used(&self) -> u64 {
-        let missing: u64 = self.flights().values().map(|flight| flight.missing()).sum();
-        size_of(&self.0.config.dir).saturating_add(missing)
+        let expected: u64 = self.flights().values().map(|flight| flight.expected()).sum();
+        size_of(&self.0.config.dir).saturating_add(expected)
     }
 
-    /// Makes room for a file of `bytes`.
+    /// Whether there could be room for a file of `bytes`. Nothing is removed: so far it is only promised.
+    ///
+    /// # Errors
+    /// [`HubError::Full`].
+    fn check_room(&self, bytes: u64) -> Result<(), HubError> {
+        // What is left of downloads that ended before this server began, or that could not be removed.
+        let coming: Vec<PathBuf> = self.flights().values().map(|flight| flight.part().to_owned()).collect();
+        remove_parts(&self.0.config.dir, &|part| !coming.iter().any(|one| one == part) && is_old(part));
+        let (used, limit) = (self.used(), self.0.config.max_cache_bytes);
+        let over = used.saturating_add(bytes).saturating_sub(limit);
+        match bytes <= limit && (over == 0 || self.0.leases.idle_bytes(&self.0.config.dir) >= over) {
+            true => Ok(()),
+            false => Err(HubError::Full { used, limit }),
+        }
+    }
+
+    /// Makes room for `bytes` more.
     ///
     /// # Errors
     /// [`HubError::Full`]; nothing was removed then.
     fn make_room(&self, bytes: u64) -> Result<(), HubError> {
         let (used, limit) = (self.used(), self.0.config.max_cache_bytes);
         let over = used.saturating_add(bytes).saturating_sub(limit);
-        match bytes <= limit && (over == 0 || self.0.leases.free(&self.0.config.dir, over)) {
+        match over == 0 || self.0.leases.free(&self.0.config.dir, over) {
             true => Ok(()),
             false => Err(HubError::Full { used, limit }),
+        }
+    }
+}
+
+fn is_old(part: &Path) -> bool {
+    let changed = std::fs::metadata(part).and_then(|meta| meta.modified());
+    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > Duration::from_secs(60)))
+}
+
+/// Removes halves of files.
+fn remove_parts(folder: &Path, goes: &dyn Fn(&Path) -> bool) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => remove_parts(&path, goes),
+            Ok(kind) if kind.is_file() && path.extension().is_some_and(|ending| ending == "part") && goes(&path) => {
+                if let Err(error) = std::fs::remove_file(&path) {
+                    tracing::warn!(path = %path.display(), %error, "half a file in the hub's cache");
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use client::protocol::runs::RunState;
 use thiserror::Error;
 
 use super::store::StoreError;
-use rl::run::TrainError;
+use rl::error::TrainError;
 
 /// Why something about runs could not be done.
 #[derive(Debug, Error)]

@@ -1,18 +1,25 @@
-//! A run's metrics as they stand in its file, and then every line as it is written.
+//! A run's metrics as they stand in its file, and then every line as it is written, as server-sent events.
 //!
-//! The file is the source, never a queue of messages: whoever reads slowly reads later, and nothing is lost or piled up.
+//! The file is the source ([`super::tail`]), never a queue of messages: whoever reads slowly reads later, and nothing is
+//! lost or piled up.
 
-use std::io::{ErrorKind, SeekFrom};
-use std::path::Path;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
-use client::protocol::runs::RunView;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio::sync::{mpsc, watch};
+use axum::body::Bytes;
+use client::protocol::runs::{END_EVENT, RESET_EVENT, RunView};
+use futures::Stream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::tail::{Mark, Tail};
 use super::{Pulse, Runs, RunsError};
 
-/// Lines that wait for a slow reader; then the file waits.
-const AHEAD: usize = 64;
+/// Comments go out so often when there is nothing to tell.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// New lines are sent together, at most so often: a tiny run writes thousands a second.
+const EVERY: Duration = Duration::from_millis(100);
 
 /// Where somebody stands in a stream of metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,12 +28,6 @@ pub struct Place {
     pub resumes: u32,
     /// Lines read.
     pub line: u64,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.resumes, self.line)
-    }
 }
 
 impl std::str::FromStr for Place {
@@ -38,32 +39,45 @@ impl std::str::FromStr for Place {
     }
 }
 
-/// What a follower gets.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Followed {
-    /// Forget what came before: the run was resumed meanwhile, and lines after its checkpoint are gone.
-    Reset,
-    /// A line of metrics, and where it stands.
-    Line(Place, String),
-    /// The run is over (for now).
-    End(Box<RunView>),
+/// What a follower does next.
+enum Stage {
+    /// Waits until the run's folder is in order: its file may still hold lines that resuming takes back.
+    Begin,
+    /// Reads on from a place.
+    Read {
+        tail: Arc<Tail>,
+        at: Mark,
+        not_before: Instant,
+    },
+    Over,
+}
+
+struct Follower {
+    runs: Runs,
+    id: i64,
+    from: Option<Place>,
+    pulse: Option<watch::Receiver<Pulse>>,
+    /// Lines that the follower has.
+    has: u64,
+    stage: Stage,
 }
 
 impl Runs {
-    /// Follows a run from a place, or from the beginning. Must be called within the async runtime.
+    /// Follows a run from a place, or from the beginning.
     ///
     /// # Errors
     /// There is no such run.
-    pub fn follow(&self, id: i64, from: Option<Place>) -> Result<mpsc::Receiver<Followed>, RunsError> {
-        let (path, pulse) = self.metrics(id)?;
-        let (sender, receiver) = mpsc::channel(AHEAD);
-        let runs = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = forward(&runs, id, from, &path, pulse, &sender).await {
-                tracing::warn!(run = id, %error, "the metrics cannot be read");
-            }
-        });
-        Ok(receiver)
+    pub fn follow(
+        &self,
+        id: i64,
+        from: Option<Place>,
+    ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, RunsError> {
+        let pulse = self.pulse(id)?;
+        let follower = Follower { runs: self.clone(), id, from, pulse, has: 0, stage: Stage::Begin };
+        Ok(futures::stream::unfold(follower, |mut follower| async move {
+            let bytes = follower.next().await?;
+            Some((Ok(bytes), follower))
+        }))
     }
 
     async fn view(&self, id: i64) -> Option<RunView> {
@@ -72,70 +86,82 @@ impl Runs {
     }
 }
 
-async fn forward(
-    runs: &Runs,
-    id: i64,
-    from: Option<Place>,
-    path: &Path,
-    mut pulse: Option<watch::Receiver<Pulse>>,
-    sender: &mpsc::Sender<Followed>,
-) -> std::io::Result<()> {
-    // Before it begins, its file may still hold lines that resuming takes back.
-    if let Some(pulse) = &mut pulse {
-        tokio::select! {
-            // A sender that is gone means that it is over.
-            _ = pulse.wait_for(|pulse| pulse.begun || pulse.over) => {}
-            () = sender.closed() => return Ok(()),
+impl Follower {
+    /// The next bytes of the stream.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let sent = match &self.stage {
+                Stage::Begin => self.begin().await,
+                Stage::Read { .. } => self.read().await,
+                Stage::Over => return None,
+            };
+            if let Some(bytes) = sent.filter(|bytes| !bytes.is_empty()) {
+                return Some(bytes);
+            }
         }
     }
-    let Some(view) = runs.view(id).await else { return Ok(()) };
-    let mut place = Place { resumes: view.resumes, line: 0 };
-    let skip = match from {
-        Some(from) if from.resumes == view.resumes => from.line,
-        Some(_) => {
-            if sender.send(Followed::Reset).await.is_err() {
-                return Ok(());
+
+    async fn begin(&mut self) -> Option<Bytes> {
+        if let Some(pulse) = &mut self.pulse {
+            let begun = pulse.wait_for(|pulse| pulse.begun || pulse.over);
+            // A sender that is gone means that it is over.
+            if timeout(KEEP_ALIVE, begun).await.is_err() {
+                return Some(comment());
             }
-            0
         }
-        None => 0,
-    };
-    let (mut read, mut pending) = (0, Vec::new());
-    loop {
+        self.stage = Stage::Over;
+        let view = self.runs.view(self.id).await?;
+        let tail = self.runs.tail(self.id, view.resumes);
+        let mut reset = None;
+        match self.from {
+            Some(from) if from.resumes == view.resumes => self.has = from.line,
+            Some(_) => reset = Some(Bytes::from(format!("event: {RESET_EVENT}\ndata: {{}}\n\n"))),
+            None => {}
+        }
+        let at = tail.near(self.has).await;
+        self.stage = Stage::Read { tail, at, not_before: Instant::now() };
+        reset
+    }
+
+    async fn read(&mut self) -> Option<Bytes> {
+        let Stage::Read { tail, at, not_before } = &mut self.stage else { return None };
+        sleep_until(*not_before).await;
         // Looked at before reading: whatever is written after the reading is a change after this look.
-        let over = pulse.as_mut().is_none_or(|pulse| pulse.borrow_and_update().over);
-        read += read_from(path, read, &mut pending).await?;
-        let complete = pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let lines: Vec<u8> = pending.drain(..complete).collect();
-        for line in String::from_utf8_lossy(&lines).lines() {
-            place.line += 1;
-            if place.line > skip && sender.send(Followed::Line(place, line.to_owned())).await.is_err() {
-                return Ok(());
+        let over = self.pulse.as_mut().is_none_or(|pulse| pulse.borrow_and_update().over);
+        match tail.piece(*at).await {
+            Ok(Some(piece)) => {
+                *at = piece.end;
+                return Some(piece.after(self.has));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(run = self.id, %error, "the metrics cannot be read");
+                self.stage = Stage::Over;
+                return None;
             }
         }
         if over {
-            if let Some(view) = runs.view(id).await {
-                // Nobody may be listening any more.
-                let _ = sender.send(Followed::End(Box::new(view))).await;
-            }
-            return Ok(());
+            self.stage = Stage::Over;
+            let view = self.runs.view(self.id).await?;
+            // Numbers and names always make JSON.
+            let json = serde_json::to_string(&view).unwrap_or_default();
+            return Some(Bytes::from(format!("event: {END_EVENT}\ndata: {json}\n\n")));
         }
-        if let Some(watched) = &mut pulse {
-            tokio::select! {
-                changed = watched.changed() => if changed.is_err() { pulse = None },
-                () = sender.closed() => return Ok(()),
-            }
+        *not_before = Instant::now() + EVERY;
+        match &mut self.pulse {
+            Some(pulse) => match timeout(KEEP_ALIVE, pulse.changed()).await {
+                Ok(Ok(())) => None,
+                Ok(Err(_)) => {
+                    self.pulse = None;
+                    None
+                }
+                Err(_) => Some(comment()),
+            },
+            None => None,
         }
     }
 }
 
-/// Appends what the file holds from an offset on; a file that is not there yet is empty.
-async fn read_from(path: &Path, offset: u64, into: &mut Vec<u8>) -> std::io::Result<u64> {
-    let mut file = match tokio::fs::File::open(path).await {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    file.seek(SeekFrom::Start(offset)).await?;
-    Ok(file.read_to_end(into).await? as u64)
+fn comment() -> Bytes {
+    Bytes::from_static(b":\n\n")
 }

@@ -4,8 +4,10 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`request`] | what is asked for → a training configuration, within the server's limits |
+//! | [`cost`] | how long such a configuration would compute |
 //! | [`store`] | the list of runs in SQLite |
-//! | [`follow`] | a run's metrics, those so far and then live |
+//! | [`page`] | that list as it is sent |
+//! | [`follow`], [`tail`] | a run's metrics, those so far and then live; its file, read once for all |
 //! | [`error`](mod@error) | why something about them could not be done |
 //!
 //! This file holds [`Runs`]: the queue, and the threads that train. A run's results live in a run folder
@@ -21,11 +23,10 @@
 //!
 //! Deliberately absent: learning itself ([`rl`]) and HTTP ([`crate::http::runs`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use client::protocol::runs::{RunLimits, RunList, RunRequest, RunState, RunView, Training};
@@ -33,21 +34,30 @@ use tokio::sync::watch;
 
 use rl::config::TrainConfig;
 use rl::run::{CONFIG_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCES_FILE, Run};
+use rl::stop::Stop;
 use rl::{Ending, train};
 
+pub mod cost;
 pub mod error;
 pub mod follow;
+pub mod page;
 pub mod request;
 pub mod store;
+pub mod tail;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use error::RunsError;
-use store::{Store, StoreError};
+use page::{Pages, Which};
+use store::{Entry, Store, StoreError};
+use tail::Tail;
 
 /// Progress is written to the database at most so often; what is shown comes from memory.
 const NOTE_EVERY: Duration = Duration::from_millis(500);
+
+/// An end that could not be written to the database is written again after this long.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a server does with runs.
 #[derive(Clone, Debug)]
@@ -75,25 +85,51 @@ pub struct Pulse {
 
 /// A run that waits or learns.
 struct Live {
-    stop: Arc<AtomicBool>,
-    /// Why it was told to stop; `None` when it was not, or when the server goes down.
-    stopped: Option<Why>,
+    stop: Arc<Stop>,
+    /// Whether a person told it to stop.
+    stopped: bool,
     pulse: watch::Sender<Pulse>,
     steps: u64,
     best_reward: Option<f64>,
     references: BTreeMap<String, f64>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Why {
-    Person,
-    Time,
+/// How a run ended.
+#[derive(Clone, Debug)]
+struct Ended {
+    state: RunState,
+    error: Option<String>,
+    ended_ms: u64,
+    /// Steps, best reward and references, where it learned.
+    progress: Option<(u64, Option<f64>, BTreeMap<String, f64>)>,
+}
+
+impl Ended {
+    fn write(&self, store: &Store, id: i64) -> Result<(), StoreError> {
+        if let Some((steps, best_reward, references)) = &self.progress {
+            store.note(id, *steps, *best_reward, references)?;
+        }
+        store.end(id, self.state, self.error.as_deref(), self.ended_ms)
+    }
+
+    fn show(&self, view: &mut RunView) {
+        (view.state, view.ended_ms) = (self.state, Some(self.ended_ms));
+        view.error.clone_from(&self.error);
+        if let Some((steps, best_reward, references)) = &self.progress {
+            (view.steps, view.best_reward) = (*steps, *best_reward);
+            view.references.clone_from(references);
+        }
+    }
 }
 
 #[derive(Default)]
 struct Desk {
     queue: VecDeque<i64>,
     live: BTreeMap<i64, Live>,
+    /// Ends that the database could not take: the disk was full.
+    unwritten: BTreeMap<i64, Ended>,
+    /// Whether a thread tries to write those.
+    trying: bool,
     running: usize,
     closing: bool,
 }
@@ -105,6 +141,9 @@ struct Inner {
     desk: Mutex<Desk>,
     /// Told whenever a run ends.
     ended: Condvar,
+    pages: Pages,
+    /// The metrics files that are followed.
+    tails: Mutex<HashMap<i64, Weak<Tail>>>,
 }
 
 /// All runs of a server.
@@ -150,7 +189,8 @@ impl Runs {
 
     fn with(config: RunsConfig, store: Option<Store>) -> Self {
         let (desk, ended) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Inner { config, store: Mutex::new(store), desk, ended }))
+        let (pages, tails) = (Pages::default(), Mutex::default());
+        Self(Arc::new(Inner { config, store: Mutex::new(store), desk, ended, pages, tails }))
     }
 
     fn with_store<T>(&self, read: impl FnOnce(&Store) -> Result<T, StoreError>) -> Result<T, RunsError> {
@@ -170,14 +210,23 @@ impl Runs {
     /// # Errors
     /// The database cannot be read.
     pub fn list(&self) -> Result<RunList, RunsError> {
+        self.list_part(Which { limit: usize::MAX, before: None })
+    }
+
+    /// The same, of a part of the runs.
+    fn list_part(&self, which: Which) -> Result<RunList, RunsError> {
         let RunsConfig { off, limits, .. } = &self.0.config;
         let training = Training { off: off.clone(), algorithms: request::algorithms(), limits: *limits };
-        let runs = match self.with_store(Store::list) {
+        // One more than is shown tells whether there are more.
+        let mut runs = match self.with_store(|store| store.list(which.limit.saturating_add(1), which.before)) {
             Ok(runs) => runs,
             Err(RunsError::Off(_)) => Vec::new(),
             Err(error) => return Err(error),
         };
-        Ok(RunList { training, runs: runs.into_iter().map(|run| self.complete(run)).collect() })
+        let more = runs.len() > which.limit;
+        runs.truncate(which.limit);
+        let next = if more { runs.last().map(|entry| entry.view.id) } else { None };
+        Ok(RunList { training, runs: runs.into_iter().map(|entry| self.complete(entry.view)).collect(), next })
     }
 
     /// One run.
@@ -185,21 +234,61 @@ impl Runs {
     /// # Errors
     /// There is none of that number.
     pub fn get(&self, id: i64) -> Result<RunView, RunsError> {
-        let found = self.with_store(|store| store.get(id))?;
-        found.map(|run| self.complete(run)).ok_or(RunsError::Unknown(id))
+        self.entry(id).map(|entry| self.complete(entry.view))
+    }
+
+    fn entry(&self, id: i64) -> Result<Entry, RunsError> {
+        self.with_store(|store| store.get(id))?.ok_or(RunsError::Unknown(id))
     }
 
     /// Adds what the database does not know.
     fn complete(&self, mut view: RunView) -> RunView {
         view.has_policy = self.folder(view.id).join(POLICY_FILE).is_file();
-        if let Some(live) = lock(&self.0.desk).live.get(&view.id)
+        let desk = lock(&self.0.desk);
+        if let Some(ended) = desk.unwritten.get(&view.id) {
+            ended.show(&mut view);
+        } else if let Some(live) = desk.live.get(&view.id)
             && view.state == RunState::Running
         {
             (view.steps, view.best_reward) = (live.steps, live.best_reward);
             view.references.clone_from(&live.references);
-            view.stopping = live.stop.load(Ordering::Relaxed);
+            view.stopping = live.stop.is_raised();
         }
         view
+    }
+
+    /// Writes the ends that the database could not take before. What fails now is tried again later.
+    fn write_ends(&self, desk: &mut Desk) -> Result<(), RunsError> {
+        while let Some((id, ended)) = desk.unwritten.first_key_value() {
+            let id = *id;
+            self.with_store(|store| ended.write(store, id))?;
+            desk.unwritten.remove(&id);
+            self.0.pages.changed();
+            tracing::info!(run = id, "the end of the run is noted now");
+        }
+        Ok(())
+    }
+
+    /// Tries until it is done, for as long as the service is there.
+    fn keep_trying(&self, desk: &mut Desk) {
+        if desk.trying {
+            return;
+        }
+        let inner = Arc::downgrade(&self.0);
+        let again = move || {
+            loop {
+                std::thread::sleep(AGAIN_AFTER);
+                let Some(inner) = inner.upgrade() else { return };
+                let runs = Self(inner);
+                let mut desk = lock(&runs.0.desk);
+                if runs.write_ends(&mut desk).is_ok() || desk.closing {
+                    desk.trying = false;
+                    return;
+                }
+            }
+        };
+        // Without a thread it is tried at the next change.
+        desk.trying = std::thread::Builder::new().name("runs-again".to_owned()).spawn(again).is_ok();
     }
 
     fn check_open(&self, desk: &Desk) -> Result<(), RunsError> {
@@ -224,9 +313,9 @@ impl Runs {
     /// The server takes none, the request is wrong or over a limit, or the queue is full.
     pub fn create(&self, request: &RunRequest) -> Result<RunView, RunsError> {
         let id = {
+            let limits = &self.0.config.limits;
             let mut desk = lock(&self.0.desk);
             self.check_open(&desk)?;
-            let limits = &self.0.config.limits;
             let config = request::config(request, limits)?;
             self.check_room(&desk)?;
             let id = self.with_store(|store| {
@@ -234,13 +323,15 @@ impl Runs {
             })?;
             let id = id.ok_or(RunsError::TooMany(limits.kept))?;
             desk.enqueue(id);
+            self.0.pages.changed();
             self.start_next(&mut desk);
             id
         };
         self.get(id)
     }
 
-    /// Ends a run after its present update, with a checkpoint; takes a waiting one out of the queue.
+    /// Ends a run within seconds, with a checkpoint of its last update (of the one before, where an update takes long); takes a
+    /// waiting one out of the queue.
     ///
     /// # Errors
     /// It neither runs nor waits.
@@ -251,9 +342,11 @@ impl Runs {
             if desk.queue.contains(&id) {
                 self.with_store(|store| store.end(id, RunState::Stopped, None, now_ms()))?;
                 desk.forget(id);
+                self.0.pages.changed();
             } else if let Some(live) = desk.live.get_mut(&id) {
-                live.stopped.get_or_insert(Why::Person);
-                live.stop.store(true, Ordering::Relaxed);
+                live.stopped = true;
+                live.stop.raise();
+                self.0.pages.changed();
             } else {
                 return Err(RunsError::State { id, state, advice: "only a run that learns or waits can be stopped." });
             }
@@ -269,13 +362,20 @@ impl Runs {
         {
             let mut desk = lock(&self.0.desk);
             self.check_open(&desk)?;
-            let state = self.with_store(|store| store.get(id))?.ok_or(RunsError::Unknown(id))?.state;
+            // What could not be noted before has to be, or the database would still say that the run runs.
+            self.write_ends(&mut desk)?;
+            let Entry { view, damaged } = self.entry(id)?;
+            let state = view.state;
+            if damaged {
+                return Err(RunsError::State { id, state, advice: "its entry is damaged; delete it." });
+            }
             if !state.can_resume() || desk.live.contains_key(&id) {
                 return Err(RunsError::State { id, state, advice: "only a run that ended early can be resumed." });
             }
             self.check_room(&desk)?;
             self.with_store(|store| store.requeue(id))?;
             desk.enqueue(id);
+            self.0.pages.changed();
             self.start_next(&mut desk);
         }
         self.get(id)
@@ -299,7 +399,11 @@ impl Runs {
             }
             _ => {}
         }
-        self.with_store(|store| store.delete(id))
+        // Its files were most of what it took; where the disk was full, there may be room now.
+        self.with_store(|store| store.delete(id))?;
+        desk.unwritten.remove(&id);
+        self.0.pages.changed();
+        Ok(())
     }
 
     /// The policy file of a run.
@@ -327,13 +431,12 @@ impl Runs {
         })
     }
 
-    /// Takes no more runs, and ends those that learn after their present update, with a checkpoint. They count as
-    /// interrupted.
+    /// Takes no more runs, and ends those that learn within seconds. They count as interrupted.
     pub fn begin_shutdown(&self) {
         let mut desk = lock(&self.0.desk);
         desk.closing = true;
         for live in desk.live.values() {
-            live.stop.store(true, Ordering::Relaxed);
+            live.stop.raise();
         }
     }
 
@@ -343,7 +446,11 @@ impl Runs {
         self.begin_shutdown();
         let desk = lock(&self.0.desk);
         let waited = self.0.ended.wait_timeout_while(desk, longest, |desk| desk.running > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let (mut desk, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.write_ends(&mut desk) {
+            tracing::error!(%error, "the ends of some runs could not be noted");
+        }
+        drop(desk);
         lock(&self.0.store).take();
     }
 
@@ -358,6 +465,7 @@ impl Runs {
                 .with_store(|store| store.begin(id, now_ms()))
                 .map_err(|error| error.to_string())
                 .and_then(|()| thread.spawn(move || runs.learn(id)).map_err(|error| error.to_string()));
+            self.0.pages.changed();
             if let Err(error) = begun {
                 self.over(desk, id, RunState::Failed, Some(error));
             }
@@ -368,17 +476,18 @@ impl Runs {
     fn learn(&self, id: i64) {
         let ending = catch_unwind(AssertUnwindSafe(|| self.train(id)));
         let mut desk = lock(&self.0.desk);
-        let stopped = desk.live.get(&id).and_then(|live| live.stopped);
+        let live = desk.live.get(&id);
+        let by_person = live.is_some_and(|live| live.stopped);
+        let by_time = !desk.closing && live.is_some_and(|live| live.stop.is_past_deadline());
         let minutes = self.0.config.limits.minutes;
         let (state, error) = match ending {
-            Ok(Ok(Ending::Stopped)) => match stopped {
-                Some(Why::Person) => (RunState::Stopped, None),
-                Some(Why::Time) => {
-                    let why = format!("It learned for {minutes} minutes, the limit of this server; it can be resumed.");
-                    (RunState::Stopped, Some(why))
-                }
-                None => (RunState::Interrupted, None),
-            },
+            Ok(Ok(Ending::Stopped)) if by_person => (RunState::Stopped, None),
+            Ok(Ok(Ending::Stopped)) if by_time => {
+                let why = format!("It learned for {minutes} minutes, the limit of this server; it can be resumed.");
+                (RunState::Stopped, Some(why))
+            }
+            // The server goes down.
+            Ok(Ok(Ending::Stopped)) => (RunState::Interrupted, None),
             Ok(Ok(_)) => (RunState::Finished, None),
             Ok(Err(error)) => (RunState::Failed, Some(error.to_string())),
             Err(_) => (RunState::Failed, Some("The training broke down; the server's log says where.".to_owned())),
@@ -391,15 +500,15 @@ impl Runs {
         if let Some(error) = &error {
             tracing::warn!(run = id, error, "a training run ended early");
         }
-        let noted = self.with_store(|store| {
-            if let Some(live) = desk.live.get(&id) {
-                store.note(id, live.steps, live.best_reward, &live.references)?;
-            }
-            store.end(id, state, error.as_deref(), now_ms())
-        });
-        if let Err(error) = noted {
-            tracing::error!(run = id, %error, "the end of a run could not be noted");
+        let progress =
+            desk.live.get(&id).map(|live| (live.steps, live.best_reward, live.references.clone())).filter(|p| p.0 > 0);
+        let ended = Ended { state, error, ended_ms: now_ms(), progress };
+        if let Err(error) = self.with_store(|store| ended.write(store, id)) {
+            tracing::error!(run = id, %error, "the end of a run could not be noted; it is tried again");
+            desk.unwritten.insert(id, ended);
+            self.keep_trying(desk);
         }
+        self.0.pages.changed();
         desk.running -= 1;
         desk.forget(id);
         self.0.ended.notify_all();
@@ -422,8 +531,11 @@ impl Runs {
             live.pulse.send_modify(|pulse| pulse.begun = true);
             Arc::clone(&live.stop)
         };
-        let (runs, begun, mut noted) = (self.clone(), Instant::now(), Instant::now());
-        let longest = Duration::from_secs(60 * self.0.config.limits.minutes);
+        let longest = Duration::from_secs(self.0.config.limits.minutes.saturating_mul(60));
+        if let Some(deadline) = Instant::now().checked_add(longest) {
+            stop.set_deadline(deadline);
+        }
+        let (runs, mut noted) = (self.clone(), Instant::now());
         run.on_update = Box::new(move |metrics| {
             let mut desk = lock(&runs.0.desk);
             let Some(live) = desk.live.get_mut(&id) else { return };
@@ -432,11 +544,8 @@ impl Runs {
             if live.references.is_empty() {
                 live.references = references(&runs.folder(id));
             }
-            if begun.elapsed() > longest {
-                live.stopped.get_or_insert(Why::Time);
-                live.stop.store(true, Ordering::Relaxed);
-            }
             live.pulse.send_modify(|pulse| pulse.updates += 1);
+            runs.0.pages.progressed();
             if noted.elapsed() >= NOTE_EVERY {
                 noted = Instant::now();
                 let (steps, best) = (live.steps, live.best_reward);
@@ -452,11 +561,24 @@ impl Runs {
         Ok(pool.install(|| train(&config, &mut run, &stop))?)
     }
 
-    /// The file that a run's metrics are written to, what its followers are told, and how often it was resumed.
-    fn metrics(&self, id: i64) -> Result<(PathBuf, Option<watch::Receiver<Pulse>>), RunsError> {
-        self.get(id)?;
-        let pulse = lock(&self.0.desk).live.get(&id).map(|live| live.pulse.subscribe());
-        Ok((self.folder(id).join(METRICS_FILE), pulse))
+    /// What those who follow a run are told; `None` when it neither waits nor learns.
+    fn pulse(&self, id: i64) -> Result<Option<watch::Receiver<Pulse>>, RunsError> {
+        self.entry(id)?;
+        Ok(lock(&self.0.desk).live.get(&id).map(|live| live.pulse.subscribe()))
+    }
+
+    /// The file of a run's metrics, the same for all who read it.
+    fn tail(&self, id: i64, resumes: u32) -> Arc<Tail> {
+        let mut tails = lock(&self.0.tails);
+        tails.retain(|_, tail| tail.strong_count() > 0);
+        match tails.get(&id).and_then(Weak::upgrade).filter(|tail| tail.resumes == resumes) {
+            Some(tail) => tail,
+            None => {
+                let tail = Arc::new(Tail::new(self.folder(id).join(METRICS_FILE), resumes));
+                tails.insert(id, Arc::downgrade(&tail));
+                tail
+            }
+        }
     }
 }
 
@@ -464,7 +586,7 @@ impl Desk {
     fn enqueue(&mut self, id: i64) {
         let live = Live {
             stop: Arc::default(),
-            stopped: None,
+            stopped: false,
             pulse: watch::Sender::new(Pulse::default()),
             steps: 0,
             best_reward: None,

@@ -1,49 +1,70 @@
-//! What is asked for → a training configuration, within the server's limits.
+//! What is asked for → a training configuration, within the server's limits: of each field, and of all together (the time by
+//! [`cost`](super::cost), memory and the work between two places to stop by [`affordable`]).
 //!
-//! Algorithms and hyper-parameters are read off [`TrainConfig`] itself: every [`Algo`] is offered, and what can be set is
-//! what its presets hold.
+//! Every [`Algo`] is offered; its hyper-parameters, with their ranges and what they mean, are those that its own file declares
+//! ([`rl::hyper`]).
 
-use clap::ValueEnum as _;
-use client::protocol::runs::{AlgoView, RunLimits, RunRequest};
+use std::collections::BTreeMap;
+
+use client::protocol::runs::{AlgoView, HyperKind, HyperParameter as ParameterView, RunLimits, RunRequest};
 use mec::{MecParams, SettingError};
+use rl::config::{Algo, Preset, TrainConfig};
+use rl::hyper::{HyperParameter, HyperParameters as _, Kind, Refusal};
+use rl::settings::RunSettings;
 use serde_json::{Map, Value};
 
-use super::RunsError;
-use rl::config::{Algo, Preset, TrainConfig};
+use super::store::as_written;
+use super::{RunsError, cost};
 
-/// What a request says elsewhere.
-const ELSEWHERE: [&str; 5] = ["algo", "seed", "steps", "envs", "mec"];
-/// Whole numbers may be this many times their default …
-const MOST_TIMES: u64 = 16;
-/// … which counts as at least this; so small ones have room, too.
-const LEAST_DEFAULT: u64 = 4;
-/// From here on a whole number is a capacity, which costs memory at once and may not grow.
-const CAPACITY: u64 = 10_000;
-/// Most layers of a network, and units in a layer.
-const MOST_LAYERS: usize = 4;
-const MOST_UNITS: u64 = 1024;
-/// Largest fractional number.
-const MOST: f64 = 1000.0;
+/// What a request says in fields of its own.
+const ELSEWHERE: [&str; 3] = ["seed", "steps", "envs"];
+
+/// What can be set of an algorithm: its own hyper-parameters, then those of all algorithms that it has none of that name of.
+fn declared(algo: Algo) -> Vec<HyperParameter> {
+    let mut all = algo.hyper_parameters();
+    let common: Vec<_> = RunSettings::list().into_iter().filter(|p| !ELSEWHERE.contains(&p.key.as_str())).collect();
+    let own: Vec<String> = all.iter().map(|parameter| parameter.key.clone()).collect();
+    all.extend(common.into_iter().filter(|parameter| !own.contains(&parameter.key)));
+    all
+}
+
+/// The hyper-parameters of every algorithm, as the page's form is made of them.
+#[must_use]
+pub fn hyper_parameters() -> BTreeMap<String, Vec<ParameterView>> {
+    let kind = |kind: Kind| {
+        Some(match kind {
+            Kind::Whole { least, most } => HyperKind::Whole { least, most },
+            Kind::Number { least, most, ends, by_magnitude } => HyperKind::Number { least, most, ends, by_magnitude },
+            Kind::Switch => HyperKind::Switch,
+            Kind::Choice(names) => HyperKind::Choice { names: names.iter().map(|name| (*name).to_owned()).collect() },
+            Kind::Layers { fewest, most, units } => HyperKind::Layers { fewest, most, units },
+            // Laid out flat in every list.
+            Kind::Part(_) => return None,
+        })
+    };
+    let view = |parameter: HyperParameter| {
+        let HyperParameter { key, help, unit, .. } = parameter;
+        let kind = kind(parameter.kind)?;
+        Some(ParameterView { key, help: help.to_owned(), unit: unit.to_owned(), kind })
+    };
+    Algo::ALL.map(|algo| (algo.name().to_owned(), declared(algo).into_iter().filter_map(view).collect())).into()
+}
 
 /// Every algorithm with each of its presets.
 #[must_use]
 pub fn algorithms() -> Vec<AlgoView> {
     let view = |algo: Algo, preset: Preset| {
         let config = TrainConfig::preset(algo, preset, MecParams::DEFAULT);
+        let values = as_map(&config);
+        let value = |p: HyperParameter| Some((p.key.clone(), as_written(place(algo, &values, &p.key)?.clone())));
         AlgoView {
             name: algo.name().to_owned(),
-            preset: name(preset),
+            preset: preset.name().to_owned(),
             envs: config.envs,
-            hyper: hyper(algo, &as_map(&config)),
+            hyper: declared(algo).into_iter().filter_map(value).collect(),
         }
     };
-    let presets =
-        |algo: &Algo| Preset::value_variants().iter().map(move |preset| view(*algo, *preset)).collect::<Vec<_>>();
-    Algo::value_variants().iter().flat_map(presets).collect()
-}
-
-fn name(preset: Preset) -> String {
-    preset.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    Algo::ALL.iter().flat_map(|algo| Preset::ALL.map(|preset| view(*algo, preset))).collect()
 }
 
 fn as_map(config: &TrainConfig) -> Map<String, Value> {
@@ -54,28 +75,17 @@ fn as_map(config: &TrainConfig) -> Map<String, Value> {
     }
 }
 
-fn elsewhere(key: &str) -> bool {
-    ELSEWHERE.contains(&key)
+/// Where a hyper-parameter stands in a configuration: in the algorithm's own table, or beside it.
+fn path(algo: Algo, key: &str) -> String {
+    let is_own = algo.hyper_parameters().iter().any(|parameter| parameter.key == key);
+    if is_own { format!("{}.{key}", algo.table()) } else { key.to_owned() }
 }
 
-/// What can be set of an algorithm, with its values: its own table (`model.hidden` for what stands in a table of that),
-/// then what holds for all algorithms.
-fn hyper(algo: Algo, config: &Map<String, Value>) -> Map<String, Value> {
-    let own = config.get(algo.table()).and_then(Value::as_object);
-    let mut all = Map::new();
-    for (key, value) in own.into_iter().flatten() {
-        match value {
-            Value::Object(inner) => {
-                all.extend(inner.iter().map(|(name, value)| (format!("{key}.{name}"), value.clone())));
-            }
-            value => drop(all.insert(key.clone(), value.clone())),
-        }
-    }
-    for (key, value) in config.iter().filter(|(key, _)| !elsewhere(key)) {
-        all.entry(key.clone()).or_insert_with(|| value.clone());
-    }
-    all.retain(|_, value| !value.is_object());
-    all
+fn place<'a>(algo: Algo, config: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    let path = path(algo, key);
+    let mut names = path.split('.');
+    let first = config.get(names.next()?)?;
+    names.try_fold(first, |at, name| at.get(name))
 }
 
 fn field(param: impl Into<String>, code: &'static str, message: impl Into<String>) -> RunsError {
@@ -95,24 +105,21 @@ fn within<T: PartialOrd + std::fmt::Display>(param: &str, value: T, least: T, mo
 /// # Errors
 /// [`RunsError::Field`] for the first field that is unknown, out of range or over a limit.
 pub fn config(request: &RunRequest, limits: &RunLimits) -> Result<TrainConfig, RunsError> {
-    let algo = Algo::value_variants().iter().copied().find(|algo| algo.name() == request.algo).ok_or_else(|| {
-        let known: Vec<_> = Algo::value_variants().iter().map(|algo| algo.name()).collect();
-        let message = format!("There is no algorithm '{}'; there is {}.", request.algo, known.join(", "));
-        field("algo", "unknown_algorithm", message)
+    let algo = Algo::ALL.into_iter().find(|algo| algo.name() == request.algo).ok_or_else(|| {
+        let known = Algo::ALL.map(Algo::name).join(", ");
+        field("algo", "unknown_algorithm", format!("There is no algorithm '{}'; there is {known}.", request.algo))
     })?;
-    let preset =
-        Preset::value_variants().iter().copied().find(|preset| name(*preset) == request.preset).ok_or_else(|| {
-            let known: Vec<_> = Preset::value_variants().iter().map(|preset| name(*preset)).collect();
-            let message = format!("There is no preset '{}'; there is {}.", request.preset, known.join(", "));
-            field("preset", "unknown_preset", message)
-        })?;
+    let preset = Preset::ALL.into_iter().find(|preset| preset.name() == request.preset).ok_or_else(|| {
+        let known = Preset::ALL.map(Preset::name).join(", ");
+        field("preset", "unknown_preset", format!("There is no preset '{}'; there is {known}.", request.preset))
+    })?;
     let users = within("users", request.users, 1, limits.users)?;
     // TOML's integers, in which a run folder keeps the seed, are signed.
     let seed = within("seed", request.seed, 0, i64::MAX as u64)?;
     let steps = within("steps", request.steps, 1, limits.steps)?;
     let mec = system(users, request)?;
     let mut config = as_map(&TrainConfig::preset(algo, preset, mec));
-    let known = hyper(algo, &config);
+    let known = declared(algo);
     for (key, value) in &request.hyper {
         set_hyper(algo, &known, &mut config, key, value)?;
     }
@@ -125,7 +132,33 @@ pub fn config(request: &RunRequest, limits: &RunLimits) -> Result<TrainConfig, R
     config.envs = within("envs", request.envs.unwrap_or(config.envs), 1, limits.envs)?;
     (config.seed, config.steps) = (seed, steps);
     config.validate().map_err(|error| field("hyper", "invalid_value", format!("{error}.")))?;
+    affordable(&config)?;
+    cost::within(&config, limits).map_err(|over| field(over.param, "too_costly", over.message))?;
     Ok(config)
+}
+
+/// Most floating-point operations of a gradient step, about a second's: in the middle of one a run cannot be stopped.
+const MOST_STEP_FLOP: f64 = 2e10;
+/// Most bytes that a run remembers and works on.
+const MOST_MEMORY_BYTES: f64 = 2e9;
+
+/// Whether a gradient step and a run's memory stay within what this server gives to one.
+fn affordable(config: &TrainConfig) -> Result<(), RunsError> {
+    let work = config.work();
+    for (what, needed, most, unit, advice) in [
+        ("A gradient step", work.step_flop, MOST_STEP_FLOP, "GFLOP", "a smaller minibatch (or batch)"),
+        ("The run", work.memory_bytes, MOST_MEMORY_BYTES, "GB", "shorter rollouts, fewer cells, less to remember"),
+    ] {
+        if needed > most {
+            let message = format!(
+                "{what} would take {:.1} {unit}, but this server gives {:.0}: choose {advice} or smaller networks.",
+                needed / 1e9,
+                most / 1e9
+            );
+            return Err(field("hyper", "too_costly", message));
+        }
+    }
+    Ok(())
 }
 
 fn system(users: usize, request: &RunRequest) -> Result<MecParams, RunsError> {
@@ -149,74 +182,36 @@ fn system(users: usize, request: &RunRequest) -> Result<MecParams, RunsError> {
 
 fn set_hyper(
     algo: Algo,
-    known: &Map<String, Value>,
+    known: &[HyperParameter],
     config: &mut Map<String, Value>,
     key: &str,
     value: &Value,
 ) -> Result<(), RunsError> {
     let param = format!("hyper.{key}");
-    let Some(default) = known.get(key) else {
-        let known: Vec<_> = known.keys().map(String::as_str).collect();
+    let Some(parameter) = known.iter().find(|parameter| parameter.key == key) else {
+        let known: Vec<_> = known.iter().map(|parameter| parameter.key.as_str()).collect();
         let message = format!("{} has no hyper-parameter '{key}'; there is {}.", algo.name(), known.join(", "));
         return Err(field(param, "unknown_hyper_parameter", message));
     };
-    check_hyper(&param, default, value)?;
-    let first = key.split('.').next().unwrap_or(key);
-    let is_own = config.get(algo.table()).and_then(Value::as_object).is_some_and(|own| own.contains_key(first));
-    let own = if is_own { config.get_mut(algo.table()).and_then(Value::as_object_mut) } else { Some(config) };
-    let Some(mut at) = own else { return Ok(()) };
-    let mut path = key.split('.').peekable();
-    while let Some(name) = path.next() {
-        if path.peek().is_none() {
-            at.insert(name.to_owned(), value.clone());
-            break;
-        }
-        match at.get_mut(name).and_then(Value::as_object_mut) {
-            Some(inner) => at = inner,
-            // It is one of the known ones, so that every section on its way is there.
-            None => break,
-        }
+    parameter.kind.check(value).map_err(|refusal| {
+        let code = match refusal {
+            Refusal::Type => "invalid_type",
+            Refusal::Range => "out_of_range",
+            Refusal::Name => "invalid_value",
+        };
+        let message = format!("'{param}' must be {}, but is {value}.", parameter.kind.wanted());
+        field(param, code, message)
+    })?;
+    let path = path(algo, key);
+    let (tables, name) = path.rsplit_once('.').map_or((None, path.as_str()), |(tables, name)| (Some(tables), name));
+    let tables = tables.into_iter().flat_map(|tables| tables.split('.'));
+    // It is one of the known ones, so that every table on its way is there.
+    let mut at = Some(config);
+    for table in tables {
+        at = at.and_then(|map| map.get_mut(table)?.as_object_mut());
     }
-    Ok(())
-}
-
-/// Whether a value is of a size that this server takes; its type is checked when the configuration is read.
-fn check_hyper(param: &str, default: &Value, value: &Value) -> Result<(), RunsError> {
-    let kind = |wanted: &str| field(param, "invalid_type", format!("'{param}' must be {wanted}, but is {value}."));
-    match (default, value) {
-        (Value::Number(default), Value::Number(given)) => {
-            if let Some(default) = default.as_u64() {
-                let given = given.as_u64().ok_or_else(|| kind("a whole number that is not negative"))?;
-                let room = if default < CAPACITY { MOST_TIMES * default.max(LEAST_DEFAULT) } else { default };
-                within(param, given, default.min(1), room)?;
-            } else {
-                // A share, a discount or a trace: more than all makes no sense.
-                let is_share = ["gamma", "lambda", "tau", "rate"].iter().any(|word| param.contains(word));
-                let given = given.as_f64().ok_or_else(|| kind("a number"))?;
-                let least = if default.as_f64().is_some_and(|default| default < 0.0) { -MOST } else { 0.0 };
-                within(param, given, least, if is_share { 1.0 } else { MOST })?;
-            }
-        }
-        (Value::Array(_), Value::Array(given)) => {
-            if !(1..=MOST_LAYERS).contains(&given.len()) {
-                return Err(kind(&format!("a list of 1 to {MOST_LAYERS} numbers")));
-            }
-            for entry in given {
-                let units = entry.as_u64().ok_or_else(|| kind("a list of whole numbers"))?;
-                within(param, units, 1, MOST_UNITS)?;
-            }
-        }
-        // Optional ones have no default to compare with.
-        (Value::Null, Value::Number(given)) => {
-            within(param, given.as_f64().unwrap_or(f64::NAN), -MOST, MOST)?;
-        }
-        (Value::Null, Value::Null) => {}
-        (Value::Bool(_), Value::Bool(_)) | (Value::String(_), Value::String(_)) => {}
-        (Value::Number(_), _) => return Err(kind("a number")),
-        (Value::Array(_), _) => return Err(kind("a list of numbers")),
-        (Value::Bool(_), _) => return Err(kind("true or false")),
-        (Value::String(_), _) => return Err(kind("a text")),
-        _ => return Err(kind("something else")),
+    if let Some(map) = at {
+        map.insert(name.to_owned(), value.clone());
     }
     Ok(())
 }
@@ -234,20 +229,24 @@ mod tests {
     #[test]
     fn every_algorithm_is_offered_and_can_be_asked_for() {
         let offered = algorithms();
-        assert_eq!(offered.len(), Algo::value_variants().len() * Preset::value_variants().len());
+        assert_eq!(offered.len(), Algo::ALL.len() * Preset::ALL.len());
+        let declared = hyper_parameters();
         for view in &offered {
-            let algo = Algo::value_variants().iter().find(|algo| algo.name() == view.name).unwrap();
-            let preset = Preset::value_variants().iter().find(|preset| name(**preset) == view.preset).unwrap();
+            let algo = Algo::ALL.into_iter().find(|algo| algo.name() == view.name).unwrap();
+            let preset = Preset::ALL.into_iter().find(|preset| preset.name() == view.preset).unwrap();
+            // Every hyper-parameter has its value in the preset.
+            assert!(declared[&view.name].iter().all(|parameter| view.hyper.contains_key(&parameter.key)));
+            assert_eq!(declared[&view.name].len(), view.hyper.len(), "{}", view.name);
             assert!(view.hyper.keys().any(|key| key.contains("rate")), "{}: {:?}", view.name, view.hyper.keys());
             for key in ["eval_every", "checkpoint_every"] {
                 assert!(view.hyper.contains_key(key), "{}: {key}", view.name);
             }
-            for key in ELSEWHERE {
-                assert!(!view.hyper.contains_key(key), "{}: {key}", view.name);
+            for key in ELSEWHERE.iter().chain(&["algo", "mec"]) {
+                assert!(!view.hyper.contains_key(*key), "{}: {key}", view.name);
             }
             // What a preset holds, sent back, changes nothing and breaks no limit.
             let config = ask(&json!({ "algo": view.name, "preset": view.preset, "hyper": view.hyper })).unwrap();
-            let wanted = TrainConfig { steps: 100_000, ..TrainConfig::preset(*algo, *preset, MecParams::DEFAULT) };
+            let wanted = TrainConfig { steps: 100_000, ..TrainConfig::preset(algo, preset, MecParams::DEFAULT) };
             assert_eq!(config, wanted, "{} {}", view.name, view.preset);
         }
     }
@@ -285,16 +284,27 @@ mod tests {
             (json!({"settings": {"users": 1.0}}), "settings.users", "'users'"),
             (json!({"hyper": {"magic": 1}}), "hyper.magic", "learning_rate"),
             (json!({"hyper": {"mec": {}}}), "hyper.mec", "no hyper-parameter"),
-            (json!({"hyper": {"gae_lambda": -0.5}}), "hyper.gae_lambda", "between 0 and 1"),
-            (json!({"hyper": {"gamma": 1.5}}), "hyper.gamma", "between 0 and 1"),
-            (json!({"hyper": {"epochs": 1_000_000}}), "hyper.epochs", "between 1 and 64"),
-            (json!({"hyper": {"epochs": 0}}), "hyper.epochs", "between 1 and 64"),
+            (json!({"hyper": {"gae_lambda": -0.5}}), "hyper.gae_lambda", "at least 0 and at most 1"),
+            (json!({"hyper": {"gamma": 1.5}}), "hyper.gamma", "at least 0 and at most 1"),
+            (json!({"hyper": {"epochs": 1_000_000}}), "hyper.epochs", "between 1 and 160"),
+            (json!({"hyper": {"epochs": 0}}), "hyper.epochs", "between 1 and 160"),
             (json!({"hyper": {"epochs": 1.5}}), "hyper.epochs", "whole number"),
-            (json!({"hyper": {"epochs": "many"}}), "hyper.epochs", "a number"),
+            (json!({"hyper": {"epochs": "many"}}), "hyper.epochs", "whole number"),
             (json!({"hyper": {"hidden": [4096]}}), "hyper.hidden", "between 1 and 1024"),
             (json!({"hyper": {"hidden": []}}), "hyper.hidden", "1 to 4"),
             (json!({"hyper": {"anneal": 1}}), "hyper.anneal", "true or false"),
-            (json!({"hyper": {"credit": "magic"}}), "hyper.credit", "`bandit`"),
+            (json!({"hyper": {"credit": "magic"}}), "hyper.credit", "one of bandit, td0, gae"),
+            // Each within its range, but not all of them together.
+            (
+                json!({"hyper": {"minibatch": 65_536, "rollout_steps": 3200, "hidden": [1024, 1024]}}),
+                "hyper",
+                "A gradient step",
+            ),
+            (
+                json!({"envs": 256, "algo": "wm-ppo", "hyper": {"ppo.rollout_steps": 3200, "ppo.epochs": 1}}),
+                "hyper",
+                "GB",
+            ),
         ] {
             match ask(&body) {
                 Err(RunsError::Field { param: got, message, .. }) => {

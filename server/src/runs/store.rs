@@ -80,8 +80,9 @@ impl Store {
     /// The folder cannot be written, the list is in use, damaged or of another version.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let shown = |path: &Path| path.display().to_string();
-        std::fs::create_dir_all(dir).map_err(|source| StoreError::Folder { path: shown(dir), source })?;
+        private_folder(dir).map_err(|source| StoreError::Folder { path: shown(dir), source })?;
         let path = dir.join(FILE);
+        private_file(&path).map_err(|source| StoreError::Folder { path: shown(&path), source })?;
         let in_use = |error: rusqlite::Error| match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::InUse(shown(&path)),
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
@@ -95,7 +96,8 @@ impl Store {
             db.busy_timeout(std::time::Duration::ZERO)?;
             db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
             db.pragma_update(None, "journal_mode", "WAL")?;
-            db.pragma_update(None, "synchronous", "NORMAL")?;
+            // A run that was acknowledged is there after a power cut, too.
+            db.pragma_update(None, "synchronous", "FULL")?;
             // An exclusive lock is taken by the first write.
             db.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
             db.pragma_query_value(None, "user_version", |row| row.get(0))
@@ -120,23 +122,25 @@ impl Store {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// All runs, newest first.
+    /// At most `limit` runs, newest first; only those of smaller numbers than `before`.
     ///
     /// # Errors
-    /// The database fails, or a row is damaged.
-    pub fn list(&self) -> Result<Vec<RunView>, StoreError> {
-        let mut query = self.db.prepare(&format!("SELECT {COLUMNS} FROM runs ORDER BY id DESC"))?;
-        let rows = query.query_map([], |row| Ok(view(row)))?;
-        rows.map(|row| row?).collect()
+    /// The database fails. A row that cannot be understood is one of the runs, and says so.
+    pub fn list(&self, limit: usize, before: Option<i64>) -> Result<Vec<Entry>, StoreError> {
+        let text = format!("SELECT {COLUMNS} FROM runs WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
+        let mut query = self.db.prepare_cached(&text)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = query.query_map(params![before.unwrap_or(i64::MAX), limit], entry)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// One run.
     ///
     /// # Errors
-    /// The database fails, or the row is damaged.
-    pub fn get(&self, id: i64) -> Result<Option<RunView>, StoreError> {
-        let mut query = self.db.prepare(&format!("SELECT {COLUMNS} FROM runs WHERE id = ?1"))?;
-        query.query_row([id], |row| Ok(view(row))).optional()?.transpose()
+    /// The database fails.
+    pub fn get(&self, id: i64) -> Result<Option<Entry>, StoreError> {
+        let mut query = self.db.prepare_cached(&format!("SELECT {COLUMNS} FROM runs WHERE id = ?1"))?;
+        Ok(query.query_row([id], entry).optional()?)
     }
 
     /// The runs that wait, oldest first.
@@ -195,9 +199,9 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub fn end(&self, id: i64, state: RunState, error: Option<&str>, now_ms: u64) -> Result<(), StoreError> {
+    pub fn end(&self, id: i64, state: RunState, error: Option<&str>, ended_ms: u64) -> Result<(), StoreError> {
         let change = "UPDATE runs SET state = ?2, error = ?3, ended_ms = ?4 WHERE id = ?1";
-        self.db.execute(change, params![id, state.name(), error, integer(now_ms)])?;
+        self.db.execute(change, params![id, state.name(), error, integer(ended_ms)])?;
         Ok(())
     }
 
@@ -231,9 +235,69 @@ impl Store {
     }
 }
 
+/// A folder that only this user reads, unless it is there already.
+fn private_folder(dir: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+/// Makes a file that only this user reads, or makes one so that is there. SQLite gives its log the same rights.
+fn private_file(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions()) & 0o077 != 0 {
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    }
+    drop(file);
+    Ok(())
+}
+
 /// SQLite's integers are signed.
 fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A row of the list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The run; where the row cannot be understood, a failed one that says so.
+    pub view: RunView,
+    /// Whether the row cannot be understood.
+    pub damaged: bool,
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let id = row.get(0)?;
+    let error = match view(row) {
+        Ok(view) => return Ok(Entry { view, damaged: false }),
+        Err(error) => error,
+    };
+    tracing::warn!(run = id, %error, "a row of the list of runs");
+    let moment = row.get::<_, i64>(3).ok().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+    let view = RunView {
+        id,
+        state: RunState::Failed,
+        stopping: false,
+        config: serde_json::Value::Null,
+        created_ms: moment,
+        started_ms: None,
+        ended_ms: None,
+        steps: 0,
+        total_steps: 0,
+        best_reward: None,
+        references: BTreeMap::new(),
+        error: Some("The entry of this run is damaged; delete it. What it learned is in its folder.".to_owned()),
+        has_policy: false,
+        resumes: 0,
+    };
+    Ok(Entry { view, damaged: true })
 }
 
 fn view(row: &Row<'_>) -> Result<RunView, StoreError> {
@@ -244,11 +308,13 @@ fn view(row: &Row<'_>) -> Result<RunView, StoreError> {
     };
     let damaged = |what: &str, found: &str| StoreError::Damaged(format!("{what} `{found}`"));
     let (config, state, refs): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(9)?);
+    // Whatever fields it has: an earlier version may have written it.
+    let read: serde_json::Value = toml::from_str(&config).map_err(|_| damaged("configuration", &config))?;
     Ok(RunView {
         id: row.get(0)?,
         state: RunState::ALL.into_iter().find(|s| s.name() == state).ok_or_else(|| damaged("state", &state))?,
         stopping: false,
-        config: toml::from_str(&config).map_err(|_| damaged("configuration", &config))?,
+        config: as_written(read),
         created_ms: unsigned(3)?,
         started_ms: moment(4)?,
         ended_ms: moment(5)?,
@@ -262,9 +328,41 @@ fn view(row: &Row<'_>) -> Result<RunView, StoreError> {
     })
 }
 
+/// A number that was kept in single precision, as it was written: 0.1, where its 64 bits are 0.10000000149011612.
+#[must_use]
+pub fn as_written(mut value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match &mut value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(wide) = number.as_f64()
+                && f64::from(wide as f32) == wide
+                && let Some(short) = (wide as f32).to_string().parse().ok().and_then(serde_json::Number::from_f64)
+            {
+                *number = short;
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| *value = as_written(value.take())),
+        Value::Object(fields) => fields.values_mut().for_each(|value| *value = as_written(value.take())),
+        _ => {}
+    }
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Store {
+        /// Lets every write fail, as a full disk does.
+        pub(crate) fn refuse_writes(&self, on: bool) {
+            self.db.pragma_update(None, "query_only", on).unwrap();
+        }
+
+        /// Makes a row that cannot be read.
+        pub(crate) fn damage(&self, id: i64) {
+            self.db.execute("UPDATE runs SET config = 'seed = ' WHERE id = ?1", [id]).unwrap();
+        }
+    }
 
     #[test]
     fn a_run_through_all_its_states_and_a_restart() {
@@ -281,17 +379,26 @@ mod tests {
             (first, second)
         };
         let store = Store::open(folder.path()).unwrap();
-        let run = store.get(first).unwrap().unwrap();
+        let run = store.get(first).unwrap().unwrap().view;
         assert_eq!((run.state, run.started_ms, run.steps), (RunState::Running, Some(7), 641));
         assert_eq!((run.references["optimum"], run.users(), run.algo()), (2.0, Some(3), "ppo"));
         assert_eq!(serde_json::from_value::<TrainConfig>(run.config).unwrap(), config);
         assert_eq!(store.interrupt_running(9).unwrap(), 1);
         store.end(second, RunState::Failed, Some("why"), 10).unwrap();
-        let states: Vec<_> = store.list().unwrap().into_iter().map(|r| (r.id, r.state, r.ended_ms, r.error)).collect();
+        let states: Vec<_> = store
+            .list(9, None)
+            .unwrap()
+            .into_iter()
+            .map(|r| (r.view.id, r.view.state, r.view.ended_ms, r.view.error))
+            .collect();
         let failed = (second, RunState::Failed, Some(10), Some("why".to_owned()));
         assert_eq!(states, [failed, (first, RunState::Interrupted, Some(9), None)]);
         store.requeue(second).unwrap();
-        let again = store.get(second).unwrap().unwrap();
+        let ids = |limit, before| -> Vec<i64> {
+            store.list(limit, before).unwrap().into_iter().map(|entry| entry.view.id).collect()
+        };
+        assert_eq!((ids(1, None), ids(9, Some(second))), (vec![second], vec![first]));
+        let again = store.get(second).unwrap().unwrap().view;
         assert_eq!((again.state, again.resumes, again.error, again.ended_ms), (RunState::Queued, 1, None, None));
         store.delete(second).unwrap();
         assert_eq!((store.count().unwrap(), store.get(second).unwrap()), (1, None));
@@ -316,5 +423,68 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(matches!(Store::open(&file), Err(StoreError::Folder { .. })));
+    }
+
+    #[test]
+    fn a_damaged_row_is_one_of_the_runs_and_can_be_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let config = TrainConfig::new(2);
+        let ids: Vec<i64> = (0..5).map(|n| store.insert(&config, n).unwrap()).collect();
+        for (id, change) in [
+            (ids[0], "config = 'seed = '"),
+            (ids[1], "state = 'asleep'"),
+            (ids[2], "refs = '{'"),
+            (ids[3], "config = CAST(x'ff' AS TEXT)"),
+        ] {
+            store.db.execute(&format!("UPDATE runs SET {change} WHERE id = {id}"), []).unwrap();
+        }
+        let list = store.list(9, None).unwrap();
+        assert_eq!(list.iter().map(|entry| entry.damaged).collect::<Vec<_>>(), [false, true, true, true, true]);
+        for id in &ids[..4] {
+            let entry = store.get(*id).unwrap().unwrap();
+            assert_eq!((entry.view.id, entry.view.state), (*id, RunState::Failed));
+            assert!(entry.view.error.unwrap().contains("damaged"));
+            store.delete(*id).unwrap();
+        }
+        assert_eq!(store.count().unwrap(), 1);
+    }
+
+    #[test]
+    fn numbers_are_shown_as_they_were_written() {
+        let mut config = TrainConfig::new(2);
+        (config.ppo.clip, config.ppo.learning_rate) = (0.1, 3e-5);
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let id = store.insert(&config, 1).unwrap();
+        let shown = store.get(id).unwrap().unwrap().view.config;
+        assert_eq!(
+            (shown["ppo"]["clip"].to_string().as_str(), &shown["ppo"]["learning_rate"]),
+            ("0.1", &serde_json::json!(3e-5))
+        );
+        assert_eq!(serde_json::from_value::<TrainConfig>(shown).unwrap(), config);
+        for number in ["0.1", "1e-7", "0.3333333333333333", "16.0", "1e300", "-0.0"] {
+            let value: serde_json::Value = number.parse().unwrap();
+            assert_eq!(as_written(value.clone()), value, "{number}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_reads_the_list() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, path) = (folder.path().join("runs"), folder.path().join("runs").join(FILE));
+        let rights = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let store = Store::open(&dir).unwrap();
+        store.insert(&TrainConfig::new(2), 1).unwrap();
+        assert_eq!((rights(&dir), rights(&path)), (0o700, 0o600));
+        let log = dir.join(format!("{FILE}-wal"));
+        assert!(!log.exists() || rights(&log) == 0o600);
+        drop(store);
+        // One that an earlier version made.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let _store = Store::open(&dir).unwrap();
+        assert_eq!(rights(&path), 0o600);
     }
 }

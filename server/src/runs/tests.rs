@@ -191,3 +191,48 @@ fn no_training_is_no_error_until_somebody_wants_some() {
     assert!(matches!(runs.create(&tiny(8)), Err(RunsError::Off(_))));
     close(&runs);
 }
+
+#[test]
+fn an_end_that_could_not_be_noted_is_known_and_noted_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = open(folder.path(), RunLimits::default());
+    let id = runs.create(&tiny(ENDLESS)).unwrap().id;
+    until("some steps are taken", || runs.get(id).unwrap().steps > 0);
+    // As on a full disk: reading works, writing does not.
+    let full = |on: bool| {
+        super::lock(&runs.0.store).as_ref().unwrap().refuse_writes(on);
+    };
+    full(true);
+    runs.stop(id).unwrap();
+    let stopped = until_state(&runs, id, RunState::Stopped);
+    assert!(stopped.steps > 0 && stopped.ended_ms.is_some());
+    assert_eq!(runs.list().unwrap().runs[0].state, RunState::Stopped);
+    assert!(matches!(runs.stop(id), Err(RunsError::State { state: RunState::Stopped, .. })));
+    assert!(matches!(runs.resume(id), Err(RunsError::Store(_))), "it says what is wrong, not that it still runs");
+    full(false);
+    // By itself, and in the database.
+    until("it is noted", || {
+        super::lock(&runs.0.store).as_ref().unwrap().get(id).unwrap().unwrap().view.state == RunState::Stopped
+    });
+    assert_eq!(runs.resume(id).unwrap().resumes, 1);
+    until("it goes on", || runs.get(id).unwrap().steps > stopped.steps);
+    close(&runs);
+}
+
+#[test]
+fn a_damaged_entry_is_shown_and_can_be_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = open(folder.path(), RunLimits::default());
+    let ids: Vec<i64> = (0..2).map(|_| runs.create(&tiny(8)).unwrap().id).collect();
+    for id in &ids {
+        until_state(&runs, *id, RunState::Finished);
+    }
+    super::lock(&runs.0.store).as_ref().unwrap().damage(ids[0]);
+    let list = runs.list().unwrap().runs;
+    assert_eq!(list.iter().map(|run| run.state).collect::<Vec<_>>(), [RunState::Finished, RunState::Failed]);
+    assert!(list[1].error.as_ref().unwrap().contains("delete it"));
+    assert!(matches!(runs.resume(ids[0]), Err(RunsError::State { .. })));
+    runs.delete(ids[0]).unwrap();
+    assert_eq!(runs.list().unwrap().runs.len(), 1);
+    close(&runs);
+}

@@ -4,10 +4,10 @@ use client::protocol::worker::Tier;
 use client::protocol::world::{Comparison, Decider, PolicyBackend};
 use leptos::prelude::*;
 
-use crate::app::Panel;
-use crate::chart::along;
 use crate::ctx::{Ctx, ctx};
 use crate::format::{self, or_na};
+use crate::geometry::along;
+use crate::panel::Panel;
 use crate::url::wire_name;
 
 /// The deciders with their names, in the order of the table and of the list.
@@ -178,7 +178,9 @@ fn Backend() -> impl IntoView {
     let wanted = RwSignal::new(false);
     let told = Memo::new(move |_| ctx.state.with(|s| (s.backend, s.backend_told)));
     Effect::new(move |_| wanted.set(told.get().0 == Some(PolicyBackend::BurnWgpu)));
-    let gpu_possible = move || ctx.state.with(|s| s.tier.as_ref().is_some_and(|t| t.tier == Tier::WebGpu));
+    let gpu_possible = move || {
+        ctx.gpu_policy_there.get() && ctx.state.with(|s| s.tier.as_ref().is_some_and(|t| t.tier == Tier::WebGpu))
+    };
     view! {
         <div class="backend">
             <p class="hint" data-testid="policy-backend" data-backend=move || backend.get().map(wire_name)>{text}</p>

@@ -2,8 +2,9 @@
 //!
 //! | address | what it does |
 //! | --- | --- |
-//! | `GET /api/runs` | [`RunList`]: what can be trained here, and every run |
+//! | `GET /api/runs` | [`RunList`]: what can be trained here, and the newest runs; `?limit=N&before=ID` for others |
 //! | `POST /api/runs` | takes a [`RunRequest`], answers 201 with the new run's [`RunView`] |
+//! | `GET /api/runs/hyper-parameters` | [`HyperParameters`]: what can be set of each algorithm, with ranges and help |
 //! | `GET /api/runs/{id}` | [`RunView`] |
 //! | `DELETE /api/runs/{id}` | removes a run that is not running, with its files |
 //! | `POST /api/runs/{id}/stop`, `…/resume` | [`RunView`] |
@@ -136,7 +137,7 @@ pub struct RunView {
     pub id: i64,
     /// How it stands.
     pub state: RunState,
-    /// Whether it was asked to stop and does so after its present update.
+    /// Whether it was asked to stop, which it does within seconds.
     pub stopping: bool,
     /// Everything that determines it, as in its `config.toml`.
     pub config: serde_json::Value,
@@ -187,8 +188,11 @@ impl RunView {
 pub struct RunList {
     /// What can be trained here.
     pub training: Training,
-    /// Every run, newest first.
+    /// Runs, newest first.
     pub runs: Vec<RunView>,
+    /// What `before` has to be for the runs that come after these; `None` where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<i64>,
 }
 
 /// What can be trained on this server.
@@ -214,6 +218,63 @@ pub struct AlgoView {
     /// Its hyper-parameters as the preset has them for the default system; `model.hidden` is one of a part of it. (For
     /// some other variant a preset may begin elsewhere.)
     pub hyper: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The hyper-parameters of every algorithm by its name, in the order in which they are best shown; those that hold for all
+/// algorithms come last in each.
+pub type HyperParameters = BTreeMap<String, Vec<HyperParameter>>;
+
+/// A hyper-parameter; its default is what [`AlgoView::hyper`] holds under its key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HyperParameter {
+    /// Its name in requests; `model.hidden` for one of a part.
+    pub key: String,
+    /// What it does, in a sentence or two.
+    pub help: String,
+    /// Unit, empty for a plain number.
+    pub unit: String,
+    /// What it may be.
+    pub kind: HyperKind,
+}
+
+/// What a hyper-parameter may be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum HyperKind {
+    /// A whole number.
+    Whole {
+        /// Least allowed value.
+        least: u64,
+        /// Greatest allowed value.
+        most: u64,
+    },
+    /// A number.
+    Number {
+        /// Least value.
+        least: f64,
+        /// Greatest value.
+        most: f64,
+        /// Whether these two are allowed themselves.
+        ends: [bool; 2],
+        /// Whether it is chosen by orders of magnitude (a logarithmic slider).
+        by_magnitude: bool,
+    },
+    /// Yes or no.
+    Switch,
+    /// One of several names.
+    Choice {
+        /// The names.
+        names: Vec<String>,
+    },
+    /// Units of the layers of a network.
+    Layers {
+        /// Fewest layers.
+        fewest: usize,
+        /// Most layers.
+        most: usize,
+        /// Most units of a layer.
+        units: u64,
+    },
 }
 
 /// What a server refuses to train, so that a public one cannot be made to compute without end.

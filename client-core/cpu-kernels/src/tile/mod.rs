@@ -13,7 +13,7 @@ use crate::matrix::{Codes, GROUP, Order};
 /// What is taken from four-bit codes, where something is.
 const CENTRE: i8 = 8;
 /// Added to a single of at most 2²² it rounds that to the nearest whole number and leaves it in the low bits.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 mod narrow;
@@ -37,21 +37,24 @@ use wide as build;
 
 /// The forms of activations that matrices are multiplied with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct ActivationForms {
     /// [`Columns::wide`].
     pub wide: bool,
     /// [`Columns::codes`].
     pub codes: bool,
-    /// [`Columns::folded`].
-    pub folded: bool,
+    /// [`Columns::sign_magnitude`].
+    pub sign_magnitude: bool,
+    /// What the native tiles take.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub native: bool,
 }
 
-impl Needs {
-    /// Adds what a matrix needs.
+impl ActivationForms {
+    /// Adds what a matrix forms.
     pub fn add(&mut self, codes: Codes, order: Order) {
         match (order, codes) {
             (Order::Pairs, _) => self.wide = true,
-            (Order::Fours, Codes::Eight) => self.folded = true,
+            (Order::Fours, Codes::Eight) => self.sign_magnitude = true,
             (Order::Fours, _) => self.codes = true,
         }
     }
@@ -76,11 +79,11 @@ pub struct Weights<'a> {
 }
 
 /// Four codes of activations as |x| and, in all bits of a byte, whether x < 0.
-pub type Folded = [[u8; 4]; 2];
+pub type SignMagnitude = [[u8; 4]; 2];
 
 /// What is known of the 32 codes x of a block of one column.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Facts {
+pub struct BlockStats {
     /// Value = scale · x.
     pub scale: f32,
     /// Sums of the first and the second sixteen.
@@ -91,7 +94,7 @@ pub struct Facts {
     pub negative: i32,
 }
 
-impl Facts {
+impl BlockStats {
     /// Sum of all.
     #[inline(always)]
     pub fn sum(&self) -> i32 {
@@ -100,17 +103,17 @@ impl Facts {
 }
 
 /// The activations of `C` columns, interleaved like the weights: two or four of the first column, as many of the next, and
-/// so on, so that one address serves them all. Only what is needed is there ([`Needs`]).
+/// so on, so that one address serves them all. Only what is needed is there ([`ActivationForms`]).
 #[derive(Debug, Clone, Copy)]
 pub struct Columns<'a, const C: usize> {
     /// Codes in sixteen bits.
     pub wide: &'a [[[[i16; 2]; C]; 16]],
     /// Codes in eight bits.
     pub codes: &'a [[[[i8; 4]; C]; 8]],
-    /// The same, folded: what [`Codes::Eight`] is multiplied with.
-    pub folded: &'a [[[Folded; C]; 8]],
+    /// The same, sign_magnitude: what [`Codes::Eight`] is multiplied with.
+    pub sign_magnitude: &'a [[[SignMagnitude; C]; 8]],
     /// One to a block and column.
-    pub facts: &'a [[Facts; C]],
+    pub stats: &'a [[BlockStats; C]],
 }
 
 /// The innermost loop for one kind of codes.

@@ -17,7 +17,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::vector::{Sums, each_block, load};
-use super::{CENTRE, Columns, Facts, Kernel, Task, Weights, wide};
+use super::{BlockStats, CENTRE, Columns, Kernel, Task, Weights, wide};
 use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
 /// Unknown (0), no (1) or yes (2).
@@ -90,8 +90,8 @@ fn fours(codes: &[u8], k: usize) -> [v128; 2] {
 impl Kernel for Eight {
     #[inline(always)]
     fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
-        each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.folded, |_, codes, x, facts| {
-            let mut sums: Sums<C> = std::array::from_fn(|c| [i32x4_splat(facts[c].negative); 2]);
+        each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.sign_magnitude, |_, codes, x, stats| {
+            let mut sums: Sums<C> = std::array::from_fn(|c| [i32x4_splat(stats[c].negative); 2]);
             for (k, x) in x.iter().enumerate() {
                 let w = fours(codes, k);
                 for c in 0..C {
@@ -111,8 +111,8 @@ impl Kernel for Six {
     #[inline(always)]
     fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
         let offset = i32::from(weights.offset);
-        each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.codes, |_, codes, x, facts| {
-            let mut sums = std::array::from_fn(|c| [i32x4_splat(-offset * facts[c].sum()); 2]);
+        each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.codes, |_, codes, x, stats| {
+            let mut sums = std::array::from_fn(|c| [i32x4_splat(-offset * stats[c].sum()); 2]);
             for k in 0..8 {
                 six(&mut sums, fours(codes, k), x, k);
             }
@@ -126,8 +126,8 @@ impl Kernel for Split {
     #[inline(always)]
     fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
         let offset = i32::from(weights.offset);
-        each_block::<_, EIGHT_BYTES, 2, C>(weights, columns, columns.codes, |half, codes, x, facts| {
-            let start = |c: usize| [i32x4_splat(-offset * i32::from(facts[c].halves[half])); 2];
+        each_block::<_, EIGHT_BYTES, 2, C>(weights, columns, columns.codes, |half, codes, x, stats| {
+            let start = |c: usize| [i32x4_splat(-offset * i32::from(stats[c].halves[half])); 2];
             let mut sums = std::array::from_fn(start);
             for k in 4 * half..4 * half + 4 {
                 six(&mut sums, fours(codes, k), x, k);
@@ -156,11 +156,11 @@ impl<const FUSED: bool> Kernel for Four<FUSED> {
         let fifteen = u8x16_splat(15);
         let centred = weights.offset == CENTRE;
         debug_assert!(centred || weights.offset == 0);
-        each_block::<_, FOUR_BYTES, 1, C>(weights, columns, columns.codes, |_, codes, x, facts: &[Facts; C]| {
-            let start = |c: usize| match facts[c] {
+        each_block::<_, FOUR_BYTES, 1, C>(weights, columns, columns.codes, |_, codes, x, stats: &[BlockStats; C]| {
+            let start = |c: usize| match stats[c] {
                 _ if !centred => [i32x4_splat(0); 2],
-                facts if FUSED => [i32x4_splat(-i32::from(CENTRE) * facts.sum()); 2],
-                facts => [i32x4_splat(bytemuck::cast(facts.centre)); 2],
+                stats if FUSED => [i32x4_splat(-i32::from(CENTRE) * stats.sum()); 2],
+                stats => [i32x4_splat(bytemuck::cast(stats.centre)); 2],
             };
             let mut sums: Sums<C> = std::array::from_fn(start);
             for k in 0..4 {

@@ -1,6 +1,6 @@
 //! Plain loops over codes in [`Order::Pairs`].
 
-use super::{CENTRE, Columns, Facts, Kernel, ROUND, Task, Weights};
+use super::{BlockStats, CENTRE, Columns, Kernel, ROUND, Task, Weights};
 use crate::blocks::BLOCK;
 use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
@@ -19,21 +19,21 @@ pub fn choose(codes: Codes, _: Order, task: impl Task) {
 }
 
 /// 32 values rounded to eight bits: codes from −127 to 127, and what is known of them.
-pub fn rounded(x: &[f32; BLOCK]) -> ([i16; BLOCK], Facts) {
+pub fn rounded(x: &[f32; BLOCK]) -> ([i16; BLOCK], BlockStats) {
     // `f32::max` is a call on wasm32; this is an instruction.
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let largest = x.iter().map(|x| x.abs()).fold(0.0, larger);
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
     let codes = x.map(|x| (x * inverse + ROUND).to_bits() as i16);
-    let mut facts = Facts { scale: largest / 127.0, ..Facts::default() };
+    let mut stats = BlockStats { scale: largest / 127.0, ..BlockStats::default() };
     for (i, code) in codes.into_iter().enumerate() {
-        // What comes of numbers that are none may be any code.
-        facts.halves[i / 16] = facts.halves[i / 16].wrapping_add(code);
-        let centre = &mut facts.centre[i % 4 / 2];
+        // A NaN or an infinity may become any code.
+        stats.halves[i / 16] = stats.halves[i / 16].wrapping_add(code);
+        let centre = &mut stats.centre[i % 4 / 2];
         *centre = centre.wrapping_sub(code.wrapping_mul(CENTRE.into()));
-        facts.negative -= i32::from(code.min(0));
+        stats.negative -= i32::from(code.min(0));
     }
-    (codes, facts)
+    (codes, stats)
 }
 
 struct Four;
@@ -105,17 +105,17 @@ fn finish<const C: usize>(
     sums: [[i32; GROUP]; C],
     columns: &Columns<'_, C>,
 ) {
-    for ((out, sums), facts) in out.iter_mut().zip(sums).zip(columns.facts[block]) {
+    for ((out, sums), stats) in out.iter_mut().zip(sums).zip(columns.stats[block]) {
         for ((y, sum), scale) in out.iter_mut().zip(sums).zip(scales) {
-            *y += sum as f32 * (scale * facts.scale);
+            *y += sum as f32 * (scale * stats.scale);
         }
     }
 }
 
 fn less_minima<const C: usize>(out: &mut [[f32; GROUP]; C], weights: &Weights<'_>, columns: &Columns<'_, C>) {
-    for (facts, minima) in columns.facts.iter().zip(weights.minima.as_chunks::<GROUP>().0) {
-        for (out, facts) in out.iter_mut().zip(facts) {
-            let sum = facts.sum() as f32 * facts.scale;
+    for (stats, minima) in columns.stats.iter().zip(weights.minima.as_chunks::<GROUP>().0) {
+        for (out, stats) in out.iter_mut().zip(stats) {
+            let sum = stats.sum() as f32 * stats.scale;
             for (y, minimum) in out.iter_mut().zip(minima) {
                 *y -= minimum * sum;
             }

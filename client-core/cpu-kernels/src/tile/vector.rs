@@ -2,7 +2,7 @@
 
 use std::arch::wasm32::*;
 
-use super::{CENTRE, Columns, Facts, ROUND, Weights};
+use super::{BlockStats, CENTRE, Columns, ROUND, Weights};
 use crate::blocks::BLOCK;
 use crate::matrix::GROUP;
 
@@ -26,27 +26,27 @@ pub fn each_block<'a, X, const BYTES: usize, const SCALES: usize, const C: usize
     weights: &Weights<'a>,
     columns: &Columns<'a, C>,
     x: &'a [X],
-    sums: impl Fn(usize, &'a [u8; BYTES], &'a X, &'a [Facts; C]) -> Sums<C>,
+    sums: impl Fn(usize, &'a [u8; BYTES], &'a X, &'a [BlockStats; C]) -> Sums<C>,
 ) -> [[f32; GROUP]; C] {
     let mut out = [[f32x4_splat(0.0); 2]; C];
     let codes = weights.codes.as_chunks::<BYTES>().0;
     let scales = weights.scales.as_chunks::<GROUP>().0.as_chunks::<SCALES>().0;
-    for ((codes, scales), (x, facts)) in codes.iter().zip(scales).zip(x.iter().zip(columns.facts)) {
+    for ((codes, scales), (x, stats)) in codes.iter().zip(scales).zip(x.iter().zip(columns.stats)) {
         for (part, scales) in scales.iter().enumerate() {
-            let (sums, scales) = (sums(part, codes, x, facts), load_rows(scales));
+            let (sums, scales) = (sums(part, codes, x, stats), load_rows(scales));
             for c in 0..C {
                 for r in 0..2 {
-                    let scale = f32x4_mul(scales[r], f32x4_splat(facts[c].scale));
+                    let scale = f32x4_mul(scales[r], f32x4_splat(stats[c].scale));
                     out[c][r] = f32x4_add(out[c][r], f32x4_mul(f32x4_convert_i32x4(sums[c][r]), scale));
                 }
             }
         }
     }
     // After the products: rare formats pay for a second look at the sums of activations.
-    for (facts, minima) in columns.facts.iter().zip(weights.minima.as_chunks::<GROUP>().0) {
+    for (stats, minima) in columns.stats.iter().zip(weights.minima.as_chunks::<GROUP>().0) {
         let minima = load_rows(minima);
         for c in 0..C {
-            let sum = f32x4_splat(facts[c].sum() as f32 * facts[c].scale);
+            let sum = f32x4_splat(stats[c].sum() as f32 * stats[c].scale);
             for r in 0..2 {
                 out[c][r] = f32x4_sub(out[c][r], f32x4_mul(minima[r], sum));
             }
@@ -57,7 +57,7 @@ pub fn each_block<'a, X, const BYTES: usize, const SCALES: usize, const C: usize
 
 /// 32 values rounded to eight bits: codes from −127 to 127, and what is known of them.
 #[inline(always)]
-pub fn rounded(x: &[f32; BLOCK]) -> ([i16; BLOCK], Facts) {
+pub fn rounded(x: &[f32; BLOCK]) -> ([i16; BLOCK], BlockStats) {
     let x: [v128; 8] = std::array::from_fn(|i| load(&x[4 * i..4 * i + 4]));
     let largest: [f32; 4] =
         bytemuck::cast(x.iter().fold(f32x4_splat(0.0), |largest, x| f32x4_pmax(largest, f32x4_abs(*x))));
@@ -76,5 +76,5 @@ pub fn rounded(x: &[f32; BLOCK]) -> ([i16; BLOCK], Facts) {
     let below = codes.map(|codes| i16x8_max(i16x8_neg(codes), i16x8_splat(0)));
     let below: [i32; 4] = bytemuck::cast(i32x4_add(sums(below[0], below[1]), sums(below[2], below[3])));
     let centre = [a + c, b + d].map(|sum| (-i32::from(CENTRE) * sum) as i16);
-    (bytemuck::cast(codes), Facts { scale: largest / 127.0, halves, centre, negative: below.iter().sum() })
+    (bytemuck::cast(codes), BlockStats { scale: largest / 127.0, halves, centre, negative: below.iter().sum() })
 }

@@ -5,7 +5,7 @@
 use std::arch::wasm32::*;
 
 use super::vector::{Sums, each_block, load};
-use super::{Columns, Facts, Kernel, Task, Weights};
+use super::{BlockStats, Columns, Kernel, Task, Weights};
 use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
 /// How codes are to lie.
@@ -46,8 +46,8 @@ impl Kernel for Eight {
 impl Kernel for Six {
     #[inline(always)]
     fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
-        each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.wide, |_, codes, x, facts| {
-            let mut sums = start(weights, facts, Facts::sum);
+        each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.wide, |_, codes, x, stats| {
+            let mut sums = start(weights, stats, BlockStats::sum);
             for k in 0..16 {
                 add(&mut sums, codes_of_eight_bits(codes, k), x, k);
             }
@@ -59,8 +59,8 @@ impl Kernel for Six {
 impl Kernel for Split {
     #[inline(always)]
     fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
-        each_block::<_, EIGHT_BYTES, 2, C>(weights, columns, columns.wide, |half, codes, x, facts| {
-            let mut sums = start(weights, facts, |facts| facts.halves[half].into());
+        each_block::<_, EIGHT_BYTES, 2, C>(weights, columns, columns.wide, |half, codes, x, stats| {
+            let mut sums = start(weights, stats, |stats| stats.halves[half].into());
             for k in 8 * half..8 * half + 8 {
                 add(&mut sums, codes_of_eight_bits(codes, k), x, k);
             }
@@ -73,8 +73,8 @@ impl Kernel for Four {
     #[inline(always)]
     fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
         let fifteen = u8x16_splat(15);
-        each_block::<_, FOUR_BYTES, 1, C>(weights, columns, columns.wide, |_, codes, x, facts| {
-            let mut sums = start(weights, facts, Facts::sum);
+        each_block::<_, FOUR_BYTES, 1, C>(weights, columns, columns.wide, |_, codes, x, stats| {
+            let mut sums = start(weights, stats, BlockStats::sum);
             for k in 0..8 {
                 let both = load(&codes[16 * k..16 * k + 16]);
                 let (low, high) = (v128_and(both, fifteen), v128_and(u16x8_shr(both, 4), fifteen));
@@ -89,8 +89,8 @@ impl Kernel for Four {
 
 /// What sums over codes start from that are `weights.offset` too large; `of` gives Σ x.
 #[inline(always)]
-fn start<const C: usize>(weights: &Weights<'_>, facts: &[Facts; C], of: impl Fn(&Facts) -> i32) -> Sums<C> {
-    std::array::from_fn(|c| [i32x4_splat(-i32::from(weights.offset) * of(&facts[c])); 2])
+fn start<const C: usize>(weights: &Weights<'_>, stats: &[BlockStats; C], of: impl Fn(&BlockStats) -> i32) -> Sums<C> {
+    std::array::from_fn(|c| [i32x4_splat(-i32::from(weights.offset) * of(&stats[c])); 2])
 }
 
 /// Two codes of each of the eight rows, of columns 2k and 2k + 1.

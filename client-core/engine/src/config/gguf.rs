@@ -40,12 +40,21 @@ struct Keys<'g, 'a> {
 }
 
 impl<'a> Keys<'_, 'a> {
-    fn get(&self, key: &str) -> Option<&Value<'a>> {
+    fn raw(&self, key: &str) -> Option<&Value<'a>> {
         self.gguf.get(&format!("{}.{key}", self.arch))
+    }
+
+    /// A value; the number itself where it is written as a list with the same number for every block.
+    fn get(&self, key: &str) -> Option<Value<'a>> {
+        let value = self.raw(key)?;
+        Some(value.single().unwrap_or_else(|| value.clone()))
     }
 
     fn size(&self, key: &str, default: Option<usize>, limit: u64) -> Result<usize, EngineError> {
         let value = match self.get(key) {
+            Some(Value::Array(_)) => {
+                return Err(EngineError::Unsupported(format!("{}.{key} is another for every block", self.arch)));
+            }
             Some(value) => value.as_u64(),
             None => default.map(|v| v as u64),
         };
@@ -62,11 +71,13 @@ impl<'a> Keys<'_, 'a> {
     }
 
     fn rope_scaling(&self, context: usize) -> Result<RopeScaling, EngineError> {
-        let factor = || self.number("rope.scaling.factor", self.get("rope.scale_linear").and_then(Value::as_f64));
+        let factor =
+            || self.number("rope.scaling.factor", self.get("rope.scale_linear").and_then(|value| value.as_f64()));
         // llama.cpp takes a factor without a type as linear, and a factor of 0 as none.
-        let stated = |key| self.get(key).and_then(Value::as_f64).is_some_and(|v| v != 0.0);
+        let stated = |key| self.get(key).and_then(|value| value.as_f64()).is_some_and(|v| v != 0.0);
         let default = if stated("rope.scaling.factor") || stated("rope.scale_linear") { "linear" } else { "none" };
-        match self.get("rope.scaling.type").and_then(Value::as_str).unwrap_or(default) {
+        let kind = self.get("rope.scaling.type");
+        match kind.as_ref().and_then(Value::as_str).unwrap_or(default) {
             "none" => Ok(RopeScaling::None),
             "linear" if default == "none" => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
@@ -102,7 +113,7 @@ impl<'a> Keys<'_, 'a> {
             traits.query_scalar = Some((dim / heads) as f32);
         }
         if gemma.is_later() {
-            let cap = |key: &str, usual: Option<f64>| match self.get(key).map(Value::as_f64) {
+            let cap = |key: &str, usual: Option<f64>| match self.get(key).map(|value| value.as_f64()) {
                 None if usual.is_none() => Ok(None),
                 // As in llama.cpp.
                 Some(Some(0.0)) => Ok(None),
@@ -121,7 +132,7 @@ impl<'a> Keys<'_, 'a> {
 
     /// Which blocks of a Gemma see a window only: a list says so, or every so many-th does not.
     fn slides(&self, gemma: Gemma, layers: usize) -> Result<Vec<bool>, EngineError> {
-        let Some(Value::Array(list)) = self.get(PATTERN) else {
+        let Some(Value::Array(list)) = self.raw(PATTERN) else {
             let step = self.size(PATTERN, Some(gemma.step()), MAX_LAYERS)?;
             return Ok((1..=layers).map(|nth| !nth.is_multiple_of(step)).collect());
         };
@@ -195,7 +206,7 @@ impl Blueprint {
                 return Err(EngineError::Unsupported(format!("{arch}.{key}")));
             }
         }
-        if keys.get("attention.causal").and_then(Value::as_bool) == Some(false) {
+        if keys.get("attention.causal").and_then(|value| value.as_bool()) == Some(false) {
             return Err(EngineError::Unsupported("attention to later tokens".into()));
         }
         let dim = keys.size("embedding_length", None, MAX_SIZE)?;

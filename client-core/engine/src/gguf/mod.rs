@@ -1,11 +1,12 @@
-//! GGUF v3: the file format in which language models travel.
+//! GGUF: the file format in which language models travel.
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | [`write`] | the writer |
 //! | `read.rs` | a zero-copy reader that takes hostile files: checked arithmetic, caps, no overlap |
 //!
-//! Deliberately absent: GGUF v1 and v2, big-endian files, and nested arrays. A file is parsed here, and every tensor's
+//! Deliberately absent: GGUF v1 (whose lengths have 32 bits; v2 is read as v3), big-endian and split files, which are named
+//! as such, and nested arrays. A file is parsed here, and every tensor's
 //! place and size is proved to lie inside it, before any backend sees a byte of it.
 
 #[cfg(any(test, feature = "testing"))]
@@ -17,8 +18,10 @@ pub use read::{ArrayView, Gguf, GgufError, TensorInfo, Value};
 
 /// The four bytes a GGUF file begins with.
 pub const MAGIC: [u8; 4] = *b"GGUF";
-/// The only version that is read (and written).
+/// The version that is written.
 pub const VERSION: u32 = 3;
+/// The versions that are read: little-endian files do not differ.
+pub const VERSIONS: [u32; 2] = [2, VERSION];
 /// Alignment of tensor data when `general.alignment` is not given, in bytes.
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 
@@ -128,13 +131,36 @@ impl GgmlType {
 /// ggml's names of the types that a file may hold and this engine does not compute with, for the error message.
 pub(crate) fn foreign_type_name(id: u32) -> &'static str {
     match id {
+        4 => "Q4_2",
+        5 => "Q4_3",
         9 => "Q8_1",
         10 => "Q2_K",
         11 => "Q3_K",
         15 => "Q8_K",
-        16..=23 => "IQ",
-        24..=27 => "integer",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
         28 => "F64",
-        _ => "unknown",
+        29 => "IQ1_M",
+        31 => "Q4_0_4_4",
+        32 => "Q4_0_4_8",
+        33 => "Q4_0_8_8",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        36 => "IQ4_NL_4_4",
+        37 => "IQ4_NL_4_8",
+        38 => "IQ4_NL_8_8",
+        39 => "MXFP4",
+        40 => "NVFP4",
+        _ => "a type that is not known",
     }
 }

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{DEFAULT_ALIGNMENT, GgmlType, MAGIC, VERSION, foreign_type_name};
+use super::{DEFAULT_ALIGNMENT, GgmlType, MAGIC, VERSIONS, foreign_type_name};
 
 /// Longest string in the metadata, bytes. Chat templates stay below 64 KiB, tokens below 1 KiB.
 const MAX_STRING: u64 = 1 << 20;
+/// The one text that is longer: a whole `tokenizer.json`, and its longest, bytes.
+const LONG_STRING: (&str, u64) = ("tokenizer.huggingface.json", 64 << 20);
 /// Most tensors in a file. A 126-layer model has about 1,140.
 const MAX_TENSORS: u64 = 4096;
-/// Most metadata entries.
-const MAX_METADATA: u64 = 4096;
+/// Most metadata entries. Files in use have below a hundred; some converters write a key for every block.
+const MAX_METADATA: u64 = 1 << 16;
 /// Most dimensions of a tensor (`GGML_MAX_DIMS`).
 const MAX_DIMS: u32 = 4;
 /// Largest alignment that a file may ask for, bytes.
@@ -23,8 +25,27 @@ pub enum GgufError {
     #[error("this is not a GGUF file (it does not begin with the letters GGUF)")]
     Magic,
     /// Another version of the format.
-    #[error("GGUF version {0} is not supported, only version 3 is; convert the file with a current llama.cpp")]
+    #[error("GGUF version {0} is not supported, only versions 2 and 3 are; convert the file with a current llama.cpp")]
     Version(u32),
+    /// Numbers are stored the other way round.
+    #[error(
+        "this GGUF file is big-endian, made for another kind of processor; take the little-endian one, or convert it with \
+         llama.cpp's gguf_convert_endian.py"
+    )]
+    BigEndian,
+    /// One file of several.
+    #[error(
+        "this is part {number} of {count} of a model that was split over several files (usually called \
+         …-{first}-of-{count:05}.gguf to …-{count:05}-of-{count:05}.gguf); join them with llama.cpp's \
+         `llama-gguf-split --merge` and take the one file that it writes",
+        first = "00001"
+    )]
+    Split {
+        /// Which one, from 1.
+        number: u64,
+        /// How many there are.
+        count: u64,
+    },
     /// The file ends inside the named part.
     #[error("the file ends in the middle of {0}: the download was probably cut short")]
     Truncated(&'static str),
@@ -136,6 +157,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The value itself; of a list of equal numbers, as some converters write one for all blocks, that number.
+    pub fn single(&self) -> Option<Value<'a>> {
+        let Self::Array(list) = self else { return Some(self.clone()) };
+        let mut values = list.iter();
+        let first = values.next()?;
+        values.all(|value| value == first).then_some(first)
+    }
+
     /// The value as a list.
     pub fn as_array(&self) -> Option<&ArrayView<'a>> {
         match self {
@@ -242,8 +271,9 @@ impl<'a> Gguf<'a> {
             return Err(GgufError::Magic);
         }
         let version = cursor.u32("the header")?;
-        if version != VERSION {
-            return Err(GgufError::Version(version));
+        if !VERSIONS.contains(&version) {
+            let swapped = VERSIONS.contains(&version.swap_bytes());
+            return Err(if swapped { GgufError::BigEndian } else { GgufError::Version(version) });
         }
         let tensor_count = capped("the number of tensors", cursor.u64("the header")?, MAX_TENSORS)?;
         let metadata_count = capped("the number of metadata entries", cursor.u64("the header")?, MAX_METADATA)?;
@@ -252,10 +282,16 @@ impl<'a> Gguf<'a> {
         for _ in 0..metadata_count {
             let key = cursor.string("a metadata key")?;
             let kind = cursor.u32("the metadata")?;
-            let value = cursor.value(kind)?;
+            let longest = if key == LONG_STRING.0 { LONG_STRING.1 } else { MAX_STRING };
+            let value = cursor.value(kind, longest)?;
             if metadata.insert(key, value).is_some() {
                 return Err(GgufError::Duplicate(key.to_owned()));
             }
+        }
+        let number = |key: &str| metadata.get(key).and_then(Value::as_u64);
+        if let Some(count) = number("split.count").filter(|count| *count > 1) {
+            let number = number("split.no").unwrap_or(0).saturating_add(1);
+            return Err(GgufError::Split { number, count });
         }
         let alignment = match metadata.get("general.alignment") {
             None => DEFAULT_ALIGNMENT,
@@ -427,14 +463,18 @@ impl<'a> Cursor<'a> {
     }
 
     fn string(&mut self, what: &'static str) -> Result<&'a str, GgufError> {
-        let len = capped("the length of a text", self.u64(what)?, MAX_STRING)?;
+        self.string_of(what, MAX_STRING)
+    }
+
+    fn string_of(&mut self, what: &'static str, longest: u64) -> Result<&'a str, GgufError> {
+        let len = capped("the length of a text", self.u64(what)?, longest)?;
         std::str::from_utf8(self.take(len as usize, what)?).map_err(|_| GgufError::Utf8)
     }
 
-    fn value(&mut self, kind: u32) -> Result<Value<'a>, GgufError> {
+    fn value(&mut self, kind: u32, longest: u64) -> Result<Value<'a>, GgufError> {
         const WHAT: &str = "a metadata value";
         match kind {
-            8 => Ok(Value::Str(self.string(WHAT)?)),
+            8 => Ok(Value::Str(self.string_of(WHAT, longest)?)),
             9 => {
                 let element = self.u32(WHAT)?;
                 let count = self.u64(WHAT)?;

@@ -58,7 +58,15 @@ fn bad_files_are_refused_with_the_reason() {
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("nothing", vec![], "not a GGUF"),
         ("another format", b"PK\x03\x04abcdefgh".to_vec(), "not a GGUF"),
-        ("version 2", Builder(b"GGUF".to_vec()).u32(2).u64(0).u64(0).0, "version 2"),
+        ("version 1", Builder(b"GGUF".to_vec()).u32(1).u64(0).u64(0).0, "version 1"),
+        ("version 4", Builder(b"GGUF".to_vec()).u32(4).u64(0).u64(0).0, "version 4"),
+        ("big-endian", Builder(b"GGUF".to_vec()).u32(3u32.swap_bytes()).u64(0).u64(0).0, "big-endian"),
+        ("big-endian, version 2", Builder(b"GGUF".to_vec()).u32(2u32.swap_bytes()).u64(0).u64(0).0, "big-endian"),
+        (
+            "a part of a split file",
+            text(Builder::header(0, 2).str("split.count").u32(2).raw(&[3, 0]).str("split.no").u32(2).raw(&[1, 0])),
+            "part 2 of 3 of a model that was split over several files (usually called …-00001-of-00003.gguf to",
+        ),
         ("header cut", b"GGUF\x03\0\0\0\x01".to_vec(), "cut short"),
         ("tensor count", Builder::header(huge, 0).0, "the number of tensors"),
         ("metadata count", Builder::header(0, huge).0, "metadata entries"),
@@ -81,7 +89,11 @@ fn bad_files_are_refused_with_the_reason() {
         ("bytes overflow", one(&[1 << 62], 0, 0), "impossible shape"),
         ("half a block", one(&[33], 2, 0), "impossible shape"),
         ("another type", one(&[256], 10, 0), "Q2_K"),
-        ("no such type", one(&[1], 999, 0), "unknown"),
+        ("no such type", one(&[1], 999, 0), "not known (type 999)"),
+        ("IQ4_XS", one(&[256], 23, 0), "IQ4_XS"),
+        ("IQ1_M", one(&[256], 29, 0), "IQ1_M"),
+        ("TQ2_0", one(&[256], 35, 0), "TQ2_0"),
+        ("MXFP4", one(&[32], 39, 0), "MXFP4"),
         ("offset not aligned", one(&[1], 0, 4), "alignment"),
         ("offset overflows", one(&[1], 0, huge - 31), "outside the file"),
         ("offset past the end", one(&[1], 0, 1 << 20), "outside the file"),
@@ -101,6 +113,42 @@ fn bad_files_are_refused_with_the_reason() {
         let error = Gguf::parse(&bytes).expect_err(name).to_string();
         assert!(error.contains(expect), "{name}: {error}");
     }
+}
+
+#[test]
+fn what_files_in_the_wild_have() {
+    // Version 2.
+    let mut bytes = good();
+    bytes[4] = 2;
+    assert_eq!(Gguf::parse(&bytes).unwrap().tensors(), Gguf::parse(&good()).unwrap().tensors());
+    // A model in one file may say that it was split into one.
+    let one = Builder::header(0, 1).str("split.count").u32(2).raw(&[1, 0]).raw(&[0; 32]).0;
+    assert!(Gguf::parse(&one).is_ok());
+    // Many keys.
+    let keys = (0..10_000u32).fold(Builder::header(0, 10_000), |b, n| b.str(&format!("k{n}")).u32(4).u32(n));
+    let bytes = keys.raw(&[0; 32]).0;
+    assert_eq!(Gguf::parse(&bytes).unwrap().get("k9999").and_then(Value::as_u64), Some(9999));
+    // One text may be long.
+    let long = "x".repeat(3 << 20);
+    let with = |key: &str| Builder::header(0, 1).str(key).u32(8).str(&long).raw(&[0; 32]).0;
+    let bytes = with("tokenizer.huggingface.json");
+    let found = Gguf::parse(&bytes).unwrap().get("tokenizer.huggingface.json").and_then(Value::as_str).map(str::len);
+    assert_eq!(found, Some(3 << 20));
+    assert!(Gguf::parse(&with("tokenizer.chat_template")).unwrap_err().to_string().contains("length of a text"));
+}
+
+#[test]
+fn lists_of_equal_numbers_are_one() {
+    let list = |numbers: &[u32]| {
+        let b = Builder::header(0, 1).str("l").u32(9).u32(4).u64(numbers.len() as u64);
+        numbers.iter().fold(b, |b, number| b.u32(*number)).raw(&[0; 32]).0
+    };
+    for (numbers, expect) in [(&[7, 7, 7][..], Some(7)), (&[7], Some(7)), (&[7, 8], None), (&[], None)] {
+        let bytes = list(numbers);
+        let gguf = Gguf::parse(&bytes).unwrap();
+        assert_eq!(gguf.get("l").unwrap().single().and_then(|value| value.as_u64()), expect, "{numbers:?}");
+    }
+    assert_eq!(Value::Bool(true).single(), Some(Value::Bool(true)));
 }
 
 #[test]

@@ -390,4 +390,4 @@ impl Backend for GpuBackend {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -34,6 +34,8 @@ pub struct WordFiles<'a> {
     pub chat_template: Option<&'a [u8]>,
     /// `generation_config.json`: which tokens end an answer.
     pub generation_config: Option<&'a [u8]>,
+    /// `config.json`, which names them where the former does not.
+    pub config: Option<&'a [u8]>,
 }
 
 /// The files of a checkpoint.
@@ -72,19 +74,27 @@ impl WordFiles<'_> {
         Ok(template.map(str::to_owned))
     }
 
-    /// The tokens that end an answer, as far as `generation_config.json` names them.
+    /// The tokens that end an answer: those of `generation_config.json`, or else those of `config.json`.
     ///
     /// # Errors
-    /// That file is not JSON.
+    /// The first that there is is not JSON.
     pub fn stops(&self) -> Result<Vec<u32>, EngineError> {
-        let Some(bytes) = self.generation_config else { return Ok(Vec::new()) };
-        let config = json(GENERATION_CONFIG, bytes).map_err(EngineError::Tokenizer)?;
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        Ok(match config.get("eos_token_id") {
-            Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
-            Some(one) => id(one).into_iter().collect(),
-            None => Vec::new(),
-        })
+        for (name, bytes) in [(GENERATION_CONFIG, self.generation_config), (CONFIG, self.config)] {
+            let Some(bytes) = bytes else { continue };
+            let config = json(name, bytes).map_err(EngineError::Tokenizer)?;
+            let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+            // Models that also see have the part for text inside.
+            let named = config.get("eos_token_id").filter(|value| !value.is_null());
+            let stops: Vec<u32> = match named.or_else(|| config.pointer("/text_config/eos_token_id")) {
+                Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+                Some(one) => id(one).into_iter().collect(),
+                None => Vec::new(),
+            };
+            if !stops.is_empty() {
+                return Ok(stops);
+            }
+        }
+        Ok(Vec::new())
     }
 }
 

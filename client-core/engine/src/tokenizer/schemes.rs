@@ -22,6 +22,14 @@ const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}
 /// Where a file names no scheme: punctuation, then GPT-2, then numbers in threes.
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"];
 
+/// Whether `pattern` is one of these, or GPT-2's with what Llama 3's ends with: none takes many steps back but over spaces.
+pub(super) fn is_known(pattern: &str) -> bool {
+    const WITH_REST: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+    const DIGIT: &str = r"\p{N}";
+    const DIGITS: &str = r"\p{N}{1,3}";
+    DEFAULT.contains(&pattern) || [GPT2, LLAMA3, QWEN2, TEKKEN, WITH_REST, DIGIT, DIGITS].contains(&pattern)
+}
+
 /// One way of cutting text.
 pub(super) struct Scheme {
     /// Applied one after the other, each to the pieces of the one before.

@@ -4,6 +4,8 @@
 //! tokens have scores. llama.cpp merges the adjacent pair whose union has the highest score; that is BPE whose merges are all
 //! pairs that make a token, ordered by that token's score, and so it is written down here.
 
+use std::collections::BTreeMap;
+
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
@@ -14,16 +16,24 @@ use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence as N
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::schemes;
+use super::library::{Cutting, guarded};
+use super::{CONTROL_TEXTS, MAX_TOKENS, schemes};
 use crate::error::EngineError;
 use crate::gguf::{ArrayView, Gguf, Value};
 
 /// Longest token of a SentencePiece vocabulary, bytes: all its cuts are looked up. Real ones stay below 128.
 const MAX_PIECE: usize = 512;
-/// Most tokens. The largest vocabularies in use have about 260,000.
-const MAX_TOKENS: usize = 1 << 21;
 /// SentencePiece's sign for a space.
 const SPACE: &str = "\u{2581}";
+
+/// A tokenizer with all that is known of it besides.
+pub(super) struct Loaded {
+    pub tokenizer: Tokenizer,
+    pub cutting: Cutting,
+    pub usual: Usual,
+    /// Tokens that have the text of an earlier one, with that one.
+    pub doubles: BTreeMap<u32, u32>,
+}
 
 /// What holds where a file says nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,7 +55,7 @@ fn library(error: impl std::fmt::Display) -> EngineError {
 ///
 /// # Errors
 /// Another kind of vocabulary, a scheme that is not known, or lists that contradict each other.
-pub(super) fn from_gguf(gguf: &Gguf<'_>) -> Result<(Tokenizer, Usual), EngineError> {
+pub(super) fn from_gguf(gguf: &Gguf<'_>) -> Result<Loaded, EngineError> {
     let kind = gguf.get("tokenizer.ggml.model").and_then(Value::as_str).unwrap_or("(none)");
     if !["gpt2", "llama"].contains(&kind) {
         return Err(EngineError::Unsupported(format!(
@@ -57,16 +67,32 @@ pub(super) fn from_gguf(gguf: &Gguf<'_>) -> Result<(Tokenizer, Usual), EngineErr
     if tokens.len() > MAX_TOKENS {
         return Err(fail(format!("there are {} tokens, more than {MAX_TOKENS}", tokens.len())));
     }
-    let mut vocab = Vocab::default();
+    check_ids(gguf, tokens.len())?;
+    let (mut vocab, mut doubles) = (Vocab::default(), BTreeMap::new());
     for (id, token) in tokens.iter().enumerate() {
-        if vocab.insert((*token).to_owned(), id as u32).is_some() {
-            return Err(fail(format!("token {token:?} occurs twice")));
+        // Official files have some twice, as fillings; text is encoded as the first.
+        match vocab.get(*token) {
+            Some(first) => _ = doubles.insert(id as u32, *first),
+            None => _ = vocab.insert((*token).to_owned(), id as u32),
         }
     }
     let (mut tokenizer, usual) =
         if kind == "gpt2" { byte_level(gguf, vocab)? } else { sentence_piece(gguf, tokens, vocab)? };
-    add_special(&mut tokenizer, gguf, tokens)?;
-    Ok((tokenizer, usual))
+    add_special(&mut tokenizer, gguf, tokens, usual)?;
+    Ok(Loaded { tokenizer, cutting: Cutting::known(kind == "gpt2"), usual, doubles })
+}
+
+/// Refuses ids of special tokens that no token has: the model would be asked for them with every prompt.
+fn check_ids(gguf: &Gguf<'_>, count: usize) -> Result<(), EngineError> {
+    for key in ["bos", "eos", "eot", "eom", "unknown"] {
+        let key = format!("tokenizer.ggml.{key}_token_id");
+        if let Some(value) = gguf.get(&key)
+            && value.as_u64().is_none_or(|id| id >= count as u64)
+        {
+            return Err(fail(format!("{key} is {value:?}, but there are {count} tokens")));
+        }
+    }
+    Ok(())
 }
 
 fn strings<'g, 'a>(gguf: &'g Gguf<'a>, key: &str) -> Option<&'g [&'a str]> {
@@ -86,8 +112,8 @@ fn byte_level(gguf: &Gguf<'_>, vocab: Vocab) -> Result<(Tokenizer, Usual), Engin
         pairs.push((left.to_owned(), right.to_owned()));
     }
     let scheme = schemes::named(gguf.get("tokenizer.ggml.pre").and_then(Value::as_str).unwrap_or("default"))?;
-    let bpe = BPE::builder().vocab_and_merges(vocab, pairs).ignore_merges(scheme.ignore_merges).build();
-    let mut tokenizer = Tokenizer::new(bpe.map_err(library)?);
+    let bpe = BPE::builder().vocab_and_merges(vocab, pairs).ignore_merges(scheme.ignore_merges);
+    let mut tokenizer = Tokenizer::new(guarded("at the vocabulary", || bpe.build())?);
     tokenizer.with_pre_tokenizer(Some(scheme.pre_tokenizer()?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
     Ok((tokenizer, Usual { bos: None, eos: None, add_bos: scheme.add_bos }))
@@ -127,7 +153,7 @@ fn sentence_piece(gguf: &Gguf<'_>, tokens: &[&str], vocab: Vocab) -> Result<(Tok
     if let Some(unknown) = unknown {
         bpe = bpe.unk_token((*unknown).to_owned());
     }
-    let mut tokenizer = Tokenizer::new(bpe.build().map_err(library)?);
+    let mut tokenizer = Tokenizer::new(guarded("at the vocabulary", || bpe.build())?);
 
     let prefix = gguf.get("tokenizer.ggml.add_space_prefix").and_then(Value::as_bool).unwrap_or(true);
     let mut steps = Vec::new();
@@ -179,13 +205,29 @@ fn kinds(gguf: &Gguf<'_>, count: usize) -> Vec<Kind> {
     kinds
 }
 
-fn add_special(tokenizer: &mut Tokenizer, gguf: &Gguf<'_>, tokens: &[&str]) -> Result<(), EngineError> {
-    let kinds = kinds(gguf, tokens.len());
+/// Adds what is found in a text before anything is cut: control tokens, among them those that end a turn whatever kind the
+/// file says they are, and tokens that users have defined.
+fn add_special(tokenizer: &mut Tokenizer, gguf: &Gguf<'_>, tokens: &[&str], usual: Usual) -> Result<(), EngineError> {
+    let mut kinds = kinds(gguf, tokens.len());
+    let named = ["bos", "eos", "eot", "eom"].map(|key| gguf.get(&format!("tokenizer.ggml.{key}_token_id")));
+    let named = named.into_iter().flatten().filter_map(Value::as_u64);
+    for id in named.chain([usual.bos, usual.eos].into_iter().flatten().map(u64::from)) {
+        if let Some(kind) = usize::try_from(id).ok().and_then(|id| kinds.get_mut(id)) {
+            *kind = Kind::Special;
+        }
+    }
+    for (token, kind) in tokens.iter().zip(&mut kinds) {
+        if CONTROL_TEXTS.contains(token) {
+            *kind = Kind::Special;
+        }
+    }
     let of = |wanted: Kind, special: bool| -> Vec<AddedToken> {
         let chosen = tokens.iter().zip(&kinds).filter(|(token, kind)| **kind == wanted && !token.is_empty());
         chosen.map(|(token, _)| AddedToken::from(*token, special).normalized(false)).collect()
     };
-    tokenizer.add_special_tokens(of(Kind::Special, true)).map_err(library)?;
-    tokenizer.add_tokens(of(Kind::UserDefined, false)).map_err(library)?;
+    guarded("at the special tokens", || {
+        tokenizer.add_special_tokens(of(Kind::Special, true))?;
+        tokenizer.add_tokens(of(Kind::UserDefined, false))
+    })?;
     Ok(())
 }

@@ -21,6 +21,9 @@ pub fn base() -> String {
     policy("")
 }
 
+/// The policy of a document that is no page: it shows itself and does nothing.
+pub const INERT: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; sandbox";
+
 fn policy(script_hashes: &str) -> String {
     // A model may come from any address that a person names, so requests may go anywhere; scripts may not come from there.
     // 'wasm-unsafe-eval' compiles WebAssembly and nothing else; JavaScript's eval stays forbidden.

@@ -1,14 +1,15 @@
 //! Brotli and gzip for what shrinks. A file is compressed at its first request and kept; a file `x.br` or `x.gz` beside
-//! `x` is taken instead.
+//! `x` is taken instead, if it really is `x`.
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, header};
 use tokio::sync::OnceCell;
 
+use super::identity;
 use super::source::Found;
 
 /// Brotli level: 5 of 11, a fraction of a second for a 3 MB module. 9 saves another tenth and takes many times as long,
@@ -62,50 +63,70 @@ impl Encoding {
 /// The best encoding that the client takes.
 #[must_use]
 pub fn negotiate(headers: &HeaderMap) -> Encoding {
+    if accepts(headers, &["br"]) {
+        Encoding::Brotli
+    } else if accepts_gzip(headers) {
+        Encoding::Gzip
+    } else {
+        Encoding::Identity
+    }
+}
+
+/// Whether the client takes gzip.
+#[must_use]
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    accepts(headers, &["gzip", "x-gzip"])
+}
+
+fn accepts(headers: &HeaderMap, names: &[&str]) -> bool {
     let lists = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let mut best = Encoding::Identity;
-    for item in lists.flat_map(|list| list.split(',')) {
+    lists.flat_map(|list| list.split(',')).any(|item| {
         let (name, parameter) = item.split_once(';').unwrap_or((item, ""));
         let quality = parameter.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()).unwrap_or(1.0);
-        if quality <= 0.0 {
-            continue;
-        }
-        match name.trim().to_ascii_lowercase().as_str() {
-            "br" => return Encoding::Brotli,
-            "gzip" | "x-gzip" => best = Encoding::Gzip,
-            _ => {}
-        }
-    }
-    best
+        quality > 0.0 && names.iter().any(|known| name.trim().eq_ignore_ascii_case(known))
+    })
 }
 
 /// One compression: under way, or done.
 type Compressed = Arc<OnceCell<Bytes>>;
 
-/// Compressed files, by tag and encoding. Two requests for the same file wait for one compression.
+/// A path, the version of what lies there, and an encoding.
+type Key = (String, String, Encoding);
+
+/// Compressed files. Two requests for the same file wait for one compression.
 #[derive(Debug, Default)]
 pub struct Cache {
-    kept: Mutex<HashMap<(String, Encoding), Compressed>>,
+    kept: Mutex<HashMap<Key, Compressed>>,
 }
 
 impl Cache {
-    /// The file in this encoding.
+    /// The file of this path in this encoding; `None` when it is no longer what was found.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn encoded(&self, found: &Found, encoding: Encoding) -> std::io::Result<Bytes> {
-        let cell = self.cell((found.tag().to_owned(), encoding));
+    pub async fn encoded(&self, path: &str, found: &Found, encoding: Encoding) -> std::io::Result<Option<Bytes>> {
+        let cell = self.cell((path.to_owned(), found.tag().to_owned(), encoding));
         let make = || async {
-            if let Some(encoded) = found.sibling(encoding.file_ending()).await {
-                return Ok(encoded);
-            }
             let bytes = found.bytes().await?;
-            tokio::task::spawn_blocking(move || compress(&bytes, encoding)).await.map_err(std::io::Error::other)?
+            // What is kept under a version has to be that version.
+            if found.is_hashed() && identity::of_content(&bytes) != found.tag() {
+                return Err(Changed::Meanwhile);
+            }
+            let beside = found.sibling(encoding.file_ending()).await;
+            let work = move || match beside {
+                Some(beside) if is_of(&beside, &bytes, encoding) => Ok(beside),
+                _ => compress(&bytes, encoding),
+            };
+            Ok(tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)??)
         };
-        cell.get_or_try_init(make).await.cloned()
+        match cell.get_or_try_init(make).await {
+            Ok(bytes) => Ok(Some(bytes.clone())),
+            Err(Changed::Meanwhile) => Ok(None),
+            Err(Changed::Io(error)) => Err(error),
+        }
     }
 
-    fn cell(&self, key: (String, Encoding)) -> Arc<OnceCell<Bytes>> {
+    fn cell(&self, key: Key) -> Arc<OnceCell<Bytes>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.contains_key(&key)
             && kept.values().filter_map(|cell| cell.get()).map(Bytes::len).sum::<usize>() > MAX_KEPT_BYTES
@@ -114,6 +135,39 @@ impl Cache {
             kept.clear();
         }
         Arc::clone(kept.entry(key).or_default())
+    }
+}
+
+/// Why a file could not be compressed.
+enum Changed {
+    Meanwhile,
+    Io(std::io::Error),
+}
+
+impl From<std::io::Error> for Changed {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Whether a compressed file holds exactly these bytes. It may come from an older build.
+fn is_of(encoded: &[u8], bytes: &[u8], encoding: Encoding) -> bool {
+    let mut reader: Box<dyn std::io::Read + '_> = match encoding {
+        Encoding::Identity => Box::new(encoded),
+        Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(encoded)),
+        Encoding::Brotli => Box::new(brotli::Decompressor::new(encoded, 1 << 16)),
+    };
+    let mut rest = bytes;
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => return rest.is_empty(),
+            Ok(read) => match piece.get(..read).and_then(|piece| rest.strip_prefix(piece)) {
+                Some(left) => rest = left,
+                None => return false,
+            },
+            Err(_) => return false,
+        }
     }
 }
 
@@ -142,6 +196,7 @@ mod tests {
 
     use axum::http::HeaderValue;
 
+    use super::super::identity::Identities;
     use super::*;
 
     #[test]
@@ -166,8 +221,8 @@ mod tests {
         let text = Bytes::from("tandem ".repeat(10_000));
         let found = Found::from_memory(text.clone(), "t".into());
         let cache = Cache::default();
-        let brotli = cache.encoded(&found, Encoding::Brotli).await.unwrap();
-        let gzip = cache.encoded(&found, Encoding::Gzip).await.unwrap();
+        let brotli = cache.encoded("t", &found, Encoding::Brotli).await.unwrap().unwrap();
+        let gzip = cache.encoded("t", &found, Encoding::Gzip).await.unwrap().unwrap();
         assert!(brotli.len() < 500 && gzip.len() < 1000, "{} {}", brotli.len(), gzip.len());
         let mut back = Vec::new();
         brotli::Decompressor::new(&*brotli, 4096).read_to_end(&mut back).unwrap();
@@ -176,20 +231,39 @@ mod tests {
         flate2::read::GzDecoder::new(&*gzip).read_to_end(&mut back).unwrap();
         assert_eq!(back, text);
         // The same bytes in memory, not merely equal ones.
-        assert_eq!(cache.encoded(&found, Encoding::Brotli).await.unwrap().as_ptr(), brotli.as_ptr());
+        assert_eq!(cache.encoded("t", &found, Encoding::Brotli).await.unwrap().unwrap().as_ptr(), brotli.as_ptr());
     }
 
     #[tokio::test]
-    async fn a_compressed_file_beside_is_taken_unless_it_is_old() {
+    async fn a_compressed_file_beside_is_taken_where_it_is_the_same_file() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("a.js"), "let a;").unwrap();
-        std::fs::write(folder.path().join("a.js.br"), "made elsewhere").unwrap();
+        let text = "let a = 1;".repeat(50);
+        let mut best = Vec::new();
+        brotli::CompressorWriter::new(&mut best, 4096, 11, 22).write_all(text.as_bytes()).unwrap();
         let source = super::super::source::Source::Folder(folder.path().to_owned());
-        let found = source.find("a.js").await.unwrap().unwrap();
-        assert_eq!(Cache::default().encoded(&found, Encoding::Brotli).await.unwrap(), "made elsewhere");
-        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
-        std::fs::File::options().append(true).open(folder.path().join("a.js")).unwrap().set_modified(later).unwrap();
-        let found = source.find("a.js").await.unwrap().unwrap();
-        assert_ne!(Cache::default().encoded(&found, Encoding::Brotli).await.unwrap(), "made elsewhere");
+        for (beside, content, taken) in [
+            (&best[..], text.clone(), true),
+            (b"made elsewhere", text.clone(), false),
+            // Of the last build, and as new as this one.
+            (&best[..], text.replace('1', "2"), false),
+            (&best[..best.len() / 2], text.clone(), false),
+        ] {
+            std::fs::write(folder.path().join("a.js"), &content).unwrap();
+            std::fs::write(folder.path().join("a.js.br"), beside).unwrap();
+            let found = source.find("a.js", &Identities::default()).await.unwrap().unwrap();
+            let got = Cache::default().encoded("a.js", &found, Encoding::Brotli).await.unwrap().unwrap();
+            assert_eq!(got == beside, taken, "{beside:?}");
+            assert!(is_of(&got, content.as_bytes(), Encoding::Brotli));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_changed_after_it_was_found_is_not_kept_as_what_was_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = super::super::source::Source::Folder(folder.path().to_owned());
+        std::fs::write(folder.path().join("a.js"), "let a;").unwrap();
+        let found = source.find("a.js", &Identities::default()).await.unwrap().unwrap();
+        std::fs::write(folder.path().join("a.js"), "let b;").unwrap();
+        assert_eq!(Cache::default().encoded("a.js", &found, Encoding::Gzip).await.unwrap(), None);
     }
 }

@@ -4,6 +4,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`source`] | where a file comes from: a folder on disk or the program itself |
+//! | [`identity`] | which version of a file this is |
 //! | [`range`] | `Range` and `If-Range`: a download that was cut goes on |
 //! | [`encoding`] | brotli and gzip, made once and kept |
 //! | [`mime`] | media types, and how long a file may be cached |
@@ -14,8 +15,9 @@
 //! Deliberately absent: listings of folders, and `index.html` for unknown addresses: the page keeps its state in the
 //! query, so that an unknown path is a mistake.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -23,11 +25,13 @@ use axum::response::{IntoResponse, Response};
 
 pub mod csp;
 pub mod encoding;
+pub mod identity;
 pub mod mime;
 pub mod range;
 pub mod source;
 
 use encoding::{Cache, Encoding};
+use identity::Identities;
 use range::Wanted;
 use source::{Found, Source};
 
@@ -40,6 +44,9 @@ pub struct Files {
     page: Option<PathBuf>,
     public: Source,
     cache: Arc<Cache>,
+    identities: Arc<Identities>,
+    /// The page's version, and the names in it that hold hashes.
+    hashed: Arc<Mutex<(String, HashSet<String>)>>,
 }
 
 impl Files {
@@ -47,7 +54,7 @@ impl Files {
     #[must_use]
     pub fn new(page: Option<PathBuf>, public: Option<PathBuf>) -> Self {
         let public = public.map_or(Source::Embedded, Source::Folder);
-        Self { page, public, cache: Arc::new(Cache::default()) }
+        Self { page, public, cache: Arc::default(), identities: Arc::default(), hashed: Arc::default() }
     }
 
     /// The folder `public`.
@@ -67,34 +74,70 @@ impl Files {
             }
             // Whatever fails here fails again, and is told, when the file is asked for.
             if let Ok(Some(found)) = self.find(&name).await {
-                let _ = self.cache.encoded(&found, Encoding::Brotli).await;
+                let _ = self.cache.encoded(&name, &found, Encoding::Brotli).await;
             }
         }
     }
 
     async fn find(&self, path: &str) -> std::io::Result<Option<Found>> {
         if let Some(page) = &self.page
-            && let Some(found) = Source::Folder(page.clone()).find(path).await?
+            && let Some(found) = Source::Folder(page.clone()).find(path, &self.identities).await?
         {
             return Ok(Some(found));
         }
-        if let Some(found) = self.public.find(path).await? {
+        if let Some(found) = self.public.find(path, &self.identities).await? {
             return Ok(Some(found));
         }
         Ok((path == "index.html").then(|| Found::from_memory(Bytes::from_static(NO_PAGE.as_bytes()), "no-page".into())))
     }
 }
 
+impl Files {
+    /// Whether the page's builder wrote down that this name holds the hash of the content: in its list of files, or, where
+    /// it makes none, in the page itself.
+    async fn is_hashed(&self, path: &str) -> std::io::Result<bool> {
+        if !mime::may_be_hashed(path) {
+            return Ok(false);
+        }
+        let list = self.find(mime::LIST).await?;
+        let is_list = list.is_some();
+        let written = match list {
+            Some(list) => list,
+            None => match self.find("index.html").await? {
+                Some(page) => page,
+                None => return Ok(false),
+            },
+        };
+        let lock = || self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock().0 == written.tag() {
+            return Ok(lock().1.contains(path));
+        }
+        let text = written.bytes().await?;
+        let text = String::from_utf8_lossy(&text);
+        let names = if is_list { mime::listed_names(&text) } else { mime::hashed_names(&text) };
+        let is_hashed = names.contains(path);
+        *lock() = (written.tag().to_owned(), names);
+        Ok(is_hashed)
+    }
+}
+
 /// Answers GET and HEAD of one path.
 pub async fn respond(files: &Files, method: &Method, path: &str, headers: &HeaderMap) -> Response {
     let Some(path) = clean(path) else { return not_found() };
-    match files.find(&path).await {
-        Ok(Some(found)) => {
-            send(files, method, &path, found, headers).await.unwrap_or_else(|error| failed(&path, &error))
+    // A second time where the file changed between finding and reading it.
+    for _ in 0..3 {
+        let sent = match files.find(&path).await {
+            Ok(Some(found)) => send(files, method, &path, found, headers).await,
+            Ok(None) => return not_found(),
+            Err(error) => return failed(&path, &error),
+        };
+        match sent {
+            Ok(Some(response)) => return response,
+            Ok(None) => {}
+            Err(error) => return failed(&path, &error),
         }
-        Ok(None) => not_found(),
-        Err(error) => failed(&path, &error),
     }
+    failed(&path, &std::io::Error::other("it keeps changing"))
 }
 
 async fn send(
@@ -103,11 +146,11 @@ async fn send(
     path: &str,
     found: Found,
     headers: &HeaderMap,
-) -> std::io::Result<Response> {
+) -> std::io::Result<Option<Response>> {
     let kind = mime::of(path);
     let mut out = HeaderMap::new();
-    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static(mime::cache_control(path)));
+    out.insert(header::CONTENT_TYPE, header_value(&kind.media_type));
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static(mime::cache_control(files.is_hashed(path).await?)));
     out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     // A worker obeys the policy of its own script's answer, so that scripts carry one, too.
     if kind.is_html {
@@ -115,6 +158,8 @@ async fn send(
         out.insert(header::CONTENT_SECURITY_POLICY, header_value(&csp::of_page(&String::from_utf8_lossy(&html))));
     } else if kind.is_script {
         out.insert(header::CONTENT_SECURITY_POLICY, header_value(&csp::base()));
+    } else if kind.is_document {
+        out.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(csp::INERT));
     }
     let has_range = *method == Method::GET && headers.contains_key(header::RANGE);
     let encoding = if kind.is_text && !has_range { encoding::negotiate(headers) } else { Encoding::Identity };
@@ -124,17 +169,17 @@ async fn send(
     let tag = format!("\"{}{}\"", found.tag(), encoding.tag_suffix());
     out.insert(header::ETAG, header_value(&tag));
     if matches_any(headers, &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, out).into_response());
+        return Ok(Some((StatusCode::NOT_MODIFIED, out).into_response()));
     }
     if encoding != Encoding::Identity {
-        let bytes = files.cache.encoded(&found, encoding).await?;
+        let Some(bytes) = files.cache.encoded(path, &found, encoding).await? else { return Ok(None) };
         out.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.token()));
         out.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        return Ok((out, Body::from(bytes)).into_response());
+        return Ok(Some((out, Body::from(bytes)).into_response()));
     }
     let total = found.len();
     let wanted = if has_range { range::wanted(headers, &tag, total) } else { Wanted::All };
-    Ok(match wanted {
+    Ok(Some(match wanted {
         Wanted::All => {
             out.insert(header::CONTENT_LENGTH, HeaderValue::from(total));
             let body = if *method == Method::HEAD { Body::empty() } else { found.body(0, total).await? };
@@ -150,7 +195,7 @@ async fn send(
             out.insert(header::CONTENT_RANGE, header_value(&format!("bytes */{total}")));
             (StatusCode::RANGE_NOT_SATISFIABLE, out).into_response()
         }
-    })
+    }))
 }
 
 /// A URL's path as a path inside the folders; `None` for one that no file can have. Every part is an ordinary name: no
@@ -166,7 +211,9 @@ fn clean(path: &str) -> Option<String> {
     clean.split('/').all(is_name).then_some(clean)
 }
 
-fn matches_any(headers: &HeaderMap, tag: &str) -> bool {
+/// Whether the client has this version already.
+#[must_use]
+pub fn matches_any(headers: &HeaderMap, tag: &str) -> bool {
     let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     tags.flat_map(|list| list.split(',')).map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == tag)
 }

@@ -2,11 +2,12 @@
 
 use std::io::SeekFrom;
 use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
 
 use axum::body::{Body, Bytes};
 use rust_embed::RustEmbed;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+
+use super::identity::{Identities, MAX_HASHED, Stamp};
 
 /// Piece of a large file that is read at a time.
 const CHUNK: usize = 256 * 1024;
@@ -27,11 +28,11 @@ pub enum Source {
 }
 
 impl Source {
-    /// The file of this clean relative path, if there is one.
+    /// The file of this clean relative path, if there is one. A link that leads out of the folder leads nowhere.
     ///
     /// # Errors
     /// When the disk fails; a file that is not there is no error.
-    pub async fn find(&self, path: &str) -> std::io::Result<Option<Found>> {
+    pub async fn find(&self, path: &str, identities: &Identities) -> std::io::Result<Option<Found>> {
         match self {
             Self::Embedded => Ok(Public::get(path).map(|file| {
                 let hash = file.metadata.sha256_hash();
@@ -43,15 +44,22 @@ impl Source {
                 Found::from_memory(bytes, tag)
             })),
             Self::Folder(folder) => {
-                let path = folder.join(path);
+                let (root, path) =
+                    match tokio::try_join!(tokio::fs::canonicalize(folder), tokio::fs::canonicalize(folder.join(path)))
+                    {
+                        Ok(both) => both,
+                        Err(error) => return absent(error),
+                    };
+                if !path.starts_with(&root) {
+                    tracing::warn!(path = %path.display(), "a link leads out of the folder; it is not followed");
+                    return Ok(None);
+                }
                 let meta = match tokio::fs::metadata(&path).await {
                     Ok(meta) if meta.is_file() => meta,
                     Ok(_) => return Ok(None),
                     Err(error) => return absent(error),
                 };
-                // Length and time stand for the content; a whole model is not hashed for every request.
-                let changed = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-                let tag = format!("{:x}-{changed:x}", meta.len());
+                let tag = identities.tag(&path, Stamp::of(&meta)).await?;
                 Ok(Some(Found { tag, content: Content::Disk { path, len: meta.len() } }))
             }
         }
@@ -101,6 +109,12 @@ impl Found {
         Self { tag, content: Content::Memory(bytes) }
     }
 
+    /// Whether the tag is that of the content, as [`super::identity::of_content`] makes it.
+    #[must_use]
+    pub fn is_hashed(&self) -> bool {
+        matches!(self.content, Content::Disk { len, .. } if len <= MAX_HASHED)
+    }
+
     /// Changes whenever the content does.
     #[must_use]
     pub fn tag(&self) -> &str {
@@ -122,16 +136,11 @@ impl Found {
         self.len() == 0
     }
 
-    /// The file beside this one with another ending, if it is at least as new: `page.js.br` beside `page.js`.
+    /// The file beside this one with another ending: `page.js.br` beside `page.js`.
     pub async fn sibling(&self, ending: &str) -> Option<Bytes> {
         let Content::Disk { path, .. } = &self.content else { return None };
         let mut name = path.clone().into_os_string();
         name.push(ending);
-        let changed = tokio::fs::metadata(path).await.ok()?.modified().ok()?;
-        let encoded = tokio::fs::metadata(&name).await.ok()?.modified().ok()?;
-        if encoded < changed {
-            return None;
-        }
         tokio::fs::read(name).await.ok().map(Bytes::from)
     }
 

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::models;
 use crate::http::App;
@@ -19,6 +19,33 @@ pub struct EmbeddingsRequest {
     input: Input,
     encoding_format: Option<Format>,
     dimensions: Option<i64>,
+    user: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// One text's vector. Written as it is: an f32 that becomes an f64 on its way shows digits that nobody computed.
+#[derive(Debug, Serialize)]
+struct Item {
+    object: &'static str,
+    index: usize,
+    embedding: Vector,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Vector {
+    Floats(Vec<f32>),
+    Base64(String),
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub struct EmbeddingsResponse {
+    object: &'static str,
+    model: String,
+    data: Vec<Item>,
+    usage: Value,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -43,12 +70,14 @@ enum Format {
 pub async fn create(
     State(app): State<App>,
     ApiJson(request): ApiJson<EmbeddingsRequest>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<EmbeddingsResponse>, ApiError> {
     let embedder = app.embedder()?;
     let id = embedder.id();
     models::check(request.model.as_deref(), std::slice::from_ref(&id))?;
-    if request.dimensions.is_some() {
-        return Err(ApiError::unsupported("dimensions", "'dimensions' is not offered."));
+    let _who_asks = request.user;
+    if let Some((name, _)) = request.others.iter().find(|(_, value)| !value.is_null()) {
+        let name: String = name.chars().take(64).collect();
+        return Err(ApiError::unsupported(&name, format!("'{name}' is not offered; leave it out.")));
     }
     let texts = match request.input {
         Input::One(text) => vec![text],
@@ -67,17 +96,19 @@ pub async fn create(
         let embeddings = embedder.embed(text).await?;
         tokens += embeddings.tokens.len();
         let vector = embeddings.pooled();
+        if request.dimensions.is_some_and(|asked| usize::try_from(asked) != Ok(vector.len())) {
+            let message = format!("'dimensions' can only be {}, what this encoder has.", vector.len());
+            return Err(ApiError::field("dimensions", "invalid_value", message));
+        }
         let embedding = match request.encoding_format {
             Some(Format::Base64) => {
                 let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
-                json!(STANDARD.encode(bytes))
+                Vector::Base64(STANDARD.encode(bytes))
             }
-            Some(Format::Float) | None => json!(vector),
+            Some(Format::Float) | None => Vector::Floats(vector),
         };
-        data.push(json!({ "object": "embedding", "index": index, "embedding": embedding }));
+        data.push(Item { object: "embedding", index, embedding });
     }
-    Ok(Json(json!({
-        "object": "list", "model": id, "data": data,
-        "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
-    })))
+    let usage = json!({ "prompt_tokens": tokens, "total_tokens": tokens });
+    Ok(Json(EmbeddingsResponse { object: "list", model: id, data, usage }))
 }

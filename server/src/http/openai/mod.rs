@@ -7,9 +7,9 @@
 //! | [`tracked`] | one generation with its measurements; cuts it off when the server goes down |
 //! | [`embeddings`], [`models`] | `/v1/embeddings`, `/v1/models` |
 //!
-//! Beyond OpenAI's API: `top_k`; a last message of role `assistant` is continued, not answered; `timings` beside `usage`.
-//! Deliberately absent: tools, log probabilities, several choices, response formats. Asking for one is an error, not a
-//! silent omission.
+//! Beyond OpenAI's API: `top_k`, `min_p`, `repetition_penalty`; a last message of role `assistant` is continued, not
+//! answered (unless `continue_final_message` is false); `timings` beside `usage`.
+//! Deliberately absent: tools, response formats, `suffix`. Asking for one is an error, not a silent omission.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -49,14 +49,21 @@ pub async fn completions(
 }
 
 async fn complete(app: &App, request: CompletionRequest, shape: Shape) -> Result<Response, ApiError> {
-    let model = app.host().model().await.id;
+    let model = app.host().known_model().await?.id;
     models::check(request.model.as_deref(), std::slice::from_ref(&model))?;
     let (stream, include_usage) = (request.stream(), request.include_usage());
-    let generation = request.into_generation(shape)?;
+    let work = request.into_work(shape)?;
+    if let Some(field) = work.answers.iter().find_map(|generation| app.host().lacks(generation)) {
+        return Err(ApiError::unsupported(field, format!("'{field}' is not offered by this server's model.")));
+    }
     if *app.phase().borrow() != Phase::Running {
         return Err(HostError::ShuttingDown.into());
     }
-    let tracked = Tracked::start(app, generation).await?;
-    let answer = Answer::new(shape, model);
-    if stream { answer.stream(tracked, include_usage).await } else { answer.whole(tracked).await }
+    let answer = Answer::new(shape, model, work.per_prompt, work.echo, include_usage);
+    let app = app.clone();
+    let opening = Box::pin(async move {
+        // Each takes its place in the queue; where one finds none, none of them is answered.
+        futures::future::try_join_all(work.answers.into_iter().map(|generation| Tracked::start(&app, generation))).await
+    });
+    if stream { answer.stream(opening).await } else { answer.whole(opening).await }
 }

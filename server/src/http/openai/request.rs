@@ -1,26 +1,71 @@
 //! The fields of a completion request and what is wrong with them.
+//!
+//! Every field is honoured or refused by name: a client that asks for what is not done here has to hear of it.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::collections::BTreeMap;
 
+use client::protocol::sampling;
 use serde::Deserialize;
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value, json};
 
 use super::answer::Shape;
 use crate::host::{Generation, Message, Prompt, Sampling};
 use crate::http::error::ApiError;
 
-/// OpenAI's own limit.
+/// OpenAI's own limits, and one for what it does not have.
 const MAX_STOPS: usize = 4;
+const MAX_STOP_TOKENS: usize = 64;
+const MAX_LOGPROBS: i64 = 20;
+const MAX_BIAS: f64 = 100.0;
+/// Most answers to one request: each takes a slot.
+const MAX_CHOICES: usize = 16;
+
+/// Fields that say who asks or how to keep books, and change no answer.
+const ABOUT_THE_CALLER: [&str; 9] = [
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "cache_prompt",
+    "parallel_tool_calls",
+];
+
+/// What else a message may hold that earlier answers come back with.
+const COMES_BACK: [&str; 3] = ["annotations", "reasoning_content", "reasoning"];
+
+/// Values of fields that are not offered which ask for nothing. `null` never does.
+fn asks_for_nothing(name: &str, value: &Value) -> bool {
+    let number = |neutral: f64| value.as_f64() == Some(neutral);
+    match name {
+        _ if value.is_null() => true,
+        _ if ABOUT_THE_CALLER.contains(&name) => true,
+        "tool_choice" | "function_call" => value == "none",
+        "modalities" => *value == json!(["text"]),
+        "min_tokens" | "mirostat" | "n_probs" | "dry_multiplier" | "xtc_probability" | "dynatemp_range" => number(0.0),
+        "typical_p" | "tfs_z" | "length_penalty" => number(1.0),
+        "bad_words" | "guided_choice" => *value == json!([]),
+        "use_beam_search"
+        | "early_stopping"
+        | "include_stop_str_in_output"
+        | "return_token_ids"
+        | "return_tokens_as_token_ids"
+        | "timings_per_token" => *value == json!(false),
+        "skip_special_tokens" | "spaces_between_special_tokens" => *value == json!(true),
+        _ => false,
+    }
+}
 
 /// The body of `/v1/chat/completions` and `/v1/completions`: one type, since all but `messages` and `prompt` is shared.
-/// Fields that only describe the caller (`user`, `metadata`, `store` …) are ignored.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct CompletionRequest {
     /// Which model; the server's own where absent.
     pub model: Option<String>,
     messages: Option<Vec<RequestMessage>>,
-    prompt: Option<OneOrMany>,
+    prompt: Option<Prompts>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     max_tokens: Option<i64>,
@@ -28,25 +73,39 @@ pub struct CompletionRequest {
     temperature: Option<f64>,
     top_p: Option<f64>,
     top_k: Option<i64>,
+    min_p: Option<f64>,
     seed: Option<Number>,
     stop: Option<OneOrMany>,
+    stop_token_ids: Option<Vec<u32>>,
+    ignore_eos: Option<bool>,
     n: Option<i64>,
     best_of: Option<i64>,
     echo: Option<bool>,
     suffix: Option<String>,
     logprobs: Option<Value>,
     top_logprobs: Option<i64>,
+    logit_bias: Option<BTreeMap<String, f64>>,
     presence_penalty: Option<f64>,
     frequency_penalty: Option<f64>,
+    #[serde(alias = "repeat_penalty")]
+    repetition_penalty: Option<f64>,
     tools: Option<Vec<Value>>,
     functions: Option<Vec<Value>>,
     response_format: Option<ResponseFormat>,
+    continue_final_message: Option<bool>,
+    add_generation_prompt: Option<bool>,
+    /// Whether what reads like a control token in a prompt is one.
+    parse_special: Option<bool>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct RequestMessage {
     role: Role,
     content: Option<Content>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -88,16 +147,38 @@ impl OneOrMany {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a string, a list of strings, a list of token ids, or a list of such lists")]
+enum Prompts {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    ManyTokens(Vec<Vec<u32>>),
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct StreamOptions {
     include_usage: Option<bool>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct ResponseFormat {
     #[serde(rename = "type")]
     kind: String,
+}
+
+/// What a request comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// One answer each, those to the first prompt first.
+    pub answers: Vec<Generation>,
+    /// Answers to each prompt.
+    pub per_prompt: usize,
+    /// What stands before each answer; empty unless the request wants to hear its prompts again.
+    pub echo: Vec<String>,
 }
 
 impl CompletionRequest {
@@ -110,51 +191,104 @@ impl CompletionRequest {
     /// Whether a stream ends with the counts.
     #[must_use]
     pub fn include_usage(&self) -> bool {
-        self.stream_options.and_then(|options| options.include_usage).unwrap_or(false)
+        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
     }
 
     /// What the host is asked to do.
     ///
     /// # Errors
     /// The first field that is out of range or not offered.
-    pub fn into_generation(self, shape: Shape) -> Result<Generation, ApiError> {
-        self.refuse_unsupported()?;
-        let sampling = self.sampling()?;
-        let prompt = match shape {
-            Shape::Chat => conversation(self.messages)?,
-            Shape::Text => Prompt::Text(single_prompt(self.prompt)?),
+    pub fn into_work(mut self, shape: Shape) -> Result<Work, ApiError> {
+        self.refuse_unsupported(shape)?;
+        let sampling = self.sampling(shape)?;
+        let counted = !self.stream() || self.include_usage();
+        let per_prompt = self.choices()?;
+        let wants_echo = self.echo == Some(true);
+        let prompts = match shape {
+            Shape::Chat => vec![conversation(self.messages.take(), self.continue_final_message)?],
+            Shape::Text => prompts(self.prompt.take(), self.parse_special == Some(true))?,
         };
-        Ok(Generation { prompt, sampling })
+        let count = prompts.len().saturating_mul(per_prompt);
+        if count > MAX_CHOICES {
+            let field = if per_prompt > 1 { "n" } else { "prompt" };
+            return Err(range(
+                field,
+                &format!("asks for {count} answers; at most {MAX_CHOICES} are given to a request"),
+            ));
+        }
+        let mut work = Work { answers: Vec::with_capacity(count), per_prompt, echo: Vec::new() };
+        for prompt in prompts {
+            if wants_echo {
+                let (Prompt::Text(text) | Prompt::Controlled(text)) = &prompt else {
+                    return Err(ApiError::unsupported("echo", "'echo' is offered for prompts in text only."));
+                };
+                work.echo.extend(std::iter::repeat_n(text.clone(), per_prompt));
+            }
+            for choice in 0..per_prompt {
+                let mut sampling = sampling.clone();
+                // The same seed would give the same answer again.
+                sampling.seed = sampling
+                    .seed
+                    .map(|seed| i128::from((seed as u64).wrapping_add(choice as u64)))
+                    .filter(|_| choice > 0)
+                    .or(sampling.seed);
+                work.answers.push(Generation { prompt: prompt.clone(), sampling, counted });
+            }
+        }
+        Ok(work)
     }
 
-    fn refuse_unsupported(&self) -> Result<(), ApiError> {
+    fn refuse_unsupported(&self, shape: Shape) -> Result<(), ApiError> {
         let is_listed = |list: &Option<Vec<Value>>| list.as_ref().is_some_and(|list| !list.is_empty());
-        let is_asked = |value: &Option<Value>| value.as_ref().is_some_and(|value| *value != Value::Bool(false));
-        let penalty = |value: Option<f64>| value.is_some_and(|value| value != 0.0);
+        let is_chat = shape == Shape::Chat;
+        let continues = self.continue_final_message == Some(true);
+        let begins = self.add_generation_prompt != Some(false) || continues;
         let cases = [
-            ("n", self.n.is_some_and(|n| n != 1), "Only one answer a request ('n': 1) is offered."),
-            ("best_of", self.best_of.is_some_and(|n| n != 1), "Only 'best_of': 1 is offered."),
-            ("echo", self.echo == Some(true), "'echo' is not offered."),
             ("suffix", self.suffix.as_ref().is_some_and(|text| !text.is_empty()), "'suffix' is not offered."),
-            ("logprobs", is_asked(&self.logprobs), "'logprobs' is not offered."),
-            ("top_logprobs", self.top_logprobs.is_some_and(|n| n > 0), "'top_logprobs' is not offered."),
-            ("presence_penalty", penalty(self.presence_penalty), "'presence_penalty' is not offered."),
-            ("frequency_penalty", penalty(self.frequency_penalty), "'frequency_penalty' is not offered."),
-            ("tools", is_listed(&self.tools), "Tools are not offered."),
-            ("functions", is_listed(&self.functions), "Functions are not offered."),
+            ("parse_special", is_chat && self.parse_special == Some(true), "'parse_special' is for plain texts."),
+            ("echo", is_chat && self.echo == Some(true), "'echo' is for plain texts."),
+            ("tools", is_listed(&self.tools), "'tools' are not offered."),
+            ("functions", is_listed(&self.functions), "'functions' are not offered."),
             (
                 "response_format",
                 self.response_format.as_ref().is_some_and(|format| format.kind != "text"),
-                "Only the response format 'text' is offered.",
+                "'response_format' is offered as 'text' only.",
             ),
+            (
+                "add_generation_prompt",
+                !begins,
+                "'add_generation_prompt': false goes with 'continue_final_message' only.",
+            ),
+            ("messages", !is_chat && self.messages.is_some(), "'messages' is for /v1/chat/completions."),
+            ("prompt", is_chat && self.prompt.is_some(), "'prompt' is for /v1/completions."),
         ];
-        match cases.into_iter().find(|(_, is_asked, _)| *is_asked) {
-            Some((param, _, message)) => Err(ApiError::unsupported(param, message)),
-            None => Ok(()),
+        if let Some((param, _, message)) = cases.into_iter().find(|(_, is_asked, _)| *is_asked) {
+            return Err(ApiError::unsupported(param, message));
+        }
+        refuse_others("", &self.others, asks_for_nothing)?;
+        if let Some(options) = &self.stream_options {
+            refuse_others("stream_options.", &options.others, |_, value| value.is_null() || *value == json!(false))?;
+        }
+        Ok(())
+    }
+
+    fn choices(&self) -> Result<usize, ApiError> {
+        let n = match self.n {
+            None => 1,
+            Some(n) => match usize::try_from(n) {
+                Ok(n) if (1..=MAX_CHOICES).contains(&n) => n,
+                _ => return Err(range("n", &format!("has to be between 1 and {MAX_CHOICES}"))),
+            },
+        };
+        match self.best_of {
+            Some(best_of) if best_of != n as i64 => {
+                Err(ApiError::unsupported("best_of", "'best_of' is offered where it is the same as 'n'."))
+            }
+            _ => Ok(n),
         }
     }
 
-    fn sampling(&self) -> Result<Sampling, ApiError> {
+    fn sampling(&self, shape: Shape) -> Result<Sampling, ApiError> {
         let (name, asked) = match self.max_completion_tokens {
             Some(limit) => ("max_completion_tokens", Some(limit)),
             None => ("max_tokens", self.max_tokens),
@@ -166,13 +300,23 @@ impl CompletionRequest {
                 _ => return Err(range(name, "has to be at least 1")),
             },
         };
-        let temperature = self.temperature.unwrap_or(1.0);
-        if !(0.0..=2.0).contains(&temperature) {
-            return Err(range("temperature", "has to be between 0 and 2"));
+        // What page, worker and server share is declared once.
+        for (name, value) in
+            [("temperature", self.temperature), ("top_p", self.top_p), ("repetition_penalty", self.repetition_penalty)]
+        {
+            let problem = value.zip(sampling::setting(name)).and_then(|(value, setting)| setting.problem(value));
+            if let Some(problem) = problem {
+                return Err(range(name, &problem));
+            }
         }
-        let top_p = self.top_p.unwrap_or(1.0);
-        if !(0.0..=1.0).contains(&top_p) {
-            return Err(range("top_p", "has to be between 0 and 1"));
+        for (name, value, least, most) in [
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("presence_penalty", self.presence_penalty, -2.0, 2.0),
+            ("frequency_penalty", self.frequency_penalty, -2.0, 2.0),
+        ] {
+            if value.is_some_and(|value| !(least..=most).contains(&value)) {
+                return Err(range(name, &format!("has to be between {least} and {most}")));
+            }
         }
         let top_k = match self.top_k {
             // llama.cpp and vLLM use both 0 and -1 for off.
@@ -180,11 +324,10 @@ impl CompletionRequest {
             Some(k) => usize::try_from(k).map_err(|_| range("top_k", "has to be 0 (off) or more"))?,
         };
         let seed = match &self.seed {
-            // Whoever names no seed wants another answer every time.
-            None => RandomState::new().hash_one(0u8),
+            None => None,
             Some(number) => match (number.as_u64(), number.as_i64()) {
-                (Some(seed), _) => seed,
-                (None, Some(seed)) => seed.cast_unsigned(),
+                (Some(seed), _) => Some(i128::from(seed)),
+                (None, Some(seed)) => Some(i128::from(seed)),
                 (None, None) => return Err(range("seed", "has to be a whole number of 64 bits")),
             },
         };
@@ -192,10 +335,58 @@ impl CompletionRequest {
         if stop.len() > MAX_STOPS {
             return Err(range("stop", "takes at most 4 texts"));
         }
+        if self.stop_token_ids.as_ref().is_some_and(|ids| ids.len() > MAX_STOP_TOKENS) {
+            return Err(range("stop_token_ids", &format!("takes at most {MAX_STOP_TOKENS} tokens")));
+        }
         if stop.iter().any(String::is_empty) {
             return Err(range("stop", "cannot be an empty text"));
         }
-        Ok(Sampling { max_tokens, temperature: temperature as f32, top_k, top_p: top_p as f32, seed, stop })
+        Ok(Sampling {
+            max_tokens,
+            temperature: self.temperature,
+            top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.bias()?,
+            logprobs: self.log_probabilities(shape)?,
+            seed,
+            stop,
+            stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
+        })
+    }
+
+    fn bias(&self) -> Result<BTreeMap<u32, f64>, ApiError> {
+        let entry = |(id, bias): (&String, &f64)| match id.parse::<u32>() {
+            Ok(id) if (-MAX_BIAS..=MAX_BIAS).contains(bias) => Ok((id, *bias)),
+            _ => Err(range("logit_bias", "takes token ids, each with a number between -100 and 100")),
+        };
+        self.logit_bias.iter().flatten().map(entry).collect()
+    }
+
+    /// `true` and `top_logprobs` for chats, a number for plain texts.
+    fn log_probabilities(&self, shape: Shape) -> Result<Option<usize>, ApiError> {
+        let count = |name: &str, count: i64| match usize::try_from(count) {
+            Ok(others) if count <= MAX_LOGPROBS => Ok(Some(others)),
+            _ => Err(range(name, &format!("has to be between 0 and {MAX_LOGPROBS}"))),
+        };
+        let others = self.top_logprobs.unwrap_or(0);
+        match (shape, &self.logprobs) {
+            (Shape::Chat, Some(Value::Bool(true))) => count("top_logprobs", others),
+            (Shape::Text, Some(Value::Number(number))) if self.top_logprobs.is_none() => {
+                count("logprobs", number.as_i64().unwrap_or(-1))
+            }
+            (_, None | Some(Value::Null | Value::Bool(false))) if others == 0 => Ok(None),
+            (Shape::Chat, None | Some(Value::Null | Value::Bool(false))) => {
+                Err(range("top_logprobs", "needs 'logprobs': true"))
+            }
+            (Shape::Text, _) if self.top_logprobs.is_some() => Err(range("top_logprobs", "is for chats")),
+            (Shape::Text, _) => Err(range("logprobs", "has to be a whole number")),
+            (Shape::Chat, _) => Err(range("logprobs", "has to be true or false")),
+        }
     }
 }
 
@@ -203,7 +394,23 @@ fn range(param: &str, says: &str) -> ApiError {
     ApiError::field(param, "invalid_value", format!("'{param}' {says}."))
 }
 
-fn conversation(messages: Option<Vec<RequestMessage>>) -> Result<Prompt, ApiError> {
+/// Refuses the first field that is not offered and asks for something.
+fn refuse_others(
+    place: &str,
+    others: &Map<String, Value>,
+    neutral: impl Fn(&str, &Value) -> bool,
+) -> Result<(), ApiError> {
+    match others.iter().find(|(name, value)| !neutral(name, value)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let name: String = name.chars().take(64).collect();
+            let param = format!("{place}{name}");
+            Err(ApiError::unsupported(&param, format!("'{param}' is not offered; leave it out.")))
+        }
+    }
+}
+
+fn conversation(messages: Option<Vec<RequestMessage>>, continues: Option<bool>) -> Result<Prompt, ApiError> {
     let messages = messages.unwrap_or_default();
     if messages.is_empty() {
         return Err(ApiError::field(
@@ -214,6 +421,10 @@ fn conversation(messages: Option<Vec<RequestMessage>>) -> Result<Prompt, ApiErro
     }
     let mut turns = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
+        let nothing = |name: &str, value: &Value| {
+            value.is_null() || COMES_BACK.contains(&name) || (name == "tool_calls" && *value == json!([]))
+        };
+        refuse_others(&format!("messages[{index}]."), &message.others, nothing)?;
         let role = match message.role {
             Role::System => "system",
             Role::User => "user",
@@ -221,8 +432,12 @@ fn conversation(messages: Option<Vec<RequestMessage>>) -> Result<Prompt, ApiErro
         };
         turns.push(Message { role: role.into(), content: text_of(message.content, index)? });
     }
-    // The answer has been begun elsewhere: it is continued.
-    let assistant_prefix = match turns.pop_if(|turn| turn.role == "assistant") {
+    // An answer that has been begun elsewhere is continued, unless it is said to be complete.
+    let is_begun = turns.last().is_some_and(|turn| turn.role == "assistant");
+    if continues == Some(true) && !is_begun {
+        return Err(range("continue_final_message", "needs a last message of the assistant's"));
+    }
+    let assistant_prefix = match turns.pop_if(|_| is_begun && continues != Some(false)) {
         Some(turn) => turn.content,
         None => String::new(),
     };
@@ -254,102 +469,26 @@ fn text_of(content: Option<Content>, index: usize) -> Result<String, ApiError> {
     Ok(text)
 }
 
-fn single_prompt(prompt: Option<OneOrMany>) -> Result<String, ApiError> {
-    let mut prompts = prompt.map(OneOrMany::into_vec).unwrap_or_default();
-    match (prompts.pop(), prompts.is_empty()) {
-        (Some(prompt), true) if prompt.is_empty() => Err(range("prompt", "is empty")),
-        (Some(prompt), true) => Ok(prompt),
-        (Some(_), false) => Err(ApiError::unsupported("prompt", "Only one prompt a request is offered.")),
-        (None, _) => Err(ApiError::field("prompt", "missing_required_parameter", "'prompt' is missing.")),
+fn prompts(prompts: Option<Prompts>, controlled: bool) -> Result<Vec<Prompt>, ApiError> {
+    let text_prompt = if controlled { Prompt::Controlled } else { Prompt::Text };
+    let prompts: Vec<Prompt> = match prompts {
+        None => return Err(ApiError::field("prompt", "missing_required_parameter", "'prompt' is missing.")),
+        Some(Prompts::Text(text)) => vec![text_prompt(text)],
+        Some(Prompts::Texts(texts)) => texts.into_iter().map(text_prompt).collect(),
+        Some(Prompts::Tokens(ids)) => vec![Prompt::Tokens(ids)],
+        Some(Prompts::ManyTokens(many)) => many.into_iter().map(Prompt::Tokens).collect(),
+    };
+    let is_empty = |prompt: &Prompt| match prompt {
+        Prompt::Text(text) | Prompt::Controlled(text) => text.is_empty(),
+        Prompt::Tokens(ids) => ids.is_empty(),
+        Prompt::Chat { .. } => false,
+    };
+    if prompts.is_empty() || prompts.iter().any(is_empty) {
+        return Err(range("prompt", "is empty"));
     }
+    Ok(prompts)
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn generation(shape: Shape, body: Value) -> Result<Generation, ApiError> {
-        serde_json::from_value::<CompletionRequest>(body).unwrap().into_generation(shape)
-    }
-
-    #[test]
-    fn reads_a_chat() {
-        let got = generation(
-            Shape::Chat,
-            json!({"messages": [
-                {"role": "developer", "content": "Be brief."},
-                {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-                {"role": "assistant", "content": "So"}],
-                "max_tokens": 5, "temperature": 0, "top_k": -1, "seed": -1, "stop": "x", "n": 1, "user": "me",
-                "presence_penalty": 0, "logprobs": false, "tools": null, "response_format": {"type": "text"}}),
-        )
-        .unwrap();
-        let Prompt::Chat { messages, assistant_prefix } = got.prompt else { panic!("a chat") };
-        assert_eq!(assistant_prefix, "So");
-        assert_eq!(messages[0], Message { role: "system".into(), content: "Be brief.".into() });
-        assert_eq!(messages[1].content, "ab");
-        let expect = Sampling {
-            max_tokens: Some(5),
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            seed: u64::MAX,
-            stop: vec!["x".into()],
-        };
-        assert_eq!(got.sampling, expect);
-    }
-
-    #[test]
-    fn without_a_seed_every_answer_differs() {
-        let seed = || generation(Shape::Text, json!({"prompt": "p"})).unwrap().sampling.seed;
-        assert_ne!(seed(), seed());
-        let large = generation(Shape::Text, json!({"prompt": ["p"], "seed": u64::MAX})).unwrap();
-        assert_eq!(large.sampling.seed, u64::MAX);
-    }
-
-    #[test]
-    fn names_the_field_that_is_wrong() {
-        for (field, value) in [
-            ("n", json!(2)),
-            ("best_of", json!(3)),
-            ("echo", json!(true)),
-            ("suffix", json!("x")),
-            ("logprobs", json!(true)),
-            ("logprobs", json!(3)),
-            ("top_logprobs", json!(2)),
-            ("presence_penalty", json!(0.5)),
-            ("frequency_penalty", json!(-0.5)),
-            ("tools", json!([{}])),
-            ("functions", json!([{}])),
-            ("response_format", json!({"type": "json_object"})),
-            ("max_tokens", json!(0)),
-            ("max_completion_tokens", json!(-4)),
-            ("temperature", json!(2.5)),
-            ("temperature", json!(-0.1)),
-            ("top_p", json!(1.1)),
-            ("top_k", json!(-2)),
-            ("seed", json!(0.5)),
-            ("stop", json!(["a", "b", "c", "d", "e"])),
-            ("stop", json!("")),
-            ("messages", json!([])),
-            ("messages", json!([{"role": "assistant", "content": "x"}])),
-            ("messages[0].content", json!("image")),
-        ] {
-            let mut body = json!({"messages": [{"role": "user", "content": "q"}]});
-            if field == "messages[0].content" {
-                body["messages"][0]["content"] = json!([{"type": "image_url", "image_url": {"url": "data:,"}}]);
-            } else {
-                body[field] = value.clone();
-            }
-            let error = generation(Shape::Chat, body).expect_err(&format!("{field} = {value}"));
-            assert_eq!(error.param.as_deref(), Some(field), "{error:?}");
-            assert_eq!(error.status.as_u16(), 400);
-        }
-        for body in [json!({}), json!({"prompt": ""}), json!({"prompt": []}), json!({"prompt": ["a", "b"]})] {
-            let error = generation(Shape::Text, body.clone()).expect_err(&body.to_string());
-            assert_eq!(error.param.as_deref(), Some("prompt"));
-        }
-    }
-}
+#[path = "request_tests.rs"]
+mod tests;

@@ -47,7 +47,7 @@ impl Tracked {
             }
         };
         match &event {
-            GenerationEvent::Text(_) => {
+            GenerationEvent::Text(_) | GenerationEvent::Scored(..) | GenerationEvent::Reasoning(_) => {
                 if self.pieces == 0 {
                     self.metrics.first_token(self.started.elapsed());
                 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Server, Setup, chat, streamed};
-use crate::host::{Message, Prompt};
+use crate::host::{Host as _, Message, Prompt};
 
 #[tokio::test]
 async fn a_chat_in_one_piece() {
@@ -40,6 +40,9 @@ async fn a_chat_token_by_token() {
     assert_eq!(chunks[4]["choices"], json!([]));
     assert_eq!(chunks[4]["usage"]["completion_tokens"], 2);
     assert_eq!(chunks.len(), 5);
+    for chunk in &chunks[..4] {
+        assert_eq!(chunk.get("usage"), Some(&Value::Null));
+    }
     for chunk in &chunks {
         assert_eq!((&chunk["id"], &chunk["object"]), (&chunks[0]["id"], &json!("chat.completion.chunk")));
     }
@@ -78,9 +81,67 @@ async fn the_host_hears_what_was_asked() {
     assert_eq!(messages[1], Message { role: "user".into(), content: "q".into() });
     assert_eq!((messages.len(), assistant_prefix.as_str()), (2, "It is"));
     let sampling = heard.sampling;
-    assert_eq!((sampling.max_tokens, sampling.top_k, sampling.seed), (Some(9), 7, 11));
-    assert_eq!((sampling.temperature, sampling.top_p), (0.5, 0.25));
+    assert_eq!((sampling.max_tokens, sampling.top_k, sampling.seed), (Some(9), 7, Some(11)));
+    assert_eq!((sampling.temperature, sampling.top_p), (Some(0.5), Some(0.25)));
     assert_eq!(sampling.stop, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn several_answers_whole_and_streamed() {
+    let server = Server::start();
+    let ask = json!({"prompt": ["count 1", "count 2"], "n": 2, "echo": true, "best_of": 2});
+    let (status, body) = server.answer("/v1/completions", &ask).await;
+    assert_eq!(status, 200, "{body}");
+    let texts: Vec<(u64, &str)> = body["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| (choice["index"].as_u64().unwrap(), choice["text"].as_str().unwrap()))
+        .collect();
+    assert_eq!(texts, [(0, "count 1t0 "), (1, "count 1t0 "), (2, "count 2t0 t1 "), (3, "count 2t0 t1 ")]);
+    // Each prompt once, each answer.
+    assert_eq!(body["usage"], json!({"prompt_tokens": 10, "completion_tokens": 6, "total_tokens": 16}));
+
+    let mut ask = streamed("count 2");
+    (ask["n"], ask["stream_options"]) = (json!(3), json!({"include_usage": true}));
+    let events = server.events("/v1/chat/completions", &ask).await;
+    let mut texts = vec![String::new(); 3];
+    let mut ends = 0;
+    for data in &events[..events.len() - 1] {
+        let chunk: Value = serde_json::from_str(data).unwrap();
+        for choice in chunk["choices"].as_array().unwrap() {
+            texts[choice["index"].as_u64().unwrap() as usize] += choice["delta"]["content"].as_str().unwrap_or("");
+            ends += usize::from(choice["finish_reason"] == "stop");
+        }
+    }
+    assert_eq!((texts, ends), (vec!["t0 t1 ".to_owned(); 3], 3));
+    assert_eq!(events.last().unwrap(), "[DONE]");
+    let ids = server.answer("/v1/completions", &json!({"prompt": [7, 8, 9]})).await.1;
+    assert_eq!(ids["choices"][0]["text"], "t0 t1 t2 ");
+}
+
+#[tokio::test]
+async fn thoughts_and_log_probabilities_reach_the_client() {
+    let server = Server::start();
+    let (_, body) = server.answer("/v1/chat/completions", &chat("think")).await;
+    let choice = &body["choices"][0];
+    assert_eq!(choice["message"], json!({"role": "assistant", "content": "xt0 ", "reasoning_content": "hm"}));
+    assert_eq!(choice["logprobs"]["content"][0]["logprob"], -0.5);
+    let events = server.events("/v1/chat/completions", &streamed("think")).await;
+    let chunks: Vec<Value> = events[1..3].iter().map(|data| serde_json::from_str(data).unwrap()).collect();
+    assert_eq!(chunks[0]["choices"][0]["delta"]["reasoning_content"], "hm");
+    assert_eq!(chunks[1]["choices"][0]["logprobs"]["content"][0]["token"], "t");
+}
+
+#[tokio::test]
+async fn a_stream_says_something_before_a_late_first_token() {
+    let server = Server::start();
+    let mut response = server.post("/v1/chat/completions", &streamed("late")).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), server.host.load().active), (200, 1), "before the token");
+    let first = response.chunk().await.unwrap().unwrap();
+    assert!(first.starts_with(b":"), "{first:?}");
+    let text = response.text().await.unwrap();
+    assert!(text.contains("t0 ") && text.ends_with("data: [DONE]\n\n"), "{text}");
 }
 
 #[tokio::test]
@@ -116,7 +177,12 @@ async fn embeddings_as_numbers_and_as_base64() {
         base64::engine::general_purpose::STANDARD.decode(body["data"][0]["embedding"].as_str().unwrap()).unwrap()
     };
     let first = f32::from_le_bytes(bytes[..4].try_into().unwrap());
-    assert_eq!((bytes.len(), f64::from(first)), (8, vector[0]));
+    assert_eq!((bytes.len(), first), (8, vector[0] as f32));
+    // As an f32 is written, without digits that nobody computed.
+    let text = server.post("/v1/embeddings", &json!({"input": "abc"})).send().await.unwrap().text().await.unwrap();
+    assert!(text.contains(&format!("[{first},")), "{text}");
+    let own = server.answer("/v1/embeddings", &json!({"input": "abc", "dimensions": 2.0, "user": "me"})).await;
+    assert_eq!(own.0, 200, "{}", own.1);
 }
 
 #[tokio::test]

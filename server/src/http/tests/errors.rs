@@ -21,7 +21,23 @@ async fn every_wrong_request_is_told_what_is_wrong() {
     let long = "x".repeat(5000);
     for (path, body, status, param, code) in [
         ("/v1/chat/completions", with("model", json!("other")), 404, json!("model"), json!("model_not_found")),
-        ("/v1/chat/completions", with("n", json!(2)), 400, json!("n"), json!("unsupported_parameter")),
+        ("/v1/chat/completions", with("n", json!(99)), 400, json!("n"), json!("invalid_value")),
+        ("/v1/chat/completions", with("min_p", json!(0.1)), 400, json!("min_p"), json!("unsupported_parameter")),
+        ("/v1/chat/completions", with("min_p", json!("x")), 400, json!("min_p"), json!("invalid_type")),
+        (
+            "/v1/chat/completions",
+            with("ignore_eos", json!(true)),
+            400,
+            json!("ignore_eos"),
+            json!("unsupported_parameter"),
+        ),
+        (
+            "/v1/chat/completions",
+            with("temprature", json!(1)),
+            400,
+            json!("temprature"),
+            json!("unsupported_parameter"),
+        ),
         ("/v1/chat/completions", with("temperature", json!("hot")), 400, json!("temperature"), json!("invalid_type")),
         ("/v1/chat/completions", with("messages", json!("hi")), 400, json!("messages"), json!("invalid_type")),
         (
@@ -34,7 +50,7 @@ async fn every_wrong_request_is_told_what_is_wrong() {
         ("/v1/chat/completions", with("stop", json!(7)), 400, json!("stop"), json!("invalid_type")),
         ("/v1/chat/completions", with("max_tokens", json!(1.5)), 400, json!("max_tokens"), json!("invalid_type")),
         ("/v1/chat/completions", json!({}), 400, json!("messages"), json!("missing_required_parameter")),
-        ("/v1/chat/completions", json!([]), 400, json!("messages"), json!("missing_required_parameter")),
+        ("/v1/chat/completions", json!([]), 400, Value::Null, Value::Null),
         ("/v1/chat/completions", json!("text"), 400, Value::Null, Value::Null),
         ("/v1/chat/completions", chat("too long"), 400, Value::Null, json!("context_length_exceeded")),
         ("/v1/chat/completions", streamed("too long"), 400, Value::Null, json!("context_length_exceeded")),
@@ -43,23 +59,35 @@ async fn every_wrong_request_is_told_what_is_wrong() {
         ("/v1/chat/completions", streamed("busy"), 503, Value::Null, json!("server_busy")),
         ("/v1/chat/completions", chat("break"), 502, Value::Null, json!("upstream_error")),
         ("/v1/chat/completions", chat("die"), 500, Value::Null, json!("engine_error")),
-        ("/v1/completions", json!({"prompt": [1, 2]}), 400, json!("prompt"), json!("invalid_type")),
+        ("/v1/completions", json!({"prompt": [1, "x"]}), 400, json!("prompt"), json!("invalid_type")),
+        (
+            "/v1/completions",
+            json!({"prompt": "p", "messages": []}),
+            400,
+            json!("messages"),
+            json!("unsupported_parameter"),
+        ),
         ("/v1/completions", json!({}), 400, json!("prompt"), json!("missing_required_parameter")),
         ("/v1/embeddings", json!({"input": [[1, 2]]}), 400, json!("input"), json!("invalid_type")),
         ("/v1/embeddings", json!({"input": []}), 400, json!("input"), json!("invalid_value")),
         ("/v1/embeddings", json!({"input": ["a", "b", "c", "d"]}), 400, json!("input"), json!("invalid_value")),
         ("/v1/embeddings", json!({"input": ["a", ""]}), 400, json!("input"), json!("invalid_value")),
+        ("/v1/embeddings", json!({"input": "a", "dimensions": 3}), 400, json!("dimensions"), json!("invalid_value")),
         (
             "/v1/embeddings",
-            json!({"input": "a", "dimensions": 3}),
+            json!({"input": "a", "truncate": true}),
             400,
-            json!("dimensions"),
+            json!("truncate"),
             json!("unsupported_parameter"),
         ),
         ("/v1/embeddings", json!({"input": "a", "model": "full"}), 404, json!("model"), json!("model_not_found")),
         ("/v1/embeddings", json!({"input": "a b c d e f g h i"}), 400, Value::Null, json!("context_length_exceeded")),
         ("/v1/embeddings", json!({}), 400, Value::Null, Value::Null),
         ("/v1/audio/speech", json!({}), 404, Value::Null, json!("unknown_url")),
+        ("/v1", json!({}), 404, Value::Null, json!("unknown_url")),
+        ("/v1/", json!({}), 404, Value::Null, json!("unknown_url")),
+        ("/api", json!({}), 404, Value::Null, json!("unknown_url")),
+        ("/health/more", json!({}), 404, Value::Null, json!("unknown_url")),
         ("/api/nothing", json!({}), 404, Value::Null, json!("unknown_url")),
         ("/health", json!({}), 405, Value::Null, json!("method_not_supported")),
         ("/index.html", json!({}), 405, Value::Null, json!("method_not_supported")),
@@ -128,4 +156,54 @@ async fn a_stream_that_breaks_says_so_and_is_not_done() {
         assert_shape(&last);
         assert_eq!(last["error"]["code"], code);
     }
+}
+
+#[tokio::test]
+async fn what_an_address_takes_is_said() {
+    let server = Server::start();
+    for (method, path, status, allow) in [
+        ("GET", "/v1/chat/completions", 405, Some("POST")),
+        ("PUT", "/v1/models", 405, Some("GET,HEAD")),
+        ("DELETE", "/api/runs", 405, Some("GET,HEAD,POST")),
+        ("PATCH", "/health", 405, Some("GET,HEAD")),
+        ("POST", "/index.html", 405, Some("GET,HEAD")),
+        ("GET", "/v1/nothing", 404, None),
+        ("OPTIONS", "/v1/nothing", 404, None),
+    ] {
+        let request = server.client.request(method.parse().unwrap(), format!("{}{path}", server.url));
+        let response = request.send().await.unwrap();
+        let sorted = |text: &str| {
+            let mut all: Vec<String> = text.split(',').map(|one| one.trim().to_owned()).collect();
+            all.sort_unstable();
+            all.join(",")
+        };
+        let got = response.headers().get("allow").map(|value| sorted(value.to_str().unwrap()));
+        assert_eq!((response.status().as_u16(), got.as_deref()), (status, allow), "{method} {path}");
+        assert_shape(&response.json().await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn slashes_too_many_are_passed_over() {
+    let server = Server::start();
+    for path in ["/v1/models/", "//v1/models", "/v1//models", "//v1///models//", "/health/", "//api/runs/?limit=3"] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let answer = server.by_hand(&request).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    let (status, _) = server.answer("//v1/chat/completions/", &chat("count 1")).await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn half_a_character_and_a_whole_number_with_a_point_are_taken() {
+    let server = Server::start();
+    let body = r#"{"messages": [{"role": "user", "content": "count 3\ud83d"}], "max_tokens": 16.0}"#;
+    let request = server.client.post(format!("{}/v1/chat/completions", server.url));
+    let response = request.header("content-type", "application/json").body(body).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let heard = server.host.last.lock().unwrap().clone().unwrap();
+    assert_eq!(heard.sampling.max_tokens, Some(16));
+    let crate::host::Prompt::Chat { messages, .. } = heard.prompt else { panic!("a chat") };
+    assert_eq!(messages[0].content, "count 3\u{fffd}");
 }

@@ -15,7 +15,8 @@ use crate::host::{
 };
 
 /// Answers `count N` with N tokens, `forever` with tokens until the client leaves, `slow` with three tokens over a
-/// tenth of a second; `too long`, `busy`, `break` and `die` fail in their own ways.
+/// tenth of a second, `late` with one after a wait that no proxy likes; `too long`, `busy`, `break` and `die` fail in their
+/// own ways, `think` thinks first and gives log probabilities.
 #[derive(Debug, Default)]
 pub struct FakeHost {
     active: Arc<AtomicUsize>,
@@ -45,11 +46,17 @@ impl Host for FakeHost {
         Load { slots: 2, active: self.active.load(Ordering::SeqCst), waiting: 0, capacity: 3 }
     }
 
+    fn lacks(&self, generation: &Generation) -> Option<&'static str> {
+        let sampling = &generation.sampling;
+        sampling.min_p.map(|_| "min_p").or_else(|| sampling.ignore_eos.then_some("ignore_eos"))
+    }
+
     async fn generate(&self, generation: Generation) -> Result<GenerationStream, HostError> {
         *self.last.lock().unwrap() = Some(generation.clone());
         let text = match &generation.prompt {
             Prompt::Chat { messages, .. } => messages.last().map(|turn| turn.content.clone()).unwrap_or_default(),
-            Prompt::Text(text) => text.clone(),
+            Prompt::Text(text) | Prompt::Controlled(text) => text.clone(),
+            Prompt::Tokens(ids) => format!("count {}", ids.len()),
         };
         if text == "busy" {
             return Err(HostError::Busy { waiting: 3, retry_after_s: 4 });
@@ -71,6 +78,7 @@ async fn answer(text: &str, max_tokens: usize, sender: &mpsc::Sender<GenerationE
         Some(("count", count)) => (count.parse().unwrap_or(0), 0),
         _ => match text {
             "slow" => (3, 40),
+            "late" => (1, 3000),
             "forever" => (usize::MAX, 1),
             "die" | "break" => (2, 0),
             "too long" => {
@@ -80,6 +88,11 @@ async fn answer(text: &str, max_tokens: usize, sender: &mpsc::Sender<GenerationE
             _ => (1, 0),
         },
     };
+    if text == "think" {
+        let _ = sender.send(GenerationEvent::Reasoning("hm".into())).await;
+        let scores = serde_json::json!({"content": [{"token": "t", "logprob": -0.5}]});
+        let _ = sender.send(GenerationEvent::Scored("x".into(), scores)).await;
+    }
     let written = if text == "forever" { count } else { count.min(max_tokens) };
     for index in 0..written {
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;

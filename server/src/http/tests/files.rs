@@ -1,7 +1,5 @@
 //! Page, models and policies over HTTP.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
 use super::{Server, Setup};
 
 const HASHED: &str = "page/web-0123456789abcdef.js";
@@ -9,7 +7,16 @@ const HASHED: &str = "page/web-0123456789abcdef.js";
 #[tokio::test]
 async fn a_page_with_all_its_headers() {
     let server = Server::start();
-    server.write("page/index.html", "<script type=module>go()</script>");
+    server.write(
+        "page/index.html",
+        "<link href=/web-0123456789abcdef.js><link href='/web-0123456789abcdef_bg.wasm'><link href=/late-123456789abcdef.css>\
+         <script type=module>go()</script>",
+    );
+    // A hash with a zero in front, and a name like one that the builder did not write down.
+    server.write("page/late-123456789abcdef.css", "a{}");
+    server.write("page/stray-0123456789abcdef.css", "a{}");
+    server.write("page/folder/web-0123456789abcdef.js", "let c;");
+    server.write("public/reports/fig.svg", "<svg xmlns='http://www.w3.org/2000/svg'><script>go()</script></svg>");
     server.write(HASHED, "let a;");
     server.write("page/web-0123456789abcdef_bg.wasm", b"\0asm");
     server.write("page/worker.js", "let b;");
@@ -18,6 +25,10 @@ async fn a_page_with_all_its_headers() {
         ("/", "text/html; charset=utf-8", "no-cache"),
         ("/web-0123456789abcdef.js", "text/javascript; charset=utf-8", "public, max-age=31536000, immutable"),
         ("/web-0123456789abcdef_bg.wasm?v=1", "application/wasm", "public, max-age=31536000, immutable"),
+        ("/late-123456789abcdef.css", "text/css; charset=utf-8", "public, max-age=31536000, immutable"),
+        ("/stray-0123456789abcdef.css", "text/css; charset=utf-8", "no-cache"),
+        ("/folder/web-0123456789abcdef.js", "text/javascript; charset=utf-8", "no-cache"),
+        ("/reports/fig.svg", "image/svg+xml", "no-cache"),
         ("/worker.js", "text/javascript; charset=utf-8", "no-cache"),
         ("/models/manifest.json", "application/json", "no-cache"),
     ] {
@@ -41,6 +52,7 @@ async fn a_page_with_all_its_headers() {
         match path {
             // SHA-256 of `go()`.
             "/" => assert!(policy.unwrap().contains("'sha256-5KYv+PUboo5h+0+YAtGRPbwv5d/QxzHslP4YGnUaxRw='")),
+            "/reports/fig.svg" => assert!(policy.unwrap().contains("default-src 'none'")),
             _ if kind.starts_with("text/javascript") => assert!(policy.unwrap().contains("'wasm-unsafe-eval'")),
             _ => assert_eq!(policy, None),
         }
@@ -159,20 +171,65 @@ async fn nothing_outside_the_folders_is_served() {
     server.write("secret.txt", "secret");
     server.write("page/.hidden", "secret");
     server.write("page/folder/x.txt", "fine");
-    let address = server.url.strip_prefix("http://").unwrap();
     // By hand: a client library would tidy the path first.
     for path in
         ["/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/.hidden", "/folder", "//secret.txt", "/no.js"]
     {
-        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
+        let answer =
+            server.by_hand(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
         assert!(!answer.contains("\r\n\r\nsecret"), "{path}: {answer}");
     }
     assert_eq!(server.get("/folder/x.txt").send().await.unwrap().text().await.unwrap(), "fine");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn links_that_lead_out_of_a_folder_lead_nowhere() {
+    use std::os::unix::fs::symlink;
+    let server = Server::start();
+    server.write("secret.txt", "secret");
+    server.write("outside/x.txt", "secret");
+    server.write("page/real.txt", "fine");
+    let at = |path: &str| server.folder.path().join(path);
+    symlink(at("secret.txt"), at("page/link.txt")).unwrap();
+    symlink("../secret.txt", at("public/link2.txt")).unwrap();
+    symlink(at("outside"), at("page/folder")).unwrap();
+    symlink("real.txt", at("page/alias.txt")).unwrap();
+    for path in ["/link.txt", "/link2.txt", "/folder/x.txt"] {
+        let response = server.get(path).send().await.unwrap();
+        assert_eq!(response.status(), 404, "{path}");
+        assert!(!response.text().await.unwrap().contains("secret"), "{path}");
+    }
+    assert_eq!(server.get("/alias.txt").send().await.unwrap().text().await.unwrap(), "fine");
+}
+
+#[tokio::test]
+async fn files_of_one_size_and_time_are_two_files_and_a_rebuilt_one_is_another() {
+    let server = Server::start();
+    let text = |letter: &str| letter.repeat(5000);
+    let day = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400);
+    let write = |name: &str, letter: &str| {
+        server.write(&format!("page/{name}"), text(letter));
+        let file = std::fs::File::options().append(true).open(server.folder.path().join("page").join(name)).unwrap();
+        file.set_modified(day).unwrap();
+    };
+    let unpacked = async |path: &str| {
+        let response = server.get(path).header("accept-encoding", "gzip").send().await.unwrap();
+        let tag = response.headers()["etag"].to_str().unwrap().to_owned();
+        let mut body = String::new();
+        let bytes = response.bytes().await.unwrap();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut body).unwrap();
+        (tag, body)
+    };
+    write("a.js", "a");
+    write("b.js", "b");
+    let (a, b) = (unpacked("/a.js").await, unpacked("/b.js").await);
+    assert!(a.1 == text("a") && b.1 == text("b") && a.0 != b.0);
+    write("a.js", "c");
+    let request = server.get("/a.js").header("accept-encoding", "gzip").header("if-none-match", &a.0);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert!(unpacked("/a.js").await.1 == text("c"));
 }
 
 #[tokio::test]
@@ -189,12 +246,20 @@ async fn only_named_origins_may_use_the_api() {
             .request(reqwest::Method::OPTIONS, url)
             .header("origin", origin)
             .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "content-type")
+            .header(
+                "access-control-request-headers",
+                "content-type,x-stainless-lang,x-stainless-retry-count,openai-beta",
+            )
             .send()
             .await
             .unwrap();
-        let header = preflight.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap());
-        assert_eq!(header, allowed);
+        let text = |name: &str| preflight.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(text("access-control-allow-origin").as_deref(), allowed);
+        let asked = text("access-control-allow-headers").unwrap_or_default();
+        assert!(
+            allowed.is_none() || asked.contains("x-stainless-retry-count") && asked.contains("openai-beta"),
+            "{asked}"
+        );
     }
     let closed = Server::start();
     let response = closed.get("/health").header("origin", "https://page.example").send().await.unwrap();

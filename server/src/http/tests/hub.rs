@@ -33,7 +33,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// A hub: what it does depends on the file's name.
-struct FakeHub {
+pub struct FakeHub {
     url: String,
     asked: Arc<AtomicUsize>,
     /// Lets the second half of a slow file go.
@@ -75,6 +75,19 @@ async fn file(
             });
             ([(header::CONTENT_LENGTH, SIZE.to_string())], Body::from_stream(first.chain(second))).into_response()
         }
+        "promised.gguf" => {
+            let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+            ([(header::CONTENT_LENGTH, SIZE.to_string())], never).into_response()
+        }
+        "hangs.gguf" => std::future::pending().await,
+        // A great deal is promised, and a byte comes now and then.
+        path if path.starts_with("trickle") => {
+            let drops = futures::stream::unfold((), |()| async {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
+            });
+            ([(header::CONTENT_LENGTH, SIZE.to_string())], Body::from_stream(drops)).into_response()
+        }
         "linked.gguf" => {
             let to = format!("{}/storage/blob", hub.other_host);
             let linked =
@@ -99,7 +112,7 @@ async fn blob(headers: HeaderMap) -> Response {
 }
 
 impl FakeHub {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (asked, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Notify::new()));
@@ -114,7 +127,7 @@ impl FakeHub {
         Self { url: format!("http://127.0.0.1:{port}"), asked, gate }
     }
 
-    fn server(&self) -> Server {
+    pub fn server(&self) -> Server {
         self.server_with(|config| config)
     }
 
@@ -126,11 +139,12 @@ impl FakeHub {
             dir: PathBuf::new(),
             max_file_bytes: 1_000_000,
             max_cache_bytes: 10_000_000,
+            silence: std::time::Duration::from_secs(20),
         };
         Server::with(Setup { hub: Some(change(config)), ..Setup::default() })
     }
 
-    fn asked(&self) -> usize {
+    pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
@@ -212,7 +226,7 @@ async fn a_slow_reader_gets_all_of_a_file_while_others_make_room() {
     // Read to the end, it makes room like any other.
     let made = async || server.get(&path("middle.gguf")).send().await.unwrap().status() == 200;
     until("there is room", made).await;
-    assert!(!cached("big.gguf"));
+    until("it has gone", async || !cached("big.gguf")).await;
 }
 
 #[tokio::test]
@@ -244,6 +258,106 @@ async fn redirects_go_to_allowed_hosts_only_and_keys_stay_at_home() {
     let strict = hub.server_with(|config| HubConfig { hosts: Vec::new(), token: None, ..config });
     assert_eq!(refusal(&strict, "/models/hub/org/repo/linked.gguf").await.0, 502);
     assert_eq!(refusal(&strict, "/models/hub/org/repo/private.gguf").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_file_that_hangs_holds_up_nobody_else() {
+    let hub = FakeHub::start().await;
+    let silence = std::time::Duration::from_secs(3);
+    let server = hub.server_with(|config| HubConfig { silence, ..config });
+    let hanging = server.get("/models/hub/org/repo/hangs.gguf").send();
+    let other = async {
+        until("it is asked for", async || hub.asked() > 0).await;
+        let asked = tokio::time::timeout(silence / 2, whole(&server, "/models/hub/org/repo/good.gguf")).await;
+        asked.expect("it waits for the other file")
+    };
+    let (hanging, other) = futures::join!(hanging, other);
+    assert_eq!(other.unwrap(), content());
+    let hanging = hanging.unwrap();
+    assert_eq!(hanging.status(), 502);
+    assert!(hanging.text().await.unwrap().contains("in time"));
+}
+
+#[tokio::test]
+async fn downloads_that_trickle_for_nobody_give_their_places_to_others() {
+    let hub = FakeHub::start().await;
+    let server = hub.server();
+    let path = |n: usize| format!("/models/hub/org/repo/trickle{n}.gguf");
+    // More than there are places; their clients leave at once, which is noticed a moment later.
+    for n in 0..12 {
+        until("there is a place", async || server.get(&path(n)).send().await.unwrap().status() == 200).await;
+    }
+    assert_eq!(whole(&server, "/models/hub/org/repo/good.gguf").await.unwrap(), content());
+    // Somebody waits for each of these: now there really is no place.
+    let mut waiting = Vec::new();
+    let refused = async |waiting: &mut Vec<reqwest::Response>| {
+        let response = server.get(&path(20 + waiting.len())).send().await.unwrap();
+        match response.status().as_u16() {
+            200 => waiting.push(response),
+            status => return Some((status, response.headers()["retry-after"].clone())),
+        }
+        None
+    };
+    let (status, after) = loop {
+        if let Some(refusal) = refused(&mut waiting).await {
+            break refusal;
+        }
+        assert!(waiting.len() < 20);
+    };
+    assert!(status == 503 && waiting.len() >= 4 && after.to_str().unwrap().parse::<u64>().unwrap() >= 1, "{after:?}");
+}
+
+#[tokio::test]
+async fn a_download_that_brings_nothing_for_nobody_ends() {
+    let hub = FakeHub::start().await;
+    let silence = std::time::Duration::from_millis(200);
+    let server = hub.server_with(|config| HubConfig { silence, ..config });
+    drop(server.get("/models/hub/org/repo/trickle.gguf").send().await.unwrap());
+    let part = server.folder.path().join("hub/org/repo/trickle.gguf.part");
+    until("it has ended", async || !part.exists()).await;
+}
+
+#[tokio::test]
+async fn what_is_only_promised_removes_nothing() {
+    let hub = FakeHub::start().await;
+    let limit = SIZE as u64 + 1000;
+    let server = hub.server_with(|config| HubConfig { max_cache_bytes: limit, ..config });
+    assert_eq!(whole(&server, "/models/hub/org/repo/good.gguf").await.unwrap(), content());
+    let cached = server.folder.path().join("hub/org/repo/good.gguf");
+    until("it is in the cache", async || cached.is_file()).await;
+    // It would need the room of the good one, and nothing of it comes.
+    let mut slow = None;
+    until("the good one is at rest", async || {
+        let response = server.get("/models/hub/org/repo/promised.gguf").send().await.unwrap();
+        let taken = response.status() == 200;
+        slow = Some(response);
+        taken
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(cached.is_file());
+    drop(slow);
+}
+
+#[tokio::test]
+async fn half_a_file_that_a_killed_server_left_takes_no_room() {
+    let hub = FakeHub::start().await;
+    let config = |dir: PathBuf| HubConfig {
+        base: hub.url.clone(),
+        hosts: Vec::new(),
+        token: None,
+        dir,
+        max_file_bytes: 1000,
+        max_cache_bytes: 1000,
+        silence: std::time::Duration::from_secs(1),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let part = folder.path().join("org/repo/m.gguf.part");
+    std::fs::create_dir_all(part.parent().unwrap()).unwrap();
+    std::fs::write(&part, [0; 900]).unwrap();
+    std::fs::write(folder.path().join("org/repo/kept.gguf"), [0; 100]).unwrap();
+    let _hub = crate::hub::Hub::new(config(folder.path().to_owned())).unwrap();
+    assert!(!part.exists() && folder.path().join("org/repo/kept.gguf").exists());
 }
 
 async fn refusal(server: &Server, path: &str) -> (u16, String) {

@@ -2,9 +2,11 @@
 //! whose answers the tests choose; the real ones are tested in [`crate::host`].
 
 mod api;
+mod connections;
 mod errors;
 mod fake;
 mod files;
+mod guard;
 mod hub;
 mod lifetime;
 mod runs;
@@ -15,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use client::protocol::runs::RunLimits;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::files::Files;
+use super::guard::Hosts;
 use super::{App, Limits, Parts, serve};
 use crate::hub::{Hub, HubConfig};
 use crate::runs::{Runs, RunsConfig};
@@ -45,6 +49,9 @@ struct Setup {
     training: Option<RunLimits>,
     /// Passes this hub's files on, from a cache in the server's own folder.
     hub: Option<HubConfig>,
+    limits: Limits,
+    /// Names beside those of this machine.
+    names: Vec<String>,
 }
 
 impl Default for Setup {
@@ -56,6 +63,8 @@ impl Default for Setup {
             has_embedder: true,
             training: None,
             hub: None,
+            limits: Limits { max_body_bytes: 4096, max_inputs: 3, ..Limits::default() },
+            names: Vec::new(),
         }
     }
 }
@@ -87,7 +96,8 @@ impl Server {
             files,
             runs,
             hub: setup.hub.map(|config| Hub::new(HubConfig { dir: folder.path().join("hub"), ..config }).unwrap()),
-            limits: Limits { max_body_bytes: 4096, max_inputs: 3 },
+            limits: setup.limits,
+            hosts: Hosts::new(std::net::Ipv4Addr::LOCALHOST.into(), &setup.names),
             cors_origins: setup.cors_origins,
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -128,6 +138,16 @@ impl Server {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let text = response.text().await.unwrap();
         text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
+    }
+
+    /// What a request by hand is answered, until the server closes the connection.
+    async fn by_hand(&self, request: &str) -> String {
+        let mut socket = tokio::net::TcpStream::connect(self.url.strip_prefix("http://").unwrap()).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A connection that is cut off has said what it had to say.
+        let _ = socket.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     async fn metric(&self, name: &str) -> f64 {

@@ -162,12 +162,91 @@ async fn what_cannot_be_done_is_explained() {
     assert!(status == 400 && answer["error"]["message"].as_str().unwrap().contains("stpes"), "{answer}");
     // What another site's page can make a browser send without asking.
     let stop = server.client.post(format!("{}{running_at}/stop", server.url)).header("sec-fetch-site", "cross-site");
-    assert_eq!(stop.send().await.unwrap().status(), 415);
+    assert_eq!(stop.send().await.unwrap().status(), 403);
     for id in [queued, running] {
         let stop = server.client.post(format!("{}/api/runs/{id}/stop", server.url));
         assert_eq!(stop.send().await.unwrap().status(), 200);
     }
     until_state(&server, running, RunState::Stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_comes_in_pages_and_only_where_it_has_changed() {
+    let server = server();
+    for _ in 0..3 {
+        let id = start(&server, 8).await;
+        until_state(&server, id, RunState::Finished).await;
+    }
+    let page = async |query: &str| {
+        let list: RunList = server.get(&format!("/api/runs{query}")).send().await.unwrap().json().await.unwrap();
+        (list.runs.iter().map(|run| run.id).collect::<Vec<_>>(), list.next)
+    };
+    assert_eq!(page("").await, (vec![3, 2, 1], None));
+    assert_eq!(page("?limit=2").await, (vec![3, 2], Some(2)));
+    assert_eq!(page("?limit=2&before=2").await, (vec![1], None));
+    for query in ["?limit=0", "?limit=100000", "?limit=x", "?since=3"] {
+        assert_eq!(server.get(&format!("/api/runs{query}")).send().await.unwrap().status(), 400, "{query}");
+    }
+    let first = server.get("/api/runs").header("accept-encoding", "gzip").send().await.unwrap();
+    assert_eq!(first.headers()["content-encoding"], "gzip");
+    let tag = first.headers()["etag"].clone();
+    let again = || server.get("/api/runs").header("accept-encoding", "gzip").header("if-none-match", &tag).send();
+    assert_eq!(again().await.unwrap().status(), 304);
+    assert_eq!(server.client.delete(format!("{}/api/runs/2", server.url)).send().await.unwrap().status(), 204);
+    assert_eq!(again().await.unwrap().status(), 200);
+    assert_eq!(page("").await.0, [3, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_of_a_run_are_those_that_were_written() {
+    let server = server();
+    let list = server.get("/api/runs").send().await.unwrap().text().await.unwrap();
+    assert!(list.contains("\"clip\":0.2") && list.contains("\"gae_lambda\":0.95"), "{list}");
+    assert!(!list.contains("000001") && !list.contains("99999"), "{list}");
+    let mut request = json!(tiny(8));
+    (request["hyper"]["clip"], request["steps"], request["users"]) = (json!(0.1), json!(8.0), json!(1.0));
+    let (status, run) = server.answer("/api/runs", &request).await;
+    assert_eq!(status, 201, "{run}");
+    assert_eq!(run["config"]["ppo"]["clip"].to_string(), "0.1");
+    until_state(&server, run["id"].as_i64().unwrap(), RunState::Finished).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_costs_too_much_in_all_is_refused() {
+    let server = server();
+    let heavy = json!({"users": 10, "envs": 256,
+        "hyper": {"hidden": [1024, 1024, 1024, 1024], "epochs": 64, "rollout_steps": 256}});
+    let (status, answer) = server.answer("/api/runs", &heavy).await;
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("too_costly")), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_followers_get_every_line_and_those_that_read_nothing_cost_little() {
+    let server = server();
+    let id = start(&server, 1_000_000).await;
+    let mut lazy = Vec::new();
+    for _ in 0..40 {
+        lazy.push(server.get(&format!("/api/runs/{id}/metrics")).send().await.unwrap());
+    }
+    let mut eager = server.get(&format!("/api/runs/{id}/metrics")).send().await.unwrap();
+    let mut parser = SseParser::default();
+    let mut lines: Vec<u64> = Vec::new();
+    while lines.len() < 500 {
+        let bytes = eager.chunk().await.unwrap().unwrap();
+        let ids = parser.push(&bytes).unwrap().into_iter().map(|event| event.id[2..].parse::<u64>().unwrap());
+        lines.extend(ids);
+    }
+    assert_eq!(lines, (1..=lines.len() as u64).collect::<Vec<_>>());
+    let (status, _) = server.answer(&format!("/api/runs/{id}/stop"), &json!({})).await;
+    assert_eq!(status, 200);
+    until_state(&server, id, RunState::Stopped).await;
+    // Late as they are, nothing is lost for them.
+    for response in lazy.into_iter().take(2) {
+        let events = SseParser::default().push(&response.bytes().await.unwrap()).unwrap();
+        let (last, lines) = events.split_last().unwrap();
+        assert_eq!(last.event, "end");
+        assert!(lines.iter().enumerate().all(|(n, event)| event.id == format!("0.{}", n + 1)));
+    }
 }
 
 #[tokio::test]

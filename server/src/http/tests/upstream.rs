@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use client::protocol::health::HostKind;
 use serde_json::{Value, json};
@@ -23,18 +24,35 @@ use crate::host::{
     FinishReason, Generation, GenerationEvent, Host as _, HostError, Message, Prompt, Sampling, Summary,
 };
 
+fn config(url: &str) -> UpstreamConfig {
+    UpstreamConfig {
+        url: url.into(),
+        model: None,
+        api_key: Some("secret".into()),
+        connect_timeout: Duration::from_secs(2),
+        read_timeout: Duration::from_millis(500),
+        slots: 4,
+        queue: 4,
+    }
+}
+
 fn upstream(url: &str) -> UpstreamHost {
-    let (connect_timeout, read_timeout) = (Duration::from_secs(2), Duration::from_millis(500));
-    let api_key = Some("secret".into());
-    UpstreamHost::new(UpstreamConfig { url: url.into(), model: None, api_key, connect_timeout, read_timeout }).unwrap()
+    UpstreamHost::new(config(url)).unwrap()
 }
 
 fn ask(text: &str) -> Generation {
     let messages = vec![Message { role: "user".into(), content: text.into() }];
     let prompt = Prompt::Chat { messages, assistant_prefix: String::new() };
-    let sampling =
-        Sampling { max_tokens: Some(8), temperature: 0.0, top_k: 3, top_p: 0.5, seed: 9, stop: vec!["#".into()] };
-    Generation { prompt, sampling }
+    let sampling = Sampling {
+        max_tokens: Some(8),
+        temperature: Some(0.7),
+        top_k: 3,
+        top_p: Some(0.1),
+        seed: Some(9),
+        stop: vec!["#".into()],
+        ..Sampling::default()
+    };
+    Generation { prompt, sampling, counted: true }
 }
 
 async fn collect(host: &UpstreamHost, generation: Generation) -> Result<(Vec<String>, Summary), HostError> {
@@ -42,7 +60,8 @@ async fn collect(host: &UpstreamHost, generation: Generation) -> Result<(Vec<Str
     let mut pieces = Vec::new();
     while let Some(event) = stream.recv().await {
         match event {
-            GenerationEvent::Text(piece) => pieces.push(piece),
+            GenerationEvent::Text(piece) | GenerationEvent::Scored(piece, _) => pieces.push(piece),
+            GenerationEvent::Reasoning(thought) => pieces.push(format!("({thought})")),
             GenerationEvent::Done(summary) => return Ok((pieces, summary)),
             GenerationEvent::Failed(error) => return Err(error),
         }
@@ -75,7 +94,10 @@ async fn errors_come_through_in_our_words() {
     let error = collect(&host, ask("too long")).await.unwrap_err();
     assert!(matches!(&error, HostError::ContextExceeded(text) if text.contains("99 tokens")), "{error:?}");
     let error = collect(&host, ask("busy")).await.unwrap_err();
-    assert!(matches!(error, HostError::Busy { retry_after_s: 4, .. }), "{error:?}");
+    assert!(
+        matches!(&error, HostError::UpstreamBusy { retry_after_s: 4, message } if message.contains("busy")),
+        "{error:?}"
+    );
     for prompt in ["break", "die"] {
         let error = collect(&host, ask(prompt)).await.unwrap_err();
         assert!(matches!(error, HostError::Upstream(_)), "{error:?}");
@@ -123,16 +145,23 @@ fn upstream_with_model(url: &str) -> UpstreamHost {
     UpstreamHost::new(config).unwrap()
 }
 
+type Seen = Arc<Mutex<Vec<(HeaderMap, Value)>>>;
+
 /// An engine with the habits of others: paths for model names, no usage, CR LF, comments, text in the last chunk.
-async fn peculiar(answer: (StatusCode, &'static str)) -> (String, Arc<Mutex<Vec<(HeaderMap, Value)>>>) {
+async fn peculiar(answer: impl IntoResponse + Clone + Send + Sync + 'static) -> (String, Seen) {
+    answering(move |_| answer.clone().into_response()).await
+}
+
+async fn answering(answer: impl Fn(&Value) -> Response + Clone + Send + Sync + 'static) -> (String, Seen) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&seen);
     let list = r#"{"data": [{"id": "/models/big.gguf", "meta": {"n_ctx_train": 4096, "n_params": 5}}]}"#;
     let router = Router::new().route("/api/v1/models", get(async move || list)).route(
         "/api/v1/chat/completions",
         post(async move |headers: HeaderMap, body: String| {
-            heard.lock().unwrap().push((headers, serde_json::from_str(&body).unwrap()));
-            answer.into_response()
+            let body: Value = serde_json::from_str(&body).unwrap();
+            heard.lock().unwrap().push((headers, body.clone()));
+            answer(&body)
         }),
     );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -162,8 +191,18 @@ async fn other_engines_habits() {
 async fn other_engines_errors() {
     for (status, body, expect) in [
         (401, r#"{"error": {"message": "no key"}}"#, HostError::Upstream("401 Unauthorized: no key".into())),
-        (429, "slow down", HostError::Busy { waiting: 0, retry_after_s: 1 }),
         (400, r#"{"detail": "bad role"}"#, HostError::Invalid("bad role".into())),
+        (
+            422,
+            r#"{"detail": [{"loc": ["body", "top_k"], "msg": "extra fields not permitted"}]}"#,
+            HostError::Invalid("body.top_k: extra fields not permitted".into()),
+        ),
+        (400, r#"{"error": "no such voice"}"#, HostError::Invalid("no such voice".into())),
+        (
+            500,
+            "boom\n2026 ERROR forged \u{1b}[2J",
+            HostError::Upstream(r"500 Internal Server Error: boom 2026 ERROR forged \u{1b}[2J".into()),
+        ),
         (500, "", HostError::Upstream("500 Internal Server Error: Internal Server Error".into())),
         (
             400,
@@ -177,13 +216,162 @@ async fn other_engines_errors() {
 }
 
 #[tokio::test]
+async fn a_busy_engines_own_words_come_through() {
+    let (url, _) =
+        peculiar((StatusCode::TOO_MANY_REQUESTS, [("retry-after", "7")], r#"{"error": "queue of 9"}"#)).await;
+    let error = collect(&upstream(&url), ask("q")).await.unwrap_err();
+    assert_eq!(error, HostError::UpstreamBusy { message: "queue of 9".into(), retry_after_s: 7 });
+    // Without a time, not all come back at once; with a silly one, not never.
+    let (url, _) = peculiar((StatusCode::SERVICE_UNAVAILABLE, "slow down")).await;
+    let host = upstream(&url);
+    for _ in 0..20 {
+        let error = collect(&host, ask("q")).await.unwrap_err();
+        assert!(matches!(&error, HostError::UpstreamBusy { retry_after_s: 1..=5, .. }), "{error:?}");
+    }
+    let (url, _) = peculiar((StatusCode::TOO_MANY_REQUESTS, [("retry-after", "99999999")], "")).await;
+    let error = collect(&upstream(&url), ask("q")).await.unwrap_err();
+    assert!(matches!(&error, HostError::UpstreamBusy { retry_after_s: 600, .. }), "{error:?}");
+}
+
+const STOPPED: &str =
+    "data: {\"choices\":[{\"delta\":{\"content\":\"ok\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+
+#[tokio::test]
+async fn a_strict_engine_is_not_sent_what_it_refuses_twice() {
+    let strict = |body: &Value| match body.get("stream_options") {
+        Some(_) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, r#"{"detail": [{"loc": ["body", "stream_options"], "msg": "extra"}]}"#)
+                .into_response()
+        }
+        None => STOPPED.into_response(),
+    };
+    let (url, seen) = answering(strict).await;
+    let host = upstream(&url);
+    for asked in [2, 3] {
+        assert_eq!(collect(&host, ask("q")).await.unwrap().0, ["ok"]);
+        assert_eq!(seen.lock().unwrap().len(), asked);
+    }
+    let plain = Generation { sampling: Sampling::default(), counted: false, ..ask("q") };
+    collect(&host, plain).await.unwrap();
+    let (_, body) = seen.lock().unwrap().pop().unwrap();
+    let fields: Vec<&String> = body.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["messages", "model", "stream"], "nothing that was not asked for");
+}
+
+#[tokio::test]
+async fn an_empty_finish_reason_and_a_cut_stream_are_no_end() {
+    let begun = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"\"}]}\n\n";
+    for (answer, whole) in
+        [(begun.to_owned(), false), (format!("{begun}data: [DONE]\n\n"), false), (format!("{begun}{STOPPED}"), true)]
+    {
+        let (url, _) = peculiar((StatusCode::OK, answer.clone())).await;
+        let got = collect(&upstream(&url), ask("q")).await;
+        assert_eq!(got.is_ok(), whole, "{answer}: {got:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_stream_works_too() {
+    let whole = r#"{"choices":[{"message":{"content":"Paris","reasoning_content":"hm"},"finish_reason":"length"}],
+        "usage":{"prompt_tokens":4,"completion_tokens":2}}"#;
+    let (url, _) = peculiar(([("content-type", "application/json; charset=utf-8")], whole)).await;
+    let (pieces, summary) = collect(&upstream(&url), ask("q")).await.unwrap();
+    assert_eq!((pieces.concat().as_str(), summary.finish), ("(hm)Paris", FinishReason::Length));
+    assert_eq!((summary.prompt_tokens, summary.completion_tokens), (4, 2));
+}
+
+#[tokio::test]
+async fn a_prompt_does_not_leave_the_engines_origin() {
+    let (thief, stolen) = peculiar((StatusCode::OK, STOPPED)).await;
+    let away = thief.clone() + "/v1/chat/completions";
+    let redirect = move |_: &Value| (StatusCode::TEMPORARY_REDIRECT, [("location", away.clone())], "").into_response();
+    let (url, seen) = answering(redirect).await;
+    let error = collect(&upstream(&url), ask("a secret")).await.unwrap_err();
+    assert!(matches!(&error, HostError::Upstream(text) if text.contains("redirects")), "{error:?}");
+    assert_eq!((seen.lock().unwrap().len(), stolen.lock().unwrap().len()), (1, 0));
+}
+
+/// A body that never ends.
+fn endless(piece: &'static str) -> Body {
+    let pieces = futures::stream::repeat_with(move || Ok::<_, std::io::Error>(Bytes::from(piece.repeat(1000))));
+    Body::from_stream(pieces)
+}
+
+#[tokio::test]
+async fn endless_errors_lists_and_answers_are_not_read_for_ever() {
+    let started = std::time::Instant::now();
+    let (url, _) = answering(|_| (StatusCode::INTERNAL_SERVER_ERROR, endless("error ")).into_response()).await;
+    let error = collect(&upstream(&url), ask("q")).await.unwrap_err();
+    assert!(matches!(&error, HostError::Upstream(text) if text.len() < 1000), "{error:?}");
+    let json = [("content-type", "application/json")];
+    let (url, _) = answering(move |_| (json, endless(" ")).into_response()).await;
+    let error = collect(&upstream(&url), ask("q")).await.unwrap_err();
+    assert!(matches!(&error, HostError::Upstream(text) if text.contains("longer than")), "{error:?}");
+    // One event that does not end.
+    let (url, _) = answering(|_| endless("data: x").into_response()).await;
+    let error = collect(&upstream(&url), ask("q")).await.unwrap_err();
+    assert!(matches!(&error, HostError::Upstream(text) if text.contains("longer than")), "{error:?}");
+    let router = Router::new().route("/v1/models", get(async || endless("[").into_response()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let error = upstream(&url).discover().await.unwrap_err();
+    assert!(matches!(&error, HostError::Upstream(text) if text.contains("longer than")), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn an_engine_gets_so_much_at_once_and_the_rest_waits_or_is_refused() {
+    let engine = Server::start();
+    let host = Arc::new(UpstreamHost::new(UpstreamConfig { slots: 2, queue: 3, ..config(&engine.url) }).unwrap());
+    let endless = || {
+        let mut endless = ask("forever");
+        endless.sampling.max_tokens = None;
+        endless
+    };
+    let mut running = Vec::new();
+    for _ in 0..2 {
+        let mut stream = host.generate(endless()).await.unwrap();
+        assert!(stream.recv().await.is_some());
+        running.push(stream);
+    }
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let host = Arc::clone(&host);
+            tokio::spawn(async move { collect(&host, ask("count 1")).await })
+        })
+        .collect();
+    until("three wait", async || host.load().waiting == 3).await;
+    assert_eq!((host.load().active, engine.host.load().active), (2, 2));
+    let error = host.generate(ask("count 1")).await.unwrap_err();
+    assert!(matches!(error, HostError::Busy { waiting: 3, retry_after_s: 1.. }), "{error:?}");
+    // Who leaves the queue makes room in it.
+    waiting[2].abort();
+    until("two wait", async || host.load().waiting == 2).await;
+    drop(running);
+    for one in waiting.into_iter().take(2) {
+        assert_eq!(one.await.unwrap().unwrap().0, ["t0 "]);
+    }
+    until("all is over", async || host.load().active == 0).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_does_not_hold_up_a_glance_at_it() {
+    let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = upstream(&format!("http://{}", hanging.local_addr().unwrap()));
+    let started = std::time::Instant::now();
+    assert_eq!(host.model_now().await.id, "upstream");
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
 async fn a_real_llama_cpp_server_answers() {
     let Ok(url) = std::env::var("TANDEM_LLAMA_CPP_URL") else {
         eprintln!("skipped: TANDEM_LLAMA_CPP_URL is not set");
         return;
     };
     let wait = Duration::from_secs(60);
-    let config = UpstreamConfig { url, model: None, api_key: None, connect_timeout: wait, read_timeout: wait };
+    let config = UpstreamConfig { api_key: None, connect_timeout: wait, read_timeout: wait, ..config(&url) };
     let host = UpstreamHost::new(config).unwrap();
     let (pieces, summary) = collect(&host, ask("What is the capital of France?")).await.unwrap();
     eprintln!("{:?}: {:?} {summary:?}", host.model().await, pieces);

@@ -1,13 +1,12 @@
 //! `tandem serve`: the page, the models and the API on one address.
 
-use std::io::{ErrorKind, IsTerminal as _};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use client::protocol::runs::RunLimits;
 use fast_qr::qr::QRBuilder;
 
 use crate::host::encoder::BertEncoder;
@@ -15,208 +14,38 @@ use crate::host::load::{self, LoadError};
 use crate::host::local::{self, LocalHost};
 use crate::host::upstream::{UpstreamConfig, UpstreamHost};
 use crate::host::{Embedder, Host};
+use crate::http::connections::ConnectionLimits;
 use crate::http::files::Files;
 use crate::http::files::source::Source;
+use crate::http::guard::Hosts;
 use crate::http::{App, Limits, Parts, serve};
 use crate::hub::{Hub, HubConfig};
 use crate::runs::{Runs, RunsConfig};
 use crate::tls::{self, Identity};
 
+mod args;
+mod log;
+
+pub use args::{Args, HubArgs, TrainingArgs};
+
+/// Slots of the model here, and of an engine upstream, which answers many at a time.
+const LOCAL_SLOTS: u16 = 2;
+const UPSTREAM_SLOTS: u16 = 16;
+/// Files that stay free for the service itself: models, runs, logs, an engine upstream.
+const RESERVED_FILES: u64 = 256;
+/// Files that one connection may hold: itself, and a file that is sent or a connection to an engine.
+const FILES_PER_CONNECTION: u64 = 2;
+/// Longest silence of a model hub.
+const HUB_SILENCE: Duration = Duration::from_secs(20);
 /// Where the page lies when `--page` is not given.
 const DEFAULT_PAGE: &str = "dist";
-
-/// What `tandem serve` takes.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Address and port to listen on; port 0 picks a free one.
-    #[arg(long, env = "TANDEM_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
-    pub listen: String,
-
-    /// Listen on all addresses with TLS, so that phones on this network get WebGPU; prints a QR code.
-    #[arg(long, env = "TANDEM_LAN", value_parser = clap::builder::FalseyValueParser::new())]
-    pub lan: bool,
-
-    /// Certificate chain (PEM) for TLS, instead of a self-signed one.
-    #[arg(long, env = "TANDEM_CERT", value_name = "FILE", requires = "key")]
-    pub cert: Option<PathBuf>,
-
-    /// Private key (PEM) of the certificate.
-    #[arg(long, env = "TANDEM_KEY", value_name = "FILE", requires = "cert")]
-    pub key: Option<PathBuf>,
-
-    /// Full model: a GGUF file or a folder with a Hugging Face checkpoint, of the Llama architecture. [default: the one
-    /// that ships with this program]
-    #[arg(long, env = "TANDEM_MODEL", value_name = "PATH", conflicts_with = "upstream")]
-    pub model: Option<PathBuf>,
-
-    /// Hand generation to this OpenAI-compatible engine (vLLM, llama.cpp server …) instead.
-    #[arg(long, env = "TANDEM_UPSTREAM", value_name = "URL")]
-    pub upstream: Option<String>,
-
-    /// Model to ask the upstream engine for. [default: the first that it lists]
-    #[arg(long, env = "TANDEM_UPSTREAM_MODEL", value_name = "NAME", requires = "upstream")]
-    pub upstream_model: Option<String>,
-
-    /// Bearer token for the upstream engine; better given in the environment than on the command line.
-    #[arg(long, env = "TANDEM_UPSTREAM_KEY", value_name = "TOKEN", hide_env_values = true, requires = "upstream")]
-    pub upstream_key: Option<String>,
-
-    /// Longest silence of the upstream engine, in seconds.
-    #[arg(long, env = "TANDEM_UPSTREAM_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
-    pub upstream_timeout: u64,
-
-    /// Folder of a BERT (config.json, tokenizer.json, model.safetensors) for embeddings and similarity. [default: the
-    /// full model's own hidden states]
-    #[arg(long, env = "TANDEM_ENCODER", value_name = "DIR")]
-    pub encoder: Option<PathBuf>,
-
-    /// Folder of the built page. [default: dist]
-    #[arg(long, env = "TANDEM_PAGE", value_name = "DIR")]
-    pub page: Option<PathBuf>,
-
-    /// Folder with models, policies and reports, instead of those that ship with this program.
-    #[arg(long, env = "TANDEM_PUBLIC", value_name = "DIR")]
-    pub public: Option<PathBuf>,
-
-    /// Answers written at the same time.
-    #[arg(long, env = "TANDEM_SLOTS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub slots: u16,
-
-    /// Requests that may wait for a slot before the server answers 503.
-    #[arg(long, env = "TANDEM_QUEUE", default_value_t = 32, value_parser = clap::value_parser!(u16).range(0..=10_000))]
-    pub queue: u16,
-
-    /// Largest body of a request, in bytes.
-    #[arg(long, env = "TANDEM_MAX_BODY", default_value_t = 1 << 20, value_name = "BYTES")]
-    pub max_body: usize,
-
-    /// Origin of a page on another server that may use the API; may be given several times; * for all.
-    #[arg(long, env = "TANDEM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
-    pub cors_origin: Vec<String>,
-
-    /// Folder for what the server keeps: its certificate, and the training runs. [default: tandem in the user's data folder]
-    #[arg(long, env = "TANDEM_DATA", value_name = "DIR")]
-    pub data: Option<PathBuf>,
-
-    /// Training runs over HTTP.
-    #[command(flatten)]
-    pub training: TrainingArgs,
-
-    /// A model hub's files for pages.
-    #[command(flatten)]
-    pub hub: Box<HubArgs>,
-
-    /// Longest time that answers get to end after Ctrl-C, in seconds.
-    #[arg(long, env = "TANDEM_DRAIN", default_value_t = 10, value_name = "SECONDS")]
-    pub drain: u64,
-}
-
-/// Training runs over HTTP.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Training")]
-pub struct TrainingArgs {
-    /// Take no training runs; those that are there are still shown.
-    #[arg(long, env = "TANDEM_NO_TRAINING", value_parser = clap::builder::FalseyValueParser::new())]
-    pub no_training: bool,
-
-    /// Folder of the training runs and of their list. [default: runs in the data folder, see --data]
-    #[arg(long, env = "TANDEM_RUNS", value_name = "DIR")]
-    pub runs: Option<PathBuf>,
-
-    /// Training runs that learn at the same time; others wait.
-    #[arg(long, env = "TANDEM_TRAIN_CONCURRENT", value_name = "RUNS", default_value_t = 1,
-        value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub train_concurrent: u16,
-
-    /// Threads of a training run. One is the fastest for the small networks here, and gives the same curve every time.
-    #[arg(long, env = "TANDEM_TRAIN_THREADS", value_name = "THREADS", default_value_t = 1,
-        value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub train_threads: u16,
-
-    /// Training runs that may wait before the server answers 503.
-    #[arg(long, env = "TANDEM_TRAIN_QUEUE", value_name = "RUNS", default_value_t = 16)]
-    pub train_queue: u16,
-
-    /// Training runs that are kept; a new one is refused until one is deleted.
-    #[arg(long, env = "TANDEM_TRAIN_KEPT", value_name = "RUNS", default_value_t = 200)]
-    pub train_kept: u16,
-
-    /// Most environment steps of a run.
-    #[arg(long, env = "TANDEM_TRAIN_MAX_STEPS", value_name = "STEPS", default_value_t = 1_000_000,
-        value_parser = clap::value_parser!(u64).range(1..))]
-    pub train_max_steps: u64,
-
-    /// Most cells that a run simulates side by side.
-    #[arg(long, env = "TANDEM_TRAIN_MAX_ENVS", value_name = "CELLS", default_value_t = 256,
-        value_parser = clap::value_parser!(u16).range(1..))]
-    pub train_max_envs: u16,
-
-    /// Most users K of a run.
-    #[arg(long, env = "TANDEM_TRAIN_MAX_USERS", value_name = "K", default_value_t = 10,
-        value_parser = clap::value_parser!(u16).range(1..=10))]
-    pub train_max_users: u16,
-
-    /// Longest time that a run learns before it is stopped; it can be resumed.
-    #[arg(long, env = "TANDEM_TRAIN_MAX_MINUTES", value_name = "MINUTES", default_value_t = 120,
-        value_parser = clap::value_parser!(u32).range(1..))]
-    pub train_max_minutes: u32,
-}
-
-/// A model hub's files for pages.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Model hub")]
-pub struct HubArgs {
-    /// Pass a model hub's files on to pages, as /models/hub/ORGANISATION/REPOSITORY/FILE; asked for as
-    /// ORGANISATION/REPOSITORY/resolve/main/FILE under this address. [default: none]
-    #[arg(long = "hub", env = "TANDEM_HUB", value_name = "URL")]
-    pub base: Option<String>,
-
-    /// Another host that the hub may redirect to; may be given several times.
-    #[arg(long = "hub-host", env = "TANDEM_HUB_HOST", value_name = "HOST", value_delimiter = ',', requires = "base")]
-    pub hosts: Vec<String>,
-
-    /// Bearer token for the hub; better given in the environment than on the command line.
-    #[arg(long = "hub-key", env = "TANDEM_HUB_KEY", value_name = "TOKEN", hide_env_values = true, requires = "base")]
-    pub key: Option<String>,
-
-    /// Folder where the hub's files are kept. [default: hub in the data folder, see --data]
-    #[arg(long = "hub-cache", env = "TANDEM_HUB_CACHE", value_name = "DIR")]
-    pub cache: Option<PathBuf>,
-
-    /// Largest file that is passed on, in bytes.
-    #[arg(long = "hub-max-file", env = "TANDEM_HUB_MAX_FILE", value_name = "BYTES", default_value_t = 8_000_000_000)]
-    pub max_file: u64,
-
-    /// Largest size of the folder, in bytes; beyond it, files that were asked for longest ago are removed.
-    #[arg(
-        long = "hub-max-cache",
-        env = "TANDEM_HUB_MAX_CACHE",
-        value_name = "BYTES",
-        default_value_t = 64_000_000_000
-    )]
-    pub max_cache: u64,
-}
-
-impl TrainingArgs {
-    fn limits(&self) -> RunLimits {
-        RunLimits {
-            users: self.train_max_users.into(),
-            steps: self.train_max_steps,
-            envs: self.train_max_envs.into(),
-            minutes: self.train_max_minutes.into(),
-            concurrent: self.train_concurrent.into(),
-            queue: self.train_queue.into(),
-            kept: self.train_kept.into(),
-        }
-    }
-}
 
 /// Serves until Ctrl-C.
 ///
 /// # Errors
 /// When the address cannot be used, or a model, an encoder, a certificate or a folder cannot be read.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    init_log();
+    log::init();
     // The address first: a port that is taken should not cost the time to load a model.
     let listener = listen(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")?;
@@ -230,7 +59,7 @@ async fn serve_on(listener: TcpListener, args: Args) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listening address")?;
     let identity = identity(&args)?;
     let drain = Duration::from_secs(args.drain);
-    let app = App::new(parts(&args).await?);
+    let app = App::new(parts(&args, address.ip()).await?);
     let files = app.files().clone();
     tokio::spawn(async move { files.warm().await });
     let runs = app.runs().clone();
@@ -245,17 +74,6 @@ async fn serve_on(listener: TcpListener, args: Args) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || runs.finish_shutdown(drain)).await.context("the training runs")?;
     tracing::info!("stopped");
     Ok(())
-}
-
-fn init_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TANDEM_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tandem=info"));
-    // The only error is that a log was set up before, which is fine.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .try_init();
 }
 
 fn listen(args: &Args) -> anyhow::Result<TcpListener> {
@@ -302,7 +120,7 @@ fn data_folder() -> Option<PathBuf> {
     Some(base?.join("tandem"))
 }
 
-async fn parts(args: &Args) -> anyhow::Result<Parts> {
+async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> {
     for (flag, folder) in [("--page", &args.page), ("--public", &args.public)] {
         if let Some(folder) = folder
             && !folder.is_dir()
@@ -327,29 +145,58 @@ async fn parts(args: &Args) -> anyhow::Result<Parts> {
             (host, own)
         }
         None => {
-            let host = local_host(args.model.as_deref(), files.public(), args.slots, args.queue)?;
+            let threads = args.threads.map_or_else(system_threads, usize::from);
+            let threads = engine::cpu::set_threads(threads);
+            tracing::debug!(threads, "a pass is computed together");
+            let host = local_host(args.model.as_deref(), files.public(), args.slots.unwrap_or(LOCAL_SLOTS), args.queue)?;
             let embedder = local::as_embedder(&host);
             (host, Some(embedder))
         }
     };
-    let limits = Limits { max_body_bytes: args.max_body, ..Limits::default() };
+    let connections = ConnectionLimits::of(connections_for(args.max_connections));
+    let limits = Limits { max_body_bytes: args.max_body, connections, ..Limits::default() };
     let runs = training_runs(args)?;
     let hub = hub(args)?;
-    Ok(Parts { host, embedder: encoder.or(own), files, runs, hub, limits, cors_origins: args.cors_origin.clone() })
+    // What is listened on by name is reached by that name.
+    let listened = args.listen.rsplit_once(':').map(|(name, _)| name.to_owned());
+    let names: Vec<String> = args.host.iter().cloned().chain(listened).collect();
+    let hosts = Hosts::new(listen, &names);
+    let cors_origins = args.cors_origin.clone();
+    Ok(Parts { host, embedder: encoder.or(own), files, runs, hub, limits, hosts, cors_origins })
+}
+
+/// Raises the limit of open files for so many connections; where the system allows fewer, fewer connections are taken, so
+/// that the service itself never runs out.
+fn connections_for(wanted: u32) -> usize {
+    let needed = u64::from(wanted) * FILES_PER_CONNECTION + RESERVED_FILES;
+    // Where the limit is not known there is none.
+    let allowed = rlimit::increase_nofile_limit(needed).unwrap_or(needed);
+    let connections = fitting(u64::from(wanted), allowed);
+    if connections < u64::from(wanted) {
+        tracing::warn!(allowed, connections, "few files may be open (ulimit -n); fewer connections are taken");
+    }
+    usize::try_from(connections).unwrap_or(usize::MAX)
+}
+
+fn fitting(wanted: u64, files: u64) -> u64 {
+    // However few there are, somebody has to be let in.
+    (files.saturating_sub(RESERVED_FILES) / FILES_PER_CONNECTION).clamp(8, wanted.max(8))
 }
 
 /// The hub, where one is named.
 fn hub(args: &Args) -> anyhow::Result<Option<Hub>> {
-    let Some(base) = args.hub.base.clone() else { return Ok(None) };
+    let Some(base) = args.hub.hub.clone() else { return Ok(None) };
     let usual = || args.data.clone().or_else(data_folder).map(|data| data.join("hub"));
-    let dir = args.hub.cache.clone().or_else(usual).context("no data folder is known; name one with --hub-cache")?;
+    let dir =
+        args.hub.hub_cache.clone().or_else(usual).context("no data folder is known; name one with --hub-cache")?;
     let config = HubConfig {
         base,
-        hosts: args.hub.hosts.clone(),
-        token: args.hub.key.clone(),
+        hosts: args.hub.hub_host.clone(),
+        token: args.hub.hub_key.clone(),
         dir,
-        max_file_bytes: args.hub.max_file,
-        max_cache_bytes: args.hub.max_cache,
+        max_file_bytes: args.hub.hub_max_file,
+        max_cache_bytes: args.hub.hub_max_cache,
+        silence: HUB_SILENCE,
     };
     Ok(Some(Hub::new(config).context("--hub")?))
 }
@@ -371,6 +218,11 @@ fn training_runs(args: &Args) -> anyhow::Result<Runs> {
             Ok(Runs::none(format!("{error}.")))
         }
     }
+}
+
+/// Threads that this machine runs at once.
+fn system_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn local_host(model: Option<&Path>, public: &Source, slots: u16, queue: u16) -> anyhow::Result<Arc<LocalHost>> {
@@ -411,6 +263,8 @@ async fn upstream(url: &str, args: &Args) -> anyhow::Result<Arc<dyn Host>> {
         api_key: args.upstream_key.clone(),
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(args.upstream_timeout.max(1)),
+        slots: args.slots.unwrap_or(UPSTREAM_SLOTS).into(),
+        queue: args.queue.into(),
     })?;
     match host.discover().await {
         Ok(card) => tracing::info!(model = card.id, "the upstream engine answers"),
@@ -510,6 +364,8 @@ mod tests {
         for words in [&["tandem"][..], &["tandem", "--listen", "127.0.0.1:0"], &["tandem", "serve", "--lan"]] {
             assert!(Cli::try_parse_from(words).is_ok(), "{words:?}");
         }
+        // Ids that are used twice, requirements of options that are none: clap's own check.
+        <Cli as clap::CommandFactory>::command().debug_assert();
         for words in [
             &["tandem", "--slots", "0"][..],
             &["tandem", "--cert", "c"],
@@ -517,6 +373,43 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(words).is_err(), "{words:?}");
         }
+    }
+
+    /// Every option with a value that it takes, and those that it needs.
+    #[test]
+    fn every_option_is_taken_and_says_its_own() {
+        let options: Vec<clap::Arg> = <Alone as clap::CommandFactory>::command().get_arguments().cloned().collect();
+        assert!(options.len() > 30, "{}", options.len());
+        for option in options {
+            let Some(name) = option.get_long().filter(|name| *name != "help") else { continue };
+            let value = match name {
+                "listen" => "127.0.0.1:0",
+                _ if option.get_action().takes_values() => "9",
+                _ => "",
+            };
+            let flag = format!("--{name}");
+            let mut words = vec![flag.as_str()];
+            words.extend((!value.is_empty()).then_some(value));
+            match name {
+                "cert" => words.extend(["--key", "k"]),
+                "key" => words.extend(["--cert", "c"]),
+                "upstream-model" | "upstream-key" => words.extend(["--upstream", "u"]),
+                "hub-host" | "hub-key" => words.extend(["--hub", "h"]),
+                _ => {}
+            }
+            let read = Alone::try_parse_from([&["serve"][..], words.as_slice()].concat());
+            assert!(read.is_ok(), "{words:?}: {}", read.unwrap_err());
+        }
+        // Two of them once shared an id: the hub's token was taken for the file of a private key.
+        let both = args(&["--cert", "c", "--key", "k", "--hub", "h", "--hub-key", "token"]);
+        assert_eq!((both.key.unwrap(), both.hub.hub_key.as_deref()), (PathBuf::from("k"), Some("token")));
+        assert!(Alone::try_parse_from(["serve", "--cert", "c", "--hub", "h", "--hub-key", "t"]).is_err());
+    }
+
+    #[test]
+    fn files_are_kept_in_reserve() {
+        assert_eq!((fitting(4096, 1 << 20), fitting(4096, 1024), fitting(4096, 100), fitting(8, 9)), (4096, 384, 8, 8));
+        assert!(connections_for(16) >= 8);
     }
 
     #[test]

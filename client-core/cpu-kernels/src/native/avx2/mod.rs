@@ -1,0 +1,52 @@
+//! x86-64 with AVX2, FMA and F16C.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`attention`] | causal attention over a cache in half precision |
+//! | [`dot`] | packed matrices times activations |
+//! | [`math`] | exponentials, SwiGLU, GeGLU |
+//! | [`round`] | activations to eight bits |
+//!
+//! Every function here has `#[target_feature]` and is called behind [`isa`](super::isa) only; whoever calls one says so.
+
+pub mod attention;
+pub mod dot;
+pub mod math;
+pub mod round;
+
+use std::arch::x86_64::*;
+
+/// 32 bytes as a vector.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn bytes(bytes: &[u8; 32]) -> __m256i {
+    bytemuck::cast(*bytes)
+}
+
+/// Eight singles as a vector.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn singles(values: &[f32; 8]) -> __m256 {
+    bytemuck::cast(*values)
+}
+
+/// Eight halves as singles.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn halves(values: &[u16; 8]) -> __m256 {
+    _mm256_cvtph_ps(bytemuck::cast(*values))
+}
+
+/// A word in all lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn splat(word: u32) -> __m256i {
+    _mm256_set1_epi32(word as i32)
+}
+
+/// A single's bits as that single in all lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn splat_single(word: u32) -> __m256 {
+    _mm256_castsi256_ps(splat(word))
+}

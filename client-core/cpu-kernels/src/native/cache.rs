@@ -1,0 +1,49 @@
+//! Keys and values of one layer and one key head in half precision, in the order in which attention reads them.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
+
+use crate::attention::{KEYS, MAX_HEAD, stride};
+use crate::math::LANES;
+
+/// Tokens for which room is made at once: doubling would leave up to half of a long context's memory empty.
+const GROWTH: usize = 8 * KEYS;
+
+/// Padded with zeros to whole lanes and to whole steps of 32 tokens.
+#[derive(Debug, Clone, Default)]
+pub struct HalfCache {
+    /// `[⌈tokens / 32⌉][stride][32]`: of an element, 32 keys side by side.
+    pub(super) k: Vec<u16>,
+    /// `[⌈tokens / 32⌉][stride / 8][32][8]`: of the tokens of a step, eight elements each, then the next eight.
+    pub(super) v: Vec<u16>,
+}
+
+impl HalfCache {
+    /// Sets the key and the value of a token, which follows those that are there or takes the place of one.
+    pub fn put(&mut self, token: usize, key: &[f32], value: &[f32]) {
+        let stride = stride(key.len());
+        let step = token / KEYS * KEYS * stride;
+        for list in [&mut self.k, &mut self.v] {
+            let len = step + KEYS * stride;
+            if list.len() < len {
+                if list.capacity() < len {
+                    list.reserve_exact((GROWTH * stride).max(list.len() / 4 / stride * stride));
+                }
+                list.resize(len, 0);
+            }
+        }
+        let mut halves = [f16::ZERO; MAX_HEAD];
+        let halves = &mut halves[..key.len()];
+        halves.convert_from_f32_slice(key);
+        for (at, half) in halves.iter().enumerate() {
+            self.k[step + at * KEYS + token % KEYS] = half.to_bits();
+        }
+        halves.convert_from_f32_slice(value);
+        for (at, halves) in halves.chunks(LANES).enumerate() {
+            let place = step + (at * KEYS + token % KEYS) * LANES;
+            for (y, half) in self.v[place..].iter_mut().zip(halves) {
+                *y = half.to_bits();
+            }
+        }
+    }
+}

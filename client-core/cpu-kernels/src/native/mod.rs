@@ -1,0 +1,157 @@
+//! Products on machines whose vector instructions are found out at run time.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`packed`] | matrices in the order in which the tiles read them, about as many bits to a weight as the file has |
+//! | `pack` | how ggml's blocks get into that order |
+//! | [`activations`] | activations in eight bits beside it |
+//! | [`cache`] | keys and values in half precision |
+//! | `avx2` | x86-64 with AVX2, FMA and F16C: products, rounding, attention, activation functions |
+//!
+//! [`isa`] says which tiles this machine runs; where it says none, the portable ones (`tile`) do. Whatever is chosen, a
+//! product has the same bits: sums of codes are exact, and single-precision operations come in the portable order.
+//!
+//! Deliberately absent, because they could not be tested where this was written: tiles for AVX-512 and AVX-VNNI. Their
+//! place is a variant of [`Isa`], a module beside `avx2`, and the `match`es on [`Isa`].
+
+pub mod activations;
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+pub mod cache;
+mod pack;
+pub mod packed;
+
+use std::cell::RefCell;
+use std::sync::OnceLock;
+
+use cache::HalfCache;
+use packed::Packed;
+
+use crate::attention::{self, QUERIES};
+use crate::blocks::BLOCK;
+use crate::math::Gated;
+use crate::matrix::GROUP;
+use crate::pool::{self, Job, Places, Work};
+
+/// Sets of vector instructions for which there are tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX2, FMA and F16C: Intel since Haswell (2013), AMD since Excavator (2015).
+    Avx2,
+}
+
+/// The best set that this machine has; `None` where only the portable tiles run. Asked once.
+pub fn isa() -> Option<Isa> {
+    static ISA: OnceLock<Option<Isa>> = OnceLock::new();
+    *ISA.get_or_init(detect)
+}
+
+fn detect() -> Option<Isa> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+        return Some(Isa::Avx2);
+    }
+    None
+}
+
+/// Rounds `values`, `[m, cols]`, to eight bits, as [`activations`] has them. Nothing happens where [`isa`] is none.
+pub fn round(values: &[f32], m: usize, cols: usize, words: &mut Vec<u32>) {
+    words.resize(m * (cols / BLOCK) * activations::WORDS, 0);
+    let job = Rounding { values, m, cols, words: Places::new(words) };
+    pool::run(&job, m.div_ceil(activations::TILE), Work { columns: m, products: 0 });
+}
+
+/// A piece is a tile of columns.
+struct Rounding<'a> {
+    values: &'a [f32],
+    m: usize,
+    cols: usize,
+    words: Places<'a, u32>,
+}
+
+impl Job for Rounding<'_> {
+    fn piece(&self, piece: usize) {
+        let first = piece * activations::TILE;
+        match isa() {
+            #[cfg(target_arch = "x86_64")]
+            Some(Isa::Avx2) => {
+                // SAFETY: this machine has what the function needs.
+                #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+                unsafe {
+                    avx2::round::tile(self.values, first, self.m, self.cols, &self.words);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The products of a matrix's rows of some groups with all `m` columns: `write(column, group, sums)` takes them. Nothing
+/// happens where [`isa`] is none.
+pub fn products(
+    packed: &Packed,
+    groups: std::ops::Range<usize>,
+    words: &[u32],
+    m: usize,
+    write: impl FnMut(usize, usize, &[f32; GROUP]),
+) {
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Some(Isa::Avx2) => {
+            thread_local! {
+                static STRIP: RefCell<avx2::dot::Strip> = RefCell::default();
+            }
+            STRIP.with_borrow_mut(|strip| {
+                // SAFETY: this machine has what the function needs.
+                #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+                unsafe {
+                    avx2::dot::products(packed, groups, words, m, strip, write);
+                }
+            });
+        }
+        _ => drop(write),
+    }
+}
+
+/// Does a piece of [`Gated`]; false where [`isa`] is none.
+pub fn gated(job: &Gated<'_>, piece: usize) -> bool {
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Some(Isa::Avx2) => {
+            // SAFETY: this machine has what the function needs.
+            #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+            unsafe {
+                avx2::math::gated(job, piece);
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Attention of some queries of one key head, which see tokens from `begin` up to, and without, `end`: `write(query, row)`
+/// takes their rows. Nothing happens where [`isa`] is none: there is no [`HalfCache`] then.
+pub fn attend(
+    q: &[&[f32]],
+    cache: &HalfCache,
+    begin: [usize; QUERIES],
+    end: [usize; QUERIES],
+    shape: attention::Shape,
+    write: impl FnMut(usize, &[f32]),
+) {
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Some(Isa::Avx2) => {
+            let tile = avx2::attention::Tile { q, begin, end, shape };
+            // SAFETY: this machine has what the function needs.
+            #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+            unsafe {
+                avx2::attention::attend(&tile, cache, write);
+            }
+        }
+        _ => drop(write),
+    }
+}
+
+#[cfg(test)]
+mod tests;

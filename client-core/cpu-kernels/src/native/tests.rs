@@ -1,0 +1,125 @@
+//! Native tiles against the portable ones: the same bits, whatever the shape.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::blocks::{self, Format};
+use crate::matrix::{Matrix, Store};
+use crate::product::{Activations, multiply};
+
+const QUANTISED: [Format; 8] =
+    [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0, Format::Q4K, Format::Q5K, Format::Q6K];
+
+/// Random blocks with scales that are numbers of sensible size.
+pub(super) fn random_bytes(format: Format, rows: usize, cols: usize, mut random: impl FnMut() -> u32) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap()).map(|_| (random() >> 8) as u8).collect();
+    let halves: &[usize] = match format {
+        Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
+        Format::Q6K => &[208],
+        _ => &[0],
+    };
+    for block in bytes.chunks_exact_mut(format.block().1) {
+        for at in halves {
+            block[*at + 1] = 0x20 | block[*at + 1] & 0x83;
+        }
+    }
+    bytes
+}
+
+pub(super) fn generator(seed: u32) -> impl FnMut() -> u32 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 4
+    }
+}
+
+fn times(matrices: &[&Matrix], x: &[f32]) -> Vec<u32> {
+    let cols = matrices[0].cols;
+    let (mut activations, mut out) = (Activations::default(), Vec::new());
+    activations.prepare(x.len() / cols, cols).copy_from_slice(x);
+    multiply(matrices, &mut activations, &mut out);
+    out.into_iter().map(f32::to_bits).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Any format, any number of rows (whole groups or not, an odd number of groups or an even one), of columns and of
+    /// activations; extreme codes on both sides among them.
+    #[test]
+    fn products_have_the_portable_bits(
+        format in proptest::sample::select(&QUANTISED[..]),
+        rows in 1usize..40,
+        blocks in 1usize..7,
+        m in 1usize..14,
+        extreme in any::<bool>(),
+        seed in any::<u32>(),
+    ) {
+        let cols = blocks * format.block().0;
+        let mut random = generator(seed);
+        let mut bytes = random_bytes(format, rows, cols, &mut random);
+        let mut x: Vec<f32> = (0..m * cols).map(|_| (random() as f32 / 1.3e8 - 1.0) * 3.0).collect();
+        if extreme {
+            // Codes of all ones or all zeros, and activations of the largest size and any sign.
+            let size = format.block().1;
+            let (from, to) = match format {
+                Format::Q4K => (16, size),
+                Format::Q5K => (16, size),
+                Format::Q6K => (0, 192),
+                Format::Q4_1 | Format::Q5_1 => (4, size),
+                _ => (2, size),
+            };
+            for block in bytes.chunks_exact_mut(size) {
+                let code = [0xff, 0, 0x80, 0x7f][random() as usize % 4];
+                block[from..to].fill(code);
+            }
+            let sign = random() % 3;
+            for x in &mut x {
+                *x = if sign == 0 || sign == 1 && random() % 2 == 0 { -2.5 } else { 2.5 };
+            }
+        }
+        let native = Matrix::new(format, rows, cols, &bytes, false).unwrap();
+        let portable = Matrix::portable(format, rows, cols, &bytes, false).unwrap();
+        prop_assert!(isa().is_none() || matches!(native.store, Store::Packed(_)));
+        prop_assert_eq!(times(&[&native], &x), times(&[&portable], &x));
+        // Beside another matrix, whose rows come first.
+        prop_assert_eq!(times(&[&portable, &native], &x), times(&[&native, &portable], &x));
+    }
+
+    /// What is read back is what the file says.
+    #[test]
+    fn rows_are_what_was_packed(
+        format in proptest::sample::select(&QUANTISED[..]),
+        rows in 1usize..20,
+        blocks in 1usize..4,
+        seed in any::<u32>(),
+    ) {
+        let cols = blocks * format.block().0;
+        let bytes = random_bytes(format, rows, cols, generator(seed));
+        let mut packed = Packed::zeros(format, rows, cols).unwrap();
+        for (row, bytes) in bytes.chunks_exact(bytes.len() / rows).enumerate() {
+            packed.put_row(row, bytes);
+        }
+        for (row, expect) in blocks::values(format, &bytes).chunks_exact(cols).enumerate() {
+            let mut found = vec![f32::NAN; cols];
+            packed.row(row, &mut found);
+            prop_assert!(found.iter().zip(expect).all(|(a, b)| a == b), "{:?} {} {:?} {:?}", format, row, found, expect);
+        }
+    }
+}
+
+/// NaN among activations is NaN among products, not a number that looks right; infinity is not finite.
+#[test]
+fn nan_stays_visible() {
+    if isa().is_none() {
+        return;
+    }
+    let bytes = random_bytes(Format::Q4_0, 8, 64, generator(1));
+    let matrix = Matrix::new(Format::Q4_0, 8, 64, &bytes, false).unwrap();
+    for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = vec![1.0; 64];
+        x[40] = bad;
+        assert!(times(&[&matrix], &x).into_iter().all(|bits| !f32::from_bits(bits).is_finite()), "{bad}");
+    }
+}

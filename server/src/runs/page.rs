@@ -1,0 +1,106 @@
+//! The list of runs as it is sent: made once for all who ask, a page at a time.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::store::StoreError;
+use super::{Runs, RunsError, lock};
+
+/// Runs on a page, where nothing else is asked for, and at most.
+pub const USUAL: usize = 50;
+/// Most runs on a page.
+pub const MOST: usize = 200;
+/// Progress of a run that learns shows after at most so long.
+const STALE: Duration = Duration::from_millis(250);
+/// Most pages that are remembered.
+const KEPT: usize = 16;
+
+/// Which page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Which {
+    /// Runs on it.
+    pub limit: usize,
+    /// Only runs of smaller numbers: the newest come first.
+    pub before: Option<i64>,
+}
+
+/// A page as JSON.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Plain.
+    pub json: Bytes,
+    /// Compressed.
+    pub gzip: Bytes,
+    /// Its version.
+    pub tag: String,
+}
+
+/// Pages that were made, and whether they still hold.
+#[derive(Debug, Default)]
+pub(super) struct Pages {
+    made: Mutex<HashMap<Which, Made>>,
+    /// Counts what has to show at once: a run that is new, gone, or in another state.
+    changes: AtomicU64,
+    /// Counts what may show a little later.
+    progress: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Made {
+    page: Arc<Page>,
+    changes: u64,
+    progress: u64,
+    when: Instant,
+}
+
+impl Pages {
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn progressed(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn holds(&self, made: &Made) -> bool {
+        made.changes == self.changes.load(Ordering::SeqCst)
+            && (made.progress == self.progress.load(Ordering::Relaxed) || made.when.elapsed() < STALE)
+    }
+}
+
+impl Runs {
+    /// A page of the list, made anew where it does not hold any more. Reads the disk then.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn page(&self, which: Which) -> Result<Arc<Page>, RunsError> {
+        let pages = &self.0.pages;
+        // Held while it is made: who wants the same page waits for it.
+        let mut made = lock(&pages.made);
+        if let Some(known) = made.get(&which).filter(|made| pages.holds(made)) {
+            return Ok(Arc::clone(&known.page));
+        }
+        let (changes, progress) = (pages.changes.load(Ordering::SeqCst), pages.progress.load(Ordering::Relaxed));
+        let page = Arc::new(render(&self.list_part(which)?)?);
+        if made.len() >= KEPT {
+            made.clear();
+        }
+        made.insert(which, Made { page: Arc::clone(&page), changes, progress, when: Instant::now() });
+        Ok(page)
+    }
+}
+
+fn render(list: &client::protocol::runs::RunList) -> Result<Page, RunsError> {
+    let failed = |error: &dyn std::fmt::Display| RunsError::Store(StoreError::Damaged(error.to_string()));
+    let json = serde_json::to_vec(list).map_err(|error| failed(&error))?;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let gzip = gzip.write_all(&json).and_then(|()| gzip.finish()).map_err(|error| failed(&error))?;
+    let tag = Sha256::digest(&json).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    Ok(Page { json: json.into(), gzip: gzip.into(), tag })
+}

@@ -1,0 +1,120 @@
+//! The page in dist/, from web/index.html: what `trunk build --release` makes of the same file, without trunk, which takes
+//! minutes to compile for the few things that are asked of it here.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`html`] | the elements of web/index.html that a builder replaces |
+//! | [`index`] | what they ask for, and the finished page |
+//! | [`module`] | WebAssembly modules, for page, npm package and browser tests |
+//! | [`dist`] | the folder: what changed is written, what is left over goes, `assets.json` lists what is there |
+//! | [`sizes`] | compressed copies, and what they may weigh |
+//! | [`same`] | whether trunk makes the same page |
+//!
+//! Deliberately absent: watching and serving while somebody works on the page; trunk does that, see the README.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::kernels;
+use crate::shell::step;
+use crate::tools;
+
+pub mod dist;
+pub mod html;
+pub mod index;
+pub mod module;
+pub mod same;
+pub mod sizes;
+
+use dist::Dist;
+use index::{Entry, Index, file_name};
+use module::{Module, Target};
+
+/// Where the page lies.
+pub const DIST: &str = "dist";
+
+/// No newer syntax than the page's own scripts use: they have a word for browsers that cannot run its WebAssembly.
+const SYNTAX: &str = "--target=es2020";
+
+/// Which part of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All that a first visit needs.
+    First,
+    /// The modules that a page can do without at first.
+    Late,
+}
+
+/// Builds a part of the page into dist/. [`Part::Late`] adds to what [`Part::First`] has made.
+pub fn build(part: Part) -> Result<()> {
+    let index = Index::read()?;
+    let modules: Vec<&Module> = index.modules().filter(|module| module.is_late == (part == Part::Late)).collect();
+    module::build(&modules)?;
+    match part {
+        Part::First => first(&index, &modules),
+        Part::Late => {
+            let mut dist = Dist::open(Path::new(DIST))?;
+            for module in modules {
+                // The module's script first: a page takes the module for there once its WebAssembly is.
+                for file in module.files() {
+                    dist.put(&file, &read(&module.folder()?.join(&file))?)?;
+                }
+            }
+            dist.finish()
+        }
+    }
+}
+
+/// Builds all of it.
+pub fn build_all() -> Result<()> {
+    build(Part::First)?;
+    build(Part::Late)
+}
+
+fn first(index: &Index, modules: &[&Module]) -> Result<()> {
+    let tools = tools::ensure_page_tools()?;
+    step("The page");
+    let mut dist = Dist::begin(Path::new(DIST))?;
+    for entry in index.entries() {
+        match entry {
+            Entry::Script(path) | Entry::Style(path) => {
+                let minified = crate::build::target_folder()?.join("minified").join(file_name(path)?);
+                tools.minify(path, &minified, &[SYNTAX])?;
+                dist.put_hashed(&file_name(path)?, &read(&minified)?)?;
+            }
+            Entry::File(path) => dist.put(&file_name(path)?, &read(path)?)?,
+            Entry::Folder(path) => {
+                let name = file_name(path)?;
+                let entries = std::fs::read_dir(path).with_context(|| format!("{} cannot be read", path.display()))?;
+                for entry in entries {
+                    let file = entry?.path();
+                    dist.put(&format!("{name}/{}", file_name(&file)?), &read(&file)?)?;
+                }
+            }
+            Entry::Module(_) => {}
+        }
+    }
+    for module in modules {
+        for file in module.files() {
+            let bytes = read(&module.folder()?.join(&file))?;
+            match module.target {
+                Target::Web => dist.put_hashed(&file, &bytes)?,
+                Target::NoModules => dist.put(&file, &bytes)?,
+            }
+        }
+    }
+    for (file, bytes) in kernels::built()? {
+        dist.put(&file, &bytes)?;
+    }
+    let late: Vec<String> = index.modules().filter(|module| module.is_late).flat_map(Module::files).collect();
+    dist.keep_where_nothing_changed(&late);
+    let page = index.render(&dist.references)?;
+    dist.put("index.html", page.as_bytes())?;
+    dist.finish()
+}
+
+/// A file's bytes, or which one cannot be read.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+}
