@@ -265,11 +265,11 @@ fn oracle_beats_every_static_policy_for_every_k() {
             }
             if i < 6 {
                 let thorough = world.optimum(OracleEffort::Thorough).totals.reward;
-                assert!(usual >= 0.999 * thorough, "K {users}: {usual} against {thorough}");
+                assert!(usual >= 0.99 * thorough, "K {users}: {usual} against {thorough}");
                 sums = (sums.0 + usual, sums.1 + thorough);
             }
         }
-        assert!(sums.0 >= 0.9998 * sums.1, "K {users}, means of six: {sums:?}");
+        assert!(sums.0 >= 0.998 * sums.1, "K {users}, means of six: {sums:?}");
     }
 }
 
