@@ -1,5 +1,8 @@
 //! A model file on disk, read in pieces.
-#![allow(clippy::disallowed_types, reason = "natively a program opens its model by path; in a browser this module does not exist")]
+#![allow(
+    clippy::disallowed_types,
+    reason = "natively a program opens its model by path; in a browser this module does not exist"
+)]
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};

@@ -148,7 +148,8 @@ async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> {
             let threads = args.threads.map_or_else(system_threads, usize::from);
             let threads = engine::cpu::set_threads(threads);
             tracing::debug!(threads, "a pass is computed together");
-            let host = local_host(args.model.as_deref(), files.public(), args.slots.unwrap_or(LOCAL_SLOTS), args.queue)?;
+            let host =
+                local_host(args.model.as_deref(), files.public(), args.slots.unwrap_or(LOCAL_SLOTS), args.queue)?;
             let embedder = local::as_embedder(&host);
             (host, Some(embedder))
         }
