@@ -77,7 +77,11 @@ pub const ACCEPTED: &[Accepted] = &[
     },
     Accepted { root: "worker", modules: &["checkpoint", "file"], reason: "to be untied: a checkpoint of files" },
     Accepted { root: "worker", modules: &["engine_worker", "engine_worker::*"], reason: FOLDER },
-    Accepted { root: "xtask", modules: &["build", "kernels", "page::module"], reason: "to be untied: the page and its kernels" },
+    Accepted {
+        root: "xtask",
+        modules: &["build", "kernels", "page::module"],
+        reason: "to be untied: the page and its kernels",
+    },
     Accepted {
         root: "xtask",
         modules: &["beside", "browser", "demo", "test"],
