@@ -261,7 +261,7 @@ impl Mlp {
     }
 
     /// One step of Adam against the gradient, which is scaled down to a norm of at most `max_norm`. Returns whether the
-    /// gradient was a number; if not, nothing is changed.
+    /// gradient was finite; if not, nothing is changed.
     #[must_use]
     pub fn descend(&mut self, gradients: &Gradients, rate: f64, max_norm: f32) -> bool {
         let norm = gradients.norm();

@@ -159,7 +159,7 @@ impl SetNet {
     }
 
     /// One step of Adam against the gradient, scaled down to a norm of at most `max_norm` in encoder and head each. Returns
-    /// whether the gradient was a number; if not, nothing is changed.
+    /// whether the gradient was finite; if not, nothing is changed.
     #[must_use]
     pub fn descend(&mut self, gradients: &SetGradients, rate: f64, max_norm: f32) -> bool {
         // Both or neither.
