@@ -97,7 +97,7 @@ impl Shape {
             *by_type.entry(info.dtype.name()).or_default() += bytes;
         }
         shape.parameters = unique_parameters(gguf, shape.parameters);
-        let most = || by_type.iter().max_by_key(|(_, bytes)| **bytes).map_or("none", |(name, _)| name);
+        let most = || by_type.iter().max_by_key(|(_, bytes)| **bytes).map_or("none", |(name, _)| *name);
         shape.quantisation = file_type(gguf).unwrap_or_else(most).to_owned();
         Ok(shape)
     }

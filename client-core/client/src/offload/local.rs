@@ -171,6 +171,7 @@ impl LocalEngine for EnginePort<'_> {
 #[cfg(all(test, feature = "engine"))]
 mod tests {
     use std::cell::RefCell;
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::offload::fakes::{FakeClock, FakeServer, Step};
@@ -278,41 +279,60 @@ mod tests {
         assert!(begun.len() >= MAX_ROWS, "{order:?}");
     }
 
-    /// Nobody's answer ends where a row of several does: it is gone on with alone, to the limit or the context.
     #[test]
-    fn an_answer_that_is_longer_than_its_row_is_what_it_is_alone() {
+    fn only_an_open_ended_answer_is_bounded_by_its_row() {
+        let engine = engine();
+        let prompt = engine.prompt(&user("What is helium?"), "").expect("a prompt");
+        let open = Sampling::default();
+        let limited = Sampling { max_tokens: 500, ..Sampling::default() };
+        for (left, sampling, tokens) in [
+            (MOST_TOKENS, &open, CONTEXT / 2),
+            (MOST_TOKENS - 7, &open, CONTEXT / 2),
+            (3, &open, 3),
+            (500, &limited, 500),
+            (3, &limited, 3),
+        ] {
+            assert_eq!(
+                row_tokens(&engine, &prompt, left, sampling, CONTEXT),
+                tokens,
+                "{left} of {}",
+                sampling.max_tokens
+            );
+        }
+        assert_eq!(row_tokens(&engine, &prompt, MOST_TOKENS, &open, 1), 1);
+    }
+
+    /// An answer with a limit is what it is alone; one without ends with the model or with the context, not with its row.
+    #[test]
+    fn no_answer_ends_where_its_row_does() {
         let mut engine = engine();
         let server = FakeServer::new(&FakeClock::default());
         let prompts = ["What is helium?", "Where is it?"];
         let clock = server.clock.clone();
-        for limit in [CONTEXT / 2 + 9, MOST_TOKENS] {
-            let mut write = |prompts: &[&str]| {
-                let finishes = RefCell::new(Vec::new());
-                let emit = |event| {
-                    if let Event::PromptDone { finish, .. } = event {
-                        finishes.borrow_mut().push(finish);
-                    }
-                };
-                let ask = asked(prompts, AskMode::LocalOnly, limit);
-                let slot = SlotModel { slot: 0, size_bits: 1e6, outcome: DeviceOutcome::default() };
-                let (mut length, stop) = (AnswerLength::default(), StopFlag::default());
-                let mut port = EnginePort { engine: &mut engine, clock: &|| 0.0 };
-                let work = run(&ask, &slot, 0.0, Some(&mut port), &server, &clock, &mut length, &stop, &emit);
-                let done = clock.block_on(work);
-                (done.answers, finishes.into_inner())
+        let mut write = |prompts: &[&str], limit: usize| {
+            let finishes = RefCell::new(BTreeMap::new());
+            let emit = |event| {
+                if let Event::PromptDone { prompt, finish, .. } = event {
+                    finishes.borrow_mut().insert(prompt, finish);
+                }
             };
-            let (together, finishes) = write(&prompts);
-            for (prompt, (answer, finish)) in prompts.iter().zip(together.iter().zip(&finishes)) {
-                let (alone, how) = write(&[prompt]);
-                assert_eq!(
-                    (answer.device_tokens, *finish),
-                    (alone[0].device_tokens, how[0]),
-                    "{prompt} within {limit}"
-                );
-                assert_eq!(answer.text, alone[0].text, "{prompt} within {limit}");
-                assert!(answer.device_tokens <= limit, "{prompt}");
-            }
-            assert!(together.iter().any(|answer| answer.device_tokens > CONTEXT / 2), "{together:?}");
+            let ask = asked(prompts, AskMode::LocalOnly, limit);
+            let slot = SlotModel { slot: 0, size_bits: 1e6, outcome: DeviceOutcome::default() };
+            let (mut length, stop) = (AnswerLength::default(), StopFlag::default());
+            let mut port = EnginePort { engine: &mut engine, clock: &|| 0.0 };
+            let work = run(&ask, &slot, 0.0, Some(&mut port), &server, &clock, &mut length, &stop, &emit);
+            let done = clock.block_on(work);
+            (done.answers, finishes.into_inner())
+        };
+        let limit = CONTEXT / 2 + 9;
+        let (together, finishes) = write(&prompts, limit);
+        for (n, prompt) in prompts.iter().enumerate() {
+            let (alone, how) = write(&[*prompt], limit);
+            assert_eq!((&together[n].text, finishes[&n]), (&alone[0].text, how[&0]), "{prompt}");
+        }
+        let (together, finishes) = write(&prompts, MOST_TOKENS);
+        for (n, answer) in together.iter().enumerate() {
+            assert!(finishes[&n] == Finish::Stop || answer.device_tokens > CONTEXT / 2, "{answer:?}");
         }
     }
 

@@ -93,6 +93,7 @@ macro_rules! settings {
         }
 
         /// Every number of [`Sampling`].
+        #[allow(clippy::unnecessary_cast, reason = "ranges of several types, as numbers for an input field")]
         pub static SETTINGS: &[Setting] = &[$( Setting {
             key: stringify!($key), url: $url, label: $label, help: $help, unit: $unit, step: $step,
             range: ($min as f64, $max as f64),
