@@ -9,6 +9,8 @@
 //!
 //! Every function here has `#[target_feature]` and is called behind [`isa`](super::isa) only; whoever calls one says so.
 
+#![allow(clippy::needless_range_loop, reason = "loops over constant ranges index several arrays and are unrolled")]
+
 pub mod attention;
 pub mod dot;
 pub mod math;
