@@ -190,8 +190,8 @@ fn pretty(state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
     fn sorted(value: &Value) -> Value {
         match value.kind() {
             ValueKind::Map => {
-                let mut keys: Vec<Value> = value.try_iter().into_iter().flatten().collect();
-                keys.sort();
+                let keys: Vec<Value> = value.try_iter().into_iter().flatten().collect();
+                let keys = super::lists::merged(keys, &|a, b| a > b);
                 let pairs =
                     keys.into_iter().map(|key| (key.clone(), sorted(&value.get_item(&key).unwrap_or_default())));
                 Value::from_pairs(pairs)
