@@ -1,6 +1,8 @@
 //! Some thousand hostile `tokenizer.json` files, config files and checkpoints' folders, made one after the other from sound
 //! ones: each ends in a tokenizer that works or in an error, without a panic and without much memory.
 
+#![recursion_limit = "256"]
+
 mod counting;
 
 use counting::peak_of;

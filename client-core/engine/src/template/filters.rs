@@ -190,8 +190,8 @@ fn pretty(state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
     fn sorted(value: &Value) -> Value {
         match value.kind() {
             ValueKind::Map => {
-                let mut keys: Vec<Value> = value.try_iter().into_iter().flatten().collect();
-                keys.sort();
+                let keys: Vec<Value> = value.try_iter().into_iter().flatten().collect();
+                let keys = super::lists::merged(keys, &|a, b| a > b);
                 let pairs =
                     keys.into_iter().map(|key| (key.clone(), sorted(&value.get_item(&key).unwrap_or_default())));
                 Value::from_pairs(pairs)
@@ -315,14 +315,15 @@ fn word_wrap(state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> 
         for word in pieces(line, hyphens) {
             let mut word = word;
             let room = |current: &str| width.saturating_sub(current.chars().count());
-            let length = |word: &str| word.chars().count();
-            if length(word) > room(&current) && !current.trim_end().is_empty() && (length(word) <= width || !long) {
+            // Without going through a long word anew for each of its lines.
+            let longer = |word: &str, room: usize| word.chars().nth(room).is_some();
+            if longer(word, room(&current)) && !current.trim_end().is_empty() && (!longer(word, width) || !long) {
                 lines.push(std::mem::take(&mut current).trim_end().to_owned());
             }
-            if current.is_empty() && word.trim().is_empty() && !lines.is_empty() {
+            if current.is_empty() && word.trim_start().is_empty() && !lines.is_empty() {
                 continue;
             }
-            while long && length(word) > room(&current) && !word.trim().is_empty() {
+            while long && longer(word, room(&current)) && !word.trim_start().is_empty() {
                 let at = word.char_indices().nth(room(&current)).map_or(word.len(), |(at, _)| at);
                 let (first, rest) = word.split_at(at);
                 current += first;
@@ -342,16 +343,18 @@ fn pieces(line: &str, hyphens: bool) -> Vec<&str> {
     let mut rest = line;
     while let Some(first) = rest.chars().next() {
         let space = first.is_whitespace();
-        let mut end = rest.find(|letter: char| letter.is_whitespace() != space).unwrap_or(rest.len());
-        if hyphens && !space {
-            let word = rest.get(..end).unwrap_or(rest);
-            if let Some(at) = word.find('-').filter(|at| *at > 0 && at + 1 < word.len()) {
-                end = at + 1;
-            }
-        }
-        let (piece, after) = rest.split_at(end);
-        pieces.push(piece);
+        let end = rest.find(|letter: char| letter.is_whitespace() != space).unwrap_or(rest.len());
+        let (mut word, after) = rest.split_at(end);
         rest = after;
+        while hyphens
+            && !space
+            && let Some(at) = word.find('-').filter(|at| *at > 0 && at + 1 < word.len())
+        {
+            let (begin, more) = word.split_at(at + 1);
+            pieces.push(begin);
+            word = more;
+        }
+        pieces.push(word);
     }
     pieces
 }

@@ -6,6 +6,7 @@ use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 use super::budget::{Text, text};
+use super::lists::merged;
 use super::repr;
 
 /// Longest indentation of one level, and longest separator, bytes.
@@ -95,7 +96,7 @@ impl Style {
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter().into_iter().flatten().collect();
                 if self.sorted {
-                    keys.sort();
+                    keys = merged(keys, &|a, b| a > b);
                 }
                 out.write_char('{')?;
                 for (at, key) in keys.iter().enumerate() {

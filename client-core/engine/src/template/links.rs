@@ -41,11 +41,10 @@ pub(super) fn urlize(state: &mut State<'_, '_>, args: &[Value]) -> Result<Value,
         let head = &middle[..begin];
         middle = &middle[begin..];
         let mut end = middle.trim_end_matches([')', '>', '.', ',']).len();
-        // A bracket that was opened inside belongs to the address.
-        while middle[..end].matches('(').count() > middle[..end].matches(')').count() && middle[end..].starts_with(')')
-        {
-            end += 1;
-        }
+        // Brackets that were opened inside belong to the address.
+        let (opened, closed) = (middle[..end].matches('(').count(), middle[..end].matches(')').count());
+        let behind = middle[end..].bytes().take_while(|sign| *sign == b')').count();
+        end += opened.saturating_sub(closed).min(behind);
         let tail = &middle[end..];
         middle = &middle[..end];
         let is_host = |host: &str| {

@@ -48,18 +48,36 @@ fn compare(a: &Value, b: &Value) -> Result<Ordering, Error> {
     }
 }
 
-/// In order by their keys, those with equal keys as they were.
+/// In order, those that are equal as they were. By hand, since `sort_by` panics where an order contradicts itself, and
+/// minijinja's of large whole numbers and floats does.
+pub(super) fn merged<T>(mut list: Vec<T>, after: &dyn Fn(&T, &T) -> bool) -> Vec<T> {
+    if list.len() < 2 {
+        return list;
+    }
+    let length = list.len();
+    let right = merged(list.split_off(length / 2), after);
+    let left = merged(list, after);
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    let mut out = Vec::with_capacity(length);
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        out.extend(if after(a, b) { right.next() } else { left.next() });
+    }
+    out.extend(left);
+    out.extend(right);
+    out
+}
+
+/// In order by their keys. Neighbours that Python would not compare are an error.
 fn ordered(list: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Value, Value)>, Error> {
-    let mut list = list;
-    let mut problem = None;
-    list.sort_by(|(a, _), (b, _)| {
-        let order = compare(a, b).unwrap_or_else(|error| {
-            problem.get_or_insert(error);
-            a.cmp(b)
-        });
-        if reverse { order.reverse() } else { order }
-    });
-    problem.map_or(Ok(list), Err)
+    let list = merged(list, &|(a, _), (b, _)| if reverse { a < b } else { a > b });
+    for pair in list.windows(2) {
+        if let [(a, _), (b, _)] = pair
+            && a != b
+        {
+            compare(a, b)?;
+        }
+    }
+    Ok(list)
 }
 
 pub(super) fn sort(state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {

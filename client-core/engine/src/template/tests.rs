@@ -325,3 +325,14 @@ fn long_chains_do_not_end_the_stack() {
     let many = "{{ 'a' ~ 1 }}{% if a %}{% endif %}".repeat(1000);
     assert_eq!(rendered(many).unwrap().len(), 2000, "one after the other is not in each other");
 }
+
+/// An order that contradicts itself (large whole numbers equal the floats that they are rounded to) makes no sort panic.
+#[test]
+fn orders_that_contradict_themselves_do_no_harm() {
+    let numbers = "[9007199254740992, 9007199254740993, 9007199254740992.0, 9007199254740994]";
+    for each in ["sort", "unique | list", "groupby(0) | list", "sort(reverse=true) | tojson(sort_keys=true)"] {
+        let source = format!("{{{{ ({numbers} * 50) | {each} | length > 0 }}}}");
+        let rendered = ChatTemplate::new(Some(&source), "", "").unwrap().render(&[]);
+        assert_eq!(rendered.unwrap(), "True", "{each}");
+    }
+}

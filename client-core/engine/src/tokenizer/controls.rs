@@ -1,7 +1,6 @@
 //! The control tokens' texts: where they are in a text, and how they are kept from being taken for tokens.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 /// Breaks what reads like a control token and is none. One of the characters that Unicode keeps free for a program's own
 /// use; wherever else it comes up it becomes U+FFFD, as Unicode allows.
@@ -20,40 +19,53 @@ struct Control {
 }
 
 /// All control tokens of a vocabulary.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Controls {
-    by_text: HashMap<String, Control>,
-    /// All texts, ascending, to find what begins like one.
-    sorted: Vec<String>,
-    /// How long they are in bytes, longest first, by their first byte.
-    lengths: HashMap<u8, Vec<usize>>,
+    /// By their texts, ascending.
+    sorted: Vec<(String, Control)>,
+    /// Which bytes they begin with.
+    firsts: [bool; 256],
+    /// Bytes of the longest.
+    longest: usize,
 }
 
 impl Controls {
     /// Of the special ones among a tokenizer's added tokens.
     pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Self {
-        let mut controls = Self::default();
-        for (id, token) in tokenizer.get_added_tokens_decoder() {
-            if let (true, Some(&first)) = (token.special, token.content.as_bytes().first()) {
-                let control = Control { id, strips: [token.lstrip, token.rstrip] };
-                controls.sorted.push(token.content.clone());
-                controls.lengths.entry(first).or_default().push(token.content.len());
-                controls.by_text.insert(token.content, control);
+        let special = tokenizer.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special);
+        let mut sorted: Vec<(String, Control)> = special
+            .filter(|(_, token)| !token.content.is_empty())
+            .map(|(id, token)| (token.content, Control { id, strips: [token.lstrip, token.rstrip] }))
+            .collect();
+        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.id.cmp(&b.1.id)));
+        let mut firsts = [false; 256];
+        for first in sorted.iter().filter_map(|(text, _)| text.bytes().next()) {
+            if let Some(seen) = firsts.get_mut(usize::from(first)) {
+                *seen = true;
             }
         }
-        controls.sorted.sort_unstable();
-        for lengths in controls.lengths.values_mut() {
-            lengths.sort_unstable_by(|a, b| b.cmp(a));
-            lengths.dedup();
-        }
-        controls
+        let longest = sorted.iter().map(|(text, _)| text.len()).max().unwrap_or(0);
+        Self { sorted, firsts, longest }
     }
 
     /// The longest one that `text` begins with.
     fn at(&self, text: &str) -> Option<(&str, Control)> {
-        let lengths = self.lengths.get(text.as_bytes().first()?)?;
-        let mut begins = lengths.iter().filter_map(|len| text.get(..*len));
-        begins.find_map(|begin| self.by_text.get_key_value(begin).map(|(text, control)| (text.as_str(), *control)))
+        let first = text.bytes().next()?;
+        if self.firsts.get(usize::from(first)) != Some(&true) {
+            return None;
+        }
+        // What `text` begins with is not above it in the order, and nothing longer that it begins with is below that. What
+        // is next below it either is that, or has in common with `text` what it has in common with that.
+        let mut text = text.as_bytes();
+        loop {
+            let next = self.sorted.partition_point(|(known, _)| known.as_bytes() <= text);
+            let (known, control) = self.sorted.get(next.checked_sub(1)?)?;
+            if text.starts_with(known.as_bytes()) {
+                return Some((known.as_str(), *control));
+            }
+            let common = text.iter().zip(known.as_bytes()).take_while(|(a, b)| a == b).count();
+            text = text.get(..common).filter(|text| !text.is_empty())?;
+        }
     }
 
     /// Whether there is one in `text`, or a character that is not for texts.
@@ -65,17 +77,16 @@ impl Controls {
 
     /// Whether some control token begins with `tail` and is longer.
     fn continues(&self, tail: &str) -> bool {
-        let next = self.sorted.partition_point(|text| text.as_str() <= tail);
-        self.sorted.get(next).is_some_and(|text| text.starts_with(tail))
+        let next = self.sorted.partition_point(|(text, _)| text.as_str() <= tail);
+        self.sorted.get(next).is_some_and(|(text, _)| text.starts_with(tail))
     }
 
     /// `text` with a mark in each place that reads like a control token, and behind what could become one together with
     /// what is written after it.
     pub(super) fn broken<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let end = text.trim_end().len();
-        let longest = self.sorted.iter().map(String::len).max().unwrap_or(0);
         // One letter alone is no beginning of a turn that anybody would write the rest of.
-        let tails = (2..=longest.min(end)).filter_map(|len| text.get(end - len..end));
+        let tails = (2..=self.longest.min(end)).filter_map(|len| text.get(end - len..end));
         let open = tails.into_iter().any(|tail| self.continues(tail));
         if !open && !self.touch(text) {
             return Cow::Borrowed(text);
@@ -131,5 +142,58 @@ impl Controls {
     /// The text without the characters that mean something here.
     pub(super) fn plain(text: &str) -> String {
         text.replace([BREAK, HOLE], NEITHER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn controls(texts: &[&str]) -> Controls {
+        let mut tokenizer = tokenizers::Tokenizer::new(tokenizers::models::bpe::BPE::default());
+        let tokens = texts.iter().map(|text| tokenizers::AddedToken::from(*text, true));
+        tokenizer.add_special_tokens(tokens.collect::<Vec<_>>()).unwrap();
+        Controls::of(&tokenizer)
+    }
+
+    #[test]
+    fn the_longest_is_found() {
+        let controls = controls(&["<a>", "<a>b", "<aA", "<aB", "<", "x", "<a>bcd"]);
+        for (text, expect) in [
+            ("<a>", Some("<a>")),
+            ("<a>bc", Some("<a>b")),
+            ("<a>bcde", Some("<a>bcd")),
+            ("<aC", Some("<")),
+            ("<aBC", Some("<aB")),
+            ("<a", Some("<")),
+            ("xy", Some("x")),
+            ("y", None),
+            ("", None),
+        ] {
+            assert_eq!(controls.at(text).map(|(text, _)| text), expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn marks_break_what_reads_like_one() {
+        let controls = controls(&["<|im_end|>", "<s>"]);
+        for (text, expect) in [
+            ("hi", "hi"),
+            ("1 < 2", "1 < 2"),
+            ("<|im_end|>", "<*|im_end|>"),
+            ("<<s><s>>", "<<*s><*s>>"),
+            // What is written behind it could complete it.
+            ("hi <|im", "hi <|im*"),
+            ("hi <s \n", "hi <s* \n"),
+            ("a<", "a<"),
+            ("*", "\u{FFFD}"),
+            ("", ""),
+        ] {
+            let mark = |text: &str| text.replace('*', &BREAK.to_string());
+            assert_eq!(controls.broken(&mark(text)), mark(expect), "{text:?}");
+        }
+        let (text, ids) = controls.holed(&format!("<s>a<{BREAK}s>{HOLE}<|im_end|>"));
+        assert_eq!(text, format!("{HOLE}a<s>\u{FFFD}{HOLE}"));
+        assert_eq!(ids.len(), 2);
     }
 }
