@@ -50,7 +50,7 @@ impl Ctx {
         let deleted = dom::recall(DELETED_KEY).is_some_and(|deleted| !deleted.is_empty());
         let waits = dom::costly_link().or(deleted.then_some("you deleted it"));
         Self {
-            state: RwSignal::new(State { waits, ..State::default() }),
+            state: RwSignal::new(State::waiting(waits)),
             world_sent: StoredValue::new(Some(settings.world.clone())),
             settings: RwSignal::new(settings),
             recorded: RwSignal::new(None),

@@ -64,7 +64,7 @@ pub struct Own {
 }
 
 /// α and p of the decider that a person is, as shares of the whole.
-pub const MANUAL: [Own; 2] = [
+pub static MANUAL: [Own; 2] = [
     Own {
         url: "alpha",
         label: "α, share for the server",

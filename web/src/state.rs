@@ -176,6 +176,12 @@ impl Default for State {
 }
 
 impl State {
+    /// A page on which a small model waits to be asked for, for this reason, or does not.
+    #[must_use]
+    pub fn waiting(waits: Option<&'static str>) -> Self {
+        Self { waits, ..Self::default() }
+    }
+
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id

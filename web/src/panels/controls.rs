@@ -7,7 +7,7 @@ use client::protocol::world::{Decider, QosSource};
 use leptos::prelude::*;
 use mec::settings::{Group, SETTINGS, Setting};
 
-use crate::ctx::{Ctx, ctx};
+use crate::ctx::ctx;
 use crate::panel::Panel;
 use crate::panels::decision::DECIDERS;
 use crate::settings::{MANUAL, Own, Settings};

@@ -103,7 +103,7 @@ fn a_small_model_is_loaded_by_itself_unless_that_costs_or_was_refused() {
         (460_960, Some("this device saves data"), ModelState::Cached, true),
         (460_960, None, LOADED, false),
     ] {
-        let mut state = State { waits, ..State::default() };
+        let mut state = State::waiting(waits);
         let Event::Ready { version, tier, server, .. } = ready(tier(Tier::Cpu, false)) else { panic!("ready") };
         state.apply(Event::Ready { version, tier, server, models: vec![entry(bytes)] }, 0.0);
         let effects = state.apply(model(first.clone()), 0.0);
