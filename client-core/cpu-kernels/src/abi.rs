@@ -138,7 +138,7 @@ mod tests {
             eps: 1e-6,
             tables: 2,
             gelu: true,
-            embedding_scale: 25.298_221,
+            embedding_scale: 25.5,
             score_scale: 0.0625,
             score_cap: 50.0,
             logit_cap: 30.0,

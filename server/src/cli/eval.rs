@@ -97,7 +97,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 parameters: info.parameters,
                 quantisation: info.quantisation.to_owned(),
                 context_length: u32::try_from(info.context)?,
-                cache_width,
+                cache_width: u32::try_from(cache_width)?,
                 accuracy: Accuracy {
                     single_hop: round(report.single_hop.value()),
                     two_hop: round(report.two_hop.value()),
