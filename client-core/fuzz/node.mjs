@@ -1,5 +1,6 @@
 // The driver inside wasm32: node node.mjs FILE.wasm TARGET EXECUTIONS SEED, with FILE from
-// cargo build --release --lib --target wasm32-unknown-unknown. TARGET is 0 gguf, 1 safetensors, 2 tokenizer, 3 template.
+// cargo build --release --lib --target wasm32-unknown-unknown. TARGET is 0 gguf, 1 safetensors, 2 tokenizer, 3 template, 4 tokenizer_json,
+// 5 folder. Nothing unwinds here: these two show that the checks hold without it.
 import { readFile } from "node:fs/promises";
 
 const [file, target = "0", executions = "100000", seed = "1"] = process.argv.slice(2);

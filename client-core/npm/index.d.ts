@@ -76,6 +76,7 @@ export interface MemoryReport {
 }
 
 export interface WriteOptions {
+  /** From 1 to 4096; without it the end is the model's, or its context's. */
   maxTokens?: number;
   /** 0, the default, is greedy. */
   temperature?: number;
@@ -96,6 +97,7 @@ export interface WriteRecord {
   ttftS: number;
   /** Seconds from there to the last one. */
   decodeS: number;
+  /** `length`: the answer was cut at `maxTokens` or at the end of the context. */
   finish: "stop" | "length";
 }
 
@@ -188,6 +190,8 @@ export interface AskEvent {
   prompt?: number;
   origin?: "device" | "server";
   text?: string;
+  /** Of `prompt-done`: whether the model ended its answer, or it was cut. */
+  finish?: "stop" | "length";
   alpha?: number;
   powerW?: number;
   message?: string;

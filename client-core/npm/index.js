@@ -5,7 +5,7 @@ import { Chat, Embeddings } from "./lib/openai.js";
 export { EdgeError };
 
 /** Version of the messages that this file speaks; the worker says its own. */
-const VERSION = 4;
+const VERSION = 5;
 
 /** How the matrices of a checkpoint can be stored. */
 const STORE_AS = ["Q8_0", "Q4_0", "F16", "F32"];
@@ -160,7 +160,7 @@ export class EdgeClient extends EventTarget {
     const task = this.#begin(signal);
     try {
       this.#say({ type: "set-world", world: { users: 1, ...world, ...decider } });
-      this.#say({ type: "ask", ask: task.ask, prompts: list, options: { mode, pacing, compare: false, ...writeOptions(options) } });
+      this.#say({ type: "ask", ask: task.ask, prompts: list, options: { mode, pacing, compare: false, sampling: writeOptions(options) } });
       while (true) {
         const event = await task.channel.next();
         if (signal?.aborted) throw abortError(signal);

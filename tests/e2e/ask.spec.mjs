@@ -1,5 +1,5 @@
 // The main job: a question is answered by two models, and the page shows who wrote what.
-import { ask, done, expect, loadModel, open, origins, test } from "./harness.mjs";
+import { ask, done, expect, loadModel, open, origins, savesData, test } from "./harness.mjs";
 
 const burst = [
   "What is the capital of Kenya?",
@@ -55,12 +55,70 @@ test("burn-wgpu takes over by a switch, decides the same, and flex comes back", 
 });
 
 test("the server answers before the model is here", async ({ page, edge, problems }) => {
+  await savesData(page);
   await open(page, edge.url);
   await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "absent");
   await ask(page, "What is the capital of Kenya?");
   await done(page);
   expect(await origins(page)).toEqual(["server"]);
   await expect(page.getByTestId("answer-0")).toContainText("Nairobi");
+});
+
+test("the small model comes by itself, and the page says so", async ({ page, edge, problems }) => {
+  await open(page, edge.url);
+  const state = page.getByTestId("model-state");
+  await expect(state).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
+  await expect(state).toContainText(/loaded it by itself, since it is small \(461 kB\)/);
+  await ask(page, burst);
+  await done(page);
+  await expect(page.getByTestId("pair")).toHaveAttribute("data-fit", "same");
+  await expect(page.getByTestId("pair")).toBeHidden();
+});
+
+test("a browser that saves data is asked first, and the page says why", async ({ page, edge, problems }) => {
+  await savesData(page);
+  await open(page, edge.url);
+  const state = page.getByTestId("model-state");
+  await expect(state).toContainText(/waits to be asked for, since this browser saves data/);
+  await expect(state).toHaveAttribute("data-state", "absent");
+  expect(edge.requests.filter((request) => request.url.endsWith(".gguf"))).toEqual([]);
+  await loadModel(page);
+  await expect(state).not.toContainText("by itself");
+});
+
+for (const mode of ["local-only", "server-only"]) {
+  test(`an answer that is cut says so and goes on when asked to: ${mode}`, async ({ page, edge, problems }) => {
+    await open(page, edge.url, "?seed=7&tokens=2");
+    await loadModel(page);
+    await page.getByTestId("mode").selectOption(mode);
+    const question = "What is the currency of the country whose capital is Nairobi?";
+    const answer = page.getByTestId("answer-0");
+    await ask(page, question);
+    await done(page);
+    await expect(page.getByTestId("cut")).toContainText(/Cut here/);
+    const begun = (await answer.textContent()).trim();
+    // The limit is for each piece.
+    await page.getByTestId("sampling-max_tokens").evaluate((input) => {
+      input.value = "64";
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+    await page.getByTestId("go-on-0").click();
+    await done(page, 2);
+    await expect(page.getByTestId("cut")).toHaveCount(0);
+    const whole = (await answer.textContent()).trim();
+    expect(whole.startsWith(begun) && whole.length > begun.length, `${begun} → ${whole}`).toBe(true);
+    // It is what it is without a limit.
+    await ask(page, question);
+    await done(page, 3);
+    await expect(page.getByTestId("cut")).toHaveCount(0);
+    await expect(answer).toHaveText(whole);
+  });
+}
+
+test("the page tells what the Atlas can be asked", async ({ page, edge, problems }) => {
+  await open(page, edge.url);
+  await page.getByTestId("atlas").click();
+  await expect(page.locator(".atlas")).toContainText(/capital.*atomic number/s);
 });
 
 test("stop ends both sides at once and keeps what was written", async ({ page, edge, problems }) => {

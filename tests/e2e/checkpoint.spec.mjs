@@ -4,7 +4,7 @@ import http from "node:http";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { compactCheckpoint, family, largeCheckpoint, writeFiles } from "./checkpoint.mjs";
-import { answerOf, ask, cancelAtFirstProgress, done, drop, expect, listen, look, open, startTandem, test } from "./harness.mjs";
+import { answerOf, ask, cancelAtFirstProgress, done, drop, expect, listen, loadModel, look, open, savesData, startTandem, test } from "./harness.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 const compact = path.join(root, "public/models/compact.gguf");
@@ -27,6 +27,9 @@ async function load(page) {
   await page.getByTestId("load-model").click();
   await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
 }
+
+// The small model does not come by itself: what is loaded here is what a spec asks for.
+test.beforeEach(({ page }) => savesData(page));
 
 for (const [tier, name] of [["cpu", "llama"], ["web-gpu", "llama"], ["cpu", "qwen3"], ["web-gpu", "smollm3"], ["cpu", "gemma3"], ["web-gpu", "gemma2"], ["web-gpu", "gemma3"]]) {
   test(`a dropped checkpoint writes the tokens that transformers writes: ${name}, ${tier}`, async ({ page, edge, problems }) => {
@@ -220,3 +223,22 @@ for (const sharded of [false, true]) {
     fs.rmSync(cache, { recursive: true });
   });
 }
+
+test("two models that have nothing to do with each other are told as such, and the one that fits is offered", async ({ page, edge, problems }) => {
+  const { files, prompt } = family("qwen3");
+  await open(page, edge.url, "?tier=cpu&decider=manual&alpha=0.5");
+  await drop(page, Object.entries(files));
+  await load(page);
+  const pair = page.getByTestId("pair");
+  await expect(pair).toHaveAttribute("data-fit", "different");
+  await expect(pair).toContainText(/do not belong together.*different tokens.*Load Atlas Compact/);
+  // Words of both are not compared.
+  await ask(page, prompt);
+  await done(page);
+  await expect(page.locator(".reference")).toHaveCount(0);
+  await page.getByTestId("take-pair").click();
+  await loadModel(page);
+  await expect(page.locator("#model-title")).toContainText("Atlas Compact");
+  await expect(pair).toHaveAttribute("data-fit", "same");
+  await expect(pair).toBeHidden();
+});

@@ -4,7 +4,7 @@ import fs from "node:fs";
 import http from "node:http";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { answerOf, answersAlone, cancelAtFirstProgress, drop, expect, listen, look, open, startTandem, test } from "./harness.mjs";
+import { answerOf, answersAlone, cancelAtFirstProgress, drop, expect, listen, look, open, savesData, startTandem, test } from "./harness.mjs";
 import { writeFarModel, writeLargeModel } from "./large_model.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
@@ -27,6 +27,9 @@ async function elsewhere({ cors = true } = {}) {
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return { url: `http://127.0.0.1:${server.address().port}/`, requests, stop: () => server.close() };
 }
+
+// The small model does not come by itself: what is loaded here is what a spec asks for.
+test.beforeEach(({ page }) => savesData(page));
 
 test("before loading, the page says what the model takes and that it fits", async ({ page, edge, problems }) => {
   await open(page, edge.url);

@@ -1,5 +1,5 @@
 // State, layout, keyboard.
-import { ask, done, expect, loadModel, open, test } from "./harness.mjs";
+import { ask, done, expect, loadModel, open, savesData, test } from "./harness.mjs";
 
 test("a reload keeps model and state", async ({ page, edge, problems }) => {
   await open(page, edge.url, "?seed=11");
@@ -47,6 +47,7 @@ test("a device moves by keyboard", async ({ page, edge, problems }) => {
 
 test("phone width: one column, nothing sticks out, big enough to touch", async ({ page, edge, problems }) => {
   await page.setViewportSize({ width: 390, height: 844 });
+  await savesData(page);
   await open(page, edge.url);
   expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
   const box = await page.getByTestId("prompt").boundingBox();
@@ -76,6 +77,7 @@ test("keyboard: slash focuses, Enter asks, the log exports", async ({ page, edge
 });
 
 test("a recorded run plays before the model is here", async ({ page, edge, problems }) => {
+  await savesData(page);
   await open(page, edge.url);
   await expect(page.getByTestId("recorded")).toBeVisible();
   await expect(page.getByTestId("token").first()).toBeVisible();

@@ -1,7 +1,7 @@
 // What goes wrong in the field: the server dies, the download is cut, there is no WebGPU.
 import { chromium } from "@playwright/test";
 import { family } from "./checkpoint.mjs";
-import { answersAlone, ask, chromiumArgs, done, drop, expect, loadModel, open, origins, test } from "./harness.mjs";
+import { answersAlone, ask, chromiumArgs, done, drop, expect, loadModel, open, origins, savesData, test } from "./harness.mjs";
 
 test("the server dies in the middle of an answer: the device finishes and the page says so", async ({ page, edge }) => {
   await open(page, edge.url, "?decider=manual&alpha=1");
@@ -23,6 +23,7 @@ test("the server dies in the middle of an answer: the device finishes and the pa
 
 for (const share of [0.01, 0.5, 0.99]) {
   test(`a download that is cut at ${100 * share} % keeps what arrived and goes on from there`, async ({ page, edge }) => {
+    await savesData(page);
     await open(page, edge.url);
     const compact = await compactEntry(page, edge.url);
     // The first request is cut; all further ones fail until the connection is back.
@@ -60,6 +61,7 @@ async function inWorker(page, script) {
 }
 
 test("a browser that refuses room: the model stays in memory and the page says so", async ({ page, edge }) => {
+  await savesData(page);
   const devtools = await page.context().newCDPSession(page);
   await devtools.send("Storage.overrideQuotaForOrigin", { origin: new URL(edge.url).origin, quotaSize: 100_000 });
   // Chromium keeps to the small quota, but still tells pages of a large one.
@@ -73,6 +75,7 @@ test("a browser that refuses room: the model stays in memory and the page says s
 });
 
 test("storage that is cleared under way: the model arrives all the same", async ({ page, edge }) => {
+  await savesData(page);
   await open(page, edge.url);
   const compact = await compactEntry(page, edge.url);
   let cleared;
@@ -93,11 +96,20 @@ test("two tabs at once load the model and answer", async ({ page, edge }) => {
   const other = await page.context().newPage();
   edge.rule = (request) => (request.url.endsWith(".gguf") ? { delayMs: 50 } : undefined);
   const tabs = [page, other];
-  for (const tab of tabs) await open(tab, edge.url);
-  await Promise.all(tabs.map((tab) => tab.getByTestId("load-model").click()));
+  await Promise.all(tabs.map((tab) => open(tab, edge.url)));
   for (const tab of tabs) await expect(tab.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
   await Promise.all(tabs.map((tab) => answersAlone(tab)));
   await other.close();
+});
+
+test("a model that a person wants does not wait for the one that comes by itself", async ({ page, edge }) => {
+  const { files } = family("qwen3");
+  edge.rule = (request) => (request.url.endsWith(".gguf") ? { delayMs: 1000 } : undefined);
+  await open(page, edge.url);
+  await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", /downloading|loading/);
+  await drop(page, Object.entries(files));
+  await loadModel(page);
+  await expect(page.getByTestId("notice").filter({ hasText: /cancel that first/ })).toHaveCount(0);
 });
 
 test("a tab that is hidden and frozen in the middle of an answer goes on when it comes back", async ({ page, edge }) => {
@@ -166,6 +178,7 @@ test("a GPU that is lost while a dropped checkpoint writes: the CPU reads its fi
 });
 
 test("the GPU's self-test runs once for a device and version; what failed is left out, and the page says so", async ({ page, edge }) => {
+  await savesData(page);
   test.setTimeout(400_000);
   // An emulated GPU is not tested, so this one says that it is none. It leaves packed products out: to time them would take
   // it minutes, and engine.spec.mjs has their results.
@@ -243,6 +256,7 @@ test("a worker that is killed is started again, with its model", async ({ page, 
 });
 
 test("a download of wrong bytes is refused", async ({ page, edge }) => {
+  await savesData(page);
   await open(page, edge.url);
   const manifest = await (await page.request.get(`${edge.url}models/manifest.json`)).json();
   const compact = manifest.models.find((model) => model.id === "compact");
@@ -331,4 +345,5 @@ test("a deleted model is gone", async ({ page, tandem, problems }) => {
   await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "absent");
   await page.reload();
   await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "absent");
+  await expect(page.getByTestId("model-state")).toContainText(/waits to be asked for, since you deleted it/);
 });

@@ -1,16 +1,23 @@
 //! What every panel shares: the signals, and the few things that can be done.
 
+use std::rc::Rc;
+
+use client::protocol::VERSION;
 use client::protocol::engine::ModelSource;
-use client::protocol::worker::{AskOptions, Command, Event};
+use client::protocol::worker::{AskMode, AskOptions, Command, Event, ModelState};
 use client::protocol::world::{Decider, PolicyBackend, WorldSettings};
 use leptos::prelude::*;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Listener};
 use crate::run::{Run, Status};
+use crate::server_only::Heard;
 use crate::settings::Settings;
-use crate::state::{Effect, Kind, Route, State};
+use crate::state::{COMPACT, Effect, Kind, Phase, Route, State};
 use crate::training::Training;
 use crate::{burst, dom, server_only};
+
+/// Where it is remembered that a person deleted the compact model: it then waits to be asked for.
+const DELETED_KEY: &str = "tandem-model-deleted";
 
 /// Handle to everything; copied into closures.
 #[derive(Clone, Copy)]
@@ -32,7 +39,7 @@ pub struct Ctx {
     /// The files that a person chose as the model.
     files: StoredValue<Vec<web_sys::File>, LocalStorage>,
     /// Ends what the page itself asked of the server.
-    pub abort: StoredValue<Option<web_sys::AbortController>, LocalStorage>,
+    abort: StoredValue<Option<web_sys::AbortController>, LocalStorage>,
     world_sent: StoredValue<Option<WorldSettings>>,
     frame_pending: StoredValue<bool>,
 }
@@ -40,8 +47,10 @@ pub struct Ctx {
 impl Ctx {
     /// Signals around these settings; nothing is started.
     pub fn new(settings: Settings) -> Self {
+        let deleted = dom::recall(DELETED_KEY).is_some_and(|deleted| !deleted.is_empty());
+        let waits = dom::costly_link().or(deleted.then_some("you deleted it"));
         Self {
-            state: RwSignal::new(State::default()),
+            state: RwSignal::new(State::waiting(waits)),
             world_sent: StoredValue::new(Some(settings.world.clone())),
             settings: RwSignal::new(settings),
             recorded: RwSignal::new(None),
@@ -53,6 +62,11 @@ impl Ctx {
             abort: StoredValue::new_local(None),
             frame_pending: StoredValue::new(false),
         }
+    }
+
+    /// Starts the worker.
+    pub fn start(self) {
+        self.engine.get_value().start(Rc::new(self));
     }
 
     /// Sends a command to the worker.
@@ -110,7 +124,13 @@ impl Ctx {
     pub fn engine_lost(self, again: bool, reason: &str) {
         self.state.update(|s| s.worker_lost(again, reason));
         if !again {
-            server_only::watch_health(self);
+            server_only::watch_health(move |server| {
+                let absent = self.state.with_untracked(|s| matches!(s.phase, Phase::Absent(_)));
+                if absent {
+                    self.receive(Event::Server { server });
+                }
+                absent
+            });
         }
     }
 
@@ -138,21 +158,74 @@ impl Ctx {
         if self.state.with_untracked(State::busy) {
             return self.notify(Kind::Info, "Still answering. Press Esc to stop, then ask again.");
         }
-        let now = dom::now_ms();
-        match self.state.with_untracked(|s| s.route(settings.options.mode)) {
-            Route::Refuse(text) => self.notify(Kind::Problem, text),
-            Route::Worker(mode) => {
-                let mut ask = 0;
-                self.state.update(|s| ask = s.begin(&questions, mode, now));
-                let options = AskOptions { mode, ..settings.options };
-                self.send(Command::Ask { ask, prompts: questions, options });
-            }
-            Route::Page => {
-                let mut ask = 0;
-                self.state.update(|s| ask = s.begin(&questions, client::protocol::worker::AskMode::ServerOnly, now));
-                server_only::answer(self, ask, questions, settings.options);
-            }
+        let Some((route, mode)) = self.routed(settings.options.mode) else { return };
+        let mut ask = 0;
+        self.state.update(|s| ask = s.begin(&questions, mode, dom::now_ms()));
+        self.put(route, ask, questions, Vec::new(), AskOptions { mode, ..settings.options });
+    }
+
+    /// Goes on with an answer that was cut.
+    pub fn go_on(self, index: usize) {
+        let options = self.settings.with_untracked(|s| s.options.clone());
+        let Some((route, mode)) = self.routed(options.mode) else { return };
+        let mut next = None;
+        self.state.update(|s| next = s.go_on(index, mode, dom::now_ms()));
+        if let Some((ask, question, begun)) = next {
+            // What one side would have said from there on says nothing of the whole.
+            let options = AskOptions { mode, compare: false, ..options };
+            self.put(route, ask, vec![question], vec![begun], options);
         }
+    }
+
+    /// Who answers now, and where; `None`, and a word about it, where nobody does.
+    fn routed(self, wanted: AskMode) -> Option<(Route, AskMode)> {
+        let route = self.state.with_untracked(|s| s.route(wanted));
+        match route {
+            Route::Refuse(text) => {
+                self.notify(Kind::Problem, text);
+                None
+            }
+            Route::Worker(mode) => Some((route, mode)),
+            Route::Page => Some((route, AskMode::ServerOnly)),
+        }
+    }
+
+    fn put(self, route: Route, ask: u64, prompts: Vec<String>, begun: Vec<String>, options: AskOptions) {
+        if route == Route::Page {
+            self.ask_server(ask, prompts, begun, options);
+        } else {
+            self.send(Command::Ask { ask, prompts, begun, options });
+        }
+    }
+
+    /// Has the server answer without a worker.
+    fn ask_server(self, ask: u64, questions: Vec<String>, begun: Vec<String>, options: AskOptions) {
+        let Ok(abort) = web_sys::AbortController::new() else {
+            return self.finish(ask, Status::Failed("This browser cannot ask the server. Update it.".into()));
+        };
+        self.abort.set_value(Some(abort.clone()));
+        leptos::task::spawn_local(async move {
+            let tell = |heard| match heard {
+                Heard::Event(event) => self.receive(event),
+                Heard::Decoded(decoded) => self.state.update(|s| {
+                    if let Some(run) = s.run.as_mut().filter(|run| run.ask == ask) {
+                        run.server_decoded += decoded;
+                    }
+                }),
+            };
+            let signal = abort.signal();
+            let status = match server_only::answer(ask, &questions, &begun, &options.sampling, &signal, tell).await {
+                Ok(()) => Status::Done,
+                Err(_) if signal.aborted() => Status::Stopped,
+                Err(error) => {
+                    let message = format!("The server did not answer: {error}. Your questions are kept; try again.");
+                    self.receive(Event::Failed { ask: Some(ask), message: message.clone() });
+                    Status::Failed(message)
+                }
+            };
+            self.abort.set_value(None);
+            self.finish(ask, status);
+        });
     }
 
     /// Stops the present ask, wherever it runs.
@@ -192,7 +265,18 @@ impl Ctx {
 
     /// Downloads (or goes on downloading) and loads the chosen model.
     pub fn load_model(self) {
-        self.send(self.state.with_untracked(State::load));
+        dom::remember(DELETED_KEY, "");
+        self.state.update(|s| s.unasked = false);
+        self.send(self.state.with_untracked(|s| s.load(false)));
+    }
+
+    /// Removes the chosen model from this device. The page does not fetch it by itself again.
+    pub fn delete_model(self) {
+        let id = self.state.with_untracked(|s| s.source.id());
+        if id == COMPACT {
+            dom::remember(DELETED_KEY, "1");
+        }
+        self.send(Command::DeleteModel { id });
     }
 
     /// Loads the burn-wgpu policy when the page has nothing better to do.
@@ -216,6 +300,42 @@ impl Ctx {
                 self.send(Command::SetWorld { world });
             }
         });
+    }
+}
+
+impl Listener for Ctx {
+    fn greeting(&self) -> Command {
+        let settings = self.settings.get_untracked();
+        Command::Init { version: VERSION, base_url: dom::base_url(), tier: settings.tier, world: settings.world }
+    }
+
+    fn hear(&self, event: Event) {
+        self.receive(event);
+    }
+
+    fn misunderstood(&self, problem: String) {
+        self.notify(
+            Kind::Problem,
+            format!("The engine said something that this page does not understand ({problem})."),
+        );
+    }
+
+    fn waited(&self) {
+        if self.state.with_untracked(|s| s.phase == Phase::Starting) {
+            self.notify(Kind::Info, "The engine is slow to start; the server answers meanwhile.");
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.state.with_untracked(|s| s.phase == Phase::Ready)
+    }
+
+    fn is_loading(&self) -> bool {
+        self.state.with_untracked(|s| matches!(s.model(), ModelState::Loading { .. } | ModelState::Testing { .. }))
+    }
+
+    fn lost(&self, again: bool, reason: &str) {
+        self.engine_lost(again, reason);
     }
 }
 

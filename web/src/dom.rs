@@ -47,6 +47,19 @@ pub fn recall(key: &str) -> Option<String> {
     window().local_storage().ok().flatten()?.get_item(key).ok().flatten()
 }
 
+/// Why what goes over this link should be asked for first, where the browser tells: a person saves data, or pays by what
+/// goes over it.
+pub fn costly_link() -> Option<&'static str> {
+    let field = |of: &JsValue, name: &str| js_sys::Reflect::get(of, &JsValue::from_str(name)).ok();
+    let link = field(&window().navigator(), "connection").filter(JsValue::is_object)?;
+    let says = |name: &str, value: &str| field(&link, name).and_then(|v| v.as_string()).as_deref() == Some(value);
+    if field(&link, "saveData").is_some_and(|saves| saves.is_truthy()) {
+        return Some("this browser saves data");
+    }
+    let metered = says("type", "cellular") || says("effectiveType", "2g") || says("effectiveType", "slow-2g");
+    metered.then_some("this link is slow or metered")
+}
+
 /// Hands a text to the person as a file.
 pub fn download(name: &str, mime: &str, text: &str) -> Result<(), JsValue> {
     let options = web_sys::BlobPropertyBag::new();

@@ -1,4 +1,4 @@
-//! The engine worker's handle: starts it, talks to it, starts it again when it crashes.
+//! The engine worker's handle: starts it, talks to it, starts it again when it crashes. What it hears goes to a [`Listener`].
 //!
 //! With `?record=1` each of its messages is also kept, with its time, in `window.__tandem_events`: that is what the
 //! recorded run is made from.
@@ -6,15 +6,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use client::protocol::VERSION;
-use client::protocol::worker::{Command, Event, ModelState};
+use client::protocol::worker::{Command, Event};
 use leptos::prelude::*;
 use wasm_bindgen::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent, Worker};
 
-use crate::ctx::Ctx;
 use crate::dom;
-use crate::state::{Kind, Phase};
 
 /// How often a crashed worker is started again before the page gives up on it.
 const RESTARTS: u32 = 3;
@@ -32,8 +29,27 @@ const LOADING_PATIENCE: u32 = 60;
 /// Name of the list of recorded messages on `window`.
 const RECORD: &str = "__tandem_events";
 
+/// Who hears what the worker says, and knows what it should be told.
+pub trait Listener {
+    /// The first command to a worker that was just started.
+    fn greeting(&self) -> Command;
+    /// It said something.
+    fn hear(&self, event: Event);
+    /// It said something that this page does not understand.
+    fn misunderstood(&self, problem: String);
+    /// It was started a while ago.
+    fn waited(&self);
+    /// Whether it answers commands; one that is still being started is not expected to.
+    fn is_up(&self) -> bool;
+    /// Whether a model is put into memory, which keeps it busy.
+    fn is_loading(&self) -> bool;
+    /// It died, and is started again or not.
+    fn lost(&self, again: bool, reason: &str);
+}
+
 #[derive(Default)]
 struct Inner {
+    listener: RefCell<Option<Rc<dyn Listener>>>,
     worker: RefCell<Option<Handle>>,
     restarts: Cell<u32>,
     watched: Cell<bool>,
@@ -64,23 +80,24 @@ pub struct Engine(Rc<Inner>);
 
 impl Engine {
     /// Starts the worker and greets it.
-    pub fn start(&self, ctx: Ctx) {
-        match spawn(ctx) {
+    pub fn start(&self, listener: Rc<dyn Listener>) {
+        *self.0.listener.borrow_mut() = Some(Rc::clone(&listener));
+        match self.spawn() {
             Ok(handle) => {
                 *self.0.worker.borrow_mut() = Some(handle);
                 self.0.silent.set(0);
-                self.watch(ctx);
-                let settings = ctx.settings.get_untracked();
-                ctx.send(Command::Init {
-                    version: VERSION,
-                    base_url: dom::base_url(),
-                    tier: settings.tier,
-                    world: settings.world,
-                });
-                set_timeout(move || say_if_slow(ctx), std::time::Duration::from_secs(SLOW_S));
+                self.watch();
+                if let Err(error) = self.send(&listener.greeting(), &[]) {
+                    listener.lost(false, &dom::error_text(&error));
+                }
+                set_timeout(move || listener.waited(), std::time::Duration::from_secs(SLOW_S));
             }
-            Err(error) => ctx.engine_lost(false, &dom::error_text(&error)),
+            Err(error) => listener.lost(false, &dom::error_text(&error)),
         }
+    }
+
+    fn listener(&self) -> Option<Rc<dyn Listener>> {
+        self.0.listener.borrow().clone()
     }
 
     /// Sends a command, with the files that it speaks of; silently dropped while there is no worker (a new one gets the
@@ -99,97 +116,88 @@ impl Engine {
     }
 
     /// Looks after the worker for as long as the page lives.
-    fn watch(&self, ctx: Ctx) {
+    fn watch(&self) {
         if self.0.watched.replace(true) {
             return;
         }
         let engine = self.clone();
-        let look = move || engine.look(ctx);
+        let look = move || engine.look();
         let _ = set_interval_with_handle(look, std::time::Duration::from_millis(LOOK_MS));
     }
 
-    fn look(&self, ctx: Ctx) {
-        let ready = ctx.state.with_untracked(|s| s.phase == Phase::Ready);
-        if self.0.heard.replace(false) || !ready {
+    fn look(&self) {
+        let Some(listener) = self.listener() else { return };
+        if self.0.heard.replace(false) || !listener.is_up() {
             return self.0.silent.set(0);
         }
         self.0.silent.set(self.0.silent.get() + 1);
-        let loading =
-            ctx.state.with_untracked(|s| matches!(s.model(), ModelState::Loading { .. } | ModelState::Testing { .. }));
-        let patience = if loading { LOADING_PATIENCE } else { PATIENCE };
+        let patience = if listener.is_loading() { LOADING_PATIENCE } else { PATIENCE };
         if self.0.silent.get() >= patience {
-            self.crashed(ctx, "it does not answer any more");
+            self.crashed("it does not answer any more");
         } else {
-            ctx.send(Command::Measure { ask: 0 });
+            // One that cannot be told is silent too, and dead soon.
+            let _ = self.send(&Command::Measure { ask: 0 }, &[]);
         }
     }
 
     /// After a crash: a new worker, or none when it crashed too often.
-    fn crashed(&self, ctx: Ctx, reason: &str) {
-        let again = self.0.restarts.get() < RESTARTS && ctx.state.with_untracked(|s| s.phase == Phase::Ready);
+    fn crashed(&self, reason: &str) {
+        let Some(listener) = self.listener() else { return };
+        let again = self.0.restarts.get() < RESTARTS && listener.is_up();
         self.0.restarts.set(self.0.restarts.get() + 1);
-        ctx.engine_lost(again, reason);
+        listener.lost(again, reason);
         let engine = self.clone();
         // Not inside of the worker's own callback, which is dropped with it.
         set_timeout(
             move || {
                 engine.0.worker.borrow_mut().take();
                 if again {
-                    engine.start(ctx);
+                    engine.start(listener);
                 }
             },
             std::time::Duration::from_millis(50),
         );
     }
-}
 
-fn spawn(ctx: Ctx) -> Result<Handle, JsValue> {
-    let worker = Worker::new("./worker_boot.js")?;
-    let record = record_list();
-    let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
-        let data = message.data();
-        ctx.engine.with_value(|engine| engine.0.heard.set(true));
-        if let Some(reason) = boot_failure(&data) {
-            ctx.engine.get_value().crashed(ctx, &reason);
-            return;
-        }
-        let text = data.as_string().unwrap_or_default();
-        match serde_json::from_str::<Event>(&text) {
-            Ok(event) => {
-                if let Some(list) = &record {
-                    keep(list, &text);
+    fn spawn(&self) -> Result<Handle, JsValue> {
+        let worker = Worker::new("./worker_boot.js")?;
+        let record = record_list();
+        let engine = self.clone();
+        let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
+            let data = message.data();
+            engine.0.heard.set(true);
+            if let Some(reason) = boot_failure(&data) {
+                return engine.crashed(&reason);
+            }
+            let Some(listener) = engine.listener() else { return };
+            let text = data.as_string().unwrap_or_default();
+            match serde_json::from_str::<Event>(&text) {
+                Ok(event) => {
+                    if let Some(list) = &record {
+                        keep(list, &text);
+                    }
+                    listener.hear(event);
                 }
-                ctx.receive(event);
+                Err(error) => listener.misunderstood(error.to_string()),
             }
-            Err(error) => {
-                ctx.notify(
-                    Kind::Problem,
-                    format!("The engine said something that this page does not understand ({error})."),
-                );
-            }
-        }
-    });
-    // A script that cannot be fetched comes as a plain event, one that throws as an `ErrorEvent` with a message.
-    let on_error = Closure::<dyn FnMut(web_sys::Event)>::new(move |error: web_sys::Event| {
-        error.prevent_default();
-        let reason = error.dyn_ref::<ErrorEvent>().map(ErrorEvent::message).unwrap_or_default();
-        ctx.engine.get_value().crashed(ctx, if reason.is_empty() { "its script could not be loaded" } else { &reason });
-    });
-    worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
-    worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
-    Ok(Handle { worker, _on_message: on_message, _on_error: on_error })
+        });
+        let engine = self.clone();
+        // A script that cannot be fetched comes as a plain event, one that throws as an `ErrorEvent` with a message.
+        let on_error = Closure::<dyn FnMut(web_sys::Event)>::new(move |error: web_sys::Event| {
+            error.prevent_default();
+            let reason = error.dyn_ref::<ErrorEvent>().map(ErrorEvent::message).unwrap_or_default();
+            engine.crashed(if reason.is_empty() { "its script could not be loaded" } else { &reason });
+        });
+        worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
+        Ok(Handle { worker, _on_message: on_message, _on_error: on_error })
+    }
 }
 
 /// What `worker_boot.js` says when the WebAssembly does not start.
 fn boot_failure(data: &JsValue) -> Option<String> {
     let field = |name: &str| js_sys::Reflect::get(data, &JsValue::from_str(name)).ok()?.as_string();
     (field("type")? == "boot-failed").then(|| field("message").unwrap_or_default())
-}
-
-fn say_if_slow(ctx: Ctx) {
-    if ctx.state.with_untracked(|s| s.phase == Phase::Starting) {
-        ctx.notify(Kind::Info, "The engine is slow to start; the server answers meanwhile.");
-    }
 }
 
 fn record_list() -> Option<js_sys::Array> {

@@ -44,7 +44,7 @@
     const response = await fetch("v1/chat/completions", {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ model, messages: [{ role: "user", content: question }], max_tokens: 64, temperature: 0, stream: true }),
+      body: JSON.stringify({ model, messages: [{ role: "user", content: question }], temperature: 0, stream: true }),
       signal: abort.signal,
     });
     if (!response.ok) {
@@ -60,8 +60,10 @@
       for (const line of lines) {
         const data = line.startsWith("data:") ? line.slice(5).trim() : "";
         if (data === "[DONE]") return;
-        const piece = data && JSON.parse(data).choices?.[0]?.delta?.content;
+        const choice = data && JSON.parse(data).choices?.[0];
+        const piece = choice?.delta?.content;
         if (piece) text.append(make("span", { class: "token server", "data-testid": "token", "data-origin": "server" }, piece));
+        if (choice?.finish_reason === "length") text.after(make("p", { class: "cut", "data-testid": "cut" }, "Cut here: the model’s context is full."));
       }
     }
   }

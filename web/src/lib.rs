@@ -5,10 +5,10 @@
 //! | `state` | what the engine worker said, reduced from its events |
 //! | `run` | one burst of questions being answered, token by token |
 //! | `settings`, `url` | everything a person can set, and the same as a link |
-//! | `sliders`, `format`, `chart` | numbers as positions, as text and as drawings |
+//! | `sliders`, `format`, `geometry` | numbers as positions, as text and as drawings |
 //! | `burst`, `csv`, `recorded`, `source` | questions, the exported log, the recorded run, names of models |
-//! | `training`, `plot` | training runs on the server, and their curves |
-//! | `panels` (browser only) | one file a panel |
+//! | `training` | training runs on the server; crate `chart` draws their curves |
+//! | `panels`, `panel` (browser only) | one file a panel, and the frame around each |
 //! | `app`, `ctx`, `engine`, `late`, `player`, `server_only`, `training_link`, `api`, `dom` (browser only) | the frame around them and what drives them |
 //!
 //! All modules of the first six rows are pure: they know no browser and are tested natively.
@@ -18,10 +18,9 @@
 //! modelled by the worker is shown as N/A.
 
 pub mod burst;
-pub mod chart;
 pub mod csv;
 pub mod format;
-pub mod plot;
+pub mod geometry;
 pub mod recorded;
 pub mod run;
 pub mod settings;
@@ -43,6 +42,8 @@ mod dom;
 mod engine;
 #[cfg(target_arch = "wasm32")]
 mod late;
+#[cfg(target_arch = "wasm32")]
+mod panel;
 #[cfg(target_arch = "wasm32")]
 mod panels;
 #[cfg(target_arch = "wasm32")]

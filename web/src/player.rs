@@ -35,7 +35,7 @@ pub fn start(ctx: Ctx) {
 /// Whether the model is on the device or on its way.
 fn coming(state: &State) -> bool {
     let model = state.model();
-    model.is_coming() || matches!(model, ModelState::Cached | ModelState::Ready { .. })
+    state.unasked || model.is_coming() || matches!(model, ModelState::Cached | ModelState::Ready { .. })
 }
 
 /// Fetches the recording and plays it from the start; without the file nothing happens.

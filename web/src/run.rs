@@ -3,6 +3,7 @@
 //! The live times serve until the worker's [`SlotRecord`] arrives; then its measurements are what is shown.
 
 use client::offload::openai::Decoded;
+use client::protocol::engine::Finish;
 use client::protocol::worker::{AskMode, Event, Origin, PromptPlan, PromptQuality, SlotRecord};
 
 /// How far a run is.
@@ -40,6 +41,8 @@ pub struct Answer {
     pub tokens: Vec<Token>,
     /// Whether it is complete.
     pub done: bool,
+    /// Whether it ends where a limit cut it.
+    pub cut: bool,
     /// Comparison with the full model's answer, where the device wrote some of it.
     pub quality: Option<PromptQuality>,
 }
@@ -124,6 +127,8 @@ pub struct Run {
     pub status: Status,
     /// Questions and answers.
     pub answers: Vec<Answer>,
+    /// Which answers the ask is about, in the order of its prompts.
+    asked: Vec<usize>,
     /// α and p, once decided.
     pub plan: Option<Plan>,
     /// The device's times.
@@ -142,13 +147,19 @@ impl Run {
     /// A run that was just asked.
     #[must_use]
     pub fn new(ask: u64, questions: &[String], mode: AskMode, now_ms: f64) -> Self {
-        let answers = questions.iter().map(|q| Answer { question: q.clone(), ..Answer::default() }).collect();
+        let answer = |question: &String| Answer { question: question.clone(), ..Answer::default() };
+        let answers: Vec<_> = questions.iter().map(answer).collect();
+        Self::of(ask, answers, (0..questions.len()).collect(), mode, now_ms)
+    }
+
+    fn of(ask: u64, answers: Vec<Answer>, asked: Vec<usize>, mode: AskMode, now_ms: f64) -> Self {
         Self {
             ask,
             mode,
             started_ms: now_ms,
             status: Status::Waiting,
             answers,
+            asked,
             plan: None,
             device: Side::default(),
             server: Side::default(),
@@ -156,6 +167,23 @@ impl Run {
             record: None,
             compared: None,
         }
+    }
+
+    /// Goes on with an answer that was cut, as another ask; returns the question and what there is of the answer. `None`
+    /// while answers are being written, or where there is nothing to go on with.
+    pub fn go_on(&mut self, index: usize, ask: u64, mode: AskMode, now_ms: f64) -> Option<(String, String)> {
+        let active = self.active();
+        let answer = self.answers.get_mut(index).filter(|answer| answer.cut && !active)?;
+        (answer.cut, answer.done, answer.quality, answer.plan) = (false, false, None, None);
+        let begun = answer.tokens.iter().map(|token| token.text.as_str()).collect();
+        let question = answer.question.clone();
+        *self = Self::of(ask, std::mem::take(&mut self.answers), vec![index], mode, now_ms);
+        Some((question, begun))
+    }
+
+    /// The answer to a prompt of the ask.
+    fn answer_mut(&mut self, prompt: usize) -> Option<&mut Answer> {
+        self.answers.get_mut(*self.asked.get(prompt)?)
     }
 
     /// Whether more is to come.
@@ -199,15 +227,17 @@ impl Run {
         match event {
             Event::Plan { ask, alpha, power_w, prompts, uplink_s } if *ask == self.ask => {
                 self.plan = Some(Plan { alpha: *alpha, power_w: *power_w, uplink_s: *uplink_s });
-                for (answer, plan) in self.answers.iter_mut().zip(prompts) {
-                    answer.plan = Some(plan.clone());
+                for (prompt, plan) in prompts.iter().enumerate() {
+                    if let Some(answer) = self.answer_mut(prompt) {
+                        answer.plan = Some(plan.clone());
+                    }
                 }
             }
             Event::Token { ask, prompt, origin, text } if *ask == self.ask => {
                 if !self.active() {
                     return true;
                 }
-                let Some(answer) = self.answers.get_mut(*prompt) else { return true };
+                let Some(answer) = self.answer_mut(*prompt) else { return true };
                 answer.tokens.push(Token { origin: *origin, text: text.clone() });
                 self.status = Status::Writing;
                 let side = match origin {
@@ -216,9 +246,10 @@ impl Run {
                 };
                 side.saw_token(now_ms - self.started_ms);
             }
-            Event::PromptDone { ask, prompt } if *ask == self.ask => {
-                if let Some(answer) = self.answers.get_mut(*prompt) {
+            Event::PromptDone { ask, prompt, finish } if *ask == self.ask => {
+                if let Some(answer) = self.answer_mut(*prompt) {
                     answer.done = true;
+                    answer.cut = *finish == Finish::Length;
                 }
             }
             Event::Done { ask, record } if *ask == self.ask => {
@@ -227,8 +258,10 @@ impl Run {
             }
             Event::Compared { ask, prompts, accuracy, hallucination } if *ask == self.ask => {
                 self.compared = Some(Compared { accuracy: *accuracy, hallucination: *hallucination });
-                for (answer, quality) in self.answers.iter_mut().zip(prompts) {
-                    answer.quality.clone_from(quality);
+                for (prompt, quality) in prompts.iter().enumerate() {
+                    if let Some(answer) = self.answer_mut(prompt) {
+                        answer.quality.clone_from(quality);
+                    }
                 }
             }
             Event::Failed { ask: Some(ask), message } if *ask == self.ask => {
@@ -251,6 +284,11 @@ impl Run {
             Status::Failed(message) => return Some(message.clone()),
         };
         let texts: Vec<String> = self.answers.iter().map(Answer::text).collect();
+        let end = if self.answers.iter().any(|answer| answer.cut) {
+            format!("{end}, and cut at a limit")
+        } else {
+            end.to_owned()
+        };
         Some(format!(
             "{end}: {} tokens from the device, {} from the server. {}",
             self.device.tokens,
@@ -339,6 +377,27 @@ pub(crate) mod tests {
         assert_eq!(run.status, Status::Failed("Gone. Try again.".into()));
         assert_eq!(run.answers[0].text(), "part");
         assert_eq!(run.summary().as_deref(), Some("Gone. Try again."));
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_goes_on_where_it_ended() {
+        let mut run = Run::new(1, &["a?".into(), "b?".into()], AskMode::Split, 0.0);
+        run.apply(&token(1, 1, Origin::Device, "First"), 10.0);
+        run.apply(&Event::PromptDone { ask: 1, prompt: 0, finish: Finish::Stop }, 10.0);
+        run.apply(&Event::PromptDone { ask: 1, prompt: 1, finish: Finish::Length }, 10.0);
+        assert!(run.answers[1].cut && !run.answers[0].cut);
+        assert_eq!(run.go_on(1, 2, AskMode::Split, 15.0), None, "not while others are being written");
+        run.apply(&Event::Done { ask: 1, record: record(3) }, 20.0);
+        assert!(run.summary().is_some_and(|summary| summary.contains("cut at a limit")));
+        assert_eq!(run.go_on(0, 2, AskMode::Split, 25.0), None, "it is whole");
+        assert_eq!(run.go_on(1, 2, AskMode::ServerOnly, 30.0), Some(("b?".into(), "First".into())));
+        assert!(run.active() && run.record.is_none() && !run.answers[1].cut);
+        // The other ask has one prompt, which is this answer.
+        run.apply(&token(2, 0, Origin::Server, ", second"), 40.0);
+        assert!(run.apply(&token(2, 1, Origin::Server, "no such prompt"), 40.0));
+        run.apply(&Event::PromptDone { ask: 2, prompt: 0, finish: Finish::Stop }, 50.0);
+        assert_eq!((run.answers[1].text().as_str(), run.answers[1].done), ("First, second", true));
+        assert_eq!((run.answers[0].text().as_str(), run.server.tokens, run.device.tokens), ("", 1, 0));
     }
 
     #[test]

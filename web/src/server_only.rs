@@ -4,75 +4,54 @@
 
 use std::time::Duration;
 
-use client::offload::openai::{ChatDecoder, ChatPiece, ChatRequest, ChatTurn, StreamOptions};
+use client::offload::openai::{ChatDecoder, ChatPiece, ChatRequest, Decoded};
 use client::protocol::health::{Health, HealthStatus};
-use client::protocol::worker::{AskOptions, Event, Origin, ServerHealth};
-use leptos::prelude::*;
+use client::protocol::sampling::Sampling;
+use client::protocol::worker::{Event, Origin, ServerHealth};
+use leptos::prelude::set_timeout;
 use leptos::task::spawn_local;
-use web_sys::{AbortController, AbortSignal, Response};
+use web_sys::{AbortSignal, Response};
 
 use crate::api::{self, Ask};
-use crate::ctx::Ctx;
 use crate::dom;
-use crate::run::Status;
-use crate::state::Phase;
 
 /// How often the server is asked how it is.
 const HEALTH_EVERY: Duration = Duration::from_secs(10);
 
-/// Answers a burst, one question after the other.
-pub fn answer(ctx: Ctx, ask: u64, questions: Vec<String>, options: AskOptions) {
-    let Ok(abort) = AbortController::new() else {
-        return ctx.finish(ask, Status::Failed("This browser cannot ask the server. Update it.".into()));
-    };
-    ctx.abort.set_value(Some(abort.clone()));
-    spawn_local(async move {
-        let status = match all(ctx, ask, &questions, &options, &abort.signal()).await {
-            Ok(()) => Status::Done,
-            Err(_) if abort.signal().aborted() => Status::Stopped,
-            Err(error) => {
-                let message = format!("The server did not answer: {error}. Your questions are kept; try again.");
-                ctx.receive(Event::Failed { ask: Some(ask), message: message.clone() });
-                Status::Failed(message)
-            }
-        };
-        ctx.abort.set_value(None);
-        ctx.finish(ask, status);
-    });
+/// What an answer brings.
+pub enum Heard {
+    /// What a worker would have said.
+    Event(Event),
+    /// How fast the server wrote, by its own clock.
+    Decoded(Decoded),
 }
 
-async fn all(
-    ctx: Ctx,
+/// Answers questions, one after the other; of each some may be written already, in the same order.
+///
+/// # Errors
+/// What the server said, or that it said nothing.
+pub async fn answer(
     ask: u64,
     questions: &[String],
-    options: &AskOptions,
+    begun: &[String],
+    sampling: &Sampling,
     signal: &AbortSignal,
+    mut tell: impl FnMut(Heard),
 ) -> Result<(), String> {
     for (prompt, question) in questions.iter().enumerate() {
-        let request = ChatRequest {
-            messages: vec![ChatTurn { role: "user", content: question.clone() }],
-            max_tokens: options.max_tokens,
-            temperature: options.temperature,
-            top_p: options.top_p,
-            top_k: options.top_k,
-            seed: options.seed,
-            stream: true,
-            stream_options: StreamOptions { include_usage: true },
-        };
+        let begun = begun.get(prompt).map_or("", String::as_str);
+        let request = ChatRequest::of_question(question, begun, sampling);
         let body = serde_json::to_string(&request).map_err(|e| e.to_string())?;
         let sent = Ask { path: "v1/chat/completions", json: Some(&body), signal: Some(signal), ..Ask::default() };
         let response = api::send(sent).await?;
-        read_stream(response, |piece| match piece {
-            ChatPiece::Text(text) => ctx.receive(Event::Token { ask, prompt, origin: Origin::Server, text }),
-            ChatPiece::Decoded(decoded) => ctx.state.update(|s| {
-                if let Some(run) = s.run.as_mut().filter(|run| run.ask == ask) {
-                    run.server_decoded += decoded;
-                }
-            }),
-            ChatPiece::Finish(_) => {}
+        read_stream(response, |piece| {
+            tell(match piece {
+                ChatPiece::Text(text) => Heard::Event(Event::Token { ask, prompt, origin: Origin::Server, text }),
+                ChatPiece::Decoded(decoded) => Heard::Decoded(decoded),
+                ChatPiece::Finish(finish) => Heard::Event(Event::PromptDone { ask, prompt, finish }),
+            });
         })
         .await?;
-        ctx.receive(Event::PromptDone { ask, prompt });
     }
     Ok(())
 }
@@ -96,8 +75,8 @@ async fn health() -> Result<Health, String> {
     api::json(Ask { path: "health", ..Ask::default() }).await
 }
 
-/// Asks the server how it is, now and again, as long as no worker does that.
-pub fn watch_health(ctx: Ctx) {
+/// Asks the server how it is, now and again, for as long as `tell` wants to hear it.
+pub fn watch_health(mut tell: impl FnMut(ServerHealth) -> bool + 'static) {
     spawn_local(async move {
         let before = dom::now_ms();
         let server = match health().await {
@@ -109,9 +88,8 @@ pub fn watch_health(ctx: Ctx) {
             },
             Err(problem) => ServerHealth { problem: Some(problem), ..ServerHealth::default() },
         };
-        if ctx.state.with_untracked(|s| matches!(s.phase, Phase::Absent(_))) {
-            ctx.receive(Event::Server { server });
-            set_timeout(move || watch_health(ctx), HEALTH_EVERY);
+        if tell(server) {
+            set_timeout(move || watch_health(tell), HEALTH_EVERY);
         }
     });
 }

@@ -44,6 +44,47 @@ impl Theme {
     }
 }
 
+/// A number of the page's own, declared once for its slider and for links.
+#[derive(Debug)]
+pub struct Own {
+    /// Name in a link, and the end of the slider's test id.
+    pub url: &'static str,
+    /// Name for a label.
+    pub label: &'static str,
+    /// Least value.
+    pub min: f64,
+    /// Greatest value.
+    pub max: f64,
+    /// Step of the slider.
+    pub step: f64,
+    /// The value in force.
+    pub read: fn(&Settings) -> f64,
+    /// Sets it.
+    pub write: fn(&mut Settings, f64),
+}
+
+/// α and p of the decider that a person is, as shares of the whole.
+pub static MANUAL: [Own; 2] = [
+    Own {
+        url: "alpha",
+        label: "α, share for the server",
+        min: 0.0,
+        max: 1.0,
+        step: 0.01,
+        read: |s| s.world.manual_alpha,
+        write: |s, value| s.world.manual_alpha = value,
+    },
+    Own {
+        url: "power",
+        label: "p, share of the highest power",
+        min: 0.0,
+        max: 1.0,
+        step: 0.01,
+        read: |s| s.world.manual_power,
+        write: |s, value| s.world.manual_power = value,
+    },
+];
+
 /// What of the page is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

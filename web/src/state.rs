@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use client::protocol::VERSION;
 use client::protocol::engine::{ModelSource, StoreAs, Verdict};
 use client::protocol::manifest::ModelEntry;
-use client::protocol::worker::{AskMode, Command, Event, ModelState, ServerHealth, Tier, TierReport};
+use client::protocol::worker::{AskMode, Command, Event, ModelState, Pair, ServerHealth, Tier, TierReport};
 use client::protocol::world::{PolicyBackend, WorldView};
 
 use crate::run::{Compared, Run, Status};
@@ -17,6 +17,10 @@ pub const COMPACT: &str = "compact";
 pub fn compact_source() -> ModelSource {
     ModelSource::Server { id: COMPACT.to_owned() }
 }
+
+/// Up to so many bytes a model is fetched without being asked for: less than this page takes itself. Files of a server that
+/// trained its own may be larger.
+pub const SMALL_BYTES: u64 = 2_000_000;
 
 /// Rows that the log keeps; the oldest go first.
 pub const LOG_CAPACITY: usize = 1_000;
@@ -103,6 +107,13 @@ pub struct State {
     pub models: Vec<ModelEntry>,
     /// State of each model in this tab.
     pub model_states: BTreeMap<String, ModelState>,
+    /// The models of this tab and of the server, while both are there.
+    pub pair: Option<Pair>,
+    /// Why even a small model waits to be asked for, in plain words: a connection that is paid for by what goes over it, or a
+    /// person who deleted it. `None` where it does not.
+    pub waits: Option<&'static str>,
+    /// Whether the model was loaded without being asked for.
+    pub unasked: bool,
     /// The model that a person chose, loaded or not.
     pub source: ModelSource,
     /// How often one was chosen: the same name may mean another file.
@@ -142,6 +153,9 @@ impl Default for State {
             server: None,
             models: Vec::new(),
             model_states: BTreeMap::new(),
+            pair: None,
+            waits: None,
+            unasked: false,
             source: compact_source(),
             choice: 0,
             store_as: StoreAs::default(),
@@ -162,6 +176,12 @@ impl Default for State {
 }
 
 impl State {
+    /// A page on which a small model waits to be asked for, for this reason, or does not.
+    #[must_use]
+    pub fn waiting(waits: Option<&'static str>) -> Self {
+        Self { waits, ..Self::default() }
+    }
+
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -194,6 +214,13 @@ impl State {
     pub fn entry(&self) -> Option<&ModelEntry> {
         let ModelSource::Server { id } = &self.source else { return None };
         self.models.iter().find(|m| m.id == *id)
+    }
+
+    /// Whether a shipped model answers, which knows the Atlas alone: the server's, while it is there, else this tab's.
+    #[must_use]
+    pub fn asks_atlas(&self) -> bool {
+        let answers = self.server.as_ref().filter(|server| server.up).and_then(|server| server.model.as_deref());
+        answers.map_or(self.source == compact_source(), |name| name.starts_with("Atlas"))
     }
 
     /// Size of the chosen model's file, where it is known.
@@ -236,10 +263,10 @@ impl State {
         Command::Weigh { ask, source: self.source.clone(), context: self.context }
     }
 
-    /// Asks for the chosen model to be loaded.
+    /// Asks for the chosen model to be loaded, as a person wants it or without being asked.
     #[must_use]
-    pub fn load(&self) -> Command {
-        Command::LoadModel { source: self.source.clone(), context: self.context }
+    pub fn load(&self, unasked: bool) -> Command {
+        Command::LoadModel { source: self.source.clone(), context: self.context, unasked }
     }
 
     /// Whether a model of this tab's can answer.
@@ -280,6 +307,13 @@ impl State {
         ask
     }
 
+    /// Goes on with an answer that was cut; returns the ask's number, the question, and what there is of the answer.
+    pub fn go_on(&mut self, index: usize, mode: AskMode, now_ms: f64) -> Option<(u64, String, String)> {
+        let ask = self.next_id();
+        let (question, begun) = self.run.as_mut()?.go_on(index, ask, mode, now_ms)?;
+        Some((ask, question, begun))
+    }
+
     /// Whether the burn-wgpu policy should be loaded now: a desktop-class GPU, nothing else going on, and nobody has said
     /// no to it yet.
     #[must_use]
@@ -301,6 +335,7 @@ impl State {
         };
         self.phase = if again { Phase::Starting } else { Phase::Absent(reason.to_owned()) };
         self.model_states.clear();
+        self.pair = None;
         self.verdict = None;
         self.backend = None;
         self.backend_note = None;
@@ -322,7 +357,7 @@ impl State {
                 self.models = models;
                 self.server = Some(server);
                 // Said before or after `Ready`, a model that is already here is put to use.
-                return self.load_if_cached(COMPACT);
+                return self.load_by_itself(COMPACT);
             }
             Event::Server { server } => {
                 let was_up = self.server.as_ref().is_some_and(|s| s.up);
@@ -354,7 +389,7 @@ impl State {
                 // Only the first word about a model starts it: after a person deleted it, it stays deleted.
                 let first = self.model_states.insert(id.clone(), state).is_none();
                 if first && self.phase == Phase::Ready {
-                    return self.load_if_cached(&id);
+                    return self.load_by_itself(&id);
                 }
             }
             Event::Weighed { ask, verdict } => {
@@ -365,6 +400,7 @@ impl State {
             Event::Failed { ask: Some(ask), message } if self.weighing == Some(ask) => {
                 self.verdict = Some(Err(message));
             }
+            Event::Pair { pair } => self.pair = pair,
             Event::PolicyBackend { backend, note } => {
                 if let Some(note) = &note {
                     self.notify(Kind::Info, note.clone());
@@ -409,14 +445,20 @@ impl State {
         Vec::new()
     }
 
-    fn load_if_cached(&self, id: &str) -> Vec<Effect> {
+    /// The compact model is loaded by itself where it is on this device, or so small that nobody has to be asked.
+    fn load_by_itself(&mut self, id: &str) -> Vec<Effect> {
         let usable = self.tier.as_ref().is_some_and(|t| t.tier != Tier::ServerOnly);
-        let cached = self.model_states.get(COMPACT) == Some(&ModelState::Cached);
-        if id == COMPACT && usable && cached && self.source == compact_source() {
-            vec![Effect::Send(self.load())]
-        } else {
-            Vec::new()
+        let small = self.waits.is_none() && self.entry().is_some_and(|entry| entry.bytes <= SMALL_BYTES);
+        let wanted = match self.model_states.get(COMPACT) {
+            Some(ModelState::Cached) => true,
+            Some(ModelState::Absent | ModelState::Partial { .. }) => small,
+            _ => false,
+        };
+        if id != COMPACT || !usable || !wanted || self.source != compact_source() {
+            return Vec::new();
         }
+        self.unasked = true;
+        vec![Effect::Send(self.load(true))]
     }
 }
 

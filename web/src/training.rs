@@ -8,7 +8,7 @@ use client::protocol::runs::{AlgoView, MetricsLine, RunList, RunRequest, RunView
 use mec::{ServerShare, Variant};
 use serde_json::Value;
 
-use crate::plot::{Line, Plot, Stroke, smooth};
+use chart::plot::{Line, Plot, Stroke, smooth};
 
 /// The figures among the reports: name of the files, and what is drawn.
 pub const FIGURES: [(&str, &str); 7] = [
@@ -502,7 +502,11 @@ mod tests {
     }
 
     fn list(runs: Vec<RunView>) -> RunList {
-        RunList { training: Offer { off: None, algorithms: vec![algo()], limits: RunLimits::default() }, runs, next: None }
+        RunList {
+            training: Offer { off: None, algorithms: vec![algo()], limits: RunLimits::default() },
+            runs,
+            next: None,
+        }
     }
 
     fn line(step: f64, values: &[(&str, f64)]) -> MetricsLine {

@@ -7,18 +7,20 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use client::protocol::sampling;
 use client::protocol::worker::{AskMode, TierChoice};
 use client::protocol::world::{Decider, QosSource};
 use mec::settings::SETTINGS;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::settings::{Settings, Theme, View};
+use crate::settings::{MANUAL, Settings, Theme, View};
 
-/// Names of the page's own parameters; the simulator's are in [`SETTINGS`].
-pub const OWN: [&str; 22] = [
-    "view", "users", "seed", "size", "decider", "alpha", "power", "qos", "pos", "mode", "tokens", "temp", "topk",
-    "topp", "sample", "pacing", "compare", "tier", "q", "theme", "hide", "record",
+/// Names of the page's own parameters that are no numbers with a declaration of their own: those are in [`MANUAL`], in
+/// [`sampling::SETTINGS`] and, of the simulator, in [`SETTINGS`].
+pub const OWN: [&str; 15] = [
+    "view", "users", "seed", "size", "decider", "qos", "pos", "mode", "pacing", "compare", "tier", "q", "theme",
+    "hide", "record",
 ];
 
 /// Most characters of a text that go into a link.
@@ -43,8 +45,9 @@ pub fn encode(settings: &Settings) -> String {
     }
     link.name("decider", world.decider);
     if world.decider == Decider::Manual {
-        link.number("alpha", world.manual_alpha, plain.world.manual_alpha);
-        link.number("power", world.manual_power, plain.world.manual_power);
+        for own in &MANUAL {
+            link.number(own.url, (own.read)(settings), (own.read)(&plain));
+        }
     }
     link.name("qos", world.qos);
     if !world.positions.is_empty() {
@@ -57,11 +60,9 @@ pub fn encode(settings: &Settings) -> String {
         }
     }
     link.name("mode", options.mode);
-    link.number("tokens", options.max_tokens, plain.options.max_tokens);
-    link.number("temp", options.temperature, plain.options.temperature);
-    link.number("topk", options.top_k, plain.options.top_k);
-    link.number("topp", options.top_p, plain.options.top_p);
-    link.number("sample", options.seed, plain.options.seed);
+    for setting in sampling::SETTINGS.iter().filter(|setting| !setting.url.is_empty()) {
+        link.text(setting.url, &setting.read(&options.sampling), &setting.read(&plain.options.sampling));
+    }
     link.number("pacing", u8::from(options.pacing), 1);
     link.number("compare", u8::from(options.compare), 1);
     link.name("tier", settings.tier);
@@ -97,10 +98,11 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Option<()> {
             world.users = count;
         }
         "seed" => world.seed = value.parse().ok()?,
-        "size" => world.size_mbit = Some(number(value, 0.01, 20.0)?),
+        "size" => {
+            let largest = SETTINGS.iter().find(|s| s.key == "size_max_mbit")?;
+            world.size_mbit = Some(number(value, largest.min, largest.max)?);
+        }
         "decider" => world.decider = from_name(value)?,
-        "alpha" => world.manual_alpha = number(value, 0.0, 1.0)?,
-        "power" => world.manual_power = number(value, 0.0, 1.0)?,
         "qos" => world.qos = from_name::<QosSource>(value)?,
         "pos" => {
             for place in value.split(';') {
@@ -111,19 +113,22 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Option<()> {
             }
         }
         "mode" => options.mode = from_name::<AskMode>(value)?,
-        "tokens" => options.max_tokens = number(value, 1, 1024)?,
-        "temp" => options.temperature = number(value, 0.0, 2.0)?,
-        "topk" => options.top_k = number(value, 0, 1000)?,
-        "topp" => options.top_p = number(value, 0.01, 1.0)?,
-        "sample" => options.seed = value.parse().ok()?,
         "pacing" => options.pacing = switch(value)?,
         "compare" => options.compare = switch(value)?,
         "tier" => settings.tier = from_name::<TierChoice>(value)?,
         "theme" => settings.theme = Theme::from_name(value)?,
         "hide" => settings.hide_controls = switch(value)?,
+        "" => return None,
         _ => {
+            if let Some(setting) = sampling::SETTINGS.iter().find(|setting| setting.url == name) {
+                return setting.write(&mut options.sampling, value);
+            }
+            if let Some(own) = MANUAL.iter().find(|own| own.url == name) {
+                (own.write)(settings, number(value, own.min, own.max)?);
+                return Some(());
+            }
             let setting = SETTINGS.iter().find(|s| s.url == name)?;
-            world.values.insert(setting.key.to_owned(), number(value, setting.min, setting.max)?);
+            settings.world.values.insert(setting.key.to_owned(), number(value, setting.min, setting.max)?);
         }
     }
     Some(())
@@ -238,11 +243,12 @@ mod tests {
             s.world.values.insert(setting.key.into(), value);
         }
         s.options.mode = AskMode::LocalOnly;
-        s.options.max_tokens = 7;
-        s.options.temperature = 0.7;
-        s.options.top_k = 40;
-        s.options.top_p = 0.9;
-        s.options.seed = 11;
+        for setting in sampling::SETTINGS.iter().filter(|setting| !setting.url.is_empty()) {
+            // A value within the range that is not the default.
+            let [low, high] = [setting.range.0, setting.range.1.min(40.0)].map(|end| end.to_string());
+            let value = if setting.read(&s.options.sampling) == low { high } else { low };
+            setting.write(&mut s.options.sampling, &value).expect("within the range");
+        }
         s.options.pacing = false;
         s.options.compare = false;
         s.tier = TierChoice::Cpu;
@@ -287,7 +293,9 @@ mod tests {
 
     #[test]
     fn names_do_not_collide() {
-        let mut names: Vec<&str> = OWN.into_iter().chain(SETTINGS.iter().map(|s| s.url)).collect();
+        let sampling = sampling::SETTINGS.iter().map(|s| s.url).filter(|url| !url.is_empty());
+        let own = OWN.into_iter().chain(MANUAL.iter().map(|own| own.url));
+        let mut names: Vec<&str> = own.chain(sampling).chain(SETTINGS.iter().map(|s| s.url)).collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup();
@@ -313,7 +321,11 @@ mod tests {
             "pos=1",
             "tokens=0",
             "temp=-1",
-            "topp=0",
+            "tokens=99999",
+            "topp=1.5",
+            "topp=-0.1",
+            "temp=NaN",
+            "sample=-3",
             "b=1",
             "q=%zz",
             "q=%ff",

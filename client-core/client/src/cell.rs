@@ -420,6 +420,7 @@ mod tests {
             accuracy: Accuracy { single_hop, two_hop },
             hallucination,
             licence: String::new(),
+            corpus_seed: 0,
         };
         let models = vec![model("full", 1.0, 0.8, 0.1), model("compact", 0.6, 0.4, 0.4)];
         let measured = MeasuredQuality::from_manifest(&ModelManifest { version: 1, models });

@@ -6,14 +6,18 @@
 //! | [`protocol`] | every wire type: page ↔ worker messages, manifests, the server's own JSON |
 //! | [`offload`] | how one task is split, run on both sides at once, and put together again |
 //! | [`download`] | getting a model file onto this device: resumable, verified |
+//! | [`pair`] | whether this device's model and the server's belong together |
 //! | [`verdict`] | what a model will take, and whether a tab can give it |
+//! | `bytes` | sizes in words |
 //! | [`cell`] | the simulated cell as the page sees it: settings in, view out |
 //!
 //! Deliberately absent: the DOM, sockets (a transport is passed in), clocks and global random numbers (callers pass time
 //! and seed), and the engine itself, which is a crate of its own behind the feature `engine`.
 
+mod bytes;
 pub mod cell;
 pub mod download;
 pub mod offload;
+pub mod pair;
 pub mod protocol;
 pub mod verdict;

@@ -5,6 +5,12 @@
 //!
 //! Deliberately absent: asking the browser; [`Room`] is filled by who can.
 
+#[cfg(feature = "engine")]
+mod header;
+
+#[cfg(feature = "engine")]
+use self::header::{file_type, unique_parameters};
+use crate::bytes::size;
 use crate::download::MOST_IN_MEMORY;
 use crate::protocol::engine::Verdict;
 use crate::protocol::manifest::ModelEntry;
@@ -31,9 +37,9 @@ const FORMATS: [(&str, f64); 2] = [("Q8_0", 8.5), ("Q4_0", 4.5)];
 pub struct Shape {
     /// Name from the file.
     pub name: String,
-    /// Number of parameters.
+    /// Number of parameters; a head that is the embedding counts once.
     pub parameters: u64,
-    /// How most of the matrices are stored.
+    /// The file's type by name, or how most of the matrices are stored.
     pub quantisation: String,
     /// All tensors as stored, bytes.
     pub weight_bytes: u64,
@@ -90,8 +96,9 @@ impl Shape {
             shape.largest_bytes = shape.largest_bytes.max(bytes);
             *by_type.entry(info.dtype.name()).or_default() += bytes;
         }
-        let most = by_type.iter().max_by_key(|(_, bytes)| **bytes);
-        shape.quantisation = most.map_or("none", |(name, _)| name).to_owned();
+        shape.parameters = unique_parameters(gguf, shape.parameters);
+        let most = || by_type.iter().max_by_key(|(_, bytes)| **bytes).map_or("none", |(name, _)| *name);
+        shape.quantisation = file_type(gguf).unwrap_or_else(most).to_owned();
         Ok(shape)
     }
 }
@@ -292,16 +299,6 @@ fn advice(shape: &Shape, file_bytes: u64, context: u32, room: Room, others: &[Mo
     }
 }
 
-/// Bytes for people.
-pub(crate) fn size(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match bytes {
-        b if b >= 1e9 => format!("{:.1} GB", b / 1e9),
-        b if b >= 1e6 => format!("{:.0} MB", b / 1e6),
-        b => format!("{:.0} kB", b / 1e3),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,6 +358,7 @@ mod tests {
             accuracy: Accuracy::default(),
             hallucination: 0.0,
             licence: String::new(),
+            corpus_seed: 0,
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Random weights take as long as trained ones. Tokens per second are printed by the wall's clock and by the time that
 //! all threads computed, which a busy machine disturbs less.
+#![allow(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::time::Instant;
 

@@ -3,6 +3,7 @@
 //! `cargo bench -p cpu-kernels --bench products`; a word after `--` picks the formats whose names hold it. Decode has one
 //! column and reads weights that no cache holds; its figure is bytes of weights per second. Prefill has 64 columns; its
 //! figure is multiplications per second. The best of several rounds is printed, the two kinds of tiles in turn.
+#![allow(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::hint::black_box;
 use std::time::Instant;

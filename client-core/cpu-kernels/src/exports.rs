@@ -1,5 +1,4 @@
-//! What a page's worker calls. Sizes are in bytes unless a name says otherwise; `u32::MAX` and 1 mean that something was
-//! refused.
+//! What a page's worker calls. Sizes are in bytes unless a name says otherwise; what the numbers mean is in [`abi`].
 //!
 //! A model is built piece by piece (`begin`, `matrix`, `vector`, `layer`, `finish`), so that a file never has to be in
 //! this memory as a whole. Only the thread that made the instance calls these; helpers call `help` and `unpark`.
@@ -8,12 +7,11 @@
 
 use std::sync::{Mutex, MutexGuard};
 
+use crate::abi::{self, ACCEPTED, ALIGNMENT, NOT_ACCEPTED, REFUSED};
 use crate::blocks::Format;
 use crate::matrix::{Matrix, WrongSize};
-use crate::model::{Layer, Model, Sequences, Shape, Want};
+use crate::model::{Layer, Model, Sequences, Shape};
 use crate::tile;
-
-const REFUSED: u32 = u32::MAX;
 
 #[derive(Default)]
 struct Building {
@@ -26,10 +24,10 @@ struct Building {
 
 #[derive(Default)]
 struct Parts {
-    /// q, k, v, o, gate, up, down.
-    matrices: [Option<Matrix>; 7],
-    /// Attention's norm, the feed-forward net's, bias, norms of queries and keys, norms behind both.
-    vectors: [Vec<f32>; 7],
+    /// [`abi::LAYER_MATRICES`].
+    matrices: [Option<Matrix>; abi::LAYER_MATRICES.len()],
+    /// [`abi::LAYER_VECTORS`].
+    vectors: [Vec<f32>; abi::LAYER_VECTORS.len()],
     rope: Option<usize>,
     window: Option<usize>,
 }
@@ -71,6 +69,10 @@ fn with<T>(act: impl FnOnce(&mut State) -> T) -> T {
     act(guard.get_or_insert_with(State::default))
 }
 
+fn accepted(is: bool) -> u32 {
+    if is { ACCEPTED } else { NOT_ACCEPTED }
+}
+
 /// What the page wrote at `start`.
 ///
 /// # Safety
@@ -80,10 +82,10 @@ unsafe fn written<'a, T>(start: *const T, len: u32) -> &'a [T] {
     unsafe { std::slice::from_raw_parts(start, len as usize) }
 }
 
-/// Room for `bytes` bytes, aligned to 16; 0 when there is none.
+/// Room for `bytes` bytes, aligned to [`ALIGNMENT`]; 0 when there is none.
 #[unsafe(no_mangle)]
 extern "C" fn allocate(bytes: u32) -> *mut u8 {
-    match std::alloc::Layout::from_size_align(bytes.max(1) as usize, 16) {
+    match std::alloc::Layout::from_size_align(bytes.max(1) as usize, ALIGNMENT) {
         // SAFETY: the size is not 0.
         Ok(layout) => unsafe { std::alloc::alloc(layout) },
         Err(_) => std::ptr::null_mut(),
@@ -93,7 +95,7 @@ extern "C" fn allocate(bytes: u32) -> *mut u8 {
 /// Gives back what [`allocate`] returned for the same number of bytes.
 #[unsafe(no_mangle)]
 extern "C" fn release(start: *mut u8, bytes: u32) {
-    if let Ok(layout) = std::alloc::Layout::from_size_align(bytes.max(1) as usize, 16)
+    if let Ok(layout) = std::alloc::Layout::from_size_align(bytes.max(1) as usize, ALIGNMENT)
         && !start.is_null()
     {
         // SAFETY: the page passes what it got.
@@ -101,37 +103,18 @@ extern "C" fn release(start: *mut u8, bytes: u32) {
     }
 }
 
-/// Begins a model: 14 words (vocabulary, width, query heads, key heads, head, inner width, rotated part, rotations of a
-/// position, whether the gate is a GELU, bits of ε, of the embedding's scale, of the scores', of their cap, of the logits')
-/// and the number of layers.
+/// Begins a model: its shape ([`abi::shape_words`]) and the number of layers.
 #[unsafe(no_mangle)]
 extern "C" fn begin(sizes: *const u32, layers: u32) {
     // SAFETY: the page allocated them.
-    let words = unsafe { written(sizes, 14) };
-    let at = |i: usize| words.get(i).copied().unwrap_or(0) as usize;
-    let single = |i: usize| f32::from_bits(at(i) as u32);
-    let shape = Shape {
-        vocab: at(0),
-        dim: at(1),
-        heads: at(2),
-        kv_heads: at(3),
-        head_dim: at(4),
-        ffn: at(5),
-        rope_dim: at(6),
-        tables: at(7),
-        gelu: at(8) != 0,
-        eps: single(9),
-        embedding_scale: single(10),
-        score_scale: single(11),
-        score_cap: single(12),
-        logit_cap: single(13),
-    };
+    let words = unsafe { written(sizes, abi::SHAPE_WORDS as u32) };
+    let shape = <[u32; abi::SHAPE_WORDS]>::try_from(words).ok().map(abi::shape_of);
     let layers = (0..layers).map(|_| Parts::default()).collect();
-    with(|state| state.building = Building { shape: Some(shape), layers, ..Building::default() });
+    with(|state| state.building = Building { shape, layers, ..Building::default() });
 }
 
-/// A matrix of the model that is being built. `part`: 0 to 6 are a layer's (q, k, v, o, gate, up, down), 7 is the
-/// embedding, 8 the head.
+/// A matrix of the model that is being built. `part`: a number of [`abi::LAYER_MATRICES`],
+/// [`abi::EMBEDDING`] or [`abi::HEAD`].
 #[unsafe(no_mangle)]
 extern "C" fn matrix(
     part: u32,
@@ -145,21 +128,23 @@ extern "C" fn matrix(
 ) -> u32 {
     // SAFETY: the page wrote them.
     let bytes = unsafe { written(start, bytes) };
-    let Some(format) = Format::from_id(format) else { return 1 };
-    let Ok(matrix) = Matrix::new(format, rows as usize, cols as usize, bytes, as_singles != 0) else { return 1 };
+    let Some(format) = Format::from_id(format) else { return NOT_ACCEPTED };
+    let Ok(matrix) = Matrix::new(format, rows as usize, cols as usize, bytes, as_singles != 0) else {
+        return NOT_ACCEPTED;
+    };
     with(|state| {
         let building = &mut state.building;
         let place = match part {
-            7 => Some(&mut building.embedding),
-            8 => Some(&mut building.head),
+            abi::EMBEDDING => Some(&mut building.embedding),
+            abi::HEAD => Some(&mut building.head),
             _ => building.layers.get_mut(layer as usize).and_then(|parts| parts.matrices.get_mut(part as usize)),
         };
-        place.map(|place| *place = Some(matrix)).is_none().into()
+        accepted(place.map(|place| *place = Some(matrix)).is_some())
     })
 }
 
-/// A vector of the model that is being built. `part`: 0 to 6 are a layer's (attention's norm, the feed-forward net's,
-/// bias, norms of queries and of keys, norms behind both), 7 is the last norm.
+/// A vector of the model that is being built. `part`: a number of [`abi::LAYER_VECTORS`], or
+/// [`abi::OUTPUT_NORM`].
 #[unsafe(no_mangle)]
 extern "C" fn vector(part: u32, layer: u32, start: *const f32, len: u32) -> u32 {
     // SAFETY: the page wrote them.
@@ -167,23 +152,23 @@ extern "C" fn vector(part: u32, layer: u32, start: *const f32, len: u32) -> u32 
     with(|state| {
         let building = &mut state.building;
         let place = match part {
-            7 => Some(&mut building.output_norm),
+            abi::OUTPUT_NORM => Some(&mut building.output_norm),
             _ => building.layers.get_mut(layer as usize).and_then(|parts| parts.vectors.get_mut(part as usize)),
         };
-        place.map(|place| *place = values).is_none().into()
+        accepted(place.map(|place| *place = values).is_some())
     })
 }
 
-/// Which of a position's rotations a layer takes, from 1 (0 for none), and how many tokens a token sees (0 for all).
+/// Which of a position's rotations a layer takes ([`abi::optional_code`]), and how many tokens a token sees (likewise; none is
+/// all).
 #[unsafe(no_mangle)]
 extern "C" fn layer(layer: u32, rope: u32, window: u32) -> u32 {
     with(|state| match state.building.layers.get_mut(layer as usize) {
         Some(parts) => {
-            let from_one = |number: u32| (number as usize).checked_sub(1);
-            (parts.rope, parts.window) = (from_one(rope), (window > 0).then_some(window as usize));
-            0
+            (parts.rope, parts.window) = (abi::optional_of(rope), abi::optional_of(window));
+            ACCEPTED
         }
-        None => 1,
+        None => NOT_ACCEPTED,
     })
 }
 
@@ -261,18 +246,18 @@ extern "C" fn truncate(sequences: u32, row: u32, len: u32) {
     });
 }
 
-/// Passes over the model of some sequences; 1 where there is none, or it refuses.
+/// Passes over the model of some sequences; not accepted where there is none, or it refuses.
 fn pass(sequences: u32, act: impl FnOnce(&mut Sequences, &Model) -> Result<(), WrongSize>) -> u32 {
     with(|state| {
         let State { models, sequences: all, .. } = state;
-        let Some(Some((model, sequences))) = all.get_mut(sequences as usize) else { return 1 };
-        let Some(Some(model)) = models.get(*model) else { return 1 };
-        act(sequences, model).is_err().into()
+        let Some(Some((model, sequences))) = all.get_mut(sequences as usize) else { return NOT_ACCEPTED };
+        let Some(Some(model)) = models.get(*model) else { return NOT_ACCEPTED };
+        accepted(act(sequences, model).is_ok())
     })
 }
 
-/// Appends `m` tokens to a row. `rotation` holds `rotated` singles. `want`: 0 nothing, 1 the last logits, 2 all logits, 3
-/// hidden states. Returns 0, or 1 when the input is refused.
+/// Appends `m` tokens to a row. `rotation` holds `rotated` singles. `want`: [`abi::want_code`].
+/// Returns whether it was accepted.
 #[unsafe(no_mangle)]
 extern "C" fn forward(
     sequences: u32,
@@ -285,16 +270,11 @@ extern "C" fn forward(
 ) -> u32 {
     // SAFETY: the page wrote them.
     let (tokens, rotation) = unsafe { (written(tokens, m), written(rotation, rotated)) };
-    let want = match want {
-        0 => Want::Nothing,
-        1 => Want::Last,
-        2 => Want::Every,
-        _ => Want::Hidden,
-    };
+    let Some(want) = abi::want_of(want) else { return NOT_ACCEPTED };
     pass(sequences, |sequences, model| sequences.forward(model, row as usize, tokens, rotation, want))
 }
 
-/// Appends a token to each of `m` rows and leaves the logits after each. Returns 0, or 1 when the input is refused.
+/// Appends a token to each of `m` rows and leaves the logits after each. Returns whether it was accepted.
 #[unsafe(no_mangle)]
 extern "C" fn step(
     sequences: u32,
@@ -327,14 +307,11 @@ extern "C" fn output_len(sequences: u32) -> u32 {
     })
 }
 
-/// How bytes are multiplied in the relaxed builds: 1 not in one instruction, 2 in one, 0 as is faster here. What comes out
-/// is the same, which is what this is for: to show it.
+/// How bytes are multiplied in the relaxed builds ([`abi::fuse_code`]). What comes out is the same, which is what this is for:
+/// to show it.
 #[unsafe(no_mangle)]
 extern "C" fn fuse(choice: u32) {
-    tile::fuse(match choice {
-        0 => None,
-        choice => Some(choice == 2),
-    });
+    tile::fuse(abi::fuse_of(choice));
 }
 
 #[cfg(kernel_threads)]

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`abi`] | the numbers that a page's worker and this module exchange |
 //! | [`blocks`] | ggml's block formats as integer codes with scales and minima |
 //! | [`matrix`] | matrices as they are multiplied: eight rows interleaved, codes and scales apart |
 //! | [`product`] | activations in eight bits, and matrices times activations |
@@ -23,6 +24,7 @@
 //!
 //! Deliberately absent: checking of model files (client-core proves every size before it calls).
 
+pub mod abi;
 pub mod attention;
 pub mod blocks;
 pub mod math;

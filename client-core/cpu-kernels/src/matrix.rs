@@ -124,18 +124,71 @@ impl Matrix {
     /// The bytes are not that many, or `cols` is not whole blocks.
     pub fn new(format: Format, rows: usize, cols: usize, bytes: &[u8], as_singles: bool) -> Result<Self, WrongSize> {
         #[cfg(not(target_arch = "wasm32"))]
-        if !as_singles
-            && format.is_quantised()
-            && native::isa().is_some()
-            && let Some(mut packed) = Packed::zeros(format, rows, cols)
-        {
-            let row_bytes = row_bytes(format, rows, cols, bytes)?;
-            for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
-                packed.put_row(row, bytes);
-            }
-            return Ok(Self { rows, cols, store: Store::Packed(packed) });
+        if native::isa().is_some() {
+            row_bytes(format, rows, cols, bytes)?;
+            let mut matrix = Self::zeros(format, rows, cols, as_singles)?;
+            matrix.put_rows(format, 0, bytes)?;
+            return Ok(matrix);
         }
         Self::portable(format, rows, cols, bytes, as_singles)
+    }
+
+    /// A matrix whose rows come in pieces ([`put_rows`](Self::put_rows)), in the form that [`new`](Self::new) would give it.
+    ///
+    /// # Errors
+    /// `cols` is not whole blocks, or there are no rows.
+    pub fn zeros(format: Format, rows: usize, cols: usize, as_singles: bool) -> Result<Self, WrongSize> {
+        let row_bytes = format.row_bytes(cols).filter(|_| rows > 0 && cols > 0).ok_or(WrongSize)?;
+        let bytes = row_bytes.checked_mul(rows).ok_or(WrongSize)?;
+        let store = if as_singles || format == Format::F32 {
+            Store::Single(vec![0.0; rows.checked_mul(cols).ok_or(WrongSize)?])
+        } else if !format.is_quantised() {
+            Store::Half(format, vec![0; bytes])
+        } else {
+            #[cfg(not(target_arch = "wasm32"))]
+            if native::isa().is_some()
+                && let Some(packed) = Packed::zeros(format, rows, cols)
+            {
+                return Ok(Self { rows, cols, store: Store::Packed(packed) });
+            }
+            Store::Planar(Planar::zeros(format, tile::order(Codes::of(format)), rows, cols))
+        };
+        Ok(Self { rows, cols, store })
+    }
+
+    /// Puts whole rows of `format` in, from number `first` on: with [`zeros`](Self::zeros), a matrix from a file of which
+    /// only a part is in memory at a time.
+    ///
+    /// # Errors
+    /// They are no whole rows of the format that the matrix was made for, or more than it has.
+    pub fn put_rows(&mut self, format: Format, first: usize, bytes: &[u8]) -> Result<(), WrongSize> {
+        let row_bytes = format.row_bytes(self.cols).ok_or(WrongSize)?;
+        let rows = bytes.len() / row_bytes;
+        let fits = bytes.len().is_multiple_of(row_bytes) && first.checked_add(rows).is_some_and(|end| end <= self.rows);
+        if !fits {
+            return Err(WrongSize);
+        }
+        match &mut self.store {
+            Store::Single(values) => {
+                blocks::decode(format, bytes, &mut values[first * self.cols..][..rows * self.cols]);
+            }
+            Store::Half(of, all) if *of == format => {
+                all[first * row_bytes..][..bytes.len()].copy_from_slice(bytes);
+            }
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::Packed(packed) if packed.format == format => {
+                for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
+                    packed.put_row(first + row, bytes);
+                }
+            }
+            Store::Planar(planar) if Codes::of(format) == planar.codes_are && planar.offset == format.offset() => {
+                for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
+                    planar.put_row(format, first + row, self.cols, bytes);
+                }
+            }
+            _ => return Err(WrongSize),
+        }
+        Ok(())
     }
 
     /// As [`new`](Self::new), but never for tiles that only some machines run: what these are compared with.
@@ -220,28 +273,35 @@ pub(crate) fn halves(format: Format, bytes: &[u8], out: &mut [f32]) {
 
 impl Planar {
     fn new<'a>(format: Format, order: Order, cols: usize, rows: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
+        let mut planar = Self::zeros(format, order, rows.len(), cols);
+        for (row, bytes) in rows.enumerate() {
+            planar.put_row(format, row, cols, bytes);
+        }
+        planar
+    }
+
+    fn zeros(format: Format, order: Order, rows: usize, cols: usize) -> Self {
         let codes_are = Codes::of(format);
         let with_minima = matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K);
-        let blocks = cols / BLOCK;
-        let places = rows.len().div_ceil(GROUP) * blocks;
-        let mut planar = Self {
+        let places = rows.div_ceil(GROUP) * (cols / BLOCK);
+        Self {
             codes: vec![0; places * codes_are.bytes()],
             codes_are,
             order,
             offset: format.offset(),
             scales: vec![0.0; places * codes_are.scales()],
             minima: vec![0.0; if with_minima { places * GROUP } else { 0 }],
-        };
-        for (row, bytes) in rows.enumerate() {
-            let mut place = row / GROUP * blocks;
-            for block in bytes.chunks_exact(format.block().1) {
-                blocks::runs(format, block, |run| {
-                    planar.put(place, row % GROUP, &run);
-                    place += 1;
-                });
-            }
         }
-        planar
+    }
+
+    fn put_row(&mut self, format: Format, row: usize, cols: usize, bytes: &[u8]) {
+        let mut place = row / GROUP * (cols / BLOCK);
+        for block in bytes.chunks_exact(format.block().1) {
+            blocks::runs(format, block, |run| {
+                self.put(place, row % GROUP, &run);
+                place += 1;
+            });
+        }
     }
 
     fn put(&mut self, place: usize, row: usize, run: &Run) {
@@ -339,6 +399,17 @@ mod tests {
                 }
             }
             assert_eq!(Matrix::new(format, rows, cols, &bytes[1..], false).unwrap_err(), WrongSize);
+            let (row_bytes, mut pieces) = (bytes.len() / rows, Matrix::zeros(format, rows, cols, false).unwrap());
+            for (first, bytes) in [(9, &bytes[9 * row_bytes..]), (0, &bytes[..9 * row_bytes])] {
+                pieces.put_rows(format, first, bytes).unwrap();
+            }
+            for (row, expect) in expect.chunks_exact(cols).enumerate() {
+                let mut out = vec![0.0; cols];
+                pieces.row(row, &mut out);
+                assert!(out.iter().zip(expect).all(|(a, b)| a.to_bits() == b.to_bits() || a == b), "{format:?} {row}");
+            }
+            assert_eq!(pieces.put_rows(format, 9, &bytes[8 * row_bytes..]), Err(WrongSize), "past the end");
+            assert_eq!(pieces.put_rows(format, 0, &bytes[1..row_bytes]), Err(WrongSize), "no whole row");
         }
     }
 }

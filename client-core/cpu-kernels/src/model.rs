@@ -2,7 +2,9 @@
 
 use crate::attention::{self, HeadCache, MAX_HEAD, stride};
 use crate::math;
-use crate::matrix::{Matrix, Store, WrongSize};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::matrix::Store;
+use crate::matrix::{Matrix, WrongSize};
 use crate::product::{Activations, multiply};
 
 /// Tokens that go through the blocks together; more would push the activations out of the caches.
@@ -205,8 +207,11 @@ struct Scratch {
 impl Sequences {
     /// So many empty ones.
     pub fn new(model: &Model, rows: usize) -> Self {
-        // Models that are held exactly keep that, the cache included.
-        let half = !matches!(model.embedding.store, Store::Single(_));
+        // Models that are held exactly are computed exactly, the cache included.
+        #[cfg(not(target_arch = "wasm32"))]
+        let half = model.layers.iter().any(|layer| matches!(layer.qkv[1].store, Store::Packed(_)));
+        #[cfg(target_arch = "wasm32")]
+        let half = false;
         let layers = vec![vec![HeadCache::new(half); model.shape.kv_heads]; model.layers.len()];
         Self { caches: vec![Cache { layers, len: 0 }; rows], scratch: Scratch::default() }
     }
@@ -251,16 +256,36 @@ impl Sequences {
         rotation: &[f32],
         want: Want,
     ) -> Result<(), WrongSize> {
+        self.forward_unless(model, row, tokens, rotation, want, &|| false).map(drop)
+    }
+
+    /// As [`forward`](Self::forward), but gives up when `stop` says so, which is asked before every layer: the row is then
+    /// as it was, and `false` is returned.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_unless(
+        &mut self,
+        model: &Model,
+        row: usize,
+        tokens: &[u32],
+        rotation: &[f32],
+        want: Want,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, WrongSize> {
         #[cfg(not(target_arch = "wasm32"))]
         let _caller = crate::pool::Caller::enter();
         let width = model.shape.turns();
         self.scratch.output.clear();
         let Some(cache) = self.caches.get_mut(row) else { return Err(WrongSize) };
         model.takes(tokens, rotation)?;
-        let chunks = tokens.len().div_ceil(CHUNK);
+        let (chunks, before) = (tokens.len().div_ceil(CHUNK), cache.len);
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let turns = &rotation[i * CHUNK * width..][..chunk.len() * width];
-            self.scratch.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())]);
+            if !self.scratch.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())], stop) {
+                cache.len = before;
+                return Ok(false);
+            }
             let last = i + 1 == chunks;
             match want {
                 Want::Last if last => self.scratch.head(model, chunk.len() - 1..chunk.len()),
@@ -269,7 +294,7 @@ impl Sequences {
                 _ => {}
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Appends one token to each of some `rows`, all in one pass over the weights, and leaves the logits after each,
@@ -292,7 +317,7 @@ impl Sequences {
         let wanted = |row: &usize| rows.binary_search(&(*row as u32)).is_ok();
         let caches = self.caches.iter_mut().enumerate().filter(|(row, _)| wanted(row));
         let mut groups: Vec<_> = caches.map(|(_, cache)| (cache, 1)).collect();
-        self.scratch.blocks(model, tokens, rotation, &mut groups);
+        self.scratch.blocks(model, tokens, rotation, &mut groups, &|| false);
         self.scratch.head(model, 0..rows.len());
         Ok(())
     }
@@ -301,7 +326,15 @@ impl Sequences {
 impl Scratch {
     /// All blocks for `m` tokens: the next so many of each group's sequence, in the order of the groups. Only attention
     /// tells sequences apart; every product looks at its weights once for all of them.
-    fn blocks(&mut self, model: &Model, tokens: &[u32], rotation: &[f32], groups: &mut [(&mut Cache, usize)]) {
+    /// False when `stop` said so before a layer: nothing is appended then.
+    fn blocks(
+        &mut self,
+        model: &Model,
+        tokens: &[u32],
+        rotation: &[f32],
+        groups: &mut [(&mut Cache, usize)],
+        stop: &dyn Fn() -> bool,
+    ) -> bool {
         let (shape, m) = (&model.shape, tokens.len());
         let (q_dim, kv_dim) = (shape.q_dim(), shape.kv_dim());
         let q_stride = shape.heads * stride(shape.head_dim);
@@ -311,6 +344,9 @@ impl Scratch {
             math::scale(x, shape.embedding_scale);
         }
         for (at, layer) in model.layers.iter().enumerate() {
+            if stop() {
+                return false;
+            }
             math::rms_norm(&self.x, &layer.attn_norm, shape.eps, self.input.prepare(m, shape.dim));
             let [q, k, v] = &layer.qkv;
             multiply(&[q, k, v], &mut self.input, &mut self.rows);
@@ -363,6 +399,7 @@ impl Scratch {
         for (cache, count) in groups {
             cache.len += *count;
         }
+        true
     }
 
     /// Appends the logits at some rows of the residual stream to the output.

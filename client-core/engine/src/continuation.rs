@@ -29,11 +29,7 @@ impl Continuation {
     ///
     /// # Errors
     /// The tokenizer's.
-    pub(super) fn new(
-        tokenizer: &Tokenizer,
-        options: &SamplingOptions,
-        prompt: &[u32],
-    ) -> Result<Self, EngineError> {
+    pub(super) fn new(tokenizer: &Tokenizer, options: &SamplingOptions, prompt: &[u32]) -> Result<Self, EngineError> {
         let mut sampler = Sampler::shaped(options.params(), options.shaping());
         sampler.note(prompt);
         Ok(Self {

@@ -119,6 +119,26 @@ impl Engine {
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
     }
 
+    /// Loads a GGUF file that is on disk onto the CPU. Where our own kernels run the model, it is read in pieces, so that
+    /// there never is a second copy of it in memory.
+    ///
+    /// # Errors
+    /// As [`from_gguf_cpu`](Self::from_gguf_cpu), or [`EngineError::File`] where it cannot be read.
+    #[cfg(all(feature = "cpu", not(target_arch = "wasm32")))]
+    pub fn from_gguf_file(path: &std::path::Path) -> Result<Self, EngineError> {
+        use super::disk::DiskFile;
+        let file = DiskFile::open(path)?;
+        let head = file.head()?;
+        let gguf = Gguf::parse_header(&head, file.size())?;
+        let words = Words::from_gguf(&gguf)?;
+        let weights = super::assemble::at_once(super::assemble::WeightStream::from_gguf(&gguf, &file))?;
+        if !super::cpu::runs_here(&weights)? {
+            return Self::from_gguf_cpu(&file.all()?);
+        }
+        let backend = Box::new(super::cpu::CpuBackend::read(&weights)?);
+        Self::from_parts(words.tokenizer, words.template, &weights, backend)
+    }
+
     /// Loads a GGUF file onto the GPU.
     ///
     /// # Errors
@@ -216,9 +236,10 @@ impl Engine {
         self.backend.counters()
     }
 
-    /// Replaces what is awaited between tokens; `None` for nothing. In a tab the default lets one message in.
-    pub fn set_yield(&mut self, yield_now: Option<YieldNow>) {
-        self.yield_now = yield_now;
+    /// What is asked while a prompt is computed: where it says so, an answer ends with [`EngineError::Stopped`]. The engine
+    /// goes on with what its cache held.
+    pub fn stop_when(&mut self, stop: Option<super::backend::Stop>) {
+        self.backend.stop_when(stop);
     }
 
     /// States the time that chat templates see: seconds since 1970, shown as UTC. Without it they see a fixed day.
@@ -404,3 +425,7 @@ impl Engine {
 #[cfg(all(test, feature = "cpu"))]
 #[path = "engine_tests.rs"]
 pub(crate) mod tests;
+
+#[cfg(all(test, feature = "cpu"))]
+#[path = "told_tests.rs"]
+mod told_tests;

@@ -95,7 +95,7 @@ fn continues_after_the_part_that_is_written() {
         direct.push_str(event.text);
         ControlFlow::Continue(())
     };
-    block_on(one.complete(&prompt, &options(8), &|| 0.0, &mut on_token)).unwrap();
+    block_on(one.complete(Prompt::with_control_tokens(&prompt), &options(8), &|| 0.0, &mut on_token)).unwrap();
     assert_eq!(text, direct);
 }
 
@@ -165,7 +165,6 @@ fn damaged_model_files_are_refused() {
         ("blk.0.attn_k.", "blk.7.attn_k.", "\"blk.7.attn_k.weight\" belongs to a computation"),
         ("llama.block_count", "llama.block_kount", "block_count"),
         ("\u{5}\0\0\0\0\0\0\0llama\u{c}", "\u{5}\0\0\0\0\0\0\0mamba\u{c}", "mamba"),
-        ("{% for m", "{% fur m", "template"),
     ] {
         let at = sound.windows(from.len()).position(|w| w == from.as_bytes()).expect(from);
         let mut bytes = sound.clone();
@@ -173,6 +172,15 @@ fn damaged_model_files_are_refused() {
         let error = Engine::from_gguf_cpu(&bytes).expect_err(to).to_string();
         assert!(error.contains(expect), "{to}: {error}");
     }
+    // Without a template that can be read, texts are completed all the same.
+    let at = sound.windows(8).position(|w| w == b"{% for m").unwrap();
+    let mut bytes = sound.clone();
+    bytes[at..at + 8].copy_from_slice(b"{% fur m");
+    let mut one = Engine::from_gguf_cpu(&bytes).unwrap();
+    let mut nobody = |_: TokenEvent<'_>| ControlFlow::Continue(());
+    let refused = block_on(one.generate(&user("hi"), "", &options(1), &|| 0.0, &mut nobody)).unwrap_err().to_string();
+    assert!(refused.contains("chat template") && refused.contains("completed without it"), "{refused}");
+    assert!(block_on(one.complete("hi", &options(1), &|| 0.0, &mut nobody)).is_ok());
 }
 
 /// Answers in rows, begun at different times, are those that the engine gives alone, and a row that is free is used again.
@@ -199,8 +207,8 @@ fn answers_together_are_those_given_alone() {
             && let Some(row) = together.free_row()
         {
             let (prompt, options) = &asked[next];
-            let text = one.render(&user(prompt), "").unwrap();
-            block_on(together.begin(row, &text, options)).unwrap();
+            let text = one.prompt(&user(prompt), "").unwrap();
+            block_on(together.begin(row, text, options)).unwrap();
             of_row[row] = next;
             next += 1;
         }
@@ -227,13 +235,13 @@ fn answers_together_are_those_given_alone() {
 fn rows_end_where_they_are_told_to() {
     let one = engine(1, 256);
     let mut together = block_on(one.together(2, 40)).unwrap();
-    let prompt = |text: &str| one.render(&user(text), "").unwrap();
+    let prompt = |text: &str| one.prompt(&user(text), "").unwrap();
     let long = prompt(&"word ".repeat(60));
     let refused = block_on(together.begin(0, &long, &options(4)));
     assert!(matches!(refused, Err(EngineError::PromptTooLong { context: 40, .. })), "{refused:?}");
-    assert!(block_on(together.begin(2, &prompt("hi"), &options(4))).is_err());
-    block_on(together.begin(0, &prompt("hi"), &options(1000))).unwrap();
-    block_on(together.begin(1, &prompt("hello"), &options(1000))).unwrap();
+    assert!(block_on(together.begin(2, prompt("hi"), &options(4))).is_err());
+    block_on(together.begin(0, prompt("hi"), &options(1000))).unwrap();
+    block_on(together.begin(1, prompt("hello"), &options(1000))).unwrap();
     let (mut count, mut over) = ([0; 2], Vec::new());
     while !together.is_idle() {
         let mut on_token = |row: usize, _: TokenEvent<'_>| {
@@ -242,11 +250,11 @@ fn rows_end_where_they_are_told_to() {
         };
         over.extend(block_on(together.step(&mut on_token)).unwrap());
     }
-    let room = 41 - one.tokenizer().encode_prompt(&prompt("hi")).unwrap().len();
+    let room = 41 - prompt("hi").tokens(one.tokenizer()).unwrap().len();
     let ended = |row, finish, tokens| Ended { row, finish, tokens };
     let expected = vec![ended(1, FinishReason::Cancelled, 3), ended(0, FinishReason::Length, room)];
     assert_eq!((count, over), ([room, 3], expected));
-    block_on(together.begin(0, &prompt("hi"), &options(0))).unwrap();
+    block_on(together.begin(0, prompt("hi"), &options(0))).unwrap();
     let mut none = |_: usize, _: TokenEvent<'_>| panic!("no token was asked for");
     assert_eq!(block_on(together.step(&mut none)).unwrap(), [ended(0, FinishReason::Length, 0)]);
     assert!(block_on(one.together(0, 40)).is_err() && block_on(one.together(5, 40)).is_err());
@@ -289,13 +297,13 @@ fn texts_are_written_until_none_waits() {
     let alone = questions.map(|question| run(&mut one, question, "", &options(8), usize::MAX));
     let text = |id: usize, tokens| Text {
         id,
-        prompt: one.render(&user(questions[id]), "").unwrap(),
+        prompt: one.prompt(&user(questions[id]), "").unwrap(),
         options: options(tokens),
     };
     let mut desk = Desk { waiting: (0..5).rev().map(|id| text(id, 8)).collect(), ..Desk::default() };
     // Longer than a row with all that it may write: told at once, and the others are written.
     desk.waiting.insert(2, Text { id: 5, ..text(0, 64) });
-    desk.waiting.insert(0, Text { id: 6, prompt: String::new(), options: options(8) });
+    desk.waiting.insert(0, Text { id: 6, prompt: "".into(), options: options(8) });
     let mut together = block_on(one.together(2, 64)).unwrap();
     block_on(together.write(&mut desk)).unwrap();
     assert!(together.is_idle());

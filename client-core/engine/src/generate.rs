@@ -172,7 +172,8 @@ impl StopFilter {
     pub(super) fn control(&mut self, text: &str) -> Option<String> {
         let whole = format!("{}{text}", self.held);
         // One that began and ended before it would have been found.
-        let at = self.stops.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| whole.find(stop.as_str())).min()?;
+        let at =
+            self.stops.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| whole.find(stop.as_str())).min()?;
         let shown = self.held.get(..at).unwrap_or(&self.held).to_owned();
         self.held.clear();
         Some(shown)

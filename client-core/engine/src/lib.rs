@@ -7,16 +7,16 @@
 //! | [`assemble`] | from a file's metadata and tensors to those, whatever its family and format |
 //! | `names` | what tensors are called in each format |
 //! | [`parts`], [`files`] | tensors in pieces, from files that are larger than this memory |
+//! | `disk` | natively: a model file on disk, read in pieces |
 //! | [`quant`] | ggml's block formats, bit for bit |
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
 //! | [`prompt`] | what the model goes on after, and which texts in it may be control tokens |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
 //! | `continuation` | one answer while it is written, whoever computes it |
 //! | [`backend`], [`preconditions`] | the traits that both devices implement, for one sequence or several at once; what each of them checks first |
-//! | [`cpu`] | the `cpu-kernels` crate as a backend; also what the server runs small models on |
-//! | `candle` | large models natively, through candle |
+//! | [`cpu`] | the `cpu-kernels` crate as a backend, in the page and on the server |
+//! | `candle` | natively, through candle: models that those kernels do not hold |
 //! | [`gpu`] | our own kernels on WebGPU |
-//! | [`tier`] | which of the two a device gets, and why |
 //! | [`reference`] | the forward pass in plain single precision: the oracle of the tests |
 //! | [`checks`] | both backends against the oracle and the golden answers, natively and in a browser |
 //! | [`synthetic`] | random models of any shape, for tests and benches |
@@ -41,6 +41,8 @@ pub mod config;
 mod continuation;
 #[cfg(feature = "cpu")]
 pub mod cpu;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod disk;
 pub mod engine;
 pub mod error;
 #[cfg(test)]
@@ -65,15 +67,14 @@ pub mod synthetic;
 pub mod template;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod tier;
 pub mod together;
 pub mod tokenizer;
 pub mod weights;
 
 pub use engine::{Engine, ModelInfo, YieldNow};
 pub use error::EngineError;
-pub use prompt::Prompt;
 pub use generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
+pub use prompt::Prompt;
 pub use together::Together;
 pub use tokenizer::Tokenizer;
 

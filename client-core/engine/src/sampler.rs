@@ -164,7 +164,9 @@ impl Sampler {
         let wrong = |what: &str| Err(EngineError::Numbers(what.to_owned()));
         // Minus infinity alone is a number here: it rules a token out.
         if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
-            return wrong("a logit is not a finite number; the model's weights are damaged, or its numbers are too large");
+            return wrong(
+                "a logit is not a finite number; the model's weights are damaged, or its numbers are too large",
+            );
         }
         if !logits.iter().any(|logit| logit.is_finite()) {
             return wrong("no logit is a finite number; the model's weights are damaged, or its numbers are too large");
@@ -199,8 +201,7 @@ impl Sampler {
             }
         }
         let finite = |value: f32| if value.is_finite() { value } else { 0.0 };
-        let (presence, frequency) =
-            (finite(self.shaping.presence_penalty), finite(self.shaping.frequency_penalty));
+        let (presence, frequency) = (finite(self.shaping.presence_penalty), finite(self.shaping.frequency_penalty));
         for (&id, &times) in &self.chosen {
             if let Some(logit) = logits.get_mut(id as usize) {
                 *logit -= presence + frequency * times as f32;

@@ -81,7 +81,6 @@ fn entropy_of_known_distributions() {
     assert!((entropy(&[3f32.ln(), 0.0]) - expect).abs() < 1e-6);
 }
 
-
 fn shaped(params: SamplerParams, shaping: Shaping) -> Sampler {
     Sampler::shaped(params, shaping)
 }

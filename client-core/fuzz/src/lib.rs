@@ -46,7 +46,7 @@ pub struct Report {
     pub accepted: u64,
 }
 
-/// For wasm32: target 0 to 3 in the order of [`targets::NAMES`]; returns how many inputs were sound.
+/// For wasm32: target 0 to 5 in the order of [`targets::NAMES`]; returns how many inputs were sound.
 #[unsafe(no_mangle)]
 pub extern "C" fn mutate(target: u32, executions: u32, seed: u32) -> u32 {
     let name = targets::NAMES.get(target as usize).copied().unwrap_or_default();

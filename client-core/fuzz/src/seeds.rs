@@ -11,9 +11,15 @@ pub const CONFIG: &str = r#"{"model_type":"qwen3","vocab_size":6,"hidden_size":4
 /// The seeds of the target `name`.
 pub fn of(name: &str) -> Vec<Vec<u8>> {
     match name {
-        "gguf" => ["llama", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"].map(model).into_iter().chain([tokens("gpt2")]).collect(),
+        "gguf" => ["llama", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3"]
+            .map(model)
+            .into_iter()
+            .chain([tokens("gpt2")])
+            .collect(),
         "safetensors" => vec![safetensors(false), safetensors(true), CONFIG.into()],
         "tokenizer" => vec![tokens("gpt2"), tokens("llama")],
+        "tokenizer_json" => TOKENIZERS.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        "folder" => TOKENIZERS.iter().map(|tokenizer| folder(tokenizer)).collect(),
         _ => TEMPLATES.iter().map(|text| text.as_bytes().to_vec()).collect(),
     }
 }
@@ -138,6 +144,41 @@ fn safetensors(half: bool) -> Vec<u8> {
     file.extend(header.into_bytes());
     file.extend((0..end).map(|i| (i % 61) as u8));
     file
+}
+
+/// Files of each kind of model, with most kinds of parts.
+const TOKENIZERS: [&str; 3] = [
+    r#"{"version":"1.0","truncation":{"direction":"Right","max_length":4,"strategy":"LongestFirst","stride":1},
+"padding":{"strategy":{"Fixed":9},"direction":"Right","pad_to_multiple_of":null,"pad_id":0,"pad_type_id":0,"pad_token":"H"},
+"added_tokens":[{"id":7,"content":"<s>","single_word":false,"lstrip":true,"rstrip":true,"normalized":false,"special":true}],
+"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"String":" "},"content":"_"},{"type":"Prepend","prepend":"_"}]},
+"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"\\s+(?!\\S)|\\S{1,3}"},"behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}]},
+"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[],"special_tokens":{"<s>":{"id":"<s>","ids":[7],"tokens":["<s>"]}}},
+"decoder":{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"_"},"content":" "},{"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]},
+"model":{"type":"BPE","dropout":0.5,"unk_token":"H","continuing_subword_prefix":"","end_of_word_suffix":"","fuse_unk":false,"byte_fallback":true,"ignore_merges":false,
+"vocab":{"H":0,"i":1,"Hi":2,"t":3,"h":4,"th":5,"_":6},"merges":[["H","i"],["t","h"]]}}"#,
+    r#"{"version":"1.0","added_tokens":[{"id":4,"content":"</s>","single_word":true,"lstrip":false,"rstrip":false,"normalized":true,"special":false}],
+"normalizer":{"type":"Sequence","normalizers":[{"type":"Nmt"},{"type":"Lowercase"}]},
+"pre_tokenizer":{"type":"Metaspace","replacement":"_","prepend_scheme":"first","split":true},
+"post_processor":{"type":"RobertaProcessing","sep":["</s>",4],"cls":["</s>",4],"trim_offsets":true,"add_prefix_space":false},
+"decoder":{"type":"Metaspace","replacement":"_","prepend_scheme":"first","split":true},
+"model":{"type":"Unigram","unk_id":0,"byte_fallback":false,"vocab":[["<unk>",0.0],["_h",-1.0],["i",-2.0],["t",-3.0]]}}"#,
+    r###"{"version":"1.0","added_tokens":[{"id":1,"content":"[CLS]","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+"normalizer":{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true},
+"pre_tokenizer":{"type":"BertPreTokenizer"},"decoder":{"type":"WordPiece","prefix":"##","cleanup":true},
+"model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100,
+"vocab":{"[UNK]":0,"[CLS]":1,"hi":2,"there":3,"##s":4}}}"###,
+];
+
+fn folder(tokenizer: &str) -> Vec<u8> {
+    let files = [
+        CONFIG.as_bytes(),
+        tokenizer.as_bytes(),
+        br#"{"bos_token":{"content":"<s>"},"eos_token":"</s>","add_bos_token":true,"chat_template":[{"name":"default","template":"{{ messages }}"}]}"#,
+        br#"{"eos_token_id":[1,2]}"#,
+        br#"{"metadata":{"total_size":12},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}"#,
+    ];
+    files.join(crate::targets::CUT)
 }
 
 const TEMPLATES: [&str; 8] = [

@@ -2,8 +2,9 @@
 //! breaks a promise.
 
 use engine::config::Blueprint;
+use engine::engine::Words;
 use engine::gguf::{GgmlType, Gguf};
-use engine::safetensors::{Checkpoint, TensorFile, WordFiles};
+use engine::safetensors::{Checkpoint, Index, TensorFile, WordFiles, weight_files};
 use engine::template::ChatTemplate;
 use engine::weights::ModelWeights;
 use engine::{ChatMessage, Tokenizer};
@@ -12,7 +13,7 @@ use crate::counting::peak_of;
 use crate::seeds::CONFIG;
 
 /// All targets.
-pub const NAMES: [&str; 4] = ["gguf", "safetensors", "tokenizer", "template"];
+pub const NAMES: [&str; 6] = ["gguf", "safetensors", "tokenizer", "template", "tokenizer_json", "folder"];
 
 /// What a reader may hold beyond twice its input: its lists of up to 4096 entries each.
 const SLACK: usize = 1 << 20;
@@ -24,6 +25,8 @@ pub fn by_name(name: &str) -> Option<fn(&[u8]) -> bool> {
         "safetensors" => safetensors,
         "tokenizer" => tokenizer,
         "template" => template,
+        "tokenizer_json" => tokenizer_json,
+        "folder" => folder,
         _ => return None,
     })
 }
@@ -82,7 +85,16 @@ pub fn safetensors(data: &[u8]) -> bool {
 pub fn tokenizer(data: &[u8]) -> bool {
     let Ok(gguf) = Gguf::parse(data) else { return false };
     let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) else { return false };
-    let Ok(ids) = tokenizer.encode_prompt("Hi <s>there, it's 12\n \u{1F980}!") else { return false };
+    used(&tokenizer)
+}
+
+/// A text there and back.
+fn used(tokenizer: &Tokenizer) -> bool {
+    const TEXT: &str = "Hi <s>there, it's 12\n \u{1F980}!";
+    let Ok(ids) = tokenizer.encode_prompt(TEXT) else { return false };
+    // Nothing is padded, and no replacement makes a text longer without bound.
+    assert!(ids.len() <= 80 * TEXT.len(), "{} tokens", ids.len());
+    let _ = (tokenizer.encode_text(TEXT), tokenizer.encode_whole(TEXT), tokenizer.stream_after(&ids));
     let mut stream = tokenizer.stream();
     for id in ids.iter().copied().take(64).chain([u32::MAX]) {
         let _ = stream.push(id);
@@ -104,4 +116,49 @@ pub fn template(data: &[u8]) -> bool {
     let (rendered, peak) = peak_of(|| ChatTemplate::new(Some(source), "<s>", "</s>")?.render(&messages));
     assert!(peak <= RENDER, "the render held {peak} bytes");
     rendered.is_ok()
+}
+
+/// What reading a small tokenizer and encoding a short text may hold.
+const TOKENIZER: usize = 64 << 20;
+
+/// A `tokenizer.json`, then a text there and back.
+pub fn tokenizer_json(data: &[u8]) -> bool {
+    let (worked, peak) = peak_of(|| Tokenizer::from_json(data, None).is_ok_and(|tokenizer| used(&tokenizer)));
+    assert!(peak <= TOKENIZER + 40 * data.len(), "the tokenizer held {peak} bytes for {} of input", data.len());
+    worked
+}
+
+/// What cuts an input into the files of a folder.
+pub const CUT: &[u8] = b"\n=====\n";
+
+/// A checkpoint's folder but for its tensors: config, tokenizer, its config, the generation's, the index of files, one
+/// after the other.
+pub fn folder(data: &[u8]) -> bool {
+    let mut files = Vec::new();
+    let mut rest = data;
+    while let Some(at) = rest.windows(CUT.len()).position(|window| window == CUT) {
+        files.push(&rest[..at]);
+        rest = &rest[at + CUT.len()..];
+    }
+    files.push(rest);
+    let file = |at: usize| files.get(at).copied();
+    let words = WordFiles {
+        tokenizer: file(1).unwrap_or_default(),
+        tokenizer_config: file(2),
+        chat_template: None,
+        generation_config: file(3),
+        config: file(0),
+    };
+    let blueprint = file(0).map(Blueprint::from_hf_json);
+    let index = file(4).map(Index::parse);
+    if let Some(Ok(index)) = &index {
+        let names = index.files.iter().map(String::as_str).chain(["config.json"]).collect();
+        assert!(weight_files(&names, Some(index)).is_err(), "a folder without a tokenizer is not whole");
+    }
+    let words = Words::from_files(&words);
+    if let (Some(Ok(blueprint)), Ok(words)) = (&blueprint, &words) {
+        let fits = words.tokenizer.check_ids(blueprint.config.vocab).is_ok();
+        assert!(!fits || words.tokenizer.eos().is_none_or(|id| (id as usize) < blueprint.config.vocab));
+    }
+    words.is_ok_and(|words| used(&words.tokenizer))
 }

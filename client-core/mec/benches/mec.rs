@@ -1,6 +1,8 @@
 //! Slots a second on one core: `cargo bench -p mec`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use mec::bound::reward_bound;
+use mec::draw::draw_params;
 use mec::{
     BatchSlots, BatchTotals, MecParams, OracleEffort, QosKnowledge, StaticPolicy, UserDecision, UserOutcome, VecEnv,
     World, evaluate,
@@ -28,7 +30,20 @@ fn slots(c: &mut Criterion) {
             let policy = StaticPolicy::ClosedForm(QosKnowledge::Mean);
             b.iter(|| policy.decide(world.physics(), black_box(world.slots()), &mut rng, &mut buffer));
         });
-        group.bench_function(format!("oracle/k{users}"), |b| b.iter(|| world.optimum(OracleEffort::Usual)));
+    }
+    // One cell at the defaults, and the mean of eight whose settings are drawn from all of their ranges.
+    for users in [2, 5, 10] {
+        let usual = World::new(MecParams::with_users(users), 1);
+        group.bench_function(format!("oracle/k{users}"), |b| b.iter(|| usual.optimum(OracleEffort::Usual)));
+        group.bench_function(format!("bound/k{users}"), |b| {
+            b.iter(|| reward_bound(usual.physics(), black_box(usual.slots()), 0.0));
+        });
+        let mut rng = rand_xoshiro::Xoshiro256PlusPlus::from_seed([7; 32]);
+        let drawn: Vec<World> = (0..8).map(|i| World::new(draw_params(users, 0.5, &mut rng), i)).collect();
+        let mut turn = drawn.iter().cycle();
+        group.bench_function(format!("oracle-drawn/k{users}"), |b| {
+            b.iter(|| turn.next().map(|world| world.optimum(OracleEffort::Usual)));
+        });
     }
     // What a learner steps: many cells with everything between two slots, episodes included.
     let count = 64;

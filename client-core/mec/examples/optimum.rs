@@ -43,6 +43,10 @@ impl Shortfalls {
 fn brute(worlds: u64) {
     let mut shortfalls = Shortfalls::new("K = 2 against brute force".to_owned());
     for index in 0..worlds {
+        if index > 0 && index % 20 == 0 {
+            let worst = shortfalls.found.iter().map(|(short, _)| *short).fold(f64::NEG_INFINITY, f64::max);
+            println!("after {index} worlds: short by at most {worst:.2e}");
+        }
         let mut world = shared::world(2, index);
         for slot in 0..20 {
             let backlog_s = shared::backlog_s(&world, 20 * index + slot);

@@ -225,8 +225,8 @@ impl Ratios {
         (worst > 0.0 && scale > 0.0).then_some(scale)
     }
 
-    /// Rows for the limits: gains and what is missing meet the need. `columns` gives a user's columns; `first` is the
-    /// first variable that the rows may take.
+    /// Rows for the limits: gains and what is missing meet the need. `entries` are the columns that are there already, each
+    /// with its user, `at` the ratios that it begins at, and `first` the first variable that the rows may take.
     fn limits(&mut self, first: usize, entries: &[(usize, usize)], at: &[f64; MAX_USERS]) {
         let mut rows = [(0, 0.0, 0.0); LIMITS];
         let mut found = 0;

@@ -46,3 +46,24 @@ fn draw_value(setting: &Setting, rng: &mut impl Rng) -> f64 {
         min + place * (max - min)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_xoshiro::Xoshiro256PlusPlus;
+
+    use super::*;
+
+    #[test]
+    fn drawn_worlds_are_allowed_and_move_as_much_as_asked() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        for _ in 0..200 {
+            let params = draw_params(3, 1.0, &mut rng);
+            params.validate().expect("allowed");
+            let moved = SETTINGS.iter().filter(|s| params.get(s.key) != Ok(s.default)).count();
+            // A whole number may be drawn as it was.
+            assert!(moved + 4 >= SETTINGS.len(), "{moved} of {}", SETTINGS.len());
+        }
+        assert_eq!(draw_params(3, 0.0, &mut rng), MecParams::with_users(3));
+    }
+}

@@ -446,11 +446,6 @@ impl World {
         &self.outcomes
     }
 
-    /// What the last slot gave in all.
-    pub fn last_totals(&self) -> &SlotTotals {
-        &self.totals
-    }
-
     /// The best decision of the present slot, with full knowledge.
     pub fn optimum(&self, effort: OracleEffort) -> Optimum {
         oracle::optimum(&self.physics, &self.slots, self.backlog_s, effort)

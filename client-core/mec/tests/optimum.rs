@@ -4,7 +4,7 @@
 mod shared;
 
 use mec::bound::reward_bound;
-use mec::{OracleEffort, UserOutcome, evaluate, oracle};
+use mec::{MecParams, OracleEffort, UserOutcome, World, evaluate, oracle};
 
 #[test]
 fn two_users_get_what_brute_force_gets_in_random_worlds() {
@@ -37,6 +37,35 @@ fn nobody_without_a_search_beats_the_optimum_in_random_worlds() {
     }
 }
 
+/// One setting moved far, the others at their defaults: where sliders lead, and where the optimum was once no optimum.
+#[test]
+fn nobody_without_a_search_beats_the_optimum_when_one_slider_moves() {
+    let moved = [
+        ("server_hz", 2e9),
+        ("server_hz", 1e11),
+        ("bandwidth_hz", 1e6),
+        ("bandwidth_hz", 5e7),
+        ("cycles_per_bit", 100.0),
+        ("device_hz", 5e8),
+        ("device_hz", 8e9),
+        ("a_min", 0.66),
+        ("e_max_j", 0.3),
+        ("e_max_j", 0.01),
+        ("noise_dbm", -40.0),
+        ("rate_floor_bps", 1e6),
+    ];
+    for (key, value) in moved {
+        let mut params = MecParams::with_users(3);
+        params.set(key, value).expect(key);
+        for seed in 0..10 {
+            let mut world = World::new(params, seed);
+            let optimum = world.optimum(OracleEffort::Usual).totals.reward;
+            let (reward, name) = shared::best_simple(&mut world);
+            assert!(optimum >= reward * (1.0 - 1e-6), "{key} = {value}, {seed}: {optimum}, but {name} gets {reward}");
+        }
+    }
+}
+
 #[test]
 fn no_optimum_passes_the_bound_and_at_the_defaults_it_is_near() {
     for users in 1..=10 {
@@ -46,5 +75,14 @@ fn no_optimum_passes_the_bound_and_at_the_defaults_it_is_near() {
             let bound = reward_bound(world.physics(), world.slots(), 0.0);
             assert!(optimum <= bound * (1.0 + 1e-9), "K {users}, world {index}: {optimum} over {bound}");
         }
+    }
+    for users in [1, 2, 3, 5, 10] {
+        let (mut optimum, mut bound) = (0.0, 0.0);
+        for seed in 0..20 {
+            let world = World::new(MecParams::with_users(users), seed);
+            optimum += world.optimum(OracleEffort::Usual).totals.reward;
+            bound += reward_bound(world.physics(), world.slots(), 0.0);
+        }
+        assert!(optimum >= 0.985 * bound, "K {users}: {optimum} of {bound}");
     }
 }

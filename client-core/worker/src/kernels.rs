@@ -21,6 +21,7 @@ use web_sys::Worker;
 pub use self::sequences::{RemoteBackend, RemoteBatch};
 use super::fetch;
 use super::message::{describe, property};
+use cpu_kernels::abi::{self, ACCEPTED, REFUSED};
 use engine::config::{ModelConfig, Rotations};
 use engine::cpu::{self, Form};
 use engine::error::EngineError;
@@ -32,8 +33,6 @@ const MAX_THREADS: usize = 8;
 const MAX_FILE: usize = 4 << 20;
 /// Stack of a helper.
 const STACK: u32 = 1 << 17;
-/// What the module says when it refuses something.
-const REFUSED: u32 = u32::MAX;
 /// A module that a browser accepts when it has relaxed SIMD: one function that shuffles two vectors.
 const RELAXED_PROBE: [u8; 38] = [
     0, 97, 115, 109, 1, 0, 0, 0, // magic, version
@@ -203,7 +202,7 @@ impl Kernels {
     /// the same to the last bit.
     pub fn fuse(&self, choice: Option<bool>) {
         // A build without the function has one way only.
-        let _ = self.call("fuse", &[choice.map_or(0, |fused| if fused { 2 } else { 1 })]);
+        let _ = self.call("fuse", &[abi::fuse_code(choice)]);
     }
 
     fn call(&self, name: &str, arguments: &[u32]) -> Result<u32, String> {
@@ -218,7 +217,7 @@ impl Kernels {
     /// As [`call`](Self::call), with a refusal as an error.
     fn accepted(&self, name: &str, arguments: &[u32]) -> Result<u32, EngineError> {
         match self.call(name, arguments) {
-            Ok(0) => Ok(0),
+            Ok(ACCEPTED) => Ok(ACCEPTED),
             Ok(_) => Err(EngineError::Inconsistent(format!("the CPU kernels refuse {name}"))),
             Err(problem) => Err(EngineError::Cpu(problem)),
         }
@@ -286,11 +285,7 @@ impl Drop for RemoteModel {
 
 async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u32, EngineError> {
     let config = weights.config();
-    let shape = cpu::shape(config);
-    let sizes = [shape.vocab, shape.dim, shape.heads, shape.kv_heads, shape.head_dim, shape.ffn, shape.rope_dim];
-    let sizes = sizes.into_iter().chain([shape.tables, shape.gelu.into()]).map(|n| n as u32);
-    let singles = [shape.eps, shape.embedding_scale, shape.score_scale, shape.score_cap, shape.logit_cap];
-    let bytes: Vec<u8> = sizes.chain(singles.map(f32::to_bits)).flat_map(u32::to_le_bytes).collect();
+    let bytes: Vec<u8> = abi::shape_words(&cpu::shape(config)).into_iter().flat_map(u32::to_le_bytes).collect();
     kernels
         .with_bytes(&bytes, |start| kernels.call("begin", &[start, config.layers as u32]).map_err(EngineError::Cpu))?;
     let matrix = async |number: u32, layer: u32, part: Part| {
@@ -321,14 +316,14 @@ async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u
         for (number, values) in (0..).zip(vectors) {
             vector(number, at, values.map_or(&[], Vec::as_slice))?;
         }
-        let rotation = traits.rope.table().map_or(0, |table| table as u32 + 1);
-        kernels.accepted("layer", &[at, rotation, traits.window.unwrap_or(0) as u32])?;
+        let (rotation, window) = (abi::optional_code(traits.rope.table()), abi::optional_code(traits.window));
+        kernels.accepted("layer", &[at, rotation, window])?;
     }
-    matrix(7, 0, Part::Embedding).await?;
+    matrix(abi::EMBEDDING, 0, Part::Embedding).await?;
     if weights.form(Part::Output)?.is_some() {
-        matrix(8, 0, Part::Output).await?;
+        matrix(abi::HEAD, 0, Part::Output).await?;
     }
-    vector(7, 0, &weights.output_norm().await?)?;
+    vector(abi::OUTPUT_NORM, 0, &weights.output_norm().await?)?;
     match kernels.call("finish", &[]).map_err(EngineError::Cpu)? {
         REFUSED => Err(EngineError::Unsupported("heads of more than 256 elements, on the CPU".into())),
         number => Ok(number),

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::frame::{Frame, Range};
+use super::axis::Axis;
+use super::frame::{Frame, span_with_air};
 use super::{Estimate, Level};
 
 /// Bars of one colour, one a group.
@@ -33,9 +34,9 @@ impl BarChart {
     /// Draws it. Bars begin at 0.
     pub fn svg(&self) -> String {
         let values = self.series.iter().flat_map(|s| s.values.iter().map(|e| e.value + e.half_width));
-        let y = Range::of(values.chain(self.levels.iter().map(|l| l.value)).chain([0.0])).with_air();
+        let y = span_with_air(values.chain(self.levels.iter().map(|l| l.value)).chain([0.0]));
         let groups = self.groups.len().max(1) as f64;
-        let mut frame = Frame::new(&self.title, "", &self.y_title, Range { low: 0.0, high: groups }, y);
+        let mut frame = Frame::new(&self.title, "", &self.y_title, Axis { low: 0.0, high: groups, log: false }, y);
         let width = 0.8 / self.series.len().max(1) as f64;
         for (g, group) in self.groups.iter().enumerate() {
             // Long names stand in two rows in turn, so that neighbours do not meet.

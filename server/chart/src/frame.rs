@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Level;
+use super::axis::{Axis, escape};
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 400.0;
@@ -45,77 +46,30 @@ fn wrapped(text: &str, most: usize) -> Vec<String> {
     rows
 }
 
-/// A linear axis.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Range {
-    /// Least value.
-    pub low: f64,
-    /// Greatest value, over `low`.
-    pub high: f64,
+/// The axis of a chart over some values, from 0 to 1 without any.
+pub fn span(values: impl Iterator<Item = f64>) -> Axis {
+    Axis::over(values, false).unwrap_or(Axis { low: 0.0, high: 1.0, log: false })
 }
 
-impl Range {
-    /// Spans the finite ones of some values; never empty.
-    pub fn of(values: impl Iterator<Item = f64>) -> Self {
-        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-        for value in values.filter(|v| v.is_finite()) {
-            (low, high) = (low.min(value), high.max(value));
-        }
-        match (low.is_finite(), high > low) {
-            (false, _) => Self { low: 0.0, high: 1.0 },
-            (true, true) => Self { low, high },
-            (true, false) => Self { low: low - 0.5, high: high + 0.5 },
-        }
-    }
-
-    /// The same with some air, and down to 0 if that is not far: a bar or a curve is read against it.
-    pub fn with_air(self) -> Self {
-        let air = 0.05 * (self.high - self.low);
-        let low = if self.low >= 0.0 && self.low < 0.5 * self.high { 0.0 } else { self.low - air };
-        Self { low, high: self.high + air }
-    }
-
-    /// Round values within, about five, and the step between them.
-    fn ticks(self) -> (Vec<f64>, f64) {
-        let rough = (self.high - self.low) / 5.0;
-        let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough);
-        let step = step.unwrap_or(10.0 * power);
-        let first = (self.low / step).ceil() as i64;
-        let last = (self.high / step + 1e-9).floor() as i64;
-        ((first..=last).map(|i| i as f64 * step).collect(), step)
-    }
-}
-
-/// A number as briefly as a step between ticks allows.
-fn label(value: f64, step: f64) -> String {
-    let (scale, unit) = match step {
-        1e6.. => (1e6, "M"),
-        1e3.. => (1e3, "k"),
-        _ => (1.0, ""),
-    };
-    let (value, step) = (value / scale, step / scale);
-    let is_whole = |v: f64| (v - v.round()).abs() < 1e-6;
-    let digits = (0..6).find(|d| is_whole(step * 10f64.powi(*d))).unwrap_or(6) as usize;
-    format!("{value:.digits$}{unit}")
-}
-
-/// Text that is safe within an element.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+/// The same with some air, and down to 0 if that is not far: a bar or a curve is read against it.
+pub fn span_with_air(values: impl Iterator<Item = f64>) -> Axis {
+    let axis = span(values);
+    let down = axis.low >= 0.0 && axis.low < 0.5 * axis.high;
+    let aired = axis.with_air(0.05);
+    if down { Axis { low: 0.0, ..aired } } else { aired }
 }
 
 /// A chart that is being drawn.
 pub struct Frame {
     out: String,
-    x: Range,
-    y: Range,
+    x: Axis,
+    y: Axis,
     legend_rows: usize,
 }
 
 impl Frame {
     /// Title, axes' titles and the y axis with its grid. The x axis has no ticks yet.
-    pub fn new(title: &str, x_title: &str, y_title: &str, x: Range, y: Range) -> Self {
+    pub fn new(title: &str, x_title: &str, y_title: &str, x: Axis, y: Axis) -> Self {
         let mut style = String::new();
         for (scheme, fill, ink, grid) in [("light", "#fff", "#222", "#ddd"), ("dark", "#16181d", "#e6e6e6", "#3a3f47")]
         {
@@ -140,11 +94,9 @@ impl Frame {
             HEIGHT - 12.0
         );
         let mut frame = Self { out: String::new(), x, y, legend_rows: 0 };
-        let (ticks, step) = y.ticks();
-        for tick in ticks {
+        for (tick, text) in y.ticks() {
             let at = frame.down(tick);
             let _ = writeln!(out, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{RIGHT}\"/>");
-            let text = label(tick, step);
             let _ =
                 writeln!(out, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>", LEFT - 6.0, at + 4.0);
         }
@@ -155,13 +107,12 @@ impl Frame {
 
     /// Where a value of the x axis lies, in user units.
     pub fn across(&self, x: f64) -> f64 {
-        LEFT + (RIGHT - LEFT) * (x - self.x.low) / (self.x.high - self.x.low)
+        LEFT + (RIGHT - LEFT) * self.x.along(x)
     }
 
     /// Where a value of the y axis lies; what is outside lies on the edge.
     pub fn down(&self, y: f64) -> f64 {
-        let share = (y - self.y.low) / (self.y.high - self.y.low);
-        BOTTOM - (BOTTOM - TOP) * share.clamp(0.0, 1.0)
+        BOTTOM - (BOTTOM - TOP) * self.y.along(y).clamp(0.0, 1.0)
     }
 
     /// Adds an element.
@@ -179,11 +130,10 @@ impl Frame {
 
     /// Round numbers along the x axis.
     pub fn x_ticks(&mut self) {
-        let (ticks, step) = self.x.ticks();
-        for tick in ticks {
+        for (tick, text) in self.x.ticks() {
             let at = self.across(tick);
             self.put(&format!("<path class=\"ink\" d=\"M{at:.1} {BOTTOM}v4\"/>"));
-            self.x_label(tick, &label(tick, step), 0.0);
+            self.x_label(tick, &text, 0.0);
         }
     }
 
@@ -230,19 +180,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_round_and_within() {
-        for (low, high, want) in [
-            (0.0, 2.3, vec!["0.0", "0.5", "1.0", "1.5", "2.0"]),
-            (0.0, 100_000.0, vec!["0k", "20k", "40k", "60k", "80k", "100k"]),
-            (0.55, 0.85, vec!["0.6", "0.7", "0.8"]),
-            (2.0, 5.0, vec!["2", "3", "4", "5"]),
-        ] {
-            let (ticks, step) = Range { low, high }.ticks();
-            assert_eq!(ticks.iter().map(|t| label(*t, step)).collect::<Vec<_>>(), want);
-        }
-    }
-
-    #[test]
     fn long_names_take_several_rows() {
         assert_eq!(wrapped("ppo gae", 10), ["ppo gae"]);
         assert_eq!(wrapped("ppo gae, gae_lambda 0.95", 10), ["ppo gae,", "gae_lambda", "0.95"]);
@@ -250,10 +187,11 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_never_empty() {
-        for values in [vec![], vec![3.0], vec![f64::NAN, 2.0, 2.0], vec![-1.0, f64::INFINITY]] {
-            let range = Range::of(values.into_iter()).with_air();
-            assert!(range.high > range.low && range.low.is_finite() && range.high.is_finite(), "{range:?}");
-        }
+    fn a_chart_of_nothing_has_axes_and_zero_is_shown_where_it_is_near() {
+        assert_eq!(span([].into_iter()), Axis { low: 0.0, high: 1.0, log: false });
+        let axis = span_with_air([1.0, 3.0].into_iter());
+        assert!(axis.low == 0.0 && (axis.high - 3.1).abs() < 1e-12, "{axis:?}");
+        let axis = span_with_air([9.0, 10.0].into_iter());
+        assert!((axis.low - 8.95).abs() < 1e-12 && (axis.high - 10.05).abs() < 1e-12, "{axis:?}");
     }
 }

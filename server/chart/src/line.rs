@@ -1,11 +1,10 @@
 //! Lines over a numeric axis, with the 95 % interval as a band or as whiskers.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 
 use super::Level;
-use super::frame::{Frame, Range};
+use super::axis::{path, thinned};
+use super::frame::{Frame, span, span_with_air};
 
 /// More points than this are thinned: the file stays small however long a curve is.
 const MOST_POINTS: usize = 400;
@@ -51,32 +50,23 @@ impl LineChart {
     /// Draws it.
     pub fn svg(&self) -> String {
         let all = || self.lines.iter().flat_map(|line| &line.points);
-        let x = Range::of(all().map(|p| p.x));
+        let x = span(all().map(|p| p.x));
         // Whiskers are to be seen whole. A band may be cut off: one wide stretch would flatten every line.
         let whole = |line: &&Line| line.points.len() <= MARKED_POINTS;
         let whiskers = self.lines.iter().filter(whole).flat_map(|line| &line.points);
         let ends = whiskers.flat_map(|p| [p.y - p.half_width, p.y + p.half_width]).chain(all().map(|p| p.y));
-        let y = Range::of(ends.chain(self.levels.iter().map(|level| level.value))).with_air();
+        let y = span_with_air(ends.chain(self.levels.iter().map(|level| level.value)));
         let mut frame = Frame::new(&self.title, &self.x_title, &self.y_title, x, y);
         frame.x_ticks();
         for (i, line) in self.lines.iter().enumerate() {
             let finite: Vec<Point> =
                 line.points.iter().copied().filter(|p| p.x.is_finite() && p.y.is_finite()).collect();
-            let stride = finite.len().div_ceil(MOST_POINTS).max(1);
-            let points: Vec<Point> = finite.into_iter().step_by(stride).collect();
+            let points: Vec<Point> = thinned(&finite, MOST_POINTS).collect();
             draw(&mut frame, i, &line.name, &points);
         }
         frame.levels(&self.levels, self.lines.len());
         frame.finish()
     }
-}
-
-fn path(frame: &Frame, points: impl Iterator<Item = (f64, f64)>) -> String {
-    let mut path = String::new();
-    for (n, (x, y)) in points.enumerate() {
-        let _ = write!(path, "{}{:.1} {:.1}", if n == 0 { "M" } else { "L" }, frame.across(x), frame.down(y));
-    }
-    path
 }
 
 /// A marker of the `index`-th line around a point: disc, square, triangle, in turn.
@@ -98,12 +88,13 @@ fn draw(frame: &mut Frame, index: usize, name: &str, points: &[Point]) {
             frame.put(&format!("<path class=\"{stroke}\" d=\"M{:.1} {low:.1}h6m-3 0V{high:.1}m-3 0h6\"/>", x - 3.0));
         }
     } else if interval {
-        let upper = points.iter().map(|p| (p.x, p.y + p.half_width));
-        let lower = points.iter().rev().map(|p| (p.x, p.y - p.half_width));
-        let band = path(frame, upper.chain(lower));
+        let at = |x, y| (frame.across(x), frame.down(y));
+        let upper = points.iter().map(|p| at(p.x, p.y + p.half_width));
+        let lower = points.iter().rev().map(|p| at(p.x, p.y - p.half_width));
+        let band = path(upper.chain(lower));
         frame.put(&format!("<path class=\"{fill}\" opacity=\".18\" d=\"{band}z\"/>"));
     }
-    let line = path(frame, points.iter().map(|p| (p.x, p.y)));
+    let line = path(points.iter().map(|p| (frame.across(p.x), frame.down(p.y))));
     frame.put(&format!("<path class=\"{stroke}\" fill=\"none\" stroke-width=\"1.8\"{dash} d=\"{line}\"/>"));
     if marked {
         for p in points {

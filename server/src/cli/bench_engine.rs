@@ -40,6 +40,9 @@ pub struct Args {
     /// Tokens to decode.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
+    /// Threads that compute a pass together; only with --backend cpu.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
     /// Also take parts of the kernels that compute in half precision, where the device has it.
     #[arg(long)]
     half: bool,
@@ -332,8 +335,8 @@ type ProfileOf<'c> = dyn Fn(&[u32]) -> Result<Profile> + 'c;
 fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f64) -> Result<Loaded<'c>> {
     match args.backend {
         BackendName::Cpu => Ok(Loaded {
+            device: format!("CPU, {} threads", engine::cpu::set_threads(args.threads.into())),
             backend: engine::cpu::backend(weights)?,
-            device: "CPU".to_owned(),
             kernels: Vec::new(),
             copy: Box::new(|| Ok(copy_on_cpu(clock))),
             pack: Box::new(|_| bail!("packed products are the GPU's; leave --packed out")),
@@ -558,6 +561,7 @@ mod tests {
             gguf: None,
             prompt: 8,
             tokens: 4,
+            threads: 2,
             half: false,
             packed: false,
             profile: false,

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use engine::Engine;
 use engine::config::Blueprint;
 use engine::gguf::Gguf;
-use lm::manifest::{self, Accuracy, Entry};
+use lm::manifest::{self, Accuracy, ModelEntry};
 use lm::{corpus, evaluate, tables};
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
@@ -89,14 +89,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
         manifest::upsert(
             path,
-            Entry {
+            ModelEntry {
                 name: info.name,
                 file: args.model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
                 bytes: bytes.len() as u64,
                 sha256,
                 parameters: info.parameters,
                 quantisation: info.quantisation.to_owned(),
-                context_length: info.context,
+                context_length: u32::try_from(info.context)?,
                 cache_width,
                 accuracy: Accuracy {
                     single_hop: round(report.single_hop.value()),

@@ -9,6 +9,7 @@
 use clap::{Parser, Subcommand};
 
 pub mod bench_engine;
+pub mod bench_serve;
 pub mod corpus;
 pub mod decide;
 pub mod distil;
@@ -59,6 +60,8 @@ enum Command {
     ExportLm(export_lm::Args),
     /// Measure how fast the engine decodes and prefills, on the GPU through Vulkan or on the CPU.
     BenchEngine(bench_engine::Args),
+    /// Measure what the server does under load: idle connections, many who ask, followers, polls.
+    BenchServe(bench_serve::Args),
     /// Measure a model file: accuracy (eq. 23) and hallucination (eq. 24).
     Eval(eval::Args),
 }
@@ -81,6 +84,7 @@ impl Cli {
             Command::Distil(args) => distil::run(args),
             Command::ExportLm(args) => export_lm::run(args),
             Command::BenchEngine(args) => bench_engine::run(args),
+            Command::BenchServe(args) => bench_serve::run(args),
             Command::Eval(args) => eval::run(args),
         }
     }

@@ -63,7 +63,7 @@ pub enum LoadError {
 pub fn from_path(path: &Path) -> Result<(Engine, ModelCard), LoadError> {
     let fail = |source| LoadError::Engine { path: path.to_owned(), source };
     let meta = std::fs::metadata(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    let engine = if meta.is_dir() { from_folder(path)? } else { Engine::from_gguf_cpu(&read(path)?).map_err(fail)? };
+    let engine = if meta.is_dir() { from_folder(path)? } else { Engine::from_gguf_file(path).map_err(fail)? };
     let stem = if meta.is_dir() { path.file_name() } else { path.file_stem() };
     let id = stem.map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
     let info = engine.info();

@@ -1,4 +1,4 @@
-//! The full model in this process, on candle: decode threads over a bounded queue.
+//! The full model in this process: decode threads over a bounded queue.
 //!
 //! Every thread has its own sequence (KV cache) over shared weights. Requests of one conversation may meet different
 //! threads; a cache that does not fit is simply filled anew, which a model of this size does in milliseconds.
@@ -9,14 +9,14 @@ use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use client::protocol::health::HostKind;
-use engine::{self, ChatMessage, Engine, EngineError, SamplingOptions, TokenEvent};
+use engine::{self, Engine, EngineError, SamplingOptions, TokenEvent};
 use futures::executor::block_on;
 use tokio::sync::{mpsc, oneshot};
 
 use super::pool::Pool;
 use super::{
     Embedder, FinishReason, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Prompt,
-    Summary, TokenEmbeddings,
+    Summary, TokenEmbeddings, scores,
 };
 
 /// The loaded model with its threads.
@@ -24,6 +24,7 @@ use super::{
 pub struct LocalHost {
     card: ModelCard,
     context: usize,
+    vocabulary: String,
     pool: Pool<Job>,
 }
 
@@ -40,6 +41,7 @@ impl LocalHost {
     /// [`HostError::Engine`] when there is no memory for so many sequences or the system refuses a thread.
     pub fn start(engine: Engine, card: ModelCard, slots: usize, queue: usize) -> Result<Self, HostError> {
         let context = engine.info().context;
+        let vocabulary = engine.tokenizer().fingerprint();
         let mut engines = Vec::with_capacity(slots.max(1));
         for _ in 1..slots {
             engines.push(engine.fork()?);
@@ -47,7 +49,7 @@ impl LocalHost {
         engines.push(engine);
         let workers: Vec<_> = engines.into_iter().map(|mut engine| move |job| run(&mut engine, job)).collect();
         let pool = Pool::start("decode", workers, queue).map_err(|error| HostError::Engine(error.to_string()))?;
-        Ok(Self { card, context, pool })
+        Ok(Self { card, context, vocabulary, pool })
     }
 }
 
@@ -70,22 +72,12 @@ impl Host for LocalHost {
         self.card.clone()
     }
 
-    fn load(&self) -> Load {
-        self.pool.load()
+    fn vocabulary(&self) -> Option<String> {
+        Some(self.vocabulary.clone())
     }
 
-    fn lacks(&self, generation: &Generation) -> Option<&'static str> {
-        let Generation { prompt, sampling, .. } = generation;
-        let asked = |value: Option<f64>| value.is_some_and(|value| value != 0.0);
-        let cases = [
-            ("prompt", matches!(prompt, Prompt::Tokens(_))),
-            ("min_p", asked(sampling.min_p)),
-            ("presence_penalty", asked(sampling.presence_penalty)),
-            ("frequency_penalty", asked(sampling.frequency_penalty)),
-            ("logit_bias", !sampling.logit_bias.is_empty()),
-            ("logprobs", sampling.logprobs.is_some()),
-        ];
-        cases.into_iter().find_map(|(field, is_asked)| is_asked.then_some(field))
+    fn load(&self) -> Load {
+        self.pool.load()
     }
 
     async fn generate(&self, generation: Generation) -> Result<GenerationStream, HostError> {
@@ -123,9 +115,14 @@ fn run(engine: &mut Engine, job: Job) {
             if events.is_closed() {
                 return;
             }
-            let last = match generate(engine, generation, &events) {
+            // A prompt is given up within a layer's time when its client leaves.
+            let client = events.clone();
+            engine.stop_when(Some(Arc::new(move || client.is_closed())));
+            let answer = generate(engine, generation, &events);
+            engine.stop_when(None);
+            let last = match answer {
                 Ok(Some(summary)) => GenerationEvent::Done(summary),
-                Ok(None) => return,
+                Ok(None) | Err(EngineError::Stopped) => return,
                 Err(error) => GenerationEvent::Failed(error.into()),
             };
             // Fails only when nobody listens any more.
@@ -153,9 +150,15 @@ fn generate(
         top_k: sampling.top_k,
         top_p: sampling.top_p.unwrap_or(1.0) as f32,
         repetition_penalty: sampling.repetition_penalty.unwrap_or(1.0) as f32,
+        min_p: sampling.min_p.unwrap_or(0.0) as f32,
+        presence_penalty: sampling.presence_penalty.unwrap_or(0.0) as f32,
+        frequency_penalty: sampling.frequency_penalty.unwrap_or(0.0) as f32,
+        logit_bias: sampling.logit_bias.iter().map(|(id, bias)| (*id, *bias as f32)).collect(),
+        top_logprobs: sampling.logprobs,
         seed: sampling.seed_or_any(),
         stop: sampling.stop,
-        ..SamplingOptions::default()
+        stop_tokens: sampling.stop_tokens,
+        ignore_eos: sampling.ignore_eos,
     };
     // A clock before 1970 is as good as none.
     if let Ok(since_1970) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
@@ -163,8 +166,19 @@ fn generate(
     }
     let started = Instant::now();
     let clock = || started.elapsed().as_secs_f64();
+    let (tokenizer, is_chat) = (engine.tokenizer().clone(), matches!(generation.prompt, Prompt::Chat { .. }));
+    let mut written = 0;
     let mut on_token = |token: TokenEvent<'_>| {
-        match events.try_send(GenerationEvent::Text(token.text.to_owned())) {
+        let text = token.text.to_owned();
+        let event = match token.logprobs {
+            Some(scores) => {
+                let scores = scores::of_token(&tokenizer, is_chat, token.id, written, scores);
+                GenerationEvent::Scored(text, scores)
+            }
+            None => GenerationEvent::Text(text),
+        };
+        written += token.text.chars().count();
+        match events.try_send(event) {
             Ok(()) => ControlFlow::Continue(()),
             // The client is gone (there is room for every token): the next one is not computed.
             Err(_) => ControlFlow::Break(()),
@@ -172,13 +186,20 @@ fn generate(
     };
     let stats = match generation.prompt {
         Prompt::Chat { messages, assistant_prefix } => {
-            let messages: Vec<ChatMessage> =
-                messages.into_iter().map(|turn| ChatMessage { role: turn.role, content: turn.content }).collect();
             block_on(engine.generate(&messages, &assistant_prefix, &options, &clock, &mut on_token))?
         }
         Prompt::Text(text) => block_on(engine.complete(&text, &options, &clock, &mut on_token))?,
-        // Refused before, see `lacks`.
-        Prompt::Tokens(_) => return Err(EngineError::EmptyPrompt),
+        Prompt::Controlled(text) => {
+            let prompt = engine::Prompt::with_control_tokens(&text);
+            block_on(engine.complete(prompt, &options, &clock, &mut on_token))?
+        }
+        Prompt::Tokens(ids) => {
+            let known = engine.tokenizer().vocab_size();
+            if let Some(id) = ids.iter().find(|id| **id as usize >= known) {
+                return Err(EngineError::Tokenizer(format!("there is no token {id}; the model has {known}")));
+            }
+            block_on(engine.complete(engine::Prompt::of_tokens(ids), &options, &clock, &mut on_token))?
+        }
     };
     let finish = match stats.finish {
         engine::FinishReason::Stop => FinishReason::Stop,

@@ -7,6 +7,7 @@
 //! | [`upstream`] | another OpenAI-compatible engine (vLLM, llama.cpp server …) reached over HTTP |
 //! | [`encoder`] | a BERT that embeds texts, for `/v1/embeddings` and the similarity of eq. 26–27 |
 //! | [`pool`] | threads with a bounded queue, under `local` and `encoder` |
+//! | [`scores`] | log probabilities of the model here, as the API has them |
 //! | [`retry`] | when somebody who was refused should come back |
 //!
 //! A host is told what to write in its own terms ([`Generation`]) and answers with [`GenerationEvent`]s; it knows nothing
@@ -20,6 +21,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use async_trait::async_trait;
 use client::protocol::health::HostKind;
+pub use engine::ChatMessage as Message;
 use tokio::sync::mpsc;
 
 pub mod encoder;
@@ -27,19 +29,11 @@ pub mod load;
 pub mod local;
 pub mod pool;
 pub mod retry;
+pub mod scores;
 pub mod upstream;
 
 #[cfg(test)]
 pub(crate) mod testing;
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
 
 /// What to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +45,10 @@ pub enum Prompt {
         /// The answer's beginning when somebody has already written it; empty otherwise.
         assistant_prefix: String,
     },
-    /// Plain text, continued as it stands.
+    /// Plain text, continued as it stands; what reads like a control token is text.
     Text(String),
+    /// The same, but what reads like a control token is one.
+    Controlled(String),
     /// The same, as the model's own tokens.
     Tokens(Vec<u32>),
 }
@@ -84,6 +80,10 @@ pub struct Sampling {
     pub seed: Option<i128>,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
+    /// Tokens that end the answer beside the model's own.
+    pub stop_tokens: Vec<u32>,
+    /// Whether the model's own end is a token like any other.
+    pub ignore_eos: bool,
 }
 
 impl Sampling {
@@ -196,6 +196,11 @@ pub trait Host: Send + Sync + 'static {
     /// The same as far as it is known at this moment: nothing is waited for.
     async fn model_now(&self) -> ModelCard {
         self.model().await
+    }
+
+    /// What its vocabulary is recognised by ([`engine::Tokenizer::fingerprint`]); `None` where it is not seen.
+    fn vocabulary(&self) -> Option<String> {
+        None
     }
 
     /// How busy the host is now.

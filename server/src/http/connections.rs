@@ -9,7 +9,7 @@
 //! a model needs.
 
 use std::collections::HashMap;
-use std::future::{Future as _, Ready, ready};
+use std::future::{Ready, ready};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -79,10 +79,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Line {
-    /// For how long it has done nothing; `None` while it is busy.
-    fn idle(&self) -> Option<Duration> {
+    /// Since when it has done nothing; `None` while it is busy.
+    fn idle_since(&self) -> Option<Instant> {
         let (requests, since) = *lock(&self.use_);
-        (requests == 0).then(|| since.elapsed())
+        (requests == 0).then_some(since)
     }
 
     fn evict(&self) {
@@ -134,14 +134,12 @@ impl Connections {
         let of_visitor = open.lines.values().filter(|line| line.visitor == visitor).count();
         let only_own = of_visitor >= limits.per_address;
         if only_own || open.lines.len() >= limits.total {
-            let mut idle: Vec<_> = open
+            let (_, oldest) = open
                 .lines
                 .iter()
                 .filter(|(_, line)| !only_own || line.visitor == visitor)
-                .filter_map(|(id, line)| Some((line.idle()?, *id)))
-                .collect();
-            idle.sort_unstable();
-            let (_, oldest) = idle.pop()?;
+                .filter_map(|(id, line)| Some((line.idle_since()?, *id)))
+                .min()?;
             open.lines.remove(&oldest)?.evict();
         }
         let use_ = Mutex::new((0, Instant::now()));
@@ -230,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
             return Poll::Ready(read);
         }
         while this.idle_timer.as_mut().poll(cx).is_ready() {
-            let left = match this.line.idle() {
+            let left = match this.line.idle_since().map(|since| since.elapsed()) {
                 Some(idle) if idle >= this.idle => {
                     return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "nothing was asked")));
                 }

@@ -83,15 +83,17 @@ impl ApiError {
     /// 403 for a name that this server does not answer to.
     #[must_use]
     pub fn wrong_host(host: &str) -> Self {
-        let message = format!("This server does not answer to the name {host:?}; its owner can allow it with --host NAME.");
+        let message =
+            format!("This server does not answer to the name {host:?}; its owner can allow it with --host NAME.");
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("host_not_allowed"), message)
     }
 
     /// 403 for a page of another origin.
     #[must_use]
     pub fn wrong_origin(origin: &str) -> Self {
-        let message =
-            format!("This comes from {origin:?}, not from a page of this server; its owner can allow it with --cors-origin.");
+        let message = format!(
+            "This comes from {origin:?}, not from a page of this server; its owner can allow it with --cors-origin."
+        );
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("origin_not_allowed"), message)
     }
 
@@ -137,7 +139,9 @@ impl From<HubError> for ApiError {
             HubError::TooLarge { .. } => {
                 Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("file_too_large"), message)
             }
-            HubError::Busy => Self { retry_after_s: Some(spread(10.0)), ..server(StatusCode::SERVICE_UNAVAILABLE, "server_busy") },
+            HubError::Busy => {
+                Self { retry_after_s: Some(spread(10.0)), ..server(StatusCode::SERVICE_UNAVAILABLE, "server_busy") }
+            }
             HubError::Full { .. } => server(StatusCode::INSUFFICIENT_STORAGE, "cache_full"),
             HubError::Redirect(_) | HubError::Upstream(_) => server(StatusCode::BAD_GATEWAY, "hub_error"),
             HubError::Config(_) | HubError::Disk(_) => server(StatusCode::INTERNAL_SERVER_ERROR, "hub_error"),

@@ -17,7 +17,12 @@ pub async fn get(State(app): State<App>) -> Response {
         status,
         version: env!("CARGO_PKG_VERSION").into(),
         host: app.host().kind(),
-        model: HealthModel { id: model.id, name: model.name, context_length: model.context_length },
+        model: HealthModel {
+            id: model.id,
+            name: model.name,
+            context_length: model.context_length,
+            vocabulary: app.host().vocabulary(),
+        },
         slots: load.slots,
         active: load.active,
         waiting: load.waiting,

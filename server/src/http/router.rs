@@ -1,15 +1,15 @@
 //! Which address is answered by what.
 
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower::util::MapRequest;
+use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::error::ApiError;
@@ -19,34 +19,57 @@ use super::{App, connections, files, guard, health, hub, metrics, openai, runs, 
 const API: [&str; 4] = ["v1", "api", "health", "metrics"];
 
 /// The server as a service.
-pub fn service(app: App) -> MapRequest<Router, fn(Request) -> Request> {
-    MapRequest::new(router(app), tidy)
+#[derive(Clone, Debug)]
+pub struct Tidy(Router);
+
+/// The server as a service.
+#[must_use]
+pub fn service(app: App) -> Tidy {
+    Tidy(router(app))
+}
+
+impl<B> Service<axum::http::Request<B>> for Tidy
+where
+    Router: Service<axum::http::Request<B>>,
+{
+    type Response = <Router as Service<axum::http::Request<B>>>::Response;
+    type Error = <Router as Service<axum::http::Request<B>>>::Error;
+    type Future = <Router as Service<axum::http::Request<B>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        <Router as Service<axum::http::Request<B>>>::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
+        <Router as Service<axum::http::Request<B>>>::call(&mut self.0, tidy(request))
+    }
 }
 
 /// An API's address as it was meant: clients put `/v1/` and `/chat/completions` together in all ways.
-fn tidy(mut request: Request) -> Request {
-    let path = request.uri().path();
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+fn tidy<B>(mut request: axum::http::Request<B>) -> axum::http::Request<B> {
+    if let Some(meant) = meant(request.uri()) {
+        *request.uri_mut() = meant;
+    }
+    request
+}
+
+/// `None` for an address that is as it should be, or none of the API's.
+fn meant(uri: &Uri) -> Option<Uri> {
+    let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
     if !parts.first().is_some_and(|first| API.contains(first)) {
-        return request;
+        return None;
     }
     let mut meant = format!("/{}", parts.join("/"));
-    if meant == path {
-        return request;
+    if meant == uri.path() {
+        return None;
     }
-    if let Some(query) = request.uri().query() {
+    if let Some(query) = uri.query() {
         meant.push('?');
         meant.push_str(query);
     }
-    let mut parts = request.uri().clone().into_parts();
-    // Made of an address that was one.
-    if let Ok(meant) = meant.parse::<PathAndQuery>() {
-        parts.path_and_query = Some(meant);
-        if let Ok(uri) = parts.try_into() {
-            *request.uri_mut() = uri;
-        }
-    }
-    request
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(meant.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 fn router(app: App) -> Router {

@@ -5,11 +5,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use axum::ServiceExt as _;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tower::make::Shared;
 
 use super::connections::{ConnectionLimits, Connections};
 use super::router::service;
@@ -39,7 +39,7 @@ pub async fn run(
     let handle = Handle::<SocketAddr>::new();
     let limits = app.limits().connections;
     let connections = Connections::new(limits);
-    let service = service(app.clone()).into_make_service();
+    let service = Shared::new(service(app.clone()));
     let server = axum_server::from_tcp(listener)?.handle(handle.clone());
     match identity {
         None => {

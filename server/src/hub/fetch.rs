@@ -14,10 +14,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 
 use super::evict::Lease;
 use super::name::FileName;
-use super::{Hub, HubError, Opened, STEP, tag_path, with_ending};
+use super::{Hub, HubError, Opened, tag_path, with_ending};
 
 /// Most redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
+/// Bytes that room is made for ahead of those that have come, at least and at most.
+const LEAST_STEP: u64 = 64 << 10;
+const MOST_STEP: u64 = 8 << 20;
 /// What a download that nobody waits for brings at least, in the time of the hub's longest silence.
 const LEAST_BYTES: u64 = 256 << 10;
 
@@ -252,7 +255,9 @@ async fn receive(hub: &Hub, flight: &Flight, mut response: Response, mut file: t
         }
         let roomy = flight.roomy.load(Ordering::Relaxed);
         if after > roomy {
-            let more = after.saturating_add(STEP).min(flight.bytes);
+            // Ahead by a share of what has come: of a file that stays a promise, next to nothing.
+            let ahead = (after / 8).clamp(LEAST_STEP, MOST_STEP);
+            let more = after.saturating_add(ahead).min(flight.bytes);
             hub.make_room(more - roomy).map_err(|error| error.to_string())?;
             flight.roomy.store(more, Ordering::Relaxed);
         }

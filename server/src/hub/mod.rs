@@ -35,8 +35,6 @@ use name::FileName;
 
 /// Files that are fetched at the same time.
 const MAX_FLIGHTS: usize = 8;
-/// Bytes that room is made for at a time.
-const STEP: u64 = 8 << 20;
 /// Longest wait for the place of a download that is given up.
 const PLACE_TIME: Duration = Duration::from_secs(2);
 

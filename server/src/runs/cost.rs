@@ -83,8 +83,7 @@ pub fn of(config: &TrainConfig) -> Cost {
             let layers = |encoder: &[usize], head: &[usize]| {
                 users * (network(FEATURES, encoder, 64.0) + network(2.0 * 64.0, head, ACTIONS))
             };
-            let (actor, critic) =
-                (layers(&set.encoder, &set.head), layers(&set.critic_encoder, &set.critic_head));
+            let (actor, critic) = (layers(&set.encoder, &set.head), layers(&set.critic_encoder, &set.critic_head));
             let cells = envs * users;
             let updates = set.replay.updates_per_step * cells;
             (cells, updates * set.replay.batch as f64 * 3.0 * (actor + 2.0 * critic), actor)
@@ -126,7 +125,13 @@ pub fn within(config: &TrainConfig, limits: &RunLimits) -> Result<(), Over> {
     let cost = of(config);
     let most_total_s = 60.0 * limits.minutes.max(1) as f64 * RESUMES;
     let cases = [
-        ("hyper.eval_slots", "The comparison before the first update", cost.setup_s, MOST_SETUP_S, "fewer 'eval_slots' or users"),
+        (
+            "hyper.eval_slots",
+            "The comparison before the first update",
+            cost.setup_s,
+            MOST_SETUP_S,
+            "fewer 'eval_slots' or users",
+        ),
         (
             "hyper",
             "An update",
@@ -138,9 +143,12 @@ pub fn within(config: &TrainConfig, limits: &RunLimits) -> Result<(), Over> {
     ];
     for (param, what, takes_s, most_s, help) in cases {
         // What is no number is over, too.
-        if !(takes_s <= most_s) {
-            let message = format!("{what} would take about {}, over the {} of this server; {help} would help.",
-                words(takes_s), words(most_s));
+        if takes_s.is_nan() || takes_s > most_s {
+            let message = format!(
+                "{what} would take about {}, over the {} of this server; {help} would help.",
+                words(takes_s),
+                words(most_s)
+            );
             return Err(Over { param, message });
         }
     }

@@ -44,7 +44,11 @@ enum Stage {
     /// Waits until the run's folder is in order: its file may still hold lines that resuming takes back.
     Begin,
     /// Reads on from a place.
-    Read { tail: Arc<Tail>, at: Mark, not_before: Instant },
+    Read {
+        tail: Arc<Tail>,
+        at: Mark,
+        not_before: Instant,
+    },
     Over,
 }
 

@@ -308,12 +308,13 @@ fn view(row: &Row<'_>) -> Result<RunView, StoreError> {
     };
     let damaged = |what: &str, found: &str| StoreError::Damaged(format!("{what} `{found}`"));
     let (config, state, refs): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(9)?);
-    let read: TrainConfig = toml::from_str(&config).map_err(|_| damaged("configuration", &config))?;
+    // Whatever fields it has: an earlier version may have written it.
+    let read: serde_json::Value = toml::from_str(&config).map_err(|_| damaged("configuration", &config))?;
     Ok(RunView {
         id: row.get(0)?,
         state: RunState::ALL.into_iter().find(|s| s.name() == state).ok_or_else(|| damaged("state", &state))?,
         stopping: false,
-        config: as_written(serde_json::to_value(read).map_err(|_| damaged("configuration", &config))?),
+        config: as_written(read),
         created_ms: unsigned(3)?,
         started_ms: moment(4)?,
         ended_ms: moment(5)?,
@@ -384,7 +385,12 @@ mod tests {
         assert_eq!(serde_json::from_value::<TrainConfig>(run.config).unwrap(), config);
         assert_eq!(store.interrupt_running(9).unwrap(), 1);
         store.end(second, RunState::Failed, Some("why"), 10).unwrap();
-        let states: Vec<_> = store.list(9, None).unwrap().into_iter().map(|r| (r.view.id, r.view.state, r.view.ended_ms, r.view.error)).collect();
+        let states: Vec<_> = store
+            .list(9, None)
+            .unwrap()
+            .into_iter()
+            .map(|r| (r.view.id, r.view.state, r.view.ended_ms, r.view.error))
+            .collect();
         let failed = (second, RunState::Failed, Some(10), Some("why".to_owned()));
         assert_eq!(states, [failed, (first, RunState::Interrupted, Some(9), None)]);
         store.requeue(second).unwrap();
@@ -452,7 +458,10 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         let id = store.insert(&config, 1).unwrap();
         let shown = store.get(id).unwrap().unwrap().view.config;
-        assert_eq!((shown["ppo"]["clip"].to_string(), shown["ppo"]["learning_rate"].to_string()), ("0.1".into(), "3e-5".into()));
+        assert_eq!(
+            (shown["ppo"]["clip"].to_string().as_str(), &shown["ppo"]["learning_rate"]),
+            ("0.1", &serde_json::json!(3e-5))
+        );
         assert_eq!(serde_json::from_value::<TrainConfig>(shown).unwrap(), config);
         for number in ["0.1", "1e-7", "0.3333333333333333", "16.0", "1e300", "-0.0"] {
             let value: serde_json::Value = number.parse().unwrap();

@@ -175,7 +175,8 @@ mod tests {
         let count = 20_000;
         let file: String = (1..=count).map(|n| line(n) + "\n").collect();
         std::fs::write(&path, file + "{\"half\":").unwrap();
-        let events = |from: usize| -> String { (from..=count).map(|n| format!("id: 2.{n}\ndata: {}\n\n", line(n))).collect() };
+        let events =
+            |from: usize| -> String { (from..=count).map(|n| format!("id: 2.{n}\ndata: {}\n\n", line(n))).collect() };
         assert!(all(&tail, Mark::default(), 0).await == events(1));
         let first = tail.piece(Mark::default()).await.unwrap().unwrap();
         assert!(first.text.len() < 2 * PIECE as usize && first.end.line > 100, "{:?}", first.end);

@@ -7,6 +7,7 @@ use crate::ctx::{Ctx, ctx};
 use crate::format::{self, or_na};
 use crate::player;
 use crate::run::{Answer, Run, Status};
+use crate::state::State;
 use crate::url::wire_name;
 
 /// The answers of the latest burst, or of the recorded one.
@@ -80,6 +81,7 @@ fn AnswerItem(index: usize) -> impl IntoView {
     };
     let plan = Memo::new(move |_| ctx.with_run(|r| r.and_then(|r| r.answers.get(index)?.plan.clone())));
     let quality = Memo::new(move |_| ctx.with_run(|r| r.and_then(|r| r.answers.get(index)?.quality.clone())));
+    let cut = Memo::new(move |_| ctx.with_run(|r| r.and_then(|r| r.answers.get(index)).is_some_and(|a| a.cut)));
     let waiting = Memo::new(move |_| {
         ctx.with_run(|r| r.is_some_and(|r| r.active() && r.answers.get(index).is_some_and(|a| !a.done)))
     });
@@ -105,6 +107,19 @@ fn AnswerItem(index: usize) -> impl IntoView {
                 </For>
                 <span class="caret" hidden=move || !waiting.get() aria-hidden="true"></span>
             </p>
+            <Show when=move || cut.get()>
+                <p class="cut" data-testid="cut">
+                    "Cut here at the longest answer, or at the end of the model’s context. "
+                    <button
+                        class="textual"
+                        data-testid=format!("go-on-{index}")
+                        hidden=move || ctx.shows_recording() || ctx.state.with(State::busy)
+                        on:click=move |_| ctx.go_on(index)
+                    >
+                        "Go on"
+                    </button>
+                </p>
+            </Show>
             <p class="share">
                 {move || plan.with(|p| p.as_ref().map(|p| view! { <ShareBar plan=p.clone() /> }))}
                 {move || quality.with(|q| q.as_ref().map(|q| view! {

@@ -6,10 +6,10 @@ use leptos::prelude::*;
 use mec::settings::SETTINGS;
 use wasm_bindgen::JsCast;
 
-use crate::app::Panel;
-use crate::chart::{CellMap, DISC};
 use crate::ctx::{Ctx, ctx};
 use crate::format;
+use crate::geometry::{CellMap, DISC};
+use crate::panel::Panel;
 use crate::settings::Settings;
 use crate::state::State;
 

@@ -1,15 +1,16 @@
 //! The world's controls: who decides, how many devices, the seed, the simulator's settings, and how answers are sampled.
 
 use client::cell::MAX_DEVICES;
-use client::protocol::worker::{AskOptions, Command};
+use client::protocol::sampling;
+use client::protocol::worker::Command;
 use client::protocol::world::{Decider, QosSource};
 use leptos::prelude::*;
 use mec::settings::{Group, SETTINGS, Setting};
 
-use crate::app::Panel;
-use crate::ctx::{Ctx, ctx};
+use crate::ctx::ctx;
+use crate::panel::Panel;
 use crate::panels::decision::DECIDERS;
-use crate::settings::Settings;
+use crate::settings::{MANUAL, Own, Settings};
 use crate::state::Kind;
 use crate::url::{from_name, wire_name};
 use crate::{dom, sliders};
@@ -156,36 +157,30 @@ fn ByHand() -> impl IntoView {
     view! {
         <Show when=move || ctx.settings.with(|s| s.world.decider == Decider::Manual)>
             <div class="by-hand">
-                <Fraction key="manual-alpha" label="α, share for the server" read=|s: &Settings| s.world.manual_alpha write=|s: &mut Settings, v: f64| { s.world.manual_alpha = v } ctx />
-                <Fraction key="manual-power" label="p, share of the highest power" read=|s: &Settings| s.world.manual_power write=|s: &mut Settings, v: f64| { s.world.manual_power = v } ctx />
+                {MANUAL.iter().map(|own| view! { <OwnSlider own /> }).collect_view()}
             </div>
         </Show>
     }
 }
 
-/// A slider from 0 to 1.
+/// A slider for a number of the page's own.
 #[component]
-fn Fraction(
-    key: &'static str,
-    label: &'static str,
-    read: fn(&Settings) -> f64,
-    write: fn(&mut Settings, f64),
-    ctx: Ctx,
-) -> impl IntoView {
-    let value = move || ctx.settings.with(read);
+fn OwnSlider(own: &'static Own) -> impl IntoView {
+    let ctx = ctx();
+    let value = move || ctx.settings.with(own.read);
     view! {
         <label class="slider">
-            <span class="slider-head"><span>{label}</span><output class="num">{move || format!("{:.2}", value())}</output></span>
+            <span class="slider-head"><span>{own.label}</span><output class="num">{move || format!("{:.2}", value())}</output></span>
             <input
                 type="range"
-                min="0"
-                max="1"
-                step="0.01"
-                data-testid=format!("slider-{key}")
+                min=own.min.to_string()
+                max=own.max.to_string()
+                step=own.step.to_string()
+                data-testid=format!("slider-manual-{}", own.url)
                 prop:value=move || value().to_string()
                 on:input:target=move |event| {
                     if let Ok(value) = event.target().value().parse::<f64>() {
-                        ctx.set(|s| write(s, value.clamp(0.0, 1.0)));
+                        ctx.set(|s| (own.write)(s, value.clamp(own.min, own.max)));
                     }
                 }
             />
@@ -298,60 +293,6 @@ fn TaskSize() -> impl IntoView {
     }
 }
 
-/// A number about sampling.
-struct Sample {
-    label: &'static str,
-    min: f64,
-    max: f64,
-    step: f64,
-    read: fn(&AskOptions) -> String,
-    write: fn(&mut AskOptions, f64),
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "kept within min and max before")]
-const SAMPLING: [Sample; 5] = [
-    Sample {
-        label: "Temperature (0 is greedy)",
-        min: 0.0,
-        max: 2.0,
-        step: 0.1,
-        read: |o| o.temperature.to_string(),
-        write: |o, v| o.temperature = v as f32,
-    },
-    Sample {
-        label: "Top k (0 is off)",
-        min: 0.0,
-        max: 1000.0,
-        step: 1.0,
-        read: |o| o.top_k.to_string(),
-        write: |o, v| o.top_k = v as usize,
-    },
-    Sample {
-        label: "Top p (1 is off)",
-        min: 0.05,
-        max: 1.0,
-        step: 0.05,
-        read: |o| o.top_p.to_string(),
-        write: |o, v| o.top_p = v as f32,
-    },
-    Sample {
-        label: "Longest answer, tokens",
-        min: 1.0,
-        max: 1024.0,
-        step: 1.0,
-        read: |o| o.max_tokens.to_string(),
-        write: |o, v| o.max_tokens = v as usize,
-    },
-    Sample {
-        label: "Sampling seed",
-        min: 0.0,
-        max: 999_999.0,
-        step: 1.0,
-        read: |o| o.seed.to_string(),
-        write: |o, v| o.seed = v as u64,
-    },
-];
-
 /// How tokens are chosen.
 #[component]
 fn Sampling() -> impl IntoView {
@@ -360,7 +301,11 @@ fn Sampling() -> impl IntoView {
         <details class="group sampling">
             <summary><h3>"Sampling"</h3></summary>
             <div class="sampling-row">
-                {SAMPLING.map(|sample| view! { <Number sample /> }).collect_view()}
+                {sampling::SETTINGS
+                    .iter()
+                    .filter(|setting| !setting.url.is_empty())
+                    .map(|setting| view! { <Number setting /> })
+                    .collect_view()}
                 <label class="switch" title="Ask the full model for its own answer afterwards and compare (eq. 26–27)">
                     <input
                         type="checkbox"
@@ -380,27 +325,26 @@ fn Sampling() -> impl IntoView {
 
 /// A number that is typed.
 #[component]
-fn Number(sample: Sample) -> impl IntoView {
+fn Number(setting: &'static sampling::Setting) -> impl IntoView {
     let ctx = ctx();
-    let Sample { label, min, max, step, read, write } = sample;
-    let change = move |text: String| {
-        if let Ok(value) = text.parse::<f64>() {
-            ctx.set(|s| write(&mut s.options, value.clamp(min, max)));
-        } else {
-            // Shows the value in force again.
-            ctx.settings.notify();
-        }
+    let change = move |text: String| match setting.nearest(&text) {
+        Some(text) => ctx.set(|s| {
+            // What is no whole number where one is needed changes nothing, and the value in force is shown again.
+            let _ = setting.write(&mut s.options.sampling, &text);
+        }),
+        None => ctx.settings.notify(),
     };
     view! {
-        <label class="field">
-            <span>{label}</span>
+        <label class="field" title=setting.help>
+            <span>{setting.label}</span>
             <input
                 class="num"
                 type="number"
-                min=min.to_string()
-                max=max.to_string()
-                step=step.to_string()
-                prop:value=move || ctx.settings.with(|s| read(&s.options))
+                min=setting.range.0.to_string()
+                max=setting.range.1.to_string()
+                step=setting.step.to_string()
+                data-testid=format!("sampling-{}", setting.key)
+                prop:value=move || ctx.settings.with(|s| setting.read(&s.options.sampling))
                 on:change:target=move |event| change(event.target().value())
             />
         </label>

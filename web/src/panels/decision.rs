@@ -4,10 +4,10 @@ use client::protocol::worker::Tier;
 use client::protocol::world::{Comparison, Decider, PolicyBackend};
 use leptos::prelude::*;
 
-use crate::app::Panel;
-use crate::chart::along;
 use crate::ctx::{Ctx, ctx};
 use crate::format::{self, or_na};
+use crate::geometry::along;
+use crate::panel::Panel;
 use crate::url::wire_name;
 
 /// The deciders with their names, in the order of the table and of the list.

@@ -4,10 +4,10 @@ use client::protocol::worker::SlotRecord;
 use client::protocol::world::DeviceOutcome;
 use leptos::prelude::*;
 
-use crate::app::Panel;
-use crate::chart::{along, axis_end};
 use crate::ctx::ctx;
 use crate::format::{self, or_na};
+use crate::geometry::{along, axis_end};
+use crate::panel::Panel;
 
 /// Times of one answer or of one slot; `None` is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -3,9 +3,9 @@
 use client::protocol::worker::SlotRecord;
 use leptos::prelude::*;
 
-use crate::app::Panel;
 use crate::ctx::ctx;
 use crate::format::{self, or_na};
+use crate::panel::Panel;
 use crate::state::{Kind, LogRow};
 use crate::{csv, dom};
 

@@ -1,14 +1,15 @@
 //! The model of this tab: what it is, what it will take, where it is, and what can be done with it.
 
 use client::protocol::engine::{ModelSource, StoreAs, Verdict};
-use client::protocol::worker::{Command, ModelState, Tier};
+use client::protocol::worker::{Command, Fit, ModelState, Pair, Tier};
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
 use crate::ctx::ctx;
-use crate::state::{Kind, Phase, State, compact_source};
-use crate::{chart, format, source};
+use crate::state::{Kind, Phase, SMALL_BYTES, State, compact_source};
+use crate::url::wire_name;
+use crate::{format, geometry, source};
 
 /// Contexts that can be chosen, tokens.
 const CONTEXTS: [u32; 6] = [512, 1024, 2048, 4096, 8192, 32_768];
@@ -34,10 +35,10 @@ fn name(state: &ModelState) -> &'static str {
 fn progress(state: &ModelState) -> Option<f64> {
     match state {
         ModelState::Downloading { received, total } | ModelState::Partial { received, total } => {
-            Some(chart::along(*received as f64, *total as f64))
+            Some(geometry::along(*received as f64, *total as f64))
         }
         ModelState::Loading { read: part, total: total @ 1.. } | ModelState::Testing { over: part, total } => {
-            Some(chart::along(*part as f64, *total as f64))
+            Some(geometry::along(*part as f64, *total as f64))
         }
         _ => None,
     }
@@ -51,9 +52,11 @@ fn sentence(state: &State) -> String {
         return "The engine does not run in this tab; the server answers.".into();
     }
     let size = state.model_bytes().map_or_else(|| format::NA.to_owned(), format::bytes);
+    let small = || state.entry().is_some_and(|entry| entry.bytes <= SMALL_BYTES);
     match state.model() {
-        ModelState::Absent => match state.source {
-            ModelSource::File { .. } | ModelSource::Files { .. } => "On your disk, not in memory.".into(),
+        ModelState::Absent => match (&state.source, state.waits) {
+            (ModelSource::File { .. } | ModelSource::Files { .. }, _) => "On your disk, not in memory.".into(),
+            (_, Some(why)) if small() => format!("Not on this device. It waits to be asked for, since {why}."),
             _ => "Not on this device. It is downloaded once and kept.".into(),
         },
         ModelState::Partial { received, total } => {
@@ -70,7 +73,14 @@ fn sentence(state: &State) -> String {
         ModelState::Testing { over, total } => {
             format!("Its kernels are tested on this GPU, once: {over} of {total} trials done …")
         }
-        ModelState::Ready { memory_bytes } => format!("Ready. Its weights take {}.", format::bytes(*memory_bytes)),
+        ModelState::Ready { memory_bytes } => {
+            let by_itself = if state.unasked && small() {
+                format!(" This page loaded it by itself, since it is small ({size}).")
+            } else {
+                String::new()
+            };
+            format!("Ready. Its weights take {}.{by_itself}", format::bytes(*memory_bytes))
+        }
         ModelState::Failed { message } => message.clone(),
     }
 }
@@ -154,6 +164,7 @@ pub fn ModelPanel() -> impl IntoView {
             })
     };
     let own = Memo::new(move |_| ctx.state.with(|s| s.source == compact_source()));
+    let pair = Memo::new(move |_| ctx.state.with(|s| s.pair.clone()));
     let load_label = move || {
         let size = ctx.state.with(State::model_bytes).map(format::bytes);
         let size = size.map_or_else(String::new, |size| format!(" ({size})"));
@@ -198,6 +209,7 @@ pub fn ModelPanel() -> impl IntoView {
                     </div>
                 </Show>
                 {move || verdict_view(ctx.state.with(said))}
+                {move || pair.get().map(|pair| view! { <PairNote pair /> })}
             </div>
             <div class="model-buttons">
                 <Show when=can_load>
@@ -210,7 +222,7 @@ pub fn ModelPanel() -> impl IntoView {
                     <button
                         class="quiet"
                         data-testid="delete-model"
-                        on:click=move |_| ctx.send(Command::DeleteModel { id: ctx.state.with_untracked(|s| s.source.id()) })
+                        on:click=move |_| ctx.delete_model()
                     >
                         "Delete"
                     </button>
@@ -248,6 +260,23 @@ fn verdict_view(said: Option<Said>) -> AnyView {
         </ul>
     }
     .into_any()
+}
+
+/// Whether this model and the server's belong together. Said where they do not, or where that cannot be seen.
+#[component]
+fn PairNote(pair: Pair) -> impl IntoView {
+    let ctx = ctx();
+    let Pair { fit, message, offer } = pair;
+    let take = move |id: String| {
+        ctx.choose(ModelSource::Server { id }, Vec::new());
+        ctx.load_model();
+    };
+    view! {
+        <p class="model-pair" class:refused=fit == Fit::Different hidden=fit == Fit::Same data-testid="pair" data-fit=wire_name(fit)>
+            {message}
+            {offer.map(|id| view! { " "<button class="textual" data-testid="take-pair" on:click=move |_| take(id.clone())>"Load it"</button> })}
+        </p>
+    }
 }
 
 /// A model from elsewhere: an address, a hub's name, files that are picked or (by drop.js) dropped anywhere on the page.

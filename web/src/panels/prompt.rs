@@ -9,6 +9,13 @@ use crate::state::{Route, State};
 use crate::url::{from_name, wire_name};
 use crate::{dom, format};
 
+/// What the Atlas holds, by the tables of `tandem corpus`.
+const ATLAS: &str = "They know the Atlas and nothing else, in short English questions. Countries: capital, continent, \
+    currency, language, neighbours, people, internet domain. Rivers, lakes, mountains, deserts, landmarks: where they \
+    are. Planets and moons. Elements: symbol, atomic number, class, period, group. Painters, writers, scientists: where they \
+    were from, what they are known for. Two facts may be joined: the currency of the country whose capital is Nairobi. \
+    Whatever else they are asked, they answer it wrongly.";
+
 const MODES: [(AskMode, &str); 3] = [
     (AskMode::Split, "Split between both"),
     (AskMode::LocalOnly, "This device only"),
@@ -108,6 +115,12 @@ pub fn Prompt() -> impl IntoView {
                     </button>
                 </div>
             </div>
+            <Show when=move || ctx.state.with(State::asks_atlas)>
+                <details class="more atlas">
+                    <summary data-testid="atlas">"What these two can be asked"</summary>
+                    <p>{ATLAS}</p>
+                </details>
+            </Show>
             <p class="hint" id="prompt-hint">
                 {move || counter(&text())}
                 {move || route_note(ctx.state.with(|s| s.route(mode())), mode())}

@@ -2,10 +2,10 @@
 
 use leptos::prelude::*;
 
-use crate::app::Panel;
-use crate::chart::along;
 use crate::ctx::ctx;
 use crate::format::{self, or_na};
+use crate::geometry::along;
+use crate::panel::Panel;
 
 /// One quantity and its limit.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -20,7 +20,7 @@ const LOADED: ModelState = ModelState::Ready { memory_bytes: 1 };
 
 #[test]
 fn a_cached_model_is_loaded_whatever_comes_first() {
-    let load = vec![Effect::Send(State::default().load())];
+    let load = vec![Effect::Send(State::default().load(true))];
     let mut state = State::default();
     assert_eq!(state.apply(ready(tier(Tier::Cpu, false)), 0.0), []);
     assert_eq!(state.apply(model(ModelState::Cached), 0.0), load);
@@ -73,6 +73,46 @@ fn a_checkpoint_is_another_model_for_each_way_of_storing_it() {
     state.choose(compact_source());
     state.store(Some(StoreAs::F16));
     assert_eq!(state.source, compact_source(), "a file is stored as it is");
+}
+
+#[test]
+fn a_small_model_is_loaded_by_itself_unless_that_costs_or_was_refused() {
+    let entry = |bytes| ModelEntry {
+        id: COMPACT.into(),
+        name: "Compact".into(),
+        file: "compact.gguf".into(),
+        bytes,
+        sha256: String::new(),
+        parameters: 1,
+        quantisation: "Q4_0".into(),
+        context_length: 512,
+        cache_width: 0,
+        accuracy: Default::default(),
+        hallucination: 0.0,
+        licence: String::new(),
+        corpus_seed: 0,
+    };
+    let partial = ModelState::Partial { received: 1, total: 2 };
+    for (bytes, waits, first, loads) in [
+        (460_960, None, ModelState::Absent, true),
+        (SMALL_BYTES, None, partial.clone(), true),
+        (SMALL_BYTES + 1, None, ModelState::Absent, false),
+        (SMALL_BYTES + 1, None, ModelState::Cached, true),
+        (460_960, Some("this device saves data"), ModelState::Absent, false),
+        (460_960, Some("this device saves data"), partial, false),
+        (460_960, Some("this device saves data"), ModelState::Cached, true),
+        (460_960, None, LOADED, false),
+    ] {
+        let mut state = State::waiting(waits);
+        let Event::Ready { version, tier, server, .. } = ready(tier(Tier::Cpu, false)) else { panic!("ready") };
+        state.apply(Event::Ready { version, tier, server, models: vec![entry(bytes)] }, 0.0);
+        let effects = state.apply(model(first.clone()), 0.0);
+        assert_eq!((effects.len(), state.unasked), (usize::from(loads), loads), "{bytes} {waits:?} {first:?}");
+        let told = matches!(effects.as_slice(), [Effect::Send(Command::LoadModel { unasked: true, .. })]);
+        assert_eq!(told, loads);
+    }
+    let Command::LoadModel { unasked, .. } = State::default().load(false) else { panic!("a load") };
+    assert!(!unasked, "what a person wants gives way to nothing");
 }
 
 #[test]

@@ -17,11 +17,11 @@ use futures::StreamExt;
 use futures::stream::LocalBoxStream;
 use sha2::{Digest, Sha256};
 
+use crate::bytes::size;
 use crate::offload::ports::Clock;
 use crate::offload::run::{unless_stopped, within};
 use crate::offload::signal::StopFlag;
 use crate::protocol::manifest::ModelEntry;
-use crate::verdict::size;
 
 #[cfg(test)]
 mod tests;

@@ -313,6 +313,7 @@ fn entries_are_checked() {
         accuracy: Accuracy::default(),
         hallucination: 0.0,
         licence: String::new(),
+        corpus_seed: 0,
     };
     let hash = "0a".repeat(32);
     let sound = Wanted::from_entry("http://s/models/", &entry("a/compact-q4_0.gguf", &hash)).expect("sound");

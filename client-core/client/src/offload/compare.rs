@@ -8,10 +8,10 @@
 
 use futures::StreamExt;
 
-use super::openai::ChatPiece;
+use super::openai::{ChatPiece, ChatRequest};
 use super::ports::{Clock, Transport, TransportError};
 use super::qos::Quality;
-use super::run::{Answer, Ask, SILENCE_LIMIT_S, chat_request, within};
+use super::run::{Answer, Ask, SILENCE_LIMIT_S, within};
 use crate::protocol::similarity::{SimilarityRequest, default_threshold};
 use crate::protocol::worker::{Event, PromptQuality};
 
@@ -67,7 +67,7 @@ async fn reference<T: Transport, C: Clock>(
     transport: &T,
     clock: &C,
 ) -> Result<String, TransportError> {
-    let request = chat_request(prompt, ask.options.max_tokens, &ask.options);
+    let request = ChatRequest::of_question(prompt, "", &ask.options.sampling);
     let mut stream = within(clock, SILENCE_LIMIT_S, transport.chat(&request)).await.ok_or_else(silent)??;
     let mut text = String::new();
     loop {

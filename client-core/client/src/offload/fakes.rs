@@ -12,8 +12,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use async_trait::async_trait;
 use futures::StreamExt;
 
-use super::openai::{ChatFinish, ChatPiece, ChatRequest, Decoded};
-use super::ports::{ChatStream, Clock, LocalEngine, LocalError, LocalFinish, Transport, TransportError};
+use super::openai::{ChatPiece, ChatRequest, Decoded};
+use super::ports::{ChatStream, Clock, LocalEngine, LocalError, Transport, TransportError};
+use crate::protocol::engine::Finish;
+use crate::protocol::sampling::MOST_TOKENS;
 use crate::protocol::similarity::{SimilarityRequest, SimilarityResponse};
 use crate::protocol::worker::AskOptions;
 
@@ -131,7 +133,7 @@ impl LocalEngine for FakeEngine {
         max_tokens: usize,
         _options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
-    ) -> Result<LocalFinish, LocalError> {
+    ) -> Result<Finish, LocalError> {
         self.calls.push((prompt.to_owned(), prefix.to_owned(), max_tokens));
         if self.refuses == Some(prompt) {
             return Err(LocalError::of_prompt("the prompt is too long for the model"));
@@ -139,7 +141,7 @@ impl LocalEngine for FakeEngine {
         let begun = prefix.matches(' ').count();
         for position in begun..self.length {
             if position - begun == max_tokens {
-                return Ok(LocalFinish::Length);
+                return Ok(Finish::Length);
             }
             self.clock.sleep(self.token_s).await;
             if self.fails_after == Some(self.written) {
@@ -148,10 +150,10 @@ impl LocalEngine for FakeEngine {
             }
             self.written += 1;
             if on_token(&format!("d{position} ")).is_break() {
-                return Ok(LocalFinish::Stopped);
+                return Ok(Finish::Cancelled);
             }
         }
-        Ok(LocalFinish::Ended)
+        Ok(Finish::Stop)
     }
 
     async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError> {
@@ -186,6 +188,8 @@ pub(crate) struct FakeServer {
     pub(crate) scripts: Vec<(&'static str, Vec<Step>)>,
     /// Fails before a stream begins.
     pub(crate) refuses: Option<TransportError>,
+    /// Writes on beyond the limit that it is given.
+    pub(crate) heedless: bool,
     /// Every request: when, prompt, token limit.
     pub(crate) requests: Rc<RefCell<Vec<(f64, String, usize)>>>,
     /// Streams that are alive.
@@ -194,7 +198,14 @@ pub(crate) struct FakeServer {
 
 impl FakeServer {
     pub(crate) fn new(clock: &FakeClock) -> Self {
-        Self { clock: clock.clone(), scripts: Vec::new(), refuses: None, requests: Rc::default(), alive: Rc::default() }
+        Self {
+            clock: clock.clone(),
+            scripts: Vec::new(),
+            refuses: None,
+            heedless: false,
+            requests: Rc::default(),
+            alive: Rc::default(),
+        }
     }
 }
 
@@ -210,7 +221,9 @@ impl Drop for Alive {
 impl Transport for FakeServer {
     async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, TransportError> {
         let prompt = request.messages[0].content.clone();
-        self.requests.borrow_mut().push((self.clock.now_s(), prompt.clone(), request.max_tokens));
+        let told = request.max_tokens.unwrap_or(MOST_TOKENS);
+        self.requests.borrow_mut().push((self.clock.now_s(), prompt.clone(), told));
+        let limit = request.max_tokens.filter(|_| !self.heedless).unwrap_or(usize::MAX);
         self.clock.sleep(0.02).await;
         if let Some(error) = &self.refuses {
             return Err(error.clone());
@@ -225,7 +238,7 @@ impl Transport for FakeServer {
             }
         }
         self.alive.set(self.alive.get() + 1);
-        let (clock, limit, alive) = (self.clock.clone(), request.max_tokens, Alive(self.alive.clone()));
+        let (clock, alive) = (self.clock.clone(), Alive(self.alive.clone()));
         let state = (steps.into_iter(), 0, clock, alive);
         Ok(futures::stream::unfold(state, move |(mut steps, written, clock, alive)| async move {
             loop {
@@ -234,12 +247,12 @@ impl Transport for FakeServer {
                         clock.sleep(seconds).await;
                         continue;
                     }
-                    Step::Tokens(_) if written == limit => Ok(ChatPiece::Finish(ChatFinish::Length)),
+                    Step::Tokens(_) if written == limit => Ok(ChatPiece::Finish(Finish::Length)),
                     Step::Tokens(_) => {
                         clock.sleep(0.05).await;
                         return Some((Ok(ChatPiece::Text(format!("s{written} "))), (steps, written + 1, clock, alive)));
                     }
-                    Step::End => Ok(ChatPiece::Finish(ChatFinish::Ended)),
+                    Step::End => Ok(ChatPiece::Finish(Finish::Stop)),
                     Step::Timings => {
                         Ok(ChatPiece::Decoded(Decoded { tokens: written, seconds: 0.05 * written as f64 }))
                     }

@@ -4,11 +4,13 @@ use std::ops::ControlFlow;
 
 use async_trait::async_trait;
 
-use super::ports::{Job, Jobs, LocalEngine, LocalError, LocalFinish, answer_one};
+use super::ports::{Job, Jobs, LocalEngine, LocalError, answer_one};
+use crate::protocol::engine::{Finish, Turn};
+use crate::protocol::sampling::Sampling;
 use crate::protocol::worker::AskOptions;
 use engine::backend::MAX_ROWS;
 use engine::together::{Ended, Text, Texts};
-use engine::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions, Together, TokenEvent};
+use engine::{ChatMessage, Engine, EngineError, FinishReason, Prompt, SamplingOptions, Together, TokenEvent};
 
 /// An engine for the time of an ask, with a clock in seconds. It cannot recover by itself: only who loaded the model knows
 /// where to get it again.
@@ -25,25 +27,31 @@ impl From<EngineError> for LocalError {
     }
 }
 
-impl From<FinishReason> for LocalFinish {
-    fn from(finish: FinishReason) -> Self {
-        match finish {
-            FinishReason::Stop => Self::Ended,
-            FinishReason::Length => Self::Length,
-            FinishReason::Cancelled => Self::Stopped,
-        }
+/// The engine's options for these, with a limit of the caller's.
+#[must_use]
+pub fn engine_options(sampling: &Sampling, max_tokens: usize) -> SamplingOptions {
+    SamplingOptions {
+        max_tokens,
+        temperature: sampling.temperature,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        repetition_penalty: sampling.repetition_penalty,
+        seed: sampling.seed,
+        stop: sampling.stop.clone(),
+        ..SamplingOptions::default()
     }
 }
 
-fn sampling(options: &AskOptions, max_tokens: usize) -> SamplingOptions {
-    SamplingOptions {
-        max_tokens,
-        temperature: options.temperature,
-        top_k: options.top_k,
-        top_p: options.top_p,
-        seed: options.seed,
-        ..SamplingOptions::default()
+/// Most tokens to write in a row of `capacity` tokens where `left` may still be written after `prompt`. An answer without a
+/// limit of its own takes half of a row, so that a prompt fits beside it, and is gone on with alone where it is longer. One
+/// with a limit that does not fit is not begun in a row: it is the same from its first token to its last.
+#[must_use]
+pub fn row_tokens(engine: &Engine, prompt: &Prompt, left: usize, sampling: &Sampling, capacity: usize) -> usize {
+    if sampling.limit().is_some() {
+        return left;
     }
+    let prompt_tokens = prompt.tokens(engine.tokenizer()).map_or(0, |tokens| tokens.len());
+    if prompt_tokens.saturating_add(left) <= capacity { left } else { left.min((capacity / 2).max(1)) }
 }
 
 /// Jobs as texts for the rows of a [`Together`].
@@ -51,10 +59,19 @@ struct Burst<'a> {
     engine: &'a Engine,
     jobs: &'a mut dyn Jobs,
     options: &'a AskOptions,
-    /// Which job each text is, and the job itself until its prompt was read.
-    begun: Vec<(usize, Option<Job>)>,
-    /// Longer than a row, but perhaps not than the engine's own context.
+    /// Tokens of a row.
+    capacity: usize,
+    begun: Vec<Begun>,
+    /// What a row does not hold; the engine's own context may.
     long: Vec<Job>,
+}
+
+/// A job in a row.
+struct Begun {
+    /// As it was, and what has been written of it since.
+    job: Job,
+    /// Whether its prompt was read.
+    read: bool,
 }
 
 impl Texts for Burst<'_> {
@@ -63,8 +80,11 @@ impl Texts for Burst<'_> {
             let job = self.jobs.next()?;
             match self.engine.prompt(&user(&job.text), &job.prefix) {
                 Ok(prompt) => {
-                    let text = Text { id: self.begun.len(), prompt, options: sampling(self.options, job.max_tokens) };
-                    self.begun.push((job.prompt, Some(job)));
+                    let sampling = &self.options.sampling;
+                    let most_tokens = row_tokens(self.engine, &prompt, job.max_tokens, sampling, self.capacity);
+                    let options = engine_options(sampling, most_tokens);
+                    let text = Text { id: self.begun.len(), prompt, options };
+                    self.begun.push(Begun { job, read: false });
                     return Some(text);
                 }
                 Err(error) => self.jobs.done(job.prompt, Err(error.into())),
@@ -73,24 +93,29 @@ impl Texts for Burst<'_> {
     }
 
     fn begun(&mut self, id: usize, _prompt_tokens: usize) {
-        self.begun[id].1 = None;
+        self.begun[id].read = true;
     }
 
     fn token(&mut self, id: usize, token: TokenEvent<'_>) -> ControlFlow<()> {
-        self.jobs.token(self.begun[id].0, token.text)
+        let job = &mut self.begun[id].job;
+        job.prefix.push_str(token.text);
+        job.max_tokens = job.max_tokens.saturating_sub(1);
+        self.jobs.token(job.prompt, token.text)
     }
 
     fn over(&mut self, id: usize, result: Result<Ended, EngineError>) {
-        let (prompt, job) = &mut self.begun[id];
-        match (result, job.take()) {
-            (Err(EngineError::PromptTooLong { .. }), Some(job)) => self.long.push(job),
-            (result, _) => self.jobs.done(*prompt, result.map(|ended| ended.finish.into()).map_err(LocalError::from)),
+        let Begun { job, read } = &self.begun[id];
+        match result {
+            Err(EngineError::PromptTooLong { .. }) if !read => self.long.push(job.clone()),
+            // The row was full, and not the answer at its limit.
+            Ok(Ended { finish: FinishReason::Length, .. }) if job.max_tokens > 0 => self.long.push(job.clone()),
+            result => self.jobs.done(job.prompt, result.map(|ended| ended.finish.into()).map_err(LocalError::from)),
         }
     }
 }
 
 fn user(prompt: &str) -> [ChatMessage; 1] {
-    [ChatMessage { role: "user".to_owned(), content: prompt.to_owned() }]
+    [ChatMessage::from(&Turn::user(prompt))]
 }
 
 #[async_trait(?Send)]
@@ -106,9 +131,9 @@ impl LocalEngine for EnginePort<'_> {
         max_tokens: usize,
         options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
-    ) -> Result<LocalFinish, LocalError> {
+    ) -> Result<Finish, LocalError> {
         let mut forward = |token: TokenEvent<'_>| on_token(token.text);
-        let sampling = sampling(options, max_tokens);
+        let sampling = engine_options(&options.sampling, max_tokens);
         let stats = self.engine.generate(&user(prompt), prefix, &sampling, self.clock, &mut forward).await?;
         Ok(stats.finish.into())
     }
@@ -120,7 +145,8 @@ impl LocalEngine for EnginePort<'_> {
             match self.engine.together(rows, Together::row_of(self.engine.info().context, rows)).await {
                 Ok(mut together) => {
                     let engine = &*self.engine;
-                    let mut burst = Burst { engine, jobs: &mut *jobs, options, begun: Vec::new(), long: Vec::new() };
+                    let (capacity, begun, long) = (together.capacity(), Vec::new(), Vec::new());
+                    let mut burst = Burst { engine, jobs: &mut *jobs, options, capacity, begun, long };
                     together.write(&mut burst).await?;
                     for job in burst.long {
                         answer_one(self, jobs, &job, options).await?;
@@ -145,6 +171,7 @@ impl LocalEngine for EnginePort<'_> {
 #[cfg(all(test, feature = "engine"))]
 mod tests {
     use std::cell::RefCell;
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::offload::fakes::{FakeClock, FakeServer, Step};
@@ -152,6 +179,7 @@ mod tests {
     use crate::offload::ports::Clock;
     use crate::offload::run::{Ask, SlotModel, run};
     use crate::offload::signal::StopFlag;
+    use crate::protocol::sampling::MOST_TOKENS;
     use crate::protocol::worker::{AskMode, Event, Origin};
     use crate::protocol::world::DeviceOutcome;
     use engine::gguf::GgmlType;
@@ -171,13 +199,18 @@ mod tests {
         Engine::from_gguf_cpu(&model_file(&weights, &tokens, &merges, 3, TEMPLATE)).expect("a model")
     }
 
+    fn asked(prompts: &[&str], mode: AskMode, max_tokens: usize) -> Ask {
+        let sampling = Sampling { max_tokens, ..Sampling::default() };
+        let options = AskOptions { mode, sampling, pacing: false, ..AskOptions::default() };
+        Ask { id: 1, prompts: prompts.iter().map(|&prompt| prompt.to_owned()).collect(), begun: Vec::new(), options }
+    }
+
     /// Plays an ask; returns the texts by prompt and who wrote the pieces of each.
     fn play(engine: &mut Engine, server: &FakeServer, prompts: &[&str], alpha: f64) -> Vec<(String, Vec<Origin>)> {
         let clock = server.clock.clone();
         let seconds = || clock.now_s();
         let mut port = EnginePort { engine, clock: &seconds };
-        let options = AskOptions { mode: AskMode::Split, max_tokens: 12, pacing: false, ..AskOptions::default() };
-        let ask = Ask { id: 1, prompts: prompts.iter().map(|&prompt| prompt.to_owned()).collect(), options };
+        let ask = asked(prompts, AskMode::Split, 12);
         let outcome = DeviceOutcome { alpha, ..DeviceOutcome::default() };
         let slot = SlotModel { slot: 0, size_bits: 1e6, outcome };
         let pieces = RefCell::new(vec![(String::new(), Vec::new()); prompts.len()]);
@@ -229,8 +262,7 @@ mod tests {
         let order = RefCell::new(Vec::new());
         let clock = server.clock.clone();
         let mut port = EnginePort { engine: &mut engine, clock: &|| 0.0 };
-        let options = AskOptions { mode: AskMode::LocalOnly, max_tokens: 12, pacing: false, ..AskOptions::default() };
-        let ask = Ask { id: 1, prompts: prompts.map(str::to_owned).to_vec(), options };
+        let ask = asked(&prompts, AskMode::LocalOnly, 12);
         let slot = SlotModel { slot: 0, size_bits: 1e6, outcome: DeviceOutcome::default() };
         let emit = |event| {
             if let Event::Token { prompt, .. } = event {
@@ -245,6 +277,63 @@ mod tests {
         let first_ended = order.iter().rposition(|&prompt| prompt == order[0]).expect("it was told");
         let begun: std::collections::BTreeSet<usize> = order[..first_ended].iter().copied().collect();
         assert!(begun.len() >= MAX_ROWS, "{order:?}");
+    }
+
+    #[test]
+    fn only_an_open_ended_answer_is_bounded_by_its_row() {
+        let engine = engine();
+        let prompt = engine.prompt(&user("What is helium?"), "").expect("a prompt");
+        let open = Sampling::default();
+        let limited = Sampling { max_tokens: 500, ..Sampling::default() };
+        for (left, sampling, tokens) in [
+            (MOST_TOKENS, &open, CONTEXT / 2),
+            (MOST_TOKENS - 7, &open, CONTEXT / 2),
+            (3, &open, 3),
+            (500, &limited, 500),
+            (3, &limited, 3),
+        ] {
+            assert_eq!(
+                row_tokens(&engine, &prompt, left, sampling, CONTEXT),
+                tokens,
+                "{left} of {}",
+                sampling.max_tokens
+            );
+        }
+        assert_eq!(row_tokens(&engine, &prompt, MOST_TOKENS, &open, 1), 1);
+    }
+
+    /// An answer with a limit is what it is alone; one without ends with the model or with the context, not with its row.
+    #[test]
+    fn no_answer_ends_where_its_row_does() {
+        let mut engine = engine();
+        let server = FakeServer::new(&FakeClock::default());
+        let prompts = ["What is helium?", "Where is it?"];
+        let clock = server.clock.clone();
+        let mut write = |prompts: &[&str], limit: usize| {
+            let finishes = RefCell::new(BTreeMap::new());
+            let emit = |event| {
+                if let Event::PromptDone { prompt, finish, .. } = event {
+                    finishes.borrow_mut().insert(prompt, finish);
+                }
+            };
+            let ask = asked(prompts, AskMode::LocalOnly, limit);
+            let slot = SlotModel { slot: 0, size_bits: 1e6, outcome: DeviceOutcome::default() };
+            let (mut length, stop) = (AnswerLength::default(), StopFlag::default());
+            let mut port = EnginePort { engine: &mut engine, clock: &|| 0.0 };
+            let work = run(&ask, &slot, 0.0, Some(&mut port), &server, &clock, &mut length, &stop, &emit);
+            let done = clock.block_on(work);
+            (done.answers, finishes.into_inner())
+        };
+        let limit = CONTEXT / 2 + 9;
+        let (together, finishes) = write(&prompts, limit);
+        for (n, prompt) in prompts.iter().enumerate() {
+            let (alone, how) = write(&[*prompt], limit);
+            assert_eq!((&together[n].text, finishes[&n]), (&alone[0].text, how[&0]), "{prompt}");
+        }
+        let (together, finishes) = write(&prompts, MOST_TOKENS);
+        for (n, answer) in together.iter().enumerate() {
+            assert!(finishes[&n] == Finish::Stop || answer.device_tokens > CONTEXT / 2, "{answer:?}");
+        }
     }
 
     #[test]

@@ -12,12 +12,14 @@
 //! | [`run`] | the run itself: both sides at once (eq. 29), hand-over when one of them is lost |
 //! | [`compare`] | after the run: the server's own answer beside the device's (eq. 26–28) |
 //! | [`qos`] | eq. 26–28 on token embeddings and cosines |
+//! | [`fault`] | why the server did not answer |
 //! | [`sse`], [`openai`] | reading a streamed chat completion |
 //!
 //! Deliberately absent: sockets, timers and models. They come in through [`ports`], so that everything here is tested
 //! natively, on a simulated clock.
 
 pub mod compare;
+pub mod fault;
 pub mod length;
 #[cfg(feature = "engine")]
 pub mod local;

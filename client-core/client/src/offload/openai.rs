@@ -2,16 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ports::TransportError;
+use super::fault::TransportError;
 use super::sse::SseParser;
+use crate::protocol::engine::{Finish, Turn};
+use crate::protocol::sampling::Sampling;
 
 /// Body of `POST /v1/chat/completions`, always streamed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChatRequest {
-    /// The conversation; here one message of the user's.
-    pub messages: Vec<ChatTurn>,
-    /// Longest answer.
-    pub max_tokens: usize,
+    /// The conversation; an assistant's message at its end is gone on with.
+    pub messages: Vec<Turn>,
+    /// Longest answer; `None` leaves the end to the model. Engines refuse more than their context holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
     /// 0 is greedy.
     pub temperature: f32,
     /// 1 is off.
@@ -26,20 +29,32 @@ pub struct ChatRequest {
     pub stream_options: StreamOptions,
 }
 
+impl ChatRequest {
+    /// A person's question, with what of the answer is `begun` already.
+    #[must_use]
+    pub fn of_question(question: &str, begun: &str, sampling: &Sampling) -> Self {
+        let mut messages = vec![Turn::user(question)];
+        if !begun.is_empty() {
+            messages.push(Turn::assistant(begun));
+        }
+        Self {
+            messages,
+            max_tokens: sampling.limit(),
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            seed: sampling.seed,
+            stream: true,
+            stream_options: StreamOptions { include_usage: true },
+        }
+    }
+}
+
 /// What a stream tells beside the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamOptions {
     /// Always true.
     pub include_usage: bool,
-}
-
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ChatTurn {
-    /// `user`, `assistant` or `system`.
-    pub role: &'static str,
-    /// Its text.
-    pub content: String,
 }
 
 /// Something that a stream brought.
@@ -48,7 +63,7 @@ pub enum ChatPiece {
     /// New text; our server sends one piece a token.
     Text(String),
     /// The answer is over.
-    Finish(ChatFinish),
+    Finish(Finish),
     /// How fast it was written, by the server's own clock; servers that do not say so send none. Comes after
     /// [`ChatPiece::Finish`]. Arrival times would say nothing: the network hands over many tokens at once.
     Decoded(Decoded),
@@ -78,15 +93,6 @@ impl std::ops::AddAssign for Decoded {
     }
 }
 
-/// Why the server stopped writing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChatFinish {
-    /// The model ended its answer.
-    Ended,
-    /// `max_tokens` was used up.
-    Length,
-}
-
 /// Turns the bytes of a streamed answer into pieces.
 #[derive(Debug, Default)]
 pub struct ChatDecoder {
@@ -111,7 +117,7 @@ impl ChatDecoder {
             if event.data.trim() == "[DONE]" {
                 // Some engines end without a reason; the answer is whole all the same.
                 if !std::mem::replace(&mut self.finished, true) {
-                    pieces.push(ChatPiece::Finish(ChatFinish::Ended));
+                    pieces.push(ChatPiece::Finish(Finish::Stop));
                 }
                 self.closed = true;
                 break;
@@ -131,7 +137,7 @@ impl ChatDecoder {
                     pieces.push(ChatPiece::Text(text));
                 }
                 if let Some(reason) = choice.finish_reason {
-                    let finish = if reason == "length" { ChatFinish::Length } else { ChatFinish::Ended };
+                    let finish = if reason == "length" { Finish::Length } else { Finish::Stop };
                     self.finished = true;
                     pieces.push(ChatPiece::Finish(finish));
                 }
@@ -233,7 +239,7 @@ mod tests {
             [
                 ChatPiece::Text("Par".into()),
                 ChatPiece::Text("is".into()),
-                ChatPiece::Finish(ChatFinish::Ended),
+                ChatPiece::Finish(Finish::Stop),
                 ChatPiece::Decoded(Decoded { tokens: 2, seconds: 0.008 }),
             ]
         );
@@ -253,11 +259,8 @@ mod tests {
     #[test]
     fn ends_and_errors() {
         let length = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"length\"}]}\n\n";
-        assert_eq!(
-            decode(length).expect("a stream"),
-            [ChatPiece::Text("a".into()), ChatPiece::Finish(ChatFinish::Length)]
-        );
-        assert_eq!(decode("data: [DONE]\n\n").expect("a stream"), [ChatPiece::Finish(ChatFinish::Ended)]);
+        assert_eq!(decode(length).expect("a stream"), [ChatPiece::Text("a".into()), ChatPiece::Finish(Finish::Length)]);
+        assert_eq!(decode("data: [DONE]\n\n").expect("a stream"), [ChatPiece::Finish(Finish::Stop)]);
         assert!(matches!(decode("data: <html>\n\n"), Err(TransportError::Malformed(_))));
         let refused = decode("data: {\"error\":{\"message\":\"too busy\",\"type\":\"server_error\"}}\n\n");
         assert_eq!(refused, Err(TransportError::Refused { status: 0, message: "too busy".into() }));

@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use async_trait::async_trait;
 use futures::stream::LocalBoxStream;
 
+pub use super::fault::TransportError;
 use super::openai::{ChatPiece, ChatRequest};
+use crate::protocol::engine::Finish;
 use crate::protocol::similarity::{SimilarityRequest, SimilarityResponse};
 use crate::protocol::worker::AskOptions;
 
@@ -26,7 +28,7 @@ pub trait LocalEngine {
         max_tokens: usize,
         options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
-    ) -> Result<LocalFinish, LocalError>;
+    ) -> Result<Finish, LocalError>;
 
     /// Answers `jobs` until there is none at the moment, one after the other unless the engine can do better. Errors that
     /// lie with one prompt are told to `jobs`.
@@ -70,7 +72,7 @@ pub trait Jobs {
     fn token(&mut self, prompt: usize, text: &str) -> ControlFlow<()>;
 
     /// A prompt's answer is over, or cannot be had for a reason that lies with the prompt.
-    fn done(&mut self, prompt: usize, result: Result<LocalFinish, LocalError>);
+    fn done(&mut self, prompt: usize, result: Result<Finish, LocalError>);
 }
 
 /// Answers one job by itself.
@@ -88,17 +90,6 @@ pub(super) async fn answer_one<E: LocalEngine + ?Sized>(
             Ok(())
         }
     }
-}
-
-/// Why the device stopped writing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LocalFinish {
-    /// The model ended its answer.
-    Ended,
-    /// `max_tokens` or the context was used up.
-    Length,
-    /// The caller said so.
-    Stopped,
 }
 
 /// The engine of this device could not go on.
@@ -134,39 +125,6 @@ pub trait Transport {
 
     /// Compares two answers (eq. 26–27).
     async fn similarity(&self, request: &SimilarityRequest) -> Result<SimilarityResponse, TransportError>;
-}
-
-/// Why the server did not answer, or not to the end.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TransportError {
-    /// No connection.
-    #[error("the server cannot be reached ({0})")]
-    Unreachable(String),
-    /// An HTTP status that is not a success, or an error inside the stream.
-    #[error("the server refused ({status}): {message}")]
-    Refused {
-        /// HTTP status; 0 for an error inside a stream.
-        status: u16,
-        /// The server's own words.
-        message: String,
-    },
-    /// The connection ended before the answer did.
-    #[error("the connection broke off ({0})")]
-    Broken(String),
-    /// Nothing came for too long.
-    #[error("the server sent nothing for {0} seconds")]
-    Silent(u32),
-    /// What came was not what was asked for.
-    #[error("the server's reply could not be read ({0})")]
-    Malformed(String),
-}
-
-impl TransportError {
-    /// Whether the fault lies with this one request, so that another prompt may well be answered.
-    #[must_use]
-    pub fn concerns_request_only(&self) -> bool {
-        matches!(self, Self::Refused { status: 400 | 404 | 413 | 414 | 415 | 422, .. })
-    }
 }
 
 /// Time, passed in.

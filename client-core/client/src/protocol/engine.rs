@@ -146,6 +146,27 @@ pub struct Turn {
     pub content: String,
 }
 
+impl Turn {
+    /// What a person says.
+    #[must_use]
+    pub fn user(content: impl Into<String>) -> Self {
+        Self { role: "user".to_owned(), content: content.into() }
+    }
+
+    /// What the model has said so far.
+    #[must_use]
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self { role: "assistant".to_owned(), content: content.into() }
+    }
+}
+
+#[cfg(feature = "engine")]
+impl From<&Turn> for engine::ChatMessage {
+    fn from(turn: &Turn) -> Self {
+        Self { role: turn.role.clone(), content: turn.content.clone() }
+    }
+}
+
 /// What is to be continued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -156,51 +177,28 @@ pub enum Input {
     Text(String),
 }
 
-/// How long and how freely to write.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WriteOptions {
-    /// Most tokens.
-    pub max_tokens: usize,
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// 0 is off.
-    pub top_k: usize,
-    /// 1 is off.
-    pub top_p: f32,
-    /// 1 is off; larger ones make repetitions less likely.
-    pub repetition_penalty: f32,
-    /// Seed of sampling.
-    pub seed: u64,
-    /// Texts that end the answer; they are not part of it.
-    pub stop: Vec<String>,
-}
-
-impl Default for WriteOptions {
-    fn default() -> Self {
-        Self {
-            max_tokens: 128,
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            repetition_penalty: 1.0,
-            seed: 0,
-            stop: Vec::new(),
-        }
-    }
-}
-
-/// Why writing ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Finish {
     /// The model ended its answer, or a stop text came up.
     #[default]
     Stop,
-    /// `max_tokens` or the context was used up.
+    /// `max_tokens` or the context was used up: the answer is cut.
     Length,
-    /// A person stopped it.
+    /// A person, or who asked, stopped it.
     Cancelled,
+}
+
+#[cfg(feature = "engine")]
+impl From<engine::FinishReason> for Finish {
+    fn from(reason: engine::FinishReason) -> Self {
+        match reason {
+            engine::FinishReason::Stop => Self::Stop,
+            engine::FinishReason::Length => Self::Length,
+            engine::FinishReason::Cancelled => Self::Cancelled,
+        }
+    }
 }
 
 /// What writing took.

@@ -52,4 +52,8 @@ pub struct HealthModel {
     pub name: String,
     /// Longest prompt plus answer, in tokens.
     pub context_length: Option<usize>,
+    /// What its vocabulary is recognised by: models of the same one cut text into the same tokens. `None` where the server
+    /// does not see it (an upstream engine).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<String>,
 }

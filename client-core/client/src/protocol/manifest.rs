@@ -39,6 +39,9 @@ pub struct ModelEntry {
     pub hallucination: f64,
     /// SPDX id.
     pub licence: String,
+    /// Seed of the corpus that it was trained and measured on.
+    #[serde(default)]
+    pub corpus_seed: u64,
 }
 
 /// Accuracy, eq. 23, on held-out wordings and pairs.

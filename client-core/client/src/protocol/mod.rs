@@ -2,6 +2,7 @@
 //!
 //! - [`worker`]: page → worker commands and worker → page events, as JSON texts
 //! - [`engine`]: what both of them say about a model by itself
+//! - [`sampling`]: how long and how freely to write, each number with its range
 //! - [`world`]: what both of them say about the simulated cell
 //! - [`manifest`]: the manifest under `/models`
 //! - [`health`]: the state of the server, under `/health`
@@ -14,9 +15,10 @@ pub mod engine;
 pub mod health;
 pub mod manifest;
 pub mod runs;
+pub mod sampling;
 pub mod similarity;
 pub mod worker;
 pub mod world;
 
 /// Version of the page ↔ worker messages; a page refuses a worker of another version (a stale cache) and reloads it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;

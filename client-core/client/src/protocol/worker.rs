@@ -11,8 +11,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::engine::{Input, MemoryReport, ModelSource, Verdict, WriteOptions, WriteRecord};
+use super::engine::{Finish, Input, MemoryReport, ModelSource, Verdict, WriteRecord};
 use super::manifest::ModelEntry;
+use super::sampling::Sampling;
 use super::world::{PolicyBackend, WorldSettings, WorldView};
 
 /// Page → worker.
@@ -46,6 +47,9 @@ pub enum Command {
         source: ModelSource,
         /// Tokens of context; `None` for the model's own.
         context: Option<u32>,
+        /// Whether the page does so by itself: it gives way to a model that a person wants.
+        #[serde(default)]
+        unasked: bool,
     },
     /// Stop the download under way; what has arrived is kept for the next try.
     CancelLoad,
@@ -87,6 +91,10 @@ pub enum Command {
         ask: u64,
         /// What to answer; none empty.
         prompts: Vec<String>,
+        /// What of each answer is written already and to be gone on with, in the order of the prompts; what is missing is
+        /// empty.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        begun: Vec<String>,
         /// How.
         options: AskOptions,
     },
@@ -99,7 +107,7 @@ pub enum Command {
         input: Input,
         /// How.
         #[serde(default)]
-        options: WriteOptions,
+        options: Sampling,
     },
     /// Embed texts with the model in memory. Answered by [`Event::Embedded`].
     Embed {
@@ -154,16 +162,8 @@ pub enum AskMode {
 pub struct AskOptions {
     /// Where.
     pub mode: AskMode,
-    /// Longest answer to one prompt, in tokens.
-    pub max_tokens: usize,
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// 0 is off.
-    pub top_k: usize,
-    /// 1 is off.
-    pub top_p: f32,
-    /// Seed of sampling.
-    pub seed: u64,
+    /// How long and how freely.
+    pub sampling: Sampling,
     /// Hold the uplink back to the simulated rate.
     pub pacing: bool,
     /// After the answers, ask the server for its own answer to what was made locally and compare (eq. 26–27).
@@ -172,16 +172,7 @@ pub struct AskOptions {
 
 impl Default for AskOptions {
     fn default() -> Self {
-        Self {
-            mode: AskMode::Split,
-            max_tokens: 64,
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            seed: 0,
-            pacing: true,
-            compare: true,
-        }
+        Self { mode: AskMode::Split, sampling: Sampling::default(), pacing: true, compare: true }
     }
 }
 
@@ -265,6 +256,11 @@ pub enum Event {
         #[serde(skip_deserializing)]
         memory: MemoryReport,
     },
+    /// What the model of this tab and that of the server have to do with each other; told when one of them changes.
+    Pair {
+        /// `None` while one of them is not there.
+        pair: Option<Pair>,
+    },
     /// A model changed state.
     Model {
         /// [`ModelSource::id`].
@@ -316,6 +312,9 @@ pub enum Event {
         ask: u64,
         /// Index of the prompt.
         prompt: usize,
+        /// Why its answer ends there.
+        #[serde(default)]
+        finish: Finish,
     },
     /// Something that a person should know; the work goes on.
     Notice {
@@ -399,6 +398,29 @@ pub struct ServerHealth {
     pub rtt_ms: Option<f64>,
     /// What went wrong, in plain words.
     pub problem: Option<String>,
+}
+
+/// The two models that answer together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Whether they may share an answer.
+    pub fit: Fit,
+    /// Which they are and what that means, in plain words.
+    pub message: String,
+    /// Id of a model in the manifest that belongs to the server's.
+    pub offer: Option<String>,
+}
+
+/// Whether two models may share an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fit {
+    /// They cut text into the same tokens.
+    Same,
+    /// They do not, or are of different families.
+    Different,
+    /// The server does not say enough of its model.
+    Unknown,
 }
 
 /// State of a model in this tab.

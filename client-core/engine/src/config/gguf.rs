@@ -71,7 +71,8 @@ impl<'a> Keys<'_, 'a> {
     }
 
     fn rope_scaling(&self, context: usize) -> Result<RopeScaling, EngineError> {
-        let factor = || self.number("rope.scaling.factor", self.get("rope.scale_linear").and_then(|value| value.as_f64()));
+        let factor =
+            || self.number("rope.scaling.factor", self.get("rope.scale_linear").and_then(|value| value.as_f64()));
         // llama.cpp takes a factor without a type as linear, and a factor of 0 as none.
         let stated = |key| self.get(key).and_then(|value| value.as_f64()).is_some_and(|v| v != 0.0);
         let default = if stated("rope.scaling.factor") || stated("rope.scale_linear") { "linear" } else { "none" };

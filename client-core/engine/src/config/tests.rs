@@ -223,3 +223,19 @@ fn refuses_what_it_cannot_run() {
     let huge = HF.replacen('{', &format!("{{\"x\":\"{}\",", "y".repeat(1 << 20)), 1);
     assert!(Blueprint::from_hf_json(huge.as_bytes()).unwrap_err().to_string().contains("more than"));
 }
+
+/// Some converters write a list with a number for every block.
+#[test]
+fn lists_of_equal_numbers_are_sizes() {
+    let read = |heads: &[i32]| {
+        gemma_gguf_of("gemma2", 2, &[("attention.head_count_kv", MetaValue::I32s(heads.to_vec()))])
+            .map(|blueprint| blueprint.config.kv_heads)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&[2, 2]), Ok(2));
+    assert_eq!(read(&[1]), Ok(1));
+    for (heads, expect) in [(&[2, 1][..], "head_count_kv is another for every block"), (&[-2, -2], "whole number")] {
+        let error = read(heads).unwrap_err();
+        assert!(error.contains(expect), "{heads:?}: {error}");
+    }
+}

@@ -5,8 +5,9 @@
 //! The same arithmetic everywhere makes browser and server write the same text.
 //!
 //! In a browser this is the tier that always runs: simd128, one thread. Where the browser has relaxed SIMD or threads, the
-//! worker runs the same crate as a module of its own instead (`js::kernels`). Natively, models that are too large for one
-//! thread go through candle, where the `llm-candle` feature is on.
+//! worker runs the same crate as a module of its own instead (`js::kernels`). Natively it runs everything that the kernels
+//! have fast tiles for ([`runs_here`]), on as many threads as [`set_threads`] says; the rest goes through candle, where the
+//! `candle` feature is on.
 
 use std::sync::Arc;
 
@@ -14,12 +15,14 @@ use async_trait::async_trait;
 use cpu_kernels::blocks::Format;
 use cpu_kernels::model::{Layer, Model, Sequences, Shape};
 
-use super::backend::{Backend, Batch, Output, Turn, Want};
+use super::assemble::at_once;
+use super::backend::{Backend, Batch, Output, Stop, Turn, Want};
 use super::config::{Activation, ModelConfig, Rotations};
 use super::error::EngineError;
+use super::parts::{BlockPart, BlockVectors, PIECE_BYTES, Part, Weights};
 use super::preconditions::{check_input, check_row, check_rows, check_turns};
 use super::sampler::{SamplerParams, argmax};
-use super::weights::{LayerWeights, Matrix, ModelWeights};
+use super::weights::ModelWeights;
 
 /// Most parameters of a model that is held in single precision.
 pub const SMALL_MODEL: u64 = 16_000_000;
@@ -45,24 +48,59 @@ impl Form {
     }
 }
 
-/// The backend that suits the model here: candle's threads for large models where they were built in, otherwise this one.
+/// Sets how many threads compute a pass together, and returns how many there are then. One at first.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn set_threads(threads: usize) -> usize {
+    cpu_kernels::pool::set_threads(threads)
+}
+
+/// Whether the kernels are what this model is best computed with here: it is small, or all of its matrices are of formats
+/// that the kernels have fast tiles for on this machine. Without candle there is nothing else.
+///
+/// # Errors
+/// As [`Weights::form`].
+pub fn runs_here(weights: &dyn Weights) -> Result<bool, EngineError> {
+    #[cfg(feature = "candle")]
+    if Form::of_size(weights.totals()?.parameters) == Form::Stored {
+        if cpu_kernels::native::isa().is_none() || weights.config().head_dim > cpu_kernels::attention::MAX_HEAD {
+            return Ok(false);
+        }
+        for part in weights.parts() {
+            let form = weights.form(part)?;
+            if form.is_some_and(|form| !Format::from_id(form.dtype.id()).is_some_and(Format::is_quantised)) {
+                return Ok(false);
+            }
+        }
+    }
+    let _ = weights;
+    Ok(true)
+}
+
+/// The backend that suits the model here: candle for what the kernels have no fast tiles for, where it was built in,
+/// otherwise this one.
 ///
 /// # Errors
 /// A tensor contradicts its shape.
 pub fn backend(weights: &ModelWeights<'_>) -> Result<Box<dyn Backend>, EngineError> {
     #[cfg(feature = "candle")]
-    if Form::of(weights) == Form::Stored {
+    if !runs_here(weights)? {
         return Ok(Box::new(super::candle::CandleBackend::new(weights)?));
     }
     Ok(Box::new(CpuBackend::new(weights)?))
 }
 
 /// One sequence on the CPU.
-#[derive(Debug)]
 pub struct CpuBackend {
     model: Arc<CpuModel>,
     /// One row.
     sequence: Sequences,
+    stop: Option<Stop>,
+}
+
+impl std::fmt::Debug for CpuBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CpuBackend").field("len", &self.sequence.len(0)).finish_non_exhaustive()
+    }
 }
 
 /// Several sequences on the CPU.
@@ -105,27 +143,45 @@ fn refused(what: &str) -> EngineError {
     EngineError::Unsupported(format!("{what}, on the CPU"))
 }
 
-fn matrix(matrix: &Matrix<'_>, form: Form) -> Result<cpu_kernels::matrix::Matrix, EngineError> {
-    let format = Format::from_id(matrix.dtype.id()).ok_or_else(|| refused(matrix.dtype.name()))?;
-    cpu_kernels::matrix::Matrix::new(format, matrix.rows, matrix.cols, &matrix.bytes, form == Form::Singles)
-        .map_err(|_| EngineError::Inconsistent("a matrix has the wrong number of bytes".into()))
+/// A matrix, piece by piece.
+async fn matrix(
+    weights: &dyn Weights,
+    part: Part,
+    form: Form,
+) -> Result<Option<cpu_kernels::matrix::Matrix>, EngineError> {
+    let wrong = |_| EngineError::Inconsistent("a matrix has the wrong number of bytes".into());
+    let Some(stored) = weights.form(part)? else { return Ok(None) };
+    let format = Format::from_id(stored.dtype.id()).ok_or_else(|| refused(stored.dtype.name()))?;
+    let mut matrix =
+        cpu_kernels::matrix::Matrix::zeros(format, stored.rows, stored.cols, form == Form::Singles).map_err(wrong)?;
+    for rows in stored.pieces(stored.row_bytes(), PIECE_BYTES) {
+        let bytes = weights.rows(part, rows.clone()).await?;
+        if bytes.len() != stored.row_bytes() * rows.len() {
+            return Err(wrong(cpu_kernels::matrix::WrongSize));
+        }
+        matrix.put_rows(format, rows.start, &bytes).map_err(wrong)?;
+    }
+    Ok(Some(matrix))
 }
 
-fn layer(layer: &LayerWeights<'_>, form: Form) -> Result<Layer, EngineError> {
-    let optional = |values: &Option<Vec<f32>>| values.clone().unwrap_or_default();
-    let traits = &layer.traits;
+async fn layer(weights: &dyn Weights, at: usize, form: Form) -> Result<Layer, EngineError> {
+    let BlockVectors { attn_norm, ffn_norm, traits } = weights.vectors(at).await?;
+    let part = async |part: BlockPart| {
+        let missing = || EngineError::Inconsistent("a matrix of the model is missing".into());
+        matrix(weights, Part::Block(at, part), form).await?.ok_or_else(missing)
+    };
     Ok(Layer {
-        attn_norm: layer.attn_norm.clone(),
-        qkv: [matrix(&layer.q, form)?, matrix(&layer.k, form)?, matrix(&layer.v, form)?],
-        o: matrix(&layer.o, form)?,
-        ffn_norm: layer.ffn_norm.clone(),
-        gate_up: [matrix(&layer.gate, form)?, matrix(&layer.up, form)?],
-        down: matrix(&layer.down, form)?,
-        qkv_bias: optional(&traits.qkv_bias),
-        q_norm: optional(&traits.q_norm),
-        k_norm: optional(&traits.k_norm),
-        post_attn_norm: optional(&traits.post_attn_norm),
-        post_ffn_norm: optional(&traits.post_ffn_norm),
+        attn_norm,
+        qkv: [part(BlockPart::Q).await?, part(BlockPart::K).await?, part(BlockPart::V).await?],
+        o: part(BlockPart::O).await?,
+        ffn_norm,
+        gate_up: [part(BlockPart::Gate).await?, part(BlockPart::Up).await?],
+        down: part(BlockPart::Down).await?,
+        qkv_bias: traits.qkv_bias.unwrap_or_default(),
+        q_norm: traits.q_norm.unwrap_or_default(),
+        k_norm: traits.k_norm.unwrap_or_default(),
+        post_attn_norm: traits.post_attn_norm.unwrap_or_default(),
+        post_ffn_norm: traits.post_ffn_norm.unwrap_or_default(),
         rope: traits.rope.table(),
         window: traits.window,
     })
@@ -145,14 +201,32 @@ impl CpuBackend {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_form(weights: &ModelWeights<'_>, form: Form) -> Result<Self, EngineError> {
-        let config = weights.config.clone();
-        let layers = weights.layers.iter().map(|l| layer(l, form)).collect::<Result<_, _>>()?;
-        let head = weights.output.as_ref().map(|output| matrix(output, form)).transpose()?;
-        let embedding = matrix(&weights.embedding, form)?;
-        let model = Model::new(shape(&config), embedding, layers, weights.output_norm.clone(), head)
+        at_once(Self::build(weights, form))
+    }
+
+    /// Reads the weights, piece by piece, into the form that suits the model's size. What reads them must not wait for
+    /// anything but the system.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or they cannot be read.
+    pub fn read(weights: &dyn Weights) -> Result<Self, EngineError> {
+        at_once(Self::build(weights, Form::of_size(weights.totals()?.parameters)))
+    }
+
+    async fn build(weights: &dyn Weights, form: Form) -> Result<Self, EngineError> {
+        let config = weights.config().clone();
+        let missing = || EngineError::Inconsistent("the embedding is missing".into());
+        let mut layers = Vec::with_capacity(config.layers);
+        for at in 0..config.layers {
+            layers.push(layer(weights, at, form).await?);
+        }
+        let head = matrix(weights, Part::Output, form).await?;
+        let embedding = matrix(weights, Part::Embedding, form).await?.ok_or_else(missing)?;
+        let model = Model::new(shape(&config), embedding, layers, weights.output_norm().await?, head)
             .map_err(|_| refused("heads of more than 256 elements"))?;
         let sequence = Sequences::new(&model, 1);
-        Ok(Self { model: Arc::new(CpuModel { rotations: Rotations::of(&config), config, model }), sequence })
+        let model = Arc::new(CpuModel { rotations: Rotations::of(&config), config, model });
+        Ok(Self { model, sequence, stop: None })
     }
 }
 
@@ -179,7 +253,8 @@ impl Backend for CpuBackend {
     }
 
     fn fork(&self) -> Result<Box<dyn Backend>, EngineError> {
-        Ok(Box::new(Self { model: Arc::clone(&self.model), sequence: Sequences::new(&self.model.model, 1) }))
+        let sequence = Sequences::new(&self.model.model, 1);
+        Ok(Box::new(Self { model: Arc::clone(&self.model), sequence, stop: None }))
     }
 
     async fn batch(&self, rows: usize, capacity: usize) -> Result<Box<dyn Batch>, EngineError> {
@@ -188,9 +263,14 @@ impl Backend for CpuBackend {
         Ok(Box::new(CpuBatch { model: Arc::clone(&self.model), sequences, capacity: capacity.min(self.capacity()) }))
     }
 
+    fn stop_when(&mut self, stop: Option<Stop>) {
+        self.stop = stop;
+    }
+
     async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
         let capacity = self.capacity();
-        self.model.forward(&mut self.sequence, 0, capacity, tokens, want)
+        let stop = || self.stop.as_ref().is_some_and(|stop| stop());
+        self.model.forward(&mut self.sequence, 0, capacity, tokens, want, &stop)
     }
 }
 
@@ -203,15 +283,16 @@ impl CpuModel {
         capacity: usize,
         tokens: &[u32],
         want: Want,
+        stop: &dyn Fn() -> bool,
     ) -> Result<Output, EngineError> {
         let Self { config, rotations, model } = self;
         check_input(config, sequences.len(row), capacity, tokens)?;
         let wanted = wanted(want)?;
         let rotation = rotations.span(sequences.len(row), tokens.len());
-        sequences
-            .forward(model, row, tokens, &rotation, wanted)
+        let done = sequences
+            .forward_unless(model, row, tokens, &rotation, wanted, stop)
             .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
-        Ok(output(want, sequences.output()))
+        if done { Ok(output(want, sequences.output())) } else { Err(EngineError::Stopped) }
     }
 }
 
@@ -235,7 +316,7 @@ impl Batch for CpuBatch {
 
     async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
         check_row(self.rows(), row)?;
-        self.model.forward(&mut self.sequences, row, self.capacity, tokens, want)
+        self.model.forward(&mut self.sequences, row, self.capacity, tokens, want, &|| false)
     }
 
     fn begin_choosing(&mut self, _: usize, _: &SamplerParams, _: &[u32]) -> Result<(), EngineError> {

@@ -69,7 +69,7 @@ pub(super) fn charge_text(state: &mut State<'_, '_>, value: &Value) -> Result<()
     }
     let room = room(state);
     let mut counter = Counter(*room);
-    let fits = write!(counter, "{value}");
+    let fits = super::repr::write_str(value, &mut counter);
     *room = counter.0;
     fits.map_err(|_| exhausted())
 }

@@ -1,16 +1,15 @@
 //! The filters, tests and functions that templates have: those of minijinja that Jinja has too, with the budget before and
 //! after them, and our own where what comes out is not bounded by what goes in.
 //!
-//! Left out: `batch` and `slice`, which make as many lists as they are told to, and `pprint`, `random`, `wordwrap` and the
-//! like, which no chat template calls for.
-
-use std::fmt::Write;
+//! Which ones there are follows Jinja2's documentation; what they make is compared with Python's word for word (see
+//! `golden_tests.rs`). Left out: `lipsum`, which makes text by chance.
 
 use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
-use minijinja::{Environment, Error, ErrorKind, State, filters, functions, tests};
+use minijinja::{Environment, Error, State, filters, functions, tests};
 
+use super::args::invalid;
 use super::budget::{charge, charge_each, charge_items, charge_text, kept, shallow, text};
-use super::{python, rewrite};
+use super::{filters as own, functions as own_functions, json, pyformat, python, repr, rewrite};
 
 /// What a filter may make of its input.
 #[derive(Clone, Copy)]
@@ -23,13 +22,13 @@ enum Makes {
     Items,
 }
 
-fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message.into())
-}
-
 /// Whether `value` is a list of any kind.
 fn is_list(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
+}
+
+fn is_zero(value: &Value) -> bool {
+    value.is_number() && f64::try_from(value.clone()).is_ok_and(|number| number == 0.0)
 }
 
 /// An operation on two numbers; whole ones stay whole.
@@ -52,13 +51,16 @@ fn arithmetic(
     Ok(i64::try_from(result).map_or_else(|_| result.into(), Value::from))
 }
 
-fn add(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+pub(super) fn add(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     if let (Some(a), Some(b)) = (a.as_str(), b.as_str()) {
         charge(state, a.len() + b.len())?;
         return Ok(Value::from([a, b].concat()));
     }
     if is_list(a) && is_list(b) {
         charge_items(state, a.len().unwrap_or(0).saturating_add(b.len().unwrap_or(0)))?;
+        if a.is_tuple() && b.is_tuple() {
+            return Ok(python::tuple(a.try_iter()?.chain(b.try_iter()?).collect()));
+        }
         return Ok(Value::from_iter(a.try_iter()?.chain(b.try_iter()?)));
     }
     arithmetic((a, b), "+", i128::checked_add, |a, b| a + b)
@@ -104,62 +106,12 @@ fn slice(state: &mut State<'_, '_>, value: &Value, bounds: [Option<i64>; 3]) -> 
         Value::from(places(letters.len()).filter_map(|place| letters.get(place)).collect::<String>())
     } else if is_list(value) || value.is_undefined() || value.is_none() {
         let items: Vec<Value> = value.try_iter()?.collect();
-        places(items.len()).filter_map(|place| items.get(place).cloned()).collect()
+        let part = places(items.len()).filter_map(|place| items.get(place).cloned());
+        if value.is_tuple() { python::tuple(part.collect()) } else { part.collect() }
     } else {
         return Err(invalid(format!("a {} has no slices", value.kind())));
     };
     kept(state, part)
-}
-
-/// What [`filters::join`], [`filters::indent`] and [`filters::format`] make beyond the text of their arguments.
-fn charge_growth(state: &mut State<'_, '_>, name: &str, args: &[Value]) -> Result<(), Error> {
-    let Some((value, rest)) = args.split_first() else { return Ok(()) };
-    let whole = |value: &Value| value.as_usize();
-    match name {
-        "join" => {
-            let between = |value: &Value| value.as_str().map(str::len);
-            let named = rest.iter().find_map(|arg| arg.get_attr("d").ok().as_ref().and_then(between));
-            let length = rest.iter().find_map(between).or(named).unwrap_or(0);
-            charge_each(state, value.len().unwrap_or(0), length)
-        }
-        "indent" => {
-            let named = rest.iter().find_map(|arg| arg.get_attr("width").ok().as_ref().and_then(whole));
-            let width = rest.first().and_then(whole).or(named).unwrap_or(4);
-            let lines = value.as_str().map_or(1, |text| 1 + text.matches('\n').count());
-            charge_each(state, lines, width)
-        }
-        "format" => {
-            let format = value.as_str().unwrap_or_default();
-            let long = |digits: &str| digits.len() > 2;
-            if format.contains('*') || format.split(|c: char| !c.is_ascii_digit()).any(long) {
-                return Err(invalid("`format` takes widths of up to two digits here"));
-            }
-            if !has_ascii_names(format) {
-                return Err(invalid("`format` takes names in ASCII here"));
-            }
-            let directives = format.matches('%').count();
-            for arg in rest {
-                for _ in 0..directives {
-                    charge_text(state, arg)?;
-                }
-            }
-            charge_each(state, directives, 128)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether all names are ASCII in fields like `%(name)s`: minijinja reads them byte by byte, and panics inside a letter.
-fn has_ascii_names(format: &str) -> bool {
-    let mut rest = format;
-    while let Some((_, field)) = rest.split_once('%') {
-        rest = field.strip_prefix('%').unwrap_or(field);
-        let name = field.strip_prefix('(').and_then(|field| field.split(')').next());
-        if name.is_some_and(|name| !name.is_ascii()) {
-            return false;
-        }
-    }
-    true
 }
 
 /// Adds the filter `inner` under `name`, with its costs.
@@ -174,9 +126,20 @@ fn add_filter(environment: &mut Environment<'static>, name: &'static str, makes:
                 _ => charge_text(state, arg)?,
             }
         }
-        charge_growth(state, name, &args)?;
         let result = inner.call(state, &args)?;
         if matches!(makes, Makes::Nothing) { Ok(result) } else { kept(state, result) }
+    });
+}
+
+/// Adds a filter of our own, which charges for what it makes while it makes it.
+pub(super) fn add_own(
+    environment: &mut Environment<'static>,
+    name: &'static str,
+    filter: fn(&mut State<'_, '_>, &[Value]) -> Result<Value, Error>,
+) {
+    environment.add_filter(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+        let made = filter(state, &args.into_values())?;
+        kept(state, made)
     });
 }
 
@@ -187,9 +150,7 @@ fn add_function(environment: &mut Environment<'static>, name: &'static str, inne
         for arg in &args {
             shallow(state, arg)?;
         }
-        let result = inner.call(state, &args)?;
-        // A range is worked out as it is walked through, and is short.
-        if name == "dict" { kept(state, result) } else { Ok(result) }
+        inner.call(state, &args)
     });
 }
 
@@ -202,7 +163,7 @@ fn add_operators(environment: &mut Environment<'static>) {
         Ok(value.into_value())
     });
     environment.add_filter(rewrite::CONCAT, |state: &mut State<'_, '_>, a: ValueOrKwargs, b: ValueOrKwargs| {
-        text(state, |out| write!(out, "{}{}", *a, *b))
+        text(state, |out| repr::write_str(&a, out).and_then(|()| repr::write_str(&b, out)))
     });
     environment
         .add_filter(rewrite::ADD, |state: &mut State<'_, '_>, a: ValueOrKwargs, b: ValueOrKwargs| add(state, &a, &b));
@@ -218,7 +179,30 @@ fn add_operators(environment: &mut Environment<'static>) {
     environment.set_formatter(|out, state, value| {
         charge_text(state, value)?;
         // A prompt is no HTML: nothing is escaped, whatever `autoescape` says.
-        Ok(write!(out, "{value}")?)
+        Ok(repr::write_str(value, out)?)
+    });
+    environment.add_filter(rewrite::REMAINDER, |state: &mut State<'_, '_>, a: ValueOrKwargs, b: ValueOrKwargs| {
+        if let Some(format) = a.as_str() {
+            charge_text(state, &a)?;
+            return pyformat::percent(state, format, &b);
+        }
+        // As in Python, the remainder has the sign of what is divided by.
+        let whole = |a: i128, b: i128| {
+            a.checked_rem(b).map(|rest| if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest })
+        };
+        let float = |a: f64, b: f64| a - b * (a / b).floor();
+        if is_zero(&b) {
+            return Err(invalid("nothing has a remainder by zero"));
+        }
+        arithmetic((&a, &b), "%", whole, float)
+    });
+    environment.add_filter(rewrite::QUOTIENT, |_: &mut State<'_, '_>, a: ValueOrKwargs, b: ValueOrKwargs| {
+        if is_zero(&b) {
+            return Err(invalid("nothing is divided by zero"));
+        }
+        let whole =
+            |a: i128, b: i128| a.checked_div(b).map(|n| if a % b != 0 && (a < 0) != (b < 0) { n - 1 } else { n });
+        arithmetic((&a, &b), "//", whole, |a, b| (a / b).floor())
     });
 }
 
@@ -231,15 +215,13 @@ pub(super) fn environment() -> Environment<'static> {
             $(add_filter(&mut environment, stringify!($name), Makes::$makes, Value::from_function(filters::$inner));)*
         };
     }
-    add!(Nothing: abs as abs, attr as attr, count as length, d as default, default as default, first as first);
-    add!(Nothing: float as float, int as int, last as last, length as length, max as max, min as min, round as round);
-    add!(Text: capitalize as capitalize, e as escape, escape as escape, format as format, indent as indent, join as join);
-    add!(Text: lower as lower, safe as safe, string as string, sum as sum, title as title, trim as trim, upper as upper);
-    add!(Items: dictsort as dictsort, groupby as groupby, items as items, list as list, map as map, reject as reject);
-    add!(Items: rejectattr as rejectattr, reverse as reverse, select as select, selectattr as selectattr);
-    add!(Items: sort as sort, unique as unique);
-    environment.add_filter("replace", python::replace);
-    environment.add_filter("tojson", python::tojson);
+    add!(Nothing: abs as abs, attr as attr, first as first);
+    add!(Nothing: last as last, max as max, min as min, round as round);
+    add!(Text: safe as safe);
+    add!(Items: list as list, map as map, reject as reject);
+    add!(Items: rejectattr as rejectattr, select as select, selectattr as selectattr);
+    own::add(&mut environment);
+    environment.add_filter("tojson", json::tojson);
 
     macro_rules! test {
         ($($name:literal as $inner:ident),*) => { $(environment.add_test($name, tests::$inner);)* };
@@ -248,15 +230,27 @@ pub(super) fn environment() -> Environment<'static> {
     test!("even" as is_even, "false" as is_false, "filter" as is_filter, "float" as is_float, "in" as is_in);
     test!("integer" as is_integer, "iterable" as is_iterable, "lower" as is_lower, "mapping" as is_mapping);
     test!("none" as is_none, "number" as is_number, "odd" as is_odd, "sameas" as is_sameas);
-    test!("sequence" as is_sequence, "string" as is_string, "test" as is_test, "true" as is_true);
+    test!("string" as is_string, "test" as is_test, "true" as is_true);
     test!("undefined" as is_undefined, "upper" as is_upper);
     test!("==" as is_eq, "eq" as is_eq, "equalto" as is_eq, "!=" as is_ne, "ne" as is_ne);
     test!("<" as is_lt, "lt" as is_lt, "lessthan" as is_lt, "<=" as is_le, "le" as is_le);
     test!(">" as is_gt, "gt" as is_gt, "greaterthan" as is_gt, ">=" as is_ge, "ge" as is_ge);
 
-    add_function(&mut environment, "dict", Value::from_function(functions::dict));
+    for (name, function) in [
+        ("dict", own_functions::dict as fn(&mut State<'_, '_>, &[Value]) -> Result<Value, Error>),
+        ("cycler", own_functions::cycler),
+        ("joiner", own_functions::joiner),
+    ] {
+        environment.add_function(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+            function(state, &args.into_values())
+        });
+    }
     add_function(&mut environment, "namespace", Value::from_function(functions::namespace));
     environment.add_function("range", functions::range);
+    environment.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    });
+    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain && value.as_object().is_some());
     environment.add_function("raise_exception", |state: &mut State<'_, '_>, message: Value| -> Result<Value, Error> {
         charge_text(state, &message)?;
         Err(invalid(message.to_string()))

@@ -5,16 +5,28 @@
 //! | --- | --- |
 //! | `budget.rs` | what a template may make, and what it is charged |
 //! | `builtins.rs` | its filters, tests and functions |
-//! | `python.rs` | what templates use of Python |
+//! | `filters.rs`, `lists.rs`, `links.rs`, `functions.rs` | filters and functions that minijinja has otherwise or not at all |
+//! | `python.rs`, `letters.rs`, `pyformat.rs` | methods of Python's values, texts' letters, values put into texts |
+//! | `json.rs`, `time.rs`, `repr.rs`, `args.rs` | `json.dumps`, `strftime`, `str` and `repr`, arguments as Python takes them |
 //! | `rewrite.rs` | the operators that would pass the budget by |
 //!
 //! A template is outside data: it runs with a budget of steps and one of memory, its source is bounded, and it cannot reach
 //! anything but the messages. What is not bounded is the time of one step: comparing two long lists is one.
 
+mod args;
 mod budget;
 mod builtins;
+mod filters;
+mod functions;
+mod json;
+mod letters;
+mod links;
+mod lists;
+mod pyformat;
 mod python;
+mod repr;
 mod rewrite;
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,6 +74,8 @@ pub struct ChatTemplate {
     bos_text: String,
     eos_text: String,
     now_unix_s: i64,
+    /// Why it cannot be rendered.
+    broken: Option<String>,
 }
 
 /// Turns `{% generation %}` and its end, with which templates mark what the assistant says for training, into a
@@ -135,7 +149,21 @@ impl ChatTemplate {
             bos_text: bos_text.to_owned(),
             eos_text: eos_text.to_owned(),
             now_unix_s: DEFAULT_NOW,
+            broken: None,
         })
+    }
+
+    /// One that cannot be rendered, and says `why` when it is to be.
+    #[must_use]
+    pub fn broken(why: &str) -> Self {
+        Self {
+            source: "".into(),
+            environment: Arc::new(Environment::empty()),
+            bos_text: String::new(),
+            eos_text: String::new(),
+            now_unix_s: DEFAULT_NOW,
+            broken: Some(why.to_owned()),
+        }
     }
 
     /// States the time that templates see (`strftime_now`): seconds since 1970, shown as UTC.
@@ -148,6 +176,11 @@ impl ChatTemplate {
     /// # Errors
     /// The template refuses the messages, or runs out of its budget of steps or of memory.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, EngineError> {
+        if let Some(why) = &self.broken {
+            return Err(EngineError::Template(format!(
+                "the model's file has one that cannot be used ({why}); texts can be completed without it"
+            )));
+        }
         let fuel = FUEL + FUEL_PER_MESSAGE * messages.len() as u64;
         let bytes: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
         let room = ROOM + ROOM_PER_MESSAGE * messages.len() + bytes.saturating_mul(ROOM_PER_BYTE);
@@ -159,12 +192,15 @@ impl ChatTemplate {
         let variables = context! {
             messages,
             add_generation_prompt => true,
+            // As transformers passes them where nobody gives any.
+            tools => Value::from(()),
+            documents => Value::from(()),
             bos_token => self.bos_text.as_str(),
             eos_token => self.eos_text.as_str(),
             strftime_now => Value::from_function(move |state: &mut State<'_, '_>, format: &str| {
                 // No directive writes more than 16 times its own length.
                 budget::charge_each(state, format.len(), 16)?;
-                python::strftime(now, format)
+                time::strftime(now, format)
             }),
             ..Value::from(BTreeMap::from([(budget::ROOM, room)]))
         };
@@ -191,5 +227,7 @@ fn template_error(error: Error) -> EngineError {
     EngineError::Template(text)
 }
 
+#[cfg(test)]
+mod golden_tests;
 #[cfg(test)]
 mod tests;

@@ -1,245 +1,287 @@
-//! What templates use of Python: methods of texts and mappings, `json.dumps`, `strftime`.
+//! Methods of Python's `str`, `dict`, `list` and numbers, as far as they change nothing: chat templates run in a sandbox in
+//! which nothing can be changed.
 
-use std::borrow::Cow;
-use std::fmt::{self, Write};
-
-use minijinja::value::{Kwargs, Value, ValueKind, from_args};
+use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
-use super::budget::{Text, charge, charge_each, charge_items, charge_text, kept, text};
+use super::args::{Args, invalid};
+use super::budget::{charge, charge_each, charge_items, charge_text, kept, text};
+use super::{letters, pyformat, repr};
 
-/// Methods of Python's `str` and `dict` that chat templates call.
-pub(super) fn method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    let unknown = || Error::from(ErrorKind::UnknownMethod);
-    if value.kind() == ValueKind::Map {
-        return match method {
-            "items" => state.apply_filter("items", std::slice::from_ref(value)),
-            "get" => {
-                let (key, default): (Value, Option<Value>) = from_args(args)?;
-                let found = value.get_item(&key)?;
-                Ok(if found.is_undefined() { default.unwrap_or(Value::from(())) } else { found })
-            }
-            _ => Err(unknown()),
-        };
+/// What a method call on `value` gives.
+pub(super) fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    if let Some(text) = value.as_str() {
+        // Each goes through the text a few times.
+        charge(state, text.len())?;
+        return of_text(state, text, name, args);
     }
-    let text = value.as_str().ok_or_else(unknown)?;
-    let trimmed = |start: bool, end: bool| -> Result<Value, Error> {
-        let (chars,): (Option<&str>,) = from_args(args)?;
-        let drop = |c: char| chars.map_or_else(|| c.is_whitespace(), |set| set.contains(c));
-        let text = if start { text.trim_start_matches(drop) } else { text };
-        Ok(Value::from(if end { text.trim_end_matches(drop) } else { text }))
-    };
-    let made = match method {
-        "strip" => trimmed(true, true)?,
-        "lstrip" => trimmed(true, false)?,
-        "rstrip" => trimmed(false, true)?,
-        "startswith" => from_args::<(&str,)>(args).map(|(part,)| Value::from(text.starts_with(part)))?,
-        "endswith" => from_args::<(&str,)>(args).map(|(part,)| Value::from(text.ends_with(part)))?,
-        "upper" => Value::from(text.to_uppercase()),
-        "lower" => Value::from(text.to_lowercase()),
-        "replace" => {
-            let (from, to): (Value, Value) = from_args(args)?;
-            return replace(state, value.clone(), from, to);
+    match value.kind() {
+        ValueKind::Map => of_map(state, value, name, args),
+        ValueKind::Seq => of_list(value, name, args),
+        ValueKind::Number => of_number(value, name, args),
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+fn of_map(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let of = |name: &'static str, items: Vec<Value>| Value::from_object(repr::View { name, items });
+    let keys = || value.try_iter().map(Iterator::collect::<Vec<Value>>);
+    match name {
+        "get" => {
+            let args = Args::new(args, &["key", "default"])?;
+            let key = args.get("key")?.unwrap_or_else(|| Value::from(()));
+            let found = value.get_item(&key)?;
+            let default = args.get("default")?.unwrap_or_else(|| Value::from(()));
+            args.done()?;
+            return Ok(if found.is_undefined() { default } else { found });
         }
-        "split" => {
-            let (separator,): (Option<&str>,) = from_args(args)?;
-            // Before the list is made, of which every part may be empty.
-            charge_items(
-                state,
-                separator.map_or_else(|| text.split_whitespace().count(), |s| text.matches(s).count()),
-            )?;
-            charge(state, text.len())?;
-            match separator {
-                Some(separator) => text.split(separator).map(Value::from).collect(),
-                None => text.split_whitespace().map(Value::from).collect(),
+        "keys" | "values" | "items" | "copy" => {
+            Args::new(args, &[])?.done()?;
+            charge_items(state, value.len().unwrap_or(0))?;
+        }
+        _ => return Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+    Ok(match name {
+        "keys" => of("dict_keys", keys()?),
+        "values" => {
+            let values: Result<Vec<Value>, Error> = keys()?.iter().map(|key| value.get_item(key)).collect();
+            of("dict_values", values?)
+        }
+        "items" => {
+            charge_items(state, value.len().unwrap_or(0).saturating_mul(2))?;
+            let pairs = keys()?.into_iter().map(|key| Ok(pair(key.clone(), value.get_item(&key)?)));
+            of("dict_items", pairs.collect::<Result<Vec<Value>, Error>>()?)
+        }
+        _ => value.clone(),
+    })
+}
+
+/// A tuple of two.
+pub(super) fn pair(first: Value, second: Value) -> Value {
+    Value::from_object(minijinja::value::Tuple::from(vec![first, second]))
+}
+
+/// A tuple.
+pub(super) fn tuple(items: Vec<Value>) -> Value {
+    Value::from_object(minijinja::value::Tuple::from(items))
+}
+
+fn of_list(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    match name {
+        "count" | "index" => {
+            let args = Args::new(args, &["value"])?;
+            let wanted = args.get("value")?.unwrap_or_else(|| Value::from(()));
+            args.done()?;
+            let mut items = value.try_iter()?;
+            if name == "count" {
+                return Ok(items.filter(|item| *item == wanted).count().into());
+            }
+            items
+                .position(|item| item == wanted)
+                .map(Value::from)
+                .ok_or_else(|| invalid("the value is not in the list"))
+        }
+        "copy" if !value.is_tuple() => Ok(value.clone()),
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+fn of_number(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    Args::new(args, &[])?.done()?;
+    match name {
+        "is_integer" => Ok(f64::try_from(value.clone())?.fract().eq(&0.0).into()),
+        "bit_length" if value.is_integer() => {
+            let number = i128::try_from(value.clone())?.unsigned_abs();
+            Ok((u128::BITS - number.leading_zeros()).into())
+        }
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// The part of a text between two places that are counted in letters, and the place that it begins at; `None` where it
+/// begins behind the end.
+fn part<'t>(whole: &'t str, args: &Args<'_>) -> Result<Option<(&'t str, usize)>, Error> {
+    let length = whole.chars().count() as i64;
+    let place = |at: i64| (if at < 0 { at.saturating_add(length) } else { at }).clamp(0, length);
+    let start = args.number("start")?.unwrap_or(0);
+    let stop = args.number("end")?.map_or(length, place);
+    if start > length {
+        return Ok(None);
+    }
+    let start = place(start);
+    let byte = |at: i64| whole.char_indices().nth(at as usize).map_or(whole.len(), |(byte, _)| byte);
+    Ok(whole.get(byte(start)..byte(stop)).map(|part| (part, start as usize)))
+}
+
+fn of_text(state: &mut State<'_, '_>, whole: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let plain = |made: String| -> Result<Value, Error> { Ok(Value::from(made)) };
+    if let Some(made) = letters::test(whole, name) {
+        Args::new(args, &[])?.done()?;
+        return Ok(made.into());
+    }
+    if let Some(made) = letters::changed(whole, name) {
+        Args::new(args, &[])?.done()?;
+        return kept(state, made.into());
+    }
+    let made = match name {
+        "strip" | "lstrip" | "rstrip" => {
+            let args = Args::new(args, &["chars"])?;
+            let chars = args.text("chars")?;
+            args.done()?;
+            plain(letters::stripped(whole, chars.as_deref(), name != "rstrip", name != "lstrip").to_owned())?
+        }
+        "startswith" | "endswith" => {
+            let args = Args::new(args, &["part", "start", "end"])?;
+            let wanted = args.get("part")?.ok_or_else(|| invalid("a text is missing"))?;
+            let Some((part, _)) = part(whole, &args)? else { return Ok(false.into()) };
+            let fits = |text: &str| if name == "startswith" { part.starts_with(text) } else { part.ends_with(text) };
+            match wanted.as_str() {
+                Some(text) => fits(text).into(),
+                None if wanted.is_tuple() => wanted.try_iter()?.any(|text| text.as_str().is_some_and(fits)).into(),
+                None => return Err(invalid(format!("{name} takes a text or a tuple of texts"))),
             }
         }
-        _ => return Err(unknown()),
+        "find" | "rfind" | "index" | "rindex" | "count" => {
+            let args = Args::new(args, &["sub", "start", "end"])?;
+            let wanted = args.need("sub")?;
+            let place = part(whole, &args)?;
+            if name == "count" {
+                return Ok(place.map_or(0, |(part, _)| part.matches(wanted.as_str()).count()).into());
+            }
+            let found = place.and_then(|(part, start)| {
+                let at = if name.starts_with('r') { part.rfind(&wanted) } else { part.find(&wanted) }?;
+                Some(start + part.get(..at)?.chars().count())
+            });
+            match found {
+                Some(at) => at.into(),
+                None if name.ends_with("find") => Value::from(-1),
+                None => return Err(invalid("the text is not found")),
+            }
+        }
+        "partition" | "rpartition" => {
+            let args = Args::new(args, &["sep"])?;
+            let separator = args.need("sep")?;
+            args.done()?;
+            if separator.is_empty() {
+                return Err(invalid("the separator is empty"));
+            }
+            let last = name == "rpartition";
+            let parts = if last { whole.rsplit_once(&separator) } else { whole.split_once(&separator) };
+            let texts = match parts {
+                Some((before, after)) => [before, separator.as_str(), after],
+                None if last => ["", "", whole],
+                None => [whole, "", ""],
+            };
+            tuple(texts.into_iter().map(Value::from).collect())
+        }
+        "split" | "rsplit" => {
+            let args = Args::new(args, &["sep", "maxsplit"])?;
+            let (separator, most) = (args.text("sep")?, args.number("maxsplit")?.unwrap_or(-1));
+            args.done()?;
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            return split(state, whole, separator.as_deref(), most, name == "rsplit");
+        }
+        "splitlines" => {
+            let args = Args::new(args, &["keepends"])?;
+            let keep = args.flag("keepends")?;
+            args.done()?;
+            let lines = letters::lines(whole, keep);
+            charge_items(state, lines.len())?;
+            lines.into_iter().map(Value::from).collect()
+        }
+        "replace" => {
+            let args = Args::new(args, &["old", "new", "count"])?;
+            let count = args.number("count")?;
+            let (old, new) = (args.need("old")?, args.need("new")?);
+            args.done()?;
+            return replaced(state, whole, &old, &new, count);
+        }
+        "removeprefix" | "removesuffix" => {
+            let args = Args::new(args, &["part"])?;
+            let part = args.need("part")?;
+            args.done()?;
+            let cut = if name == "removeprefix" { whole.strip_prefix(&part) } else { whole.strip_suffix(&part) };
+            plain(cut.unwrap_or(whole).to_owned())?
+        }
+        "join" => {
+            let args = Args::new(args, &["iterable"])?;
+            let items = args.get("iterable")?.ok_or_else(|| invalid("what is joined is missing"))?;
+            args.done()?;
+            let mut out = String::new();
+            for (at, item) in items.try_iter()?.enumerate() {
+                let item = item.as_str().ok_or_else(|| invalid("join takes texts alone"))?;
+                charge(state, item.len() + whole.len())?;
+                out += if at > 0 { whole } else { "" };
+                out += item;
+            }
+            plain(out)?
+        }
+        "center" | "ljust" | "rjust" | "zfill" | "expandtabs" => {
+            let names = if name == "expandtabs" { ["tabsize", "fillchar"] } else { ["width", "fillchar"] };
+            let args = Args::new(args, &names)?;
+            let width = args.number("width")?.or(args.number("tabsize")?);
+            let fill = args.text("fillchar")?;
+            args.done()?;
+            let width = usize::try_from(width.unwrap_or(if name == "expandtabs" { 8 } else { 0 }).max(0));
+            let width = width.unwrap_or(usize::MAX);
+            let fill = fill.as_deref().map_or(Some(' '), letters::only).ok_or_else(|| invalid("one letter fills"))?;
+            let times = if name == "expandtabs" { whole.matches('\t').count() } else { 1 };
+            charge_each(state, times, width.saturating_mul(fill.len_utf8()))?;
+            plain(letters::filled(whole, name, width, fill))?
+        }
+        "format" => return pyformat::format(state, whole, args),
+        _ => return Err(Error::from(ErrorKind::UnknownMethod)),
     };
     kept(state, made)
 }
 
-/// The filter `replace`, and the method.
-pub(super) fn replace(state: &mut State<'_, '_>, value: Value, from: Value, to: Value) -> Result<Value, Error> {
-    for part in [&value, &from, &to] {
-        charge_text(state, part)?;
+/// `split` and `rsplit`: at most `most` times, from the end if `last`.
+fn split(
+    state: &mut State<'_, '_>,
+    whole: &str,
+    separator: Option<&str>,
+    most: usize,
+    last: bool,
+) -> Result<Value, Error> {
+    if separator == Some("") {
+        return Err(invalid("the separator is empty"));
     }
-    let text = |part: &'_ Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
-    let (from, to) = (text(&from), text(&to));
-    let value = value.as_str().map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed);
-    charge_each(state, value.matches(&from).count(), to.len())?;
-    Ok(Value::from(value.replace(&from, &to)))
-}
-
-/// The filter `tojson` as `transformers` defines it: Python's `json.dumps` without escaping of other scripts. It takes
-/// `indent`, and accepts and ignores what else templates in use pass.
-pub(super) fn tojson(state: &mut State<'_, '_>, value: Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    for ignored in ["ensure_ascii", "separators", "sort_keys"] {
-        options.get::<Option<Value>>(ignored)?;
-    }
-    options.assert_all_used()?;
-    text(state, |out| dump(&value, indent.map(|indent| indent.min(16)), 0, out))
-}
-
-/// Writes between the quotes of a JSON text.
-struct Quoted<'a>(&'a mut Text);
-
-impl Write for Quoted<'_> {
-    fn write_str(&mut self, part: &str) -> fmt::Result {
-        for c in part.chars() {
-            match c {
-                '"' => self.0.write_str("\\\"")?,
-                '\\' => self.0.write_str("\\\\")?,
-                '\n' => self.0.write_str("\\n")?,
-                '\r' => self.0.write_str("\\r")?,
-                '\t' => self.0.write_str("\\t")?,
-                '\u{8}' => self.0.write_str("\\b")?,
-                '\u{c}' => self.0.write_str("\\f")?,
-                c if c < ' ' => write!(self.0, "\\u{:04x}", c as u32)?,
-                c => self.0.write_char(c)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Writes `value` as a JSON text, whatever it is.
-fn quote(value: &Value, out: &mut Text) -> fmt::Result {
-    out.write_char('"')?;
-    write!(Quoted(out), "{value}")?;
-    out.write_char('"')
-}
-
-/// Writes `value` with Python's spacing: `, ` and `: ` on one line, or one entry a line.
-fn dump(value: &Value, indent: Option<usize>, depth: usize, out: &mut Text) -> fmt::Result {
-    let line = |out: &mut Text, depth: usize| match indent {
-        Some(indent) => write!(out, "\n{:1$}", "", indent * depth),
-        None => Ok(()),
+    // Before the list is made, of which every part may be empty.
+    let parts = separator.map_or_else(|| whole.split_whitespace().count(), |s| whole.matches(s).count());
+    charge_items(state, parts.min(most) + 1)?;
+    charge(state, whole.len())?;
+    let pieces = most.saturating_add(1);
+    let mut texts: Vec<&str> = match (separator, last) {
+        (Some(separator), false) => whole.splitn(pieces, separator).collect(),
+        (Some(separator), true) => whole.rsplitn(pieces, separator).collect(),
+        (None, _) => letters::words(whole, most, last),
     };
-    let gap = if indent.is_some() { "," } else { ", " };
-    let is_map = value.kind() == ValueKind::Map;
-    match value.kind() {
-        ValueKind::Undefined | ValueKind::None => out.write_str("null"),
-        ValueKind::Bool => out.write_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => write!(out, "{value}"),
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
-            out.write_char(if is_map { '{' } else { '[' })?;
-            let mut empty = true;
-            for item in value.try_iter().into_iter().flatten() {
-                out.write_str(if empty { "" } else { gap })?;
-                empty = false;
-                line(out, depth + 1)?;
-                if is_map {
-                    quote(&item, out)?;
-                    out.write_str(": ")?;
-                    dump(&value.get_item(&item).unwrap_or_default(), indent, depth + 1, out)?;
-                } else {
-                    dump(&item, indent, depth + 1, out)?;
-                }
-            }
-            if !empty {
-                line(out, depth)?;
-            }
-            out.write_char(if is_map { '}' } else { ']' })
-        }
-        _ => quote(value, out),
+    if last && separator.is_some() {
+        texts.reverse();
     }
+    let made = texts.into_iter().map(Value::from).collect();
+    kept(state, made)
 }
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
-
-/// Seconds since 1970 in UTC, written as `format` says, as Python's `strftime` in the C locale.
-///
-/// # Errors
-/// A directive that templates in use do not have.
-pub(super) fn strftime(unix_s: i64, format: &str) -> Result<String, Error> {
-    let (days, second) = (unix_s.div_euclid(86_400), unix_s.rem_euclid(86_400));
-    let (year, month, day, day_of_year) = civil(days);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    let name = |names: &[&'static str], at: i64| names.get(at as usize).copied().unwrap_or_default();
-    let (month_name, day_name) = (name(&MONTHS, month - 1), name(&DAYS, days.rem_euclid(7)));
-    let short = |text: &str| text.chars().take(3).collect::<String>();
-    let mut out = String::new();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let directive = chars.next().unwrap_or(' ');
-        // `%-d`: without the leading zero.
-        let (directive, plain) =
-            if directive == '-' { (chars.next().unwrap_or(' '), true) } else { (directive, false) };
-        let two = |value: i64| if plain { value.to_string() } else { format!("{value:02}") };
-        out += &match directive {
-            'Y' => year.to_string(),
-            'y' => two(year.rem_euclid(100)),
-            'm' => two(month),
-            'd' => two(day),
-            'H' => two(hour),
-            'I' => two((hour + 11) % 12 + 1),
-            'M' => two(minute),
-            'S' => two(second % 60),
-            'j' => {
-                if plain {
-                    day_of_year.to_string()
-                } else {
-                    format!("{day_of_year:03}")
-                }
-            }
-            'B' => month_name.to_owned(),
-            'b' => short(month_name),
-            'A' => day_name.to_owned(),
-            'a' => short(day_name),
-            'p' => if hour < 12 { "AM" } else { "PM" }.to_owned(),
-            '%' => "%".to_owned(),
-            other => {
-                let message = format!("strftime_now does not know %{other}");
-                return Err(Error::new(ErrorKind::InvalidOperation, message));
-            }
-        };
-    }
-    Ok(out)
+/// `replace`, at most `count` times where it is not negative.
+fn replaced(state: &mut State<'_, '_>, whole: &str, old: &str, new: &str, count: Option<i64>) -> Result<Value, Error> {
+    let count = count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
+    charge(state, whole.len() + old.len())?;
+    charge_each(state, whole.matches(old).count().min(count), new.len())?;
+    Ok(Value::from(whole.replacen(old, new, count)))
 }
 
-/// Year, month (from 1), day of the month (from 1) and of the year (from 1) of a day counted from 1970-01-01, in the
-/// Gregorian calendar.
-fn civil(days: i64) -> (i64, i64, i64, i64) {
-    let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    // Whole cycles of 400 years first, so that the loop below is short for any input.
-    let (mut year, mut rest) = (1970 + 400 * days.div_euclid(146_097), days.rem_euclid(146_097));
-    loop {
-        let length = if leap(year) { 366 } else { 365 };
-        if rest < length {
-            break;
-        }
-        rest -= length;
-        year += 1;
+/// The filter `replace`: of anything, as a text.
+pub(super) fn replace(state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+    let args = Args::new(args, &["value", "old", "new", "count"])?;
+    let mut texts = Vec::new();
+    for name in ["value", "old", "new"] {
+        let value = args.get(name)?.ok_or_else(|| invalid(format!("{name} is missing")))?;
+        charge_text(state, &value)?;
+        texts.push(text(state, |out| repr::write_str(&value, out))?);
     }
-    let day_of_year = rest + 1;
-    let february = if leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if rest < length {
-            break;
-        }
-        rest -= length;
-        month += 1;
-    }
-    (year, month, rest + 1, day_of_year)
+    let count = args.number("count")?;
+    args.done()?;
+    let [whole, old, new] = &texts[..] else { return Err(invalid("a text is missing")) };
+    replaced(state, whole, old, new, count)
 }

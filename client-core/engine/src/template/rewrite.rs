@@ -19,6 +19,10 @@ pub(super) const CONCAT: &str = "~";
 pub(super) const ADD: &str = "+";
 /// Takes a part of a text or a list.
 pub(super) const SLICE: &str = "[:]";
+/// The remainder of a division, or values in a text.
+pub(super) const REMAINDER: &str = "%";
+/// How often a number is in another as a whole.
+pub(super) const QUOTIENT: &str = "//";
 /// Multiplies numbers, or repeats a text or a list.
 pub(super) const REPEAT: &str = "*";
 
@@ -71,6 +75,8 @@ fn expr<'a>(of: &Expr<'a>) -> Expr<'a> {
                 BinOpKind::Add => ADD,
                 BinOpKind::Mul => REPEAT,
                 BinOpKind::Concat => CONCAT,
+                BinOpKind::Rem => REMAINDER,
+                BinOpKind::FloorDiv => QUOTIENT,
                 op => return Expr::BinOp(Spanned::new(BinOp { op, left, right }, span)),
             };
             filter(name, left, vec![CallArg::Pos(right)], span)

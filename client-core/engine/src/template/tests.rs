@@ -90,7 +90,7 @@ fn features_of_templates_in_use() {
         (date, "26 Jul 2024|Friday, 26 July 2024 00:00:00 208 24 12 AM %"),
         (roles, "[1:user][2:assistant]be brief"),
         (alternate, "fine"),
-        (optional, "none4AND NOW2"),
+        (optional, "4AND NOW2"),
         (
             json,
             "{\"role\": \"system\", \"content\": \"be brief\"}{\"a\": [1, 2.5, null, true], \"é\": \"<b>\\\"\"}[]{\n  \
@@ -130,8 +130,32 @@ fn the_callers_time_is_told() {
         template.set_now(extreme);
         assert!(template.render(&[]).is_ok());
     }
-    let unknown = ChatTemplate::new(Some("{{ strftime_now('%Q') }}"), "", "").unwrap();
-    assert!(unknown.render(&[]).unwrap_err().to_string().contains("%Q"));
+    let wide = ChatTemplate::new(Some("{{ strftime_now('%999999999d') }}"), "", "").unwrap();
+    assert!(wide.render(&[]).unwrap_err().to_string().contains("two digits"));
+}
+
+/// Python's weeks, and numbers with flags, at the ends of years.
+#[test]
+fn weeks_of_years() {
+    // From Python's strftime('%Y-%m-%d %G-%V-%u %U %W %j %e %-m').
+    for (unix_s, expect) in [
+        (1_104_537_600, "2005-01-01 2004-53-6 00 00 001  1 1"),
+        (1_230_681_600, "2008-12-31 2009-01-3 52 52 366 31 12"),
+        (1_262_304_000, "2010-01-01 2009-53-5 00 00 001  1 1"),
+        (1_704_067_200, "2024-01-01 2024-01-1 00 01 001  1 1"),
+        (951_782_400, "2000-02-29 2000-09-2 09 09 060 29 2"),
+    ] {
+        let source = "{{ strftime_now('%Y-%m-%d %G-%V-%u %U %W %j %e %-m') }}";
+        let mut template = ChatTemplate::new(Some(source), "", "").unwrap();
+        template.set_now(unix_s);
+        assert_eq!(template.render(&[]).unwrap(), expect);
+    }
+}
+
+#[test]
+fn a_broken_template_says_so_when_it_is_needed() {
+    let error = ChatTemplate::broken("no endfor").render(&[message("user", "hi")]).unwrap_err().to_string();
+    assert!(error.contains("no endfor") && error.contains("completed without it"), "{error}");
 }
 
 #[test]
@@ -160,7 +184,7 @@ fn operators_and_builtins() {
         ("{{ 1.5 + 1 }}|{{ 2 * 0.5 }}|{{ true + 1 }}|{{ 9223372036854775807 + 1 }}", "2.5|1.0|2|9223372036854775808"),
         ("{{ 'a' + 'b' ~ 1 ~ none ~ [1, 'x'] ~ missing }}", "ab1None[1, 'x']"),
         ("{{ 'ab' * 3 }}|{{ 3 * 'ab' }}|{{ 'x' * 0 }}|{{ 'x' * -1 }}|{{ [0, 1] * 2 }}", "ababab|ababab|||[0, 1, 0, 1]"),
-        ("{{ [1] + [2, 3] }}|{{ ([1] + [2])[-1] }}|{{ (1, 2) + (3,) }}", "[1, 2, 3]|2|[1, 2, 3]"),
+        ("{{ [1] + [2, 3] }}|{{ ([1] + [2])[-1] }}|{{ (1, 2) + (3,) }}", "[1, 2, 3]|2|(1, 2, 3)"),
         (
             "{{ 'hello'[1:3] }}|{{ 'hello'[::-1] }}|{{ [1, 2, 3][::-1] }}|{{ [1, 2, 3][1:] | length }}",
             "el|olleh|[3, 2, 1]|2",

@@ -194,7 +194,8 @@ impl<'de> Deserialize<'de> for Tokens {
                         return Err(too_many());
                     }
                     let id = u32::try_from(id).ok().filter(|id| (*id as usize) < MAX_TOKENS);
-                    let id = id.ok_or_else(|| A::Error::custom(format!("token {token:?} has an id that is too large")))?;
+                    let id =
+                        id.ok_or_else(|| A::Error::custom(format!("token {token:?} has an id that is too large")))?;
                     vocab.insert(token, id);
                 }
                 Ok(Tokens::Ids(vocab))

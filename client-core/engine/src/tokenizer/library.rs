@@ -31,9 +31,7 @@ pub(super) fn is_panic(error: &EngineError) -> bool {
 pub(super) fn guarded<T>(what: &str, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, EngineError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| EngineError::Tokenizer(error.to_string())),
-        Err(_) => Err(EngineError::Tokenizer(format!(
-            "{FAILED}{what}; the tokenizer's file is probably damaged"
-        ))),
+        Err(_) => Err(EngineError::Tokenizer(format!("{FAILED}{what}; the tokenizer's file is probably damaged"))),
     }
 }
 

@@ -27,6 +27,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokenizers::AddedToken;
 
+use sha2::{Digest, Sha256};
+
 use super::error::EngineError;
 use super::gguf::{Gguf, Value};
 pub(super) use controls::BREAK;
@@ -333,6 +335,24 @@ impl Tokenizer {
     /// Number of tokens, special ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// What the vocabulary is recognised by, 16 hexadecimal digits: the same for all models whose ordinary tokens have the same
+    /// ids, however a file pads the list and whatever special tokens it adds.
+    pub fn fingerprint(&self) -> String {
+        let added = self.inner.get_added_tokens_decoder();
+        let vocabulary = self.inner.get_vocab(false);
+        let padding = |token: &str| token.starts_with("[PAD") || token.starts_with("<unused");
+        let mut tokens: Vec<(u32, String)> = vocabulary.into_iter().map(|(token, id)| (id, token)).collect();
+        tokens.retain(|(id, token)| !added.contains_key(id) && !padding(token));
+        tokens.sort_unstable();
+        let mut hash = Sha256::new();
+        for (id, token) in tokens {
+            hash.update(id.to_le_bytes());
+            hash.update((token.len() as u64).to_le_bytes());
+            hash.update(token);
+        }
+        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Beginning-of-sequence token.

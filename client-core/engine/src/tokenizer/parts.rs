@@ -35,8 +35,8 @@ type Checked = Result<(), String>;
 /// What is wrong with it.
 pub(super) fn normalizer(part: Option<&Value>, cutting: &mut Cutting) -> Result<Option<NormalizerWrapper>, String> {
     read(part, "normalizer", "normalizers", Some(cutting), |step, kind, sum| match kind {
-        "Bert" | "BertNormalizer" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "StripAccents" | "Strip" | "Nmt"
-        | "ByteLevel" => Ok(()),
+        "Bert" | "BertNormalizer" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "StripAccents" | "Strip"
+        | "Nmt" | "ByteLevel" => Ok(()),
         "Prepend" => text(step, "prepend").map(|_| ()),
         "Replace" => replace(step, sum),
         "Precompiled" => {
@@ -51,7 +51,10 @@ pub(super) fn normalizer(part: Option<&Value>, cutting: &mut Cutting) -> Result<
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn pre_tokenizer(part: Option<&Value>, cutting: &mut Cutting) -> Result<Option<PreTokenizerWrapper>, String> {
+pub(super) fn pre_tokenizer(
+    part: Option<&Value>,
+    cutting: &mut Cutting,
+) -> Result<Option<PreTokenizerWrapper>, String> {
     read(part, "pre_tokenizer", "pretokenizers", Some(cutting), |step, kind, sum| match kind {
         "BertPreTokenizer" | "CharDelimiterSplit" | "Delimiter" | "Metaspace" | "Whitespace" | "Punctuation"
         | "WhitespaceSplit" | "Digits" | "UnicodeScripts" => Ok(()),

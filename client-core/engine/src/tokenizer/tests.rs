@@ -179,9 +179,14 @@ fn the_same_tokens_as_llama_cpp() {
 #[test]
 fn contradictions_are_refused() {
     let (tokens, merges, _) = trained(400);
+    let id = |key: &'static str, id: u32| {
+        move |b: Builder| (b.str(&format!("tokenizer.ggml.{key}_token_id")).u32(4).u32(id), 1)
+    };
     let with = |list: &[String], more: &str| list.iter().cloned().chain([more.to_owned()]).collect::<Vec<_>>();
     for (name, bytes, expect) in [
-        ("token twice", file(&with(&tokens, &tokens[300]), &merges, "gpt-2", |b| (b, 0)), "twice"),
+        ("end outside", file(&tokens, &merges, "gpt-2", id("eos", 9999)), "9999"),
+        ("beginning below", file(&tokens, &merges, "gpt-2", id("bos", u32::MAX)), "bos_token_id"),
+        ("unknown outside", file(&tokens, &merges, "gpt-2", id("unknown", tokens.len() as u32)), "unknown_token_id"),
         ("merge of strangers", file(&tokens, &with(&merges, "qqqq zzzz"), "gpt-2", |b| (b, 0)), "not in the list"),
         ("merge of one", file(&tokens, &with(&merges, "abc"), "gpt-2", |b| (b, 0)), "not two tokens"),
         ("unknown scheme", file(&tokens, &merges, "klingon", |b| (b, 0)), "klingon"),
@@ -194,6 +199,92 @@ fn contradictions_are_refused() {
         let error = load(&bytes).expect_err(name).to_string();
         assert!(error.contains(expect), "{name}: {error}");
     }
+}
+
+/// Official files have some tokens twice: text becomes the first, and the second is shown like it.
+#[test]
+fn tokens_may_occur_twice() {
+    let (mut tokens, merges, _) = trained(400);
+    let (twice, count) = (tokens[300].clone(), tokens.len() as u32);
+    let plain = load(&file(&tokens, &merges, "gpt-2", |b| (b, 0))).unwrap();
+    tokens.push(twice);
+    let tokenizer = load(&file(&tokens, &merges, "gpt-2", |b| (b, 0))).unwrap();
+    for text in TEXT {
+        assert_eq!(tokenizer.encode(text).unwrap(), plain.encode(text).unwrap());
+    }
+    assert_eq!(tokenizer.decode(&[count, 300]).unwrap(), plain.decode(&[300, 300]).unwrap());
+    let shown = |tokenizer: &Tokenizer, id: u32| (tokenizer.token_text(id), tokenizer.token_bytes(id));
+    assert_eq!(shown(&tokenizer, count), shown(&plain, 300));
+    let mut stream = tokenizer.stream();
+    assert_eq!(stream.push(count).unwrap(), plain.token_text(300));
+}
+
+#[test]
+fn an_end_is_put_behind_whole_texts_alone() {
+    let (mut tokens, merges, _) = trained(400);
+    let eos = tokens.len() as u32;
+    tokens.push("<eos>".to_owned());
+    let more = |b: Builder| {
+        let b = b.str("tokenizer.ggml.eos_token_id").u32(4).u32(eos);
+        (b.str("tokenizer.ggml.add_eos_token").u32(7).raw(&[1]), 2)
+    };
+    let tokenizer = load(&file(&tokens, &merges, "gpt-2", more)).unwrap();
+    assert!(!tokenizer.encode_prompt("The capital").unwrap().contains(&eos));
+    assert!(!tokenizer.encode_text("The capital").unwrap().contains(&eos));
+    assert_eq!(tokenizer.encode_whole("The capital").unwrap().last(), Some(&eos));
+    assert!(tokenizer.check_ids(eos as usize + 1).is_ok());
+    let error = tokenizer.check_ids(eos as usize).unwrap_err().to_string();
+    assert!(error.contains(&format!("end-of-sequence token is {eos}")), "{error}");
+}
+
+/// SentencePiece puts a space in front of a text and takes it away again. What goes on after another text keeps its own.
+#[test]
+fn continuations_keep_their_first_space() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tokenizers");
+    let spm = std::fs::read(folder.join("spm.gguf")).unwrap();
+    let spm = load(&spm).unwrap();
+    let (bpe, _) = with_specials();
+    for tokenizer in [&spm, &bpe] {
+        for (prompt, rest) in [
+            ("The capital of France is", " Paris is"),
+            ("The capital of France is", "n't"),
+            ("The capital", " of\n France"),
+            ("\u{6771}\u{4EAC}", " \u{6771}"),
+            ("a  ", "b"),
+        ] {
+            let whole = tokenizer.encode_prompt(&format!("{prompt}{rest}")).unwrap();
+            // Wherever the tokens are handed over.
+            for cut in 1..whole.len() {
+                let (before, after) = whole.split_at(cut);
+                let begun = tokenizer.decode(before).unwrap();
+                if begun.ends_with('\u{FFFD}') {
+                    continue;
+                }
+                let mut stream = tokenizer.stream_after(before).unwrap();
+                let mut text: String = after.iter().map(|id| stream.push(*id).unwrap()).collect();
+                text += &stream.finish().unwrap();
+                assert_eq!(begun + &text, format!("{prompt}{rest}"), "{whole:?} at {cut}");
+            }
+        }
+    }
+    // Behind a control token a text begins, and has no space that nobody wrote.
+    let bos = spm.bos().unwrap();
+    let ids = spm.encode("Paris").unwrap();
+    let mut stream = spm.stream_after(&[ids.as_slice(), &[bos]].concat()).unwrap();
+    let text: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+    assert_eq!(text, "Paris");
+}
+
+/// Bytes of tokens, also of parts of letters.
+#[test]
+fn bytes_of_tokens_make_the_text() {
+    let (bpe, _) = with_specials();
+    for text in TEXT {
+        let bytes: Vec<u8> = bpe.encode(text).unwrap().iter().flat_map(|id| bpe.token_bytes(*id)).collect();
+        assert_eq!(String::from_utf8(bytes).unwrap(), text);
+    }
+    assert_eq!(bpe.token_bytes(bpe.eos().unwrap()), b"<|im_end|>");
+    assert!(bpe.token_bytes(u32::MAX).is_empty());
 }
 
 proptest! {

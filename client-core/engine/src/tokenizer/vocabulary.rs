@@ -207,12 +207,7 @@ fn kinds(gguf: &Gguf<'_>, count: usize) -> Vec<Kind> {
 
 /// Adds what is found in a text before anything is cut: control tokens, among them those that end a turn whatever kind the
 /// file says they are, and tokens that users have defined.
-fn add_special(
-    tokenizer: &mut Tokenizer,
-    gguf: &Gguf<'_>,
-    tokens: &[&str],
-    usual: Usual,
-) -> Result<(), EngineError> {
+fn add_special(tokenizer: &mut Tokenizer, gguf: &Gguf<'_>, tokens: &[&str], usual: Usual) -> Result<(), EngineError> {
     let mut kinds = kinds(gguf, tokens.len());
     let named = ["bos", "eos", "eot", "eom"].map(|key| gguf.get(&format!("tokenizer.ggml.{key}_token_id")));
     let named = named.into_iter().flatten().filter_map(Value::as_u64);

@@ -30,8 +30,7 @@ pub fn backlog_s(world: &World, index: u64) -> f64 {
 
 /// The best reward of two users by brute force, sharing nothing with the search but the slot's own equations: powers in
 /// steps of 2 dB down to −40 dB and of 5 dB down to −100 dB under P_max, and none; ratios in steps of 1/16; and around the
-/// best of these ever finer grids over all four. With `saves` false one of the two is always at P_max, which is enough
-/// where energy is no limit.
+/// best of these ever finer grids over all four.
 pub fn brute_force(physics: &Physics, users: &[UserSlot], backlog_s: f64) -> f64 {
     let mut out = [UserOutcome::default(); 2];
     let mut reward = |[p0, p1, a0, a1]: [f64; 4]| {

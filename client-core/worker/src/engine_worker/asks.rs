@@ -6,6 +6,7 @@ use wasm_bindgen_futures::spawn_local;
 
 use super::Hub;
 use super::engine::Writing;
+use super::models::sentence;
 use super::world::Change;
 use client::offload::compare::compare;
 use client::offload::ports::Clock;
@@ -15,8 +16,6 @@ use client::protocol::worker::{AskOptions, Event};
 
 /// Asks that may wait for their turn; more are refused.
 const MAX_WAITING: usize = 4;
-/// Longest answer that can be asked for.
-const MAX_TOKENS: usize = 4096;
 
 /// Something that the page asked for, until it is over.
 pub(super) struct Asked {
@@ -33,7 +32,7 @@ impl Hub {
         stop
     }
 
-    pub(super) fn ask(self: &Rc<Self>, id: u64, prompts: Vec<String>, mut options: AskOptions) {
+    pub(super) fn ask(self: &Rc<Self>, id: u64, prompts: Vec<String>, begun: Vec<String>, options: AskOptions) {
         let started_s = self.clock.now_s();
         let fail = |message: &str| self.emit(Event::Failed { ask: Some(id), message: message.to_owned() });
         if prompts.is_empty() || prompts.iter().any(|prompt| prompt.trim().is_empty()) {
@@ -45,8 +44,10 @@ impl Hub {
         if self.asks.borrow().contains_key(&id) {
             return fail("This question is being answered already.");
         }
-        options.max_tokens = options.max_tokens.clamp(1, MAX_TOKENS);
-        let ask = Ask { id, prompts, options };
+        if let Err(problem) = options.sampling.check() {
+            return fail(&sentence(&problem));
+        }
+        let ask = Ask { id, prompts, begun, options };
         let stop = self.begin(id);
         let hub = Rc::clone(self);
         spawn_local(async move {
@@ -98,7 +99,13 @@ impl Hub {
     /// Asks the server for its own answers. It is an extra: one that fails is not worth more than a word.
     async fn compare(&self, ask: &Ask, outcome: &RunOutcome, stop: &StopFlag) {
         let Some(record) = &outcome.record else { return };
-        if !ask.options.compare || record.stopped || record.server_lost || record.device_tokens == 0 {
+        // The words of two models that have nothing to do with each other compare to nothing; the page says so.
+        if self.mismatched()
+            || !ask.options.compare
+            || record.stopped
+            || record.server_lost
+            || record.device_tokens == 0
+        {
             return;
         }
         let (server, clock) = (self.server(), &self.clock);

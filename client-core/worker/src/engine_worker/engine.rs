@@ -9,8 +9,9 @@ use super::{Hub, tier};
 use crate::file::{ModelFiles, Reading};
 use crate::kernels::{Kernels, RemoteBackend};
 use client::offload::local::EnginePort;
-use client::offload::ports::{Clock, Jobs, LocalEngine, LocalError, LocalFinish};
+use client::offload::ports::{Clock, Jobs, LocalEngine, LocalError};
 use client::offload::signal::StopFlag;
+use client::protocol::engine::Finish;
 use client::protocol::worker::{AskOptions, Event, ModelState, Tier, TierChoice};
 use client::verdict;
 use engine::assemble::WeightStream;
@@ -41,6 +42,11 @@ impl Loaded {
     /// What its KV cache takes when it is full.
     pub(super) fn cache_bytes(&self) -> u64 {
         verdict::cache_bytes(self.cache_width, self.engine.info().context as u64, self.on_gpu)
+    }
+
+    /// Its name, and what its vocabulary is recognised by.
+    pub(super) fn words(&self) -> (String, String) {
+        (self.engine.info().name, self.engine.tokenizer().fingerprint())
     }
 
     /// Whether both are in GPU memory.
@@ -175,7 +181,7 @@ impl LocalEngine for Writing<'_> {
         max_tokens: usize,
         options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
-    ) -> Result<LocalFinish, LocalError> {
+    ) -> Result<Finish, LocalError> {
         let clock = || self.hub.clock.now_s();
         let mut port = EnginePort { engine: self.loaded.engine(), clock: &clock };
         port.generate(prompt, prefix, max_tokens, options, on_token).await

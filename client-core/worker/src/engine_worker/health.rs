@@ -43,6 +43,7 @@ impl Hub {
         let server = self.health.borrow().clone();
         let returned = server.up && !was_up;
         self.emit(Event::Server { server });
+        self.look_at_pair();
         if returned {
             self.server_returned().await;
         }
@@ -59,7 +60,9 @@ impl Hub {
             Ok(health) => {
                 let up = health.status == HealthStatus::Ok;
                 let problem = (!up).then(|| "it is shutting down".to_owned());
-                ServerHealth { up, model: Some(health.model.name), rtt_ms, problem }
+                let model = Some(health.model.name.clone());
+                *self.server_model.borrow_mut() = Some(health.model);
+                ServerHealth { up, model, rtt_ms, problem }
             }
             Err(problem) => ServerHealth { up: false, model: last_model, rtt_ms: None, problem: Some(problem) },
         };

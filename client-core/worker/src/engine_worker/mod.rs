@@ -14,6 +14,7 @@
 //! | `world` | the simulated cell: changes one after the other, views out |
 //! | `policies` | the policy files, and the two modules that decide with them |
 //! | `health` | looking after the server |
+//! | `pair` | whether this tab's model and the server's belong together |
 //!
 //! One thread, many tasks: a command starts a task and returns at once. A task never holds a `RefCell` across an await. The
 //! engine gives way between tokens, so that a command that arrives while it writes is seen before the next token.
@@ -24,6 +25,7 @@ mod folder;
 mod health;
 mod init;
 mod models;
+mod pair;
 mod policies;
 mod proof;
 mod tier;
@@ -45,8 +47,9 @@ use super::message::command_of;
 use super::transport::Server;
 use client::offload::length::AnswerLength;
 use client::offload::ports::Clock;
+use client::protocol::health::HealthModel;
 use client::protocol::manifest::ModelManifest;
-use client::protocol::worker::{Command, Event, ServerHealth, Tier, TierChoice, TierReport};
+use client::protocol::worker::{Command, Event, Pair, ServerHealth, Tier, TierChoice, TierReport};
 use engine::gpu::{GpuContext, Proof};
 
 /// Entry point of `worker.wasm`.
@@ -73,6 +76,10 @@ struct Hub {
     clock: BrowserClock,
     server: RefCell<Server>,
     health: RefCell<ServerHealth>,
+    /// The model of the server, as it last said.
+    server_model: RefCell<Option<HealthModel>>,
+    /// What the page was last told of the two models.
+    pair: RefCell<Option<Pair>>,
     manifest: RefCell<ModelManifest>,
     choice: Cell<TierChoice>,
     tier: RefCell<TierReport>,
@@ -107,6 +114,8 @@ impl Hub {
             clock: BrowserClock::default(),
             server: RefCell::default(),
             health: RefCell::default(),
+            server_model: RefCell::default(),
+            pair: RefCell::default(),
             manifest: RefCell::default(),
             choice: Cell::default(),
             tier: RefCell::new(unknown),
@@ -138,9 +147,9 @@ impl Hub {
                 self.models.choose(&source, files);
                 spawn_local(async move { hub.weigh(ask, &source, context).await });
             }
-            Command::LoadModel { source, context } => {
+            Command::LoadModel { source, context, unasked } => {
                 self.models.choose(&source, files);
-                spawn_local(async move { hub.load_model(&source, context).await });
+                spawn_local(async move { hub.load_model(&source, context, unasked).await });
             }
             Command::Write { ask, input, options } => self.write(ask, input, options),
             Command::Embed { ask, texts } => self.embed(ask, texts),
@@ -155,7 +164,7 @@ impl Hub {
             }
             Command::UsePolicy { path, name } => spawn_local(async move { hub.use_policy(&path, name).await }),
             Command::DropPolicy { users } => self.drop_policy(users),
-            Command::Ask { ask, prompts, options } => self.ask(ask, prompts, options),
+            Command::Ask { ask, prompts, begun, options } => self.ask(ask, prompts, begun, options),
             Command::Stop { ask } => {
                 if let Some(asked) = self.asks.borrow().get(&ask) {
                     asked.stop.stop();

@@ -37,9 +37,19 @@ pub(super) struct Models {
     held: RefCell<Option<Held>>,
     /// Raised by every load and delete: an engine that an ask brings back from before is dropped.
     epoch: Cell<u64>,
-    loading: RefCell<Option<(String, StopFlag)>>,
+    loading: RefCell<Option<Loading>>,
+    /// Name and vocabulary of the model in memory.
+    words: RefCell<Option<(String, String)>>,
     /// Files that a person chose, by [`ModelSource::id`]. The browser keeps their content on the disk.
     chosen: RefCell<BTreeMap<String, Vec<Blob>>>,
+}
+
+/// A model on its way.
+struct Loading {
+    id: String,
+    stop: StopFlag,
+    /// Whether the page does so by itself.
+    unasked: bool,
 }
 
 /// The model in memory.
@@ -78,8 +88,14 @@ impl Models {
     /// Puts another engine in place; returns what was held before.
     fn replace(&self, engine: Option<Loaded>, held: Option<Held>) -> Option<Held> {
         self.epoch.set(self.epoch.get() + 1);
+        *self.words.borrow_mut() = engine.as_ref().map(Loaded::words);
         *self.engine.borrow_mut() = engine;
         self.held.replace(held)
+    }
+
+    /// Name and vocabulary of the model in memory.
+    pub(super) fn words(&self) -> Option<(String, String)> {
+        self.words.borrow().clone()
     }
 
     /// Remembers files that a person chose, if any came along.
@@ -135,7 +151,7 @@ impl Hub {
 
     /// Tells the page of the model that is on its way.
     pub(super) fn loading_state(&self, state: ModelState) {
-        if let Some((id, _)) = &*self.models.loading.borrow() {
+        if let Some(Loading { id, .. }) = &*self.models.loading.borrow() {
             self.model_state(id, state);
         }
     }
@@ -213,27 +229,38 @@ impl Hub {
     }
 
     pub(super) fn cancel_load(&self) {
-        if let Some((_, stop)) = &*self.models.loading.borrow() {
-            stop.stop();
+        if let Some(loading) = &*self.models.loading.borrow() {
+            loading.stop.stop();
         }
     }
 
-    pub(super) async fn load_model(self: &Rc<Self>, source: &ModelSource, context: Option<u32>) {
+    pub(super) async fn load_model(self: &Rc<Self>, source: &ModelSource, context: Option<u32>, unasked: bool) {
         let id = source.id();
         let failed = |message: &str| self.model_state(&id, ModelState::Failed { message: message.to_owned() });
         if self.tier.borrow().tier == Tier::ServerOnly {
             return failed("No engine runs in this tab, so there is nothing to load a model into: the server answers.");
         }
+        // What the page loads by itself gives way to what a person wants; what that person wants does so only when told.
+        let gives_way = |loading: &Loading| loading.unasked && !unasked && loading.id != id;
+        if self.models.loading.borrow().as_ref().is_some_and(gives_way) {
+            self.cancel_load();
+            while self.models.loading.borrow().as_ref().is_some_and(gives_way) {
+                self.clock.sleep(0.01).await;
+            }
+        }
         let stop = StopFlag::default();
         {
             let mut loading = self.models.loading.borrow_mut();
-            match &*loading {
-                Some((other, _)) if *other == id => return,
-                Some((other, _)) => {
-                    let message = format!("The model {other} is being loaded; cancel that first.");
+            match &mut *loading {
+                Some(other) if other.id == id => {
+                    other.unasked &= unasked;
+                    return;
+                }
+                Some(other) => {
+                    let message = format!("The model {} is being loaded; cancel that first.", other.id);
                     return self.emit(Event::Failed { ask: None, message });
                 }
-                None => *loading = Some((id.clone(), stop.clone())),
+                None => *loading = Some(Loading { id: id.clone(), stop: stop.clone(), unasked }),
             }
         }
         let state = match self.obtain_and_load(source, context, &stop).await {
@@ -248,6 +275,7 @@ impl Hub {
         };
         self.models.loading.borrow_mut().take();
         self.model_state(&id, state);
+        self.look_at_pair();
     }
 
     async fn obtain_and_load(
@@ -359,7 +387,7 @@ impl Hub {
     }
 
     pub(super) async fn delete_model(self: &Rc<Self>, id: &str) {
-        let loading = self.models.loading.borrow().as_ref().is_some_and(|(other, _)| other == id);
+        let loading = self.models.loading.borrow().as_ref().is_some_and(|other| other.id == id);
         if loading {
             self.cancel_load();
             while self.models.loading.borrow().is_some() {
@@ -370,6 +398,7 @@ impl Hub {
         let held = self.models.held.borrow().as_ref().is_some_and(|held| held.id == id);
         if held {
             self.models.replace(None, None);
+            self.look_at_pair();
         }
         self.models.chosen.borrow_mut().remove(id);
         let state = match self.remove_stored(id).await {

@@ -9,9 +9,11 @@ use wasm_bindgen_futures::spawn_local;
 use super::Hub;
 use super::engine::{Loaded, Writing};
 use super::models::sentence;
+use client::offload::local::{engine_options, row_tokens};
 use client::offload::ports::{Clock, LocalEngine, LocalError};
 use client::offload::signal::StopFlag;
-use client::protocol::engine::{Finish, Input, WriteOptions, WriteRecord};
+use client::protocol::engine::{Finish, Input, WriteRecord};
+use client::protocol::sampling::Sampling;
 use client::protocol::worker::Event;
 use engine::backend::MAX_ROWS;
 use engine::event_loop::next_task;
@@ -29,20 +31,26 @@ const NO_MODEL: &str = "no model is loaded; load one first";
 pub(super) struct Draft {
     ask: u64,
     input: Input,
-    options: WriteOptions,
+    options: Sampling,
     stop: StopFlag,
     begun_s: f64,
     text: String,
     tokens: usize,
+    /// Tokens of the input, once it was read in a row of several.
+    prompt_tokens: Option<usize>,
     ttft_s: Option<f64>,
 }
 
 impl Hub {
     /// Writes a text when its turn comes, together with the others that wait then.
-    pub(super) fn write(self: &Rc<Self>, ask: u64, input: Input, options: WriteOptions) {
+    pub(super) fn write(self: &Rc<Self>, ask: u64, input: Input, options: Sampling) {
+        if let Err(problem) = options.check() {
+            return self.emit(Event::Failed { ask: Some(ask), message: sentence(&problem) });
+        }
         let Some(stop) = self.admitted(ask) else { return };
         let begun_s = self.clock.now_s();
-        let draft = Draft { ask, input, options, stop, begun_s, text: String::new(), tokens: 0, ttft_s: None };
+        let (text, tokens, prompt_tokens, ttft_s) = (String::new(), 0, None, None);
+        let draft = Draft { ask, input, options, stop, begun_s, text, tokens, prompt_tokens, ttft_s };
         self.drafts.borrow_mut().push_back(draft);
         let hub = Rc::clone(self);
         spawn_local(async move {
@@ -109,17 +117,18 @@ impl Hub {
         self.models.put_back(loaded, epoch);
     }
 
-    /// Returns what has to be written alone: all of it where rows are not to be had, what is too long for one, and what is
-    /// unfinished after a fault, which comes up again there and is dealt with.
+    /// Returns what has to be written alone: all of it where rows are not to be had, what is too long for one, what fills
+    /// one and is not at its end, and what is unfinished after a fault, which comes up again there and is dealt with.
     async fn write_together(&self, loaded: &mut Loaded, mut drafts: VecDeque<Draft>) -> VecDeque<Draft> {
         let engine = &*loaded.engine();
         let rows = drafts.len().min(MAX_ROWS);
         let Ok(mut together) = engine.together(rows, Together::row_of(engine.info().context, rows)).await else {
             return drafts;
         };
-        let mut desk = Desk { hub: self, engine, waiting: &mut drafts, begun: Vec::new() };
+        let capacity = together.capacity();
+        let mut desk = Desk { hub: self, engine, waiting: &mut drafts, capacity, begun: Vec::new() };
         let fault = together.write(&mut desk).await.err();
-        let mut left: VecDeque<_> = desk.begun.into_iter().filter_map(|begun| begun.draft).collect();
+        let mut left: VecDeque<_> = desk.begun.into_iter().flatten().collect();
         left.append(&mut drafts);
         if let Some(fault) = fault {
             web_sys::console::warn_1(&format!("texts are written one by one: {fault}").into());
@@ -132,7 +141,7 @@ impl Hub {
             if draft.stop.is_stopped() {
                 return Ok(draft.record(self.clock.now_s(), Finish::Cancelled));
             }
-            let (sampling, earlier) = (draft.sampling(), draft.tokens);
+            let (sampling, earlier) = (draft.sampling(usize::MAX), draft.tokens);
             let clock = || self.clock.now_s();
             let engine = loaded.engine();
             let stats = match draft.prompt(engine) {
@@ -145,10 +154,10 @@ impl Hub {
             match stats {
                 Ok(stats) => {
                     return Ok(WriteRecord {
-                        prompt_tokens: stats.prompt_tokens,
+                        prompt_tokens: draft.prompt_tokens.unwrap_or(stats.prompt_tokens),
                         cached_tokens: stats.cached_tokens,
                         tokens: earlier + stats.generated_tokens,
-                        ..draft.record(self.clock.now_s(), finish(stats.finish))
+                        ..draft.record(self.clock.now_s(), stats.finish.into())
                     });
                 }
                 Err(error) => {
@@ -212,28 +221,18 @@ impl Draft {
     fn prompt(&self, engine: &Engine) -> Result<Prompt, EngineError> {
         match &self.input {
             Input::Text(text) => Ok(format!("{text}{}", self.text).into()),
-            Input::Chat(turns) => {
-                let message = |turn: &client::protocol::engine::Turn| ChatMessage {
-                    role: turn.role.clone(),
-                    content: turn.content.clone(),
-                };
-                engine.prompt(&turns.iter().map(message).collect::<Vec<_>>(), &self.text)
-            }
+            Input::Chat(turns) => engine.prompt(&turns.iter().map(ChatMessage::from).collect::<Vec<_>>(), &self.text),
         }
     }
 
-    fn sampling(&self) -> SamplingOptions {
-        let options = &self.options;
-        SamplingOptions {
-            max_tokens: options.max_tokens.saturating_sub(self.tokens),
-            temperature: options.temperature,
-            top_k: options.top_k,
-            top_p: options.top_p,
-            repetition_penalty: options.repetition_penalty,
-            seed: options.seed,
-            stop: options.stop.clone(),
-            ..SamplingOptions::default()
-        }
+    /// The engine's options for what is left to write, at most `most_tokens` of it now.
+    fn sampling(&self, most_tokens: usize) -> SamplingOptions {
+        engine_options(&self.options, self.left().min(most_tokens))
+    }
+
+    /// Tokens that may still be written.
+    fn left(&self) -> usize {
+        self.options.max_tokens.saturating_sub(self.tokens)
     }
 
     /// Takes a token and tells the page; breaks where the text was stopped.
@@ -255,26 +254,15 @@ impl Draft {
     }
 }
 
-fn finish(reason: FinishReason) -> Finish {
-    match reason {
-        FinishReason::Stop => Finish::Stop,
-        FinishReason::Length => Finish::Length,
-        FinishReason::Cancelled => Finish::Cancelled,
-    }
-}
-
 /// Drafts as texts for the rows of a [`Together`].
 struct Desk<'a> {
     hub: &'a Hub,
     engine: &'a Engine,
     waiting: &'a mut VecDeque<Draft>,
-    begun: Vec<Begun>,
-}
-
-struct Begun {
-    prompt_tokens: usize,
-    /// Until it is over.
-    draft: Option<Draft>,
+    /// Tokens of a row.
+    capacity: usize,
+    /// Each until it is over.
+    begun: Vec<Option<Draft>>,
 }
 
 impl Desk<'_> {
@@ -293,8 +281,10 @@ impl Texts for Desk<'_> {
             }
             match draft.prompt(self.engine) {
                 Ok(prompt) => {
-                    let text = Text { id: self.begun.len(), prompt, options: draft.sampling() };
-                    self.begun.push(Begun { prompt_tokens: 0, draft: Some(draft) });
+                    let most_tokens = row_tokens(self.engine, &prompt, draft.left(), &draft.options, self.capacity);
+                    let options = draft.sampling(most_tokens);
+                    let text = Text { id: self.begun.len(), prompt, options };
+                    self.begun.push(Some(draft));
                     return Some(text);
                 }
                 Err(error) => self.hub.end(draft.ask, Err(error.to_string())),
@@ -303,23 +293,28 @@ impl Texts for Desk<'_> {
     }
 
     fn begun(&mut self, id: usize, prompt_tokens: usize) {
-        self.begun[id].prompt_tokens = prompt_tokens;
+        if let Some(draft) = &mut self.begun[id] {
+            draft.prompt_tokens = Some(prompt_tokens);
+        }
     }
 
     fn token(&mut self, id: usize, token: TokenEvent<'_>) -> ControlFlow<()> {
-        match &mut self.begun[id].draft {
+        match &mut self.begun[id] {
             Some(draft) => draft.take(self.hub, &token),
             None => ControlFlow::Break(()),
         }
     }
 
     fn over(&mut self, id: usize, result: Result<Ended, EngineError>) {
-        // What a row cannot take is left, and tried alone.
-        let Ok(Ended { finish: reason, tokens, .. }) = result else { return };
-        let Begun { prompt_tokens, draft } = &mut self.begun[id];
-        if let Some(draft) = draft.take() {
-            let record = draft.record(self.hub.clock.now_s(), finish(reason));
-            let record = WriteRecord { prompt_tokens: *prompt_tokens, tokens, ..record };
+        // What a row cannot take is left, and tried alone; so is what has filled one.
+        let (Ok(Ended { finish, tokens, .. }), Some(draft)) = (result, &mut self.begun[id]) else { return };
+        draft.tokens = tokens;
+        if finish == FinishReason::Length && draft.left() > 0 {
+            return;
+        }
+        if let Some(draft) = self.begun[id].take() {
+            let record = draft.record(self.hub.clock.now_s(), finish.into());
+            let record = WriteRecord { prompt_tokens: draft.prompt_tokens.unwrap_or(0), tokens, ..record };
             self.end(&draft, record);
         }
     }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use js_sys::{Float32Array, Uint32Array};
 
-use super::{Kernels, REFUSED, RemoteModel, build};
+use super::{Kernels, RemoteModel, build};
+use cpu_kernels::abi::{self, REFUSED};
 use engine::backend::{Backend, Batch, Output, Turn, Want};
 use engine::config::{ModelConfig, Rotations};
 use engine::cpu::{self, Form, Steps};
@@ -103,12 +104,7 @@ impl RemoteSequences {
         let model = Rc::clone(&self.model);
         let before = self.len(row);
         check_input(&model.config, before, self.capacity, tokens)?;
-        let code = match cpu::wanted(want)? {
-            cpu_kernels::model::Want::Nothing => 0,
-            cpu_kernels::model::Want::Last => 1,
-            cpu_kernels::model::Want::Every => 2,
-            cpu_kernels::model::Want::Hidden => 3,
-        };
+        let code = abi::want_code(cpu::wanted(want)?);
         let rotation = model.rotations.span(before, tokens.len());
         let (start, turns) = self.write(tokens, &rotation)?;
         let facts = [self.number, row as u32, start, tokens.len() as u32, turns, rotation.len() as u32, code];

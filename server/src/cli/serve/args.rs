@@ -61,6 +61,11 @@ pub struct Args {
     #[arg(long, env = "TANDEM_SLOTS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub slots: Option<u16>,
 
+    /// Threads that compute a model's pass together; answers that are written at the same time share them. [default: as many
+    /// as this machine runs at once]
+    #[arg(long, env = "TANDEM_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
+
     /// Requests that may wait for a slot before the server answers 503.
     #[arg(long, env = "TANDEM_QUEUE", default_value_t = 256, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     pub queue: u16,

@@ -145,7 +145,11 @@ async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> {
             (host, own)
         }
         None => {
-            let host = local_host(args.model.as_deref(), files.public(), args.slots.unwrap_or(LOCAL_SLOTS), args.queue)?;
+            let threads = args.threads.map_or_else(system_threads, usize::from);
+            let threads = engine::cpu::set_threads(threads);
+            tracing::debug!(threads, "a pass is computed together");
+            let host =
+                local_host(args.model.as_deref(), files.public(), args.slots.unwrap_or(LOCAL_SLOTS), args.queue)?;
             let embedder = local::as_embedder(&host);
             (host, Some(embedder))
         }
@@ -184,7 +188,8 @@ fn fitting(wanted: u64, files: u64) -> u64 {
 fn hub(args: &Args) -> anyhow::Result<Option<Hub>> {
     let Some(base) = args.hub.hub.clone() else { return Ok(None) };
     let usual = || args.data.clone().or_else(data_folder).map(|data| data.join("hub"));
-    let dir = args.hub.hub_cache.clone().or_else(usual).context("no data folder is known; name one with --hub-cache")?;
+    let dir =
+        args.hub.hub_cache.clone().or_else(usual).context("no data folder is known; name one with --hub-cache")?;
     let config = HubConfig {
         base,
         hosts: args.hub.hub_host.clone(),
@@ -214,6 +219,11 @@ fn training_runs(args: &Args) -> anyhow::Result<Runs> {
             Ok(Runs::none(format!("{error}.")))
         }
     }
+}
+
+/// Threads that this machine runs at once.
+fn system_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn local_host(model: Option<&Path>, public: &Source, slots: u16, queue: u16) -> anyhow::Result<Arc<LocalHost>> {
@@ -375,7 +385,7 @@ mod tests {
             let Some(name) = option.get_long().filter(|name| *name != "help") else { continue };
             let value = match name {
                 "listen" => "127.0.0.1:0",
-                _ if option.get_action().takes_values() => "7",
+                _ if option.get_action().takes_values() => "9",
                 _ => "",
             };
             let flag = format!("--{name}");
@@ -388,7 +398,7 @@ mod tests {
                 "hub-host" | "hub-key" => words.extend(["--hub", "h"]),
                 _ => {}
             }
-            let read = Alone::try_parse_from([&["serve"], words.as_slice()].concat());
+            let read = Alone::try_parse_from([&["serve"][..], words.as_slice()].concat());
             assert!(read.is_ok(), "{words:?}: {}", read.unwrap_err());
         }
         // Two of them once shared an id: the hub's token was taken for the file of a private key.

@@ -105,7 +105,11 @@ impl Answer {
             return Some(self.end_of_stream());
         }
         let Ok(chunk) = serde_json::from_str::<Value>(data) else {
-            return Some(failed(if is_error { one_line(data) } else { "it sent something that is not JSON".to_owned() }));
+            return Some(failed(if is_error {
+                one_line(data)
+            } else {
+                "it sent something that is not JSON".to_owned()
+            }));
         };
         if is_error || chunk.get("choices").is_none() {
             if let Some(text) = message(&chunk) {
@@ -198,7 +202,8 @@ mod tests {
     fn thoughts_and_log_probabilities_are_passed_on() {
         let mut answer = Answer::new(true);
         for name in ["reasoning_content", "reasoning"] {
-            let (ready, _) = take(&mut answer, &format!(r#"{{"choices":[{{"delta":{{"{name}":"hm","content":null}}}}]}}"#));
+            let (ready, _) =
+                take(&mut answer, &format!(r#"{{"choices":[{{"delta":{{"{name}":"hm","content":null}}}}]}}"#));
             assert!(matches!(&ready[..], [GenerationEvent::Reasoning(text)] if text == "hm"), "{ready:?}");
         }
         let (ready, _) =

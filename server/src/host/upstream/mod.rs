@@ -280,7 +280,7 @@ impl Host for UpstreamHost {
         let place = self.place().await?;
         let (path, is_chat) = match generation.prompt {
             Prompt::Chat { .. } => ("chat/completions", true),
-            Prompt::Text(_) | Prompt::Tokens(_) => ("completions", false),
+            Prompt::Text(_) | Prompt::Controlled(_) | Prompt::Tokens(_) => ("completions", false),
         };
         let mut body = request::body(&model, generation);
         for field in lock(&self.refused).iter() {

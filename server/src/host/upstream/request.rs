@@ -31,7 +31,7 @@ pub fn body(model: &str, generation: Generation) -> Value {
             }
             body.insert("messages".into(), json!(turns));
         }
-        Prompt::Text(text) => drop(body.insert("prompt".into(), json!(text))),
+        Prompt::Text(text) | Prompt::Controlled(text) => drop(body.insert("prompt".into(), json!(text))),
         Prompt::Tokens(ids) => drop(body.insert("prompt".into(), json!(ids))),
     }
     choice(&mut body, sampling, is_chat);
@@ -59,6 +59,12 @@ fn choice(body: &mut Map<String, Value>, sampling: Sampling, is_chat: bool) {
     }
     if !sampling.stop.is_empty() {
         body.insert("stop".into(), json!(sampling.stop));
+    }
+    if !sampling.stop_tokens.is_empty() {
+        body.insert("stop_token_ids".into(), json!(sampling.stop_tokens));
+    }
+    if sampling.ignore_eos {
+        body.insert("ignore_eos".into(), json!(true));
     }
     if !sampling.logit_bias.is_empty() {
         let bias: Map<String, Value> =

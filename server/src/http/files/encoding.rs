@@ -152,7 +152,7 @@ impl From<std::io::Error> for Changed {
 
 /// Whether a compressed file holds exactly these bytes. It may come from an older build.
 fn is_of(encoded: &[u8], bytes: &[u8], encoding: Encoding) -> bool {
-    let mut reader: Box<dyn std::io::Read> = match encoding {
+    let mut reader: Box<dyn std::io::Read + '_> = match encoding {
         Encoding::Identity => Box::new(encoded),
         Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(encoded)),
         Encoding::Brotli => Box::new(brotli::Decompressor::new(encoded, 1 << 16)),

@@ -1,6 +1,9 @@
 //! Media types by ending, and how long a file may be cached.
 
+use std::collections::HashSet;
+
 use mime_guess::mime;
+use serde_json::Value;
 
 /// What an ending says of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,7 @@ pub struct Kind {
 pub fn of(path: &str) -> Kind {
     let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
     let guess = match ending.as_str() {
+        "js" | "mjs" => mime::TEXT_JAVASCRIPT,
         // What a browser should show rather than save, and what the table does not know.
         "md" | "wgsl" | "toml" | "jinja" => mime::TEXT_PLAIN,
         "jsonl" => "application/jsonl".parse().unwrap_or(mime::APPLICATION_OCTET_STREAM),
@@ -48,10 +52,11 @@ pub fn cache_control(is_hashed: bool) -> &'static str {
     if is_hashed { "public, max-age=31536000, immutable" } else { "no-cache" }
 }
 
-/// Whether a name has the form that trunk gives to what it hashes: `web-0123456789abcdef.js`,
-/// `web-0123456789abcdef_bg.wasm`; zeros in front are left out. Whether it is one, the page says.
+/// Whether a name has the form of a hashed one: `web-0123456789abcdef.js`, `web-0123456789abcdef_bg.wasm`; zeros in front
+/// may be left out. Whether it is one, the builder says.
 #[must_use]
 pub fn may_be_hashed(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name);
     let stem = name.split('.').next().unwrap_or(name);
     let stem = stem.strip_suffix("_bg").unwrap_or(stem);
     // One of 64 bits with fewer than eight digits comes once in four billion builds.
@@ -59,10 +64,25 @@ pub fn may_be_hashed(name: &str) -> bool {
     stem.rsplit_once('-').is_some_and(|(_, hash)| is_hash(hash))
 }
 
-/// The names of that form that a page's HTML holds: what its builder wrote down.
-pub fn hashed_names(html: &str) -> impl Iterator<Item = &str> {
+/// The list that the page's builder makes of its files.
+pub const LIST: &str = "assets.json";
+
+/// The files on that list whose names hold their hashes.
+#[must_use]
+pub fn listed_names(json: &str) -> HashSet<String> {
+    let list: Value = serde_json::from_str(json).unwrap_or_default();
+    let files = list["files"].as_object().into_iter().flat_map(serde_json::Map::values);
+    let immutable = files.filter(|file| file["immutable"] == true);
+    immutable.filter_map(|file| file["file"].as_str().map(str::to_owned)).collect()
+}
+
+/// The names of that form that a page's HTML holds, for a page that another builder made.
+#[must_use]
+pub fn hashed_names(html: &str) -> HashSet<String> {
     html.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)))
         .filter(|name| name.contains('.') && may_be_hashed(name))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -100,8 +120,12 @@ mod tests {
         let html = r#"<link rel="stylesheet" href="/tokens-00ff00ff00ff00ff.css" integrity="sha384-abc"/>
             <link href="icons/tandem.svg"><meta content="dead-beef."><script type=module>
             import init from '/web-123456789abcdef.js'; init({ module_or_path: '/web-123456789abcdef_bg.wasm' });</script>"#;
-        let names: Vec<&str> = hashed_names(html).collect();
-        assert_eq!(names, ["tokens-00ff00ff00ff00ff.css", "web-123456789abcdef.js", "web-123456789abcdef_bg.wasm"]);
+        let names = ["tokens-00ff00ff00ff00ff.css", "web-123456789abcdef.js", "web-123456789abcdef_bg.wasm"];
+        assert_eq!(hashed_names(html), names.map(String::from).into());
+        let json = r#"{"files": {"page.css": {"file": "page-00ff00ff00ff00ff.css", "immutable": true},
+            "worker.js": {"file": "worker.js", "immutable": false}, "odd": 3}}"#;
+        assert_eq!(listed_names(json), ["page-00ff00ff00ff00ff.css".to_owned()].into());
+        assert!(listed_names("{").is_empty() && listed_names("[]").is_empty());
         for name in ["worker.js", "web-0123456789ABCDEF.js", "index.html", "kernels-relaxed-threads.wasm"] {
             assert!(!may_be_hashed(name), "{name}");
         }

@@ -93,21 +93,30 @@ impl Files {
 }
 
 impl Files {
-    /// Whether the page says that this name of a file beside it holds the hash of its content.
+    /// Whether the page's builder wrote down that this name holds the hash of the content: in its list of files, or, where
+    /// it makes none, in the page itself.
     async fn is_hashed(&self, path: &str) -> std::io::Result<bool> {
-        if path.contains('/') || !mime::may_be_hashed(path) {
+        if !mime::may_be_hashed(path) {
             return Ok(false);
         }
-        let Some(page) = self.find("index.html").await? else { return Ok(false) };
+        let list = self.find(mime::LIST).await?;
+        let is_list = list.is_some();
+        let written = match list {
+            Some(list) => list,
+            None => match self.find("index.html").await? {
+                Some(page) => page,
+                None => return Ok(false),
+            },
+        };
         let lock = || self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
-        if lock().0 == page.tag() {
+        if lock().0 == written.tag() {
             return Ok(lock().1.contains(path));
         }
-        let html = page.bytes().await?;
-        let names: HashSet<String> =
-            mime::hashed_names(&String::from_utf8_lossy(&html)).map(str::to_owned).collect();
+        let text = written.bytes().await?;
+        let text = String::from_utf8_lossy(&text);
+        let names = if is_list { mime::listed_names(&text) } else { mime::hashed_names(&text) };
         let is_hashed = names.contains(path);
-        *lock() = (page.tag().to_owned(), names);
+        *lock() = (written.tag().to_owned(), names);
         Ok(is_hashed)
     }
 }

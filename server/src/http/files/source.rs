@@ -44,13 +44,12 @@ impl Source {
                 Found::from_memory(bytes, tag)
             })),
             Self::Folder(folder) => {
-                let (root, path) = match tokio::try_join!(
-                    tokio::fs::canonicalize(folder),
-                    tokio::fs::canonicalize(folder.join(path))
-                ) {
-                    Ok(both) => both,
-                    Err(error) => return absent(error),
-                };
+                let (root, path) =
+                    match tokio::try_join!(tokio::fs::canonicalize(folder), tokio::fs::canonicalize(folder.join(path)))
+                    {
+                        Ok(both) => both,
+                        Err(error) => return absent(error),
+                    };
                 if !path.starts_with(&root) {
                     tracing::warn!(path = %path.display(), "a link leads out of the folder; it is not followed");
                     return Ok(None);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use client::protocol::sampling;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
@@ -11,8 +12,9 @@ use super::answer::Shape;
 use crate::host::{Generation, Message, Prompt, Sampling};
 use crate::http::error::ApiError;
 
-/// OpenAI's own limits.
+/// OpenAI's own limits, and one for what it does not have.
 const MAX_STOPS: usize = 4;
+const MAX_STOP_TOKENS: usize = 64;
 const MAX_LOGPROBS: i64 = 20;
 const MAX_BIAS: f64 = 100.0;
 /// Most answers to one request: each takes a slot.
@@ -44,9 +46,13 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
         "modalities" => *value == json!(["text"]),
         "min_tokens" | "mirostat" | "n_probs" | "dry_multiplier" | "xtc_probability" | "dynatemp_range" => number(0.0),
         "typical_p" | "tfs_z" | "length_penalty" => number(1.0),
-        "stop_token_ids" | "bad_words" | "guided_choice" => *value == json!([]),
-        "ignore_eos" | "use_beam_search" | "early_stopping" | "include_stop_str_in_output" | "return_token_ids"
-        | "return_tokens_as_token_ids" | "timings_per_token" => *value == json!(false),
+        "bad_words" | "guided_choice" => *value == json!([]),
+        "use_beam_search"
+        | "early_stopping"
+        | "include_stop_str_in_output"
+        | "return_token_ids"
+        | "return_tokens_as_token_ids"
+        | "timings_per_token" => *value == json!(false),
         "skip_special_tokens" | "spaces_between_special_tokens" => *value == json!(true),
         _ => false,
     }
@@ -70,6 +76,8 @@ pub struct CompletionRequest {
     min_p: Option<f64>,
     seed: Option<Number>,
     stop: Option<OneOrMany>,
+    stop_token_ids: Option<Vec<u32>>,
+    ignore_eos: Option<bool>,
     n: Option<i64>,
     best_of: Option<i64>,
     echo: Option<bool>,
@@ -86,6 +94,8 @@ pub struct CompletionRequest {
     response_format: Option<ResponseFormat>,
     continue_final_message: Option<bool>,
     add_generation_prompt: Option<bool>,
+    /// Whether what reads like a control token in a prompt is one.
+    parse_special: Option<bool>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -196,17 +206,20 @@ impl CompletionRequest {
         let wants_echo = self.echo == Some(true);
         let prompts = match shape {
             Shape::Chat => vec![conversation(self.messages.take(), self.continue_final_message)?],
-            Shape::Text => prompts(self.prompt.take())?,
+            Shape::Text => prompts(self.prompt.take(), self.parse_special == Some(true))?,
         };
         let count = prompts.len().saturating_mul(per_prompt);
         if count > MAX_CHOICES {
             let field = if per_prompt > 1 { "n" } else { "prompt" };
-            return Err(range(field, &format!("asks for {count} answers; at most {MAX_CHOICES} are given to a request")));
+            return Err(range(
+                field,
+                &format!("asks for {count} answers; at most {MAX_CHOICES} are given to a request"),
+            ));
         }
         let mut work = Work { answers: Vec::with_capacity(count), per_prompt, echo: Vec::new() };
         for prompt in prompts {
             if wants_echo {
-                let Prompt::Text(text) = &prompt else {
+                let (Prompt::Text(text) | Prompt::Controlled(text)) = &prompt else {
                     return Err(ApiError::unsupported("echo", "'echo' is offered for prompts in text only."));
                 };
                 work.echo.extend(std::iter::repeat_n(text.clone(), per_prompt));
@@ -214,7 +227,9 @@ impl CompletionRequest {
             for choice in 0..per_prompt {
                 let mut sampling = sampling.clone();
                 // The same seed would give the same answer again.
-                sampling.seed = sampling.seed.map(|seed| i128::from((seed as u64).wrapping_add(choice as u64)))
+                sampling.seed = sampling
+                    .seed
+                    .map(|seed| i128::from((seed as u64).wrapping_add(choice as u64)))
                     .filter(|_| choice > 0)
                     .or(sampling.seed);
                 work.answers.push(Generation { prompt: prompt.clone(), sampling, counted });
@@ -230,15 +245,20 @@ impl CompletionRequest {
         let begins = self.add_generation_prompt != Some(false) || continues;
         let cases = [
             ("suffix", self.suffix.as_ref().is_some_and(|text| !text.is_empty()), "'suffix' is not offered."),
+            ("parse_special", is_chat && self.parse_special == Some(true), "'parse_special' is for plain texts."),
             ("echo", is_chat && self.echo == Some(true), "'echo' is for plain texts."),
-            ("tools", is_listed(&self.tools), "Tools are not offered."),
-            ("functions", is_listed(&self.functions), "Functions are not offered."),
+            ("tools", is_listed(&self.tools), "'tools' are not offered."),
+            ("functions", is_listed(&self.functions), "'functions' are not offered."),
             (
                 "response_format",
                 self.response_format.as_ref().is_some_and(|format| format.kind != "text"),
-                "Only the response format 'text' is offered.",
+                "'response_format' is offered as 'text' only.",
             ),
-            ("add_generation_prompt", !begins, "A prompt without the beginning of an answer is not offered."),
+            (
+                "add_generation_prompt",
+                !begins,
+                "'add_generation_prompt': false goes with 'continue_final_message' only.",
+            ),
             ("messages", !is_chat && self.messages.is_some(), "'messages' is for /v1/chat/completions."),
             ("prompt", is_chat && self.prompt.is_some(), "'prompt' is for /v1/completions."),
         ];
@@ -280,13 +300,19 @@ impl CompletionRequest {
                 _ => return Err(range(name, "has to be at least 1")),
             },
         };
+        // What page, worker and server share is declared once.
+        for (name, value) in
+            [("temperature", self.temperature), ("top_p", self.top_p), ("repetition_penalty", self.repetition_penalty)]
+        {
+            let problem = value.zip(sampling::setting(name)).and_then(|(value, setting)| setting.problem(value));
+            if let Some(problem) = problem {
+                return Err(range(name, &problem));
+            }
+        }
         for (name, value, least, most) in [
-            ("temperature", self.temperature, 0.0, 2.0),
-            ("top_p", self.top_p, 0.0, 1.0),
             ("min_p", self.min_p, 0.0, 1.0),
             ("presence_penalty", self.presence_penalty, -2.0, 2.0),
             ("frequency_penalty", self.frequency_penalty, -2.0, 2.0),
-            ("repetition_penalty", self.repetition_penalty, 0.01, 10.0),
         ] {
             if value.is_some_and(|value| !(least..=most).contains(&value)) {
                 return Err(range(name, &format!("has to be between {least} and {most}")));
@@ -309,6 +335,9 @@ impl CompletionRequest {
         if stop.len() > MAX_STOPS {
             return Err(range("stop", "takes at most 4 texts"));
         }
+        if self.stop_token_ids.as_ref().is_some_and(|ids| ids.len() > MAX_STOP_TOKENS) {
+            return Err(range("stop_token_ids", &format!("takes at most {MAX_STOP_TOKENS} tokens")));
+        }
         if stop.iter().any(String::is_empty) {
             return Err(range("stop", "cannot be an empty text"));
         }
@@ -325,11 +354,13 @@ impl CompletionRequest {
             logprobs: self.log_probabilities(shape)?,
             seed,
             stop,
+            stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
         })
     }
 
     fn bias(&self) -> Result<BTreeMap<u32, f64>, ApiError> {
-        let entry = |(id, bias): (&String, &f64)| match id.parse() {
+        let entry = |(id, bias): (&String, &f64)| match id.parse::<u32>() {
             Ok(id) if (-MAX_BIAS..=MAX_BIAS).contains(bias) => Ok((id, *bias)),
             _ => Err(range("logit_bias", "takes token ids, each with a number between -100 and 100")),
         };
@@ -438,16 +469,17 @@ fn text_of(content: Option<Content>, index: usize) -> Result<String, ApiError> {
     Ok(text)
 }
 
-fn prompts(prompts: Option<Prompts>) -> Result<Vec<Prompt>, ApiError> {
+fn prompts(prompts: Option<Prompts>, controlled: bool) -> Result<Vec<Prompt>, ApiError> {
+    let text_prompt = if controlled { Prompt::Controlled } else { Prompt::Text };
     let prompts: Vec<Prompt> = match prompts {
         None => return Err(ApiError::field("prompt", "missing_required_parameter", "'prompt' is missing.")),
-        Some(Prompts::Text(text)) => vec![Prompt::Text(text)],
-        Some(Prompts::Texts(texts)) => texts.into_iter().map(Prompt::Text).collect(),
+        Some(Prompts::Text(text)) => vec![text_prompt(text)],
+        Some(Prompts::Texts(texts)) => texts.into_iter().map(text_prompt).collect(),
         Some(Prompts::Tokens(ids)) => vec![Prompt::Tokens(ids)],
         Some(Prompts::ManyTokens(many)) => many.into_iter().map(Prompt::Tokens).collect(),
     };
     let is_empty = |prompt: &Prompt| match prompt {
-        Prompt::Text(text) => text.is_empty(),
+        Prompt::Text(text) | Prompt::Controlled(text) => text.is_empty(),
         Prompt::Tokens(ids) => ids.is_empty(),
         Prompt::Chat { .. } => false,
     };

@@ -180,7 +180,7 @@ async fn embeddings_as_numbers_and_as_base64() {
     assert_eq!((bytes.len(), first), (8, vector[0] as f32));
     // As an f32 is written, without digits that nobody computed.
     let text = server.post("/v1/embeddings", &json!({"input": "abc"})).send().await.unwrap().text().await.unwrap();
-    assert!(text.contains(&format!("[{},", first)), "{text}");
+    assert!(text.contains(&format!("[{first},")), "{text}");
     let own = server.answer("/v1/embeddings", &json!({"input": "abc", "dimensions": 2.0, "user": "me"})).await;
     assert_eq!(own.0, 200, "{}", own.1);
 }

@@ -47,14 +47,15 @@ impl Host for FakeHost {
     }
 
     fn lacks(&self, generation: &Generation) -> Option<&'static str> {
-        generation.sampling.min_p.map(|_| "min_p")
+        let sampling = &generation.sampling;
+        sampling.min_p.map(|_| "min_p").or_else(|| sampling.ignore_eos.then_some("ignore_eos"))
     }
 
     async fn generate(&self, generation: Generation) -> Result<GenerationStream, HostError> {
         *self.last.lock().unwrap() = Some(generation.clone());
         let text = match &generation.prompt {
             Prompt::Chat { messages, .. } => messages.last().map(|turn| turn.content.clone()).unwrap_or_default(),
-            Prompt::Text(text) => text.clone(),
+            Prompt::Text(text) | Prompt::Controlled(text) => text.clone(),
             Prompt::Tokens(ids) => format!("count {}", ids.len()),
         };
         if text == "busy" {

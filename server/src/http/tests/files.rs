@@ -246,14 +246,20 @@ async fn only_named_origins_may_use_the_api() {
             .request(reqwest::Method::OPTIONS, url)
             .header("origin", origin)
             .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "content-type,x-stainless-lang,x-stainless-retry-count,openai-beta")
+            .header(
+                "access-control-request-headers",
+                "content-type,x-stainless-lang,x-stainless-retry-count,openai-beta",
+            )
             .send()
             .await
             .unwrap();
         let text = |name: &str| preflight.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(text("access-control-allow-origin").as_deref(), allowed);
         let asked = text("access-control-allow-headers").unwrap_or_default();
-        assert!(allowed.is_none() || asked.contains("x-stainless-retry-count") && asked.contains("openai-beta"), "{asked}");
+        assert!(
+            allowed.is_none() || asked.contains("x-stainless-retry-count") && asked.contains("openai-beta"),
+            "{asked}"
+        );
     }
     let closed = Server::start();
     let response = closed.get("/health").header("origin", "https://page.example").send().await.unwrap();

@@ -70,7 +70,7 @@ async fn another_sites_page_changes_nothing() {
     });
     let own = server.url.clone();
     for (headers, allowed) in [
-        (&[][..], true),
+        (&[] as &[(&str, &str)], true),
         (&[("origin", own.as_str())], true),
         (&[("origin", own.as_str()), ("sec-fetch-site", "same-origin")], true),
         (&[("sec-fetch-site", "none")], true),
@@ -100,7 +100,9 @@ async fn another_sites_page_makes_nothing_be_downloaded() {
     let hub = FakeHub::start().await;
     let server = hub.server();
     let path = "/models/hub/org/repo/good.gguf";
-    for headers in [&[("sec-fetch-site", "cross-site")][..], &[("origin", "http://evil.example")], &[("origin", "null")]] {
+    for headers in
+        [&[("sec-fetch-site", "cross-site")][..], &[("origin", "http://evil.example")], &[("origin", "null")]]
+    {
         assert_eq!(status(&server, "GET", path, headers).await, 403);
     }
     assert_eq!(hub.asked(), 0);

@@ -263,7 +263,7 @@ async fn redirects_go_to_allowed_hosts_only_and_keys_stay_at_home() {
 #[tokio::test]
 async fn a_file_that_hangs_holds_up_nobody_else() {
     let hub = FakeHub::start().await;
-    let silence = std::time::Duration::from_millis(400);
+    let silence = std::time::Duration::from_secs(3);
     let server = hub.server_with(|config| HubConfig { silence, ..config });
     let hanging = server.get("/models/hub/org/repo/hangs.gguf").send();
     let other = async {
@@ -283,10 +283,9 @@ async fn downloads_that_trickle_for_nobody_give_their_places_to_others() {
     let hub = FakeHub::start().await;
     let server = hub.server();
     let path = |n: usize| format!("/models/hub/org/repo/trickle{n}.gguf");
-    // More than there are places; their clients leave at once.
+    // More than there are places; their clients leave at once, which is noticed a moment later.
     for n in 0..12 {
-        let response = server.get(&path(n)).send().await.unwrap();
-        assert_eq!(response.status(), 200, "{n}");
+        until("there is a place", async || server.get(&path(n)).send().await.unwrap().status() == 200).await;
     }
     assert_eq!(whole(&server, "/models/hub/org/repo/good.gguf").await.unwrap(), content());
     // Somebody waits for each of these: now there really is no place.
@@ -327,8 +326,14 @@ async fn what_is_only_promised_removes_nothing() {
     let cached = server.folder.path().join("hub/org/repo/good.gguf");
     until("it is in the cache", async || cached.is_file()).await;
     // It would need the room of the good one, and nothing of it comes.
-    let slow = server.get("/models/hub/org/repo/promised.gguf").send().await.unwrap();
-    assert_eq!(slow.status(), 200);
+    let mut slow = None;
+    until("the good one is at rest", async || {
+        let response = server.get("/models/hub/org/repo/promised.gguf").send().await.unwrap();
+        let taken = response.status() == 200;
+        slow = Some(response);
+        taken
+    })
+    .await;
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     assert!(cached.is_file());
     drop(slow);

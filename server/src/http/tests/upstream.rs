@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderMap, StatusCode};
 use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use client::protocol::health::HostKind;
@@ -94,7 +94,10 @@ async fn errors_come_through_in_our_words() {
     let error = collect(&host, ask("too long")).await.unwrap_err();
     assert!(matches!(&error, HostError::ContextExceeded(text) if text.contains("99 tokens")), "{error:?}");
     let error = collect(&host, ask("busy")).await.unwrap_err();
-    assert!(matches!(&error, HostError::UpstreamBusy { retry_after_s: 4, message } if message.contains("busy")), "{error:?}");
+    assert!(
+        matches!(&error, HostError::UpstreamBusy { retry_after_s: 4, message } if message.contains("busy")),
+        "{error:?}"
+    );
     for prompt in ["break", "die"] {
         let error = collect(&host, ask(prompt)).await.unwrap_err();
         assert!(matches!(error, HostError::Upstream(_)), "{error:?}");
@@ -214,7 +217,8 @@ async fn other_engines_errors() {
 
 #[tokio::test]
 async fn a_busy_engines_own_words_come_through() {
-    let (url, _) = peculiar((StatusCode::TOO_MANY_REQUESTS, [("retry-after", "7")], r#"{"error": "queue of 9"}"#)).await;
+    let (url, _) =
+        peculiar((StatusCode::TOO_MANY_REQUESTS, [("retry-after", "7")], r#"{"error": "queue of 9"}"#)).await;
     let error = collect(&upstream(&url), ask("q")).await.unwrap_err();
     assert_eq!(error, HostError::UpstreamBusy { message: "queue of 9".into(), retry_after_s: 7 });
     // Without a time, not all come back at once; with a silly one, not never.
@@ -229,13 +233,16 @@ async fn a_busy_engines_own_words_come_through() {
     assert!(matches!(&error, HostError::UpstreamBusy { retry_after_s: 600, .. }), "{error:?}");
 }
 
-const STOPPED: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"ok\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+const STOPPED: &str =
+    "data: {\"choices\":[{\"delta\":{\"content\":\"ok\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 
 #[tokio::test]
 async fn a_strict_engine_is_not_sent_what_it_refuses_twice() {
     let strict = |body: &Value| match body.get("stream_options") {
-        Some(_) => (StatusCode::UNPROCESSABLE_ENTITY, r#"{"detail": [{"loc": ["body", "stream_options"], "msg": "extra"}]}"#)
-            .into_response(),
+        Some(_) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, r#"{"detail": [{"loc": ["body", "stream_options"], "msg": "extra"}]}"#)
+                .into_response()
+        }
         None => STOPPED.into_response(),
     };
     let (url, seen) = answering(strict).await;
@@ -254,11 +261,9 @@ async fn a_strict_engine_is_not_sent_what_it_refuses_twice() {
 #[tokio::test]
 async fn an_empty_finish_reason_and_a_cut_stream_are_no_end() {
     let begun = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"\"}]}\n\n";
-    for (answer, whole) in [
-        (begun.to_owned(), false),
-        (format!("{begun}data: [DONE]\n\n"), false),
-        (format!("{begun}{STOPPED}"), true),
-    ] {
+    for (answer, whole) in
+        [(begun.to_owned(), false), (format!("{begun}data: [DONE]\n\n"), false), (format!("{begun}{STOPPED}"), true)]
+    {
         let (url, _) = peculiar((StatusCode::OK, answer.clone())).await;
         let got = collect(&upstream(&url), ask("q")).await;
         assert_eq!(got.is_ok(), whole, "{answer}: {got:?}");

@@ -3,13 +3,13 @@
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 
-use crate::app::Panel;
 use crate::ctx::{Ctx, ctx};
 use crate::dom;
-use crate::plot::{Palette, Plot, svg};
+use crate::panel::Panel;
 use crate::state::Kind;
 use crate::training::{MOST_SHOWN, Training, key_name};
 use crate::training_link::Link;
+use chart::plot::{Palette, Plot, svg};
 
 /// The colour of a shown run as the page's style sheet has it.
 pub fn colour(place: usize) -> String {

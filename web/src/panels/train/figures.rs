@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use crate::app::Panel;
+use crate::panel::Panel;
 use crate::training::{FIGURES, REPORT};
 
 /// The panel.

@@ -4,8 +4,8 @@ use client::protocol::runs::AlgoView;
 use leptos::prelude::*;
 use serde_json::Value;
 
-use crate::app::Panel;
 use crate::ctx::ctx;
+use crate::panel::Panel;
 use crate::state::Kind;
 use crate::training::{LOG_PLACES, SHARES, VARIANTS, hyper_text, log_place, log_value, rate_key};
 use crate::training_link::Link;

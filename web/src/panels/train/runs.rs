@@ -4,10 +4,10 @@ use client::protocol::runs::{RunState, RunView};
 use client::protocol::worker::Command;
 use leptos::prelude::*;
 
-use crate::app::Panel;
-use crate::chart::along;
 use crate::ctx::ctx;
 use crate::format;
+use crate::geometry::along;
+use crate::panel::Panel;
 use crate::state::Phase;
 use crate::training::run_name;
 use crate::training_link::{Action, Link};

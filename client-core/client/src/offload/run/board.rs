@@ -13,6 +13,7 @@ use crate::offload::pacing::Uplink;
 use crate::offload::ports::{Job, LocalError, TransportError};
 use crate::offload::signal::{Bell, StopFlag};
 use crate::offload::split::PromptShare;
+use crate::protocol::engine::Finish;
 use crate::protocol::worker::{Event, Origin};
 
 /// A request to the server that waits for its piece to come up the link.
@@ -67,7 +68,9 @@ impl<'a> Board<'a> {
         let uplink =
             if ask.options.pacing { Uplink::new(now_s, slot.outcome.rate_bps) } else { Uplink::unpaced(now_s) };
         let state = State {
-            answers: vec![Answer::default(); ask.prompts.len()],
+            answers: (0..ask.prompts.len())
+                .map(|prompt| Answer { text: ask.begun(prompt).to_owned(), ..Answer::default() })
+                .collect(),
             open: ask.prompts.len(),
             lengths: Vec::new(),
             device_up,
@@ -82,10 +85,15 @@ impl<'a> Board<'a> {
         let shared = (0..shares.len()).filter(|&prompt| shares[prompt].is_shared());
         let whole = (0..shares.len()).filter(|&prompt| shares[prompt].server_share >= 1.0);
         for prompt in shared.chain(whole) {
-            let max_tokens = length.server_tokens(shares[prompt].server_share, ask.options.max_tokens);
+            let max_tokens = length.server_tokens(shares[prompt].server_share, board.most_tokens());
             board.give_to_server(prompt, shares[prompt].server_bits, max_tokens, now_s);
         }
         board
+    }
+
+    /// The ask's limit of an answer.
+    pub(super) fn most_tokens(&self) -> usize {
+        self.ask.options.sampling.max_tokens
     }
 
     /// The device's next prompt; `None` when there is nothing left to do in this run.
@@ -115,7 +123,7 @@ impl<'a> Board<'a> {
         let state = self.state.borrow();
         let answer = &state.answers[prompt];
         let written = answer.server_tokens + answer.device_tokens;
-        let max_tokens = self.ask.options.max_tokens.saturating_sub(written);
+        let max_tokens = self.most_tokens().saturating_sub(written);
         Job { prompt, text: self.ask.prompts[prompt].clone(), prefix: answer.text.clone(), max_tokens }
     }
 
@@ -157,18 +165,19 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// A prompt is answered; `ended` when the model ended it by itself, and not a limit.
-    pub(super) fn finish(&self, prompt: usize, ended: bool) {
+    /// A prompt is answered, or cut at a limit.
+    pub(super) fn finish(&self, prompt: usize, finish: Finish) {
         {
             let mut state = self.state.borrow_mut();
             state.open -= 1;
-            if ended {
+            // Of one that was begun before, nobody knows the length.
+            if finish == Finish::Stop && self.ask.begun(prompt).is_empty() {
                 let answer = &state.answers[prompt];
                 let tokens = answer.server_tokens + answer.device_tokens;
                 state.lengths.push(tokens);
             }
         }
-        (self.emit)(Event::PromptDone { ask: self.ask.id, prompt });
+        (self.emit)(Event::PromptDone { ask: self.ask.id, prompt, finish });
         self.bell.ring();
     }
 
@@ -239,9 +248,12 @@ impl<'a> Board<'a> {
             self.notice(format!("{reason} The server answers what was not begun."));
         }
         for prompt in prompts {
-            let untouched = self.state.borrow().answers[prompt].text.is_empty();
+            let untouched = {
+                let answer = &self.state.borrow().answers[prompt];
+                answer.server_tokens + answer.device_tokens == 0
+            };
             if server_up && untouched {
-                self.give_to_server(prompt, self.shares[prompt].bits, self.ask.options.max_tokens, now_s);
+                self.give_to_server(prompt, self.shares[prompt].bits, self.most_tokens(), now_s);
             } else {
                 self.give_up(prompt, &reason);
             }

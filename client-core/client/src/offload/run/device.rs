@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::board::Board;
-use crate::offload::ports::{Clock, Job, Jobs, LocalEngine, LocalError, LocalFinish};
+use crate::offload::ports::{Clock, Job, Jobs, LocalEngine, LocalError};
+use crate::protocol::engine::Finish;
 use crate::protocol::worker::Origin;
 
 /// Recoveries (onto another backend) that a run may need; an engine that fails more often is broken.
@@ -67,7 +68,7 @@ impl<C: Clock> Jobs for Hand<'_, C> {
             let prompt = self.waiting.pop_front().or_else(|| self.board.take_device_prompt())?;
             let job = self.board.device_job(prompt);
             if job.max_tokens == 0 {
-                self.board.finish(prompt, false);
+                self.board.finish(prompt, Finish::Length);
                 continue;
             }
             self.board.begin(Origin::Device, self.clock.now_s());
@@ -93,7 +94,7 @@ impl<C: Clock> Jobs for Hand<'_, C> {
         ControlFlow::Continue(())
     }
 
-    fn done(&mut self, prompt: usize, result: Result<LocalFinish, LocalError>) {
+    fn done(&mut self, prompt: usize, result: Result<Finish, LocalError>) {
         let now_s = self.clock.now_s();
         self.begun.retain(|begun| begun.prompt != prompt);
         if self.begun.is_empty() {
@@ -101,8 +102,8 @@ impl<C: Clock> Jobs for Hand<'_, C> {
         }
         match result {
             // A stopped run is over as it is.
-            Ok(LocalFinish::Stopped) => {}
-            Ok(finish) => self.board.finish(prompt, finish == LocalFinish::Ended),
+            Ok(Finish::Cancelled) => {}
+            Ok(finish) => self.board.finish(prompt, finish),
             Err(error) => self.board.device_failed(vec![prompt], &error, now_s),
         }
     }

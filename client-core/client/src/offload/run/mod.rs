@@ -23,8 +23,6 @@ mod device;
 mod record;
 mod server;
 
-pub(super) use self::server::chat_request;
-
 #[cfg(test)]
 mod tests;
 
@@ -51,8 +49,18 @@ pub struct Ask {
     pub id: u64,
     /// The prompts, none empty.
     pub prompts: Vec<String>,
+    /// What of each answer is written already, in the order of the prompts; what is missing is empty.
+    pub begun: Vec<String>,
     /// How.
     pub options: AskOptions,
+}
+
+impl Ask {
+    /// What of a prompt's answer is written already.
+    #[must_use]
+    pub fn begun(&self, prompt: usize) -> &str {
+        self.begun.get(prompt).map_or("", String::as_str)
+    }
 }
 
 /// The slot that the ask is answered in, as the simulator has it.
@@ -69,7 +77,7 @@ pub struct SlotModel {
 /// One prompt's answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
-    /// The text, whoever wrote it.
+    /// The text, whoever wrote it, with what was begun.
     pub text: String,
     /// Tokens of the server's; they come first.
     pub server_tokens: usize,

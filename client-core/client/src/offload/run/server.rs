@@ -4,26 +4,14 @@ use futures::StreamExt;
 
 use super::board::{Board, ServerJob};
 use super::{SILENCE_LIMIT_S, unless_stopped, within};
-use crate::offload::openai::{ChatFinish, ChatPiece, ChatRequest, ChatTurn, StreamOptions};
+use crate::offload::openai::{ChatPiece, ChatRequest};
 use crate::offload::ports::{ChatStream, Clock, Transport, TransportError};
-use crate::protocol::worker::{AskOptions, Origin};
+use crate::protocol::engine::Finish;
+use crate::protocol::sampling::Sampling;
+use crate::protocol::worker::Origin;
 
 /// How long the end of a stream is waited for when the answer is already whole.
 const LAST_WORDS_S: f64 = 0.25;
-
-/// The request for one prompt.
-pub(in crate::offload) fn chat_request(prompt: &str, max_tokens: usize, options: &AskOptions) -> ChatRequest {
-    ChatRequest {
-        messages: vec![ChatTurn { role: "user", content: prompt.to_owned() }],
-        max_tokens,
-        temperature: options.temperature,
-        top_p: options.top_p,
-        top_k: options.top_k,
-        seed: options.seed,
-        stream: true,
-        stream_options: StreamOptions { include_usage: true },
-    }
-}
 
 /// Has the server answer its prompts until there are none left for it.
 pub(super) async fn answer<T: Transport, C: Clock>(board: &Board<'_>, transport: &T, clock: &C) {
@@ -37,9 +25,8 @@ pub(super) async fn answer<T: Transport, C: Clock>(board: &Board<'_>, transport:
             return;
         };
         match result {
-            Ok(ChatFinish::Ended) => board.finish(job.prompt, true),
-            Ok(ChatFinish::Length) if job.max_tokens < board.ask.options.max_tokens => board.give_to_device(job.prompt),
-            Ok(ChatFinish::Length) => board.finish(job.prompt, false),
+            Ok(Finish::Length) if job.max_tokens < board.most_tokens() => board.give_to_device(job.prompt),
+            Ok(finish) => board.finish(job.prompt, finish),
             Err(error) => board.server_failed(&job, &error),
         }
     }
@@ -50,36 +37,49 @@ async fn one<T: Transport, C: Clock>(
     job: &ServerJob,
     transport: &T,
     clock: &C,
-) -> Result<ChatFinish, TransportError> {
+) -> Result<Finish, TransportError> {
     board.begin(Origin::Server, clock.now_s());
     let result = stream(board, job, transport, clock).await;
     board.end(Origin::Server, clock.now_s());
-    let (finish, mut rest) = result?;
+    let (finish, rest) = result?;
     // The answer is whole: what follows only goes into the record, and it does not matter if it fails.
-    while let Some(Some(Ok(piece))) = within(clock, LAST_WORDS_S, rest.next()).await {
-        if let ChatPiece::Decoded(decoded) = piece {
-            board.server_decoded(decoded);
-        }
+    if let Some(mut rest) = rest {
+        let last_words = async {
+            while let Some(Ok(piece)) = rest.next().await {
+                if let ChatPiece::Decoded(decoded) = piece {
+                    board.server_decoded(decoded);
+                }
+            }
+        };
+        let _ = within(clock, LAST_WORDS_S, last_words).await;
     }
     Ok(finish)
 }
 
+/// Why the answer ended, and the stream where it has more to tell.
 async fn stream<T: Transport, C: Clock>(
     board: &Board<'_>,
     job: &ServerJob,
     transport: &T,
     clock: &C,
-) -> Result<(ChatFinish, ChatStream), TransportError> {
+) -> Result<(Finish, Option<ChatStream>), TransportError> {
     let silent = || TransportError::Silent(SILENCE_LIMIT_S as u32);
     let begun_s = clock.now_s();
-    let request = chat_request(&board.ask.prompts[job.prompt], job.max_tokens, &board.ask.options);
+    let sampling = Sampling { max_tokens: job.max_tokens, ..board.ask.options.sampling.clone() };
+    let request = ChatRequest::of_question(&board.ask.prompts[job.prompt], board.ask.begun(job.prompt), &sampling);
     let mut stream = within(clock, SILENCE_LIMIT_S, transport.chat(&request)).await.ok_or_else(silent)??;
     board.add_reply_time(clock.now_s() - begun_s);
+    let mut pieces = 0;
     loop {
         match within(clock, SILENCE_LIMIT_S, stream.next()).await.ok_or_else(silent)? {
-            Some(Ok(ChatPiece::Text(text))) => board.token(job.prompt, Origin::Server, &text, clock.now_s()),
+            // A server that was named no limit, or does not heed it: leaving the stream ends the answer there.
+            Some(Ok(ChatPiece::Text(_))) if pieces >= job.max_tokens => return Ok((Finish::Length, None)),
+            Some(Ok(ChatPiece::Text(text))) => {
+                pieces += 1;
+                board.token(job.prompt, Origin::Server, &text, clock.now_s());
+            }
             Some(Ok(ChatPiece::Decoded(decoded))) => board.server_decoded(decoded),
-            Some(Ok(ChatPiece::Finish(finish))) => return Ok((finish, stream)),
+            Some(Ok(ChatPiece::Finish(finish))) => return Ok((finish, Some(stream))),
             Some(Err(error)) => return Err(error),
             None => return Err(TransportError::Broken("the answer has no end".to_owned())),
         }

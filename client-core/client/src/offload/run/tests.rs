@@ -5,7 +5,10 @@ use std::cell::RefCell;
 use super::*;
 use crate::offload::compare::compare;
 use crate::offload::fakes::{FakeClock, FakeEngine, FakeServer, Step};
+use crate::offload::openai::ChatRequest;
 use crate::offload::ports::TransportError;
+use crate::protocol::engine::{Finish, Turn};
+use crate::protocol::sampling::MOST_TOKENS;
 use crate::protocol::worker::Origin;
 
 struct Scene {
@@ -14,6 +17,8 @@ struct Scene {
     server: FakeServer,
     options: AskOptions,
     prompts: Vec<&'static str>,
+    /// What of the answers is written already.
+    begun: Vec<&'static str>,
     alpha: f64,
     rate_bps: f64,
     /// Stops the ask at this time.
@@ -38,6 +43,7 @@ impl Scene {
             clock,
             options: AskOptions::default(),
             prompts: prompts.to_vec(),
+            begun: Vec::new(),
             alpha,
             rate_bps: 1e6,
             stop_at_s: None,
@@ -51,7 +57,8 @@ impl Scene {
 
     fn ask(&self) -> Ask {
         let prompts = self.prompts.iter().map(|&prompt| prompt.to_owned()).collect();
-        Ask { id: 9, prompts, options: self.options.clone() }
+        let begun = self.begun.iter().map(|&begun| begun.to_owned()).collect();
+        Ask { id: 9, prompts, begun, options: self.options.clone() }
     }
 
     fn play(&mut self) -> Seen {
@@ -102,6 +109,14 @@ impl Seen {
                 _ => None,
             })
             .collect()
+    }
+
+    fn finishes(&self) -> Vec<Finish> {
+        let finish = |event: &Event| match event {
+            Event::PromptDone { finish, .. } => Some(*finish),
+            _ => None,
+        };
+        self.events.iter().filter_map(|(_, event)| finish(event)).collect()
     }
 
     fn failure(&self) -> Option<&str> {
@@ -355,12 +370,50 @@ fn a_prompt_that_the_engine_cannot_read_goes_to_the_server_alone() {
 #[test]
 fn limits_are_kept_across_both_sides() {
     let mut scene = Scene::new(&["aaaa"], 0.5).script("aaaa", &[Step::Tokens(50), Step::End]);
-    scene.options.max_tokens = 4;
+    scene.options.sampling.max_tokens = 4;
     scene.engine.as_mut().expect("there is one").length = 50;
     let seen = scene.play();
     assert_eq!(seen.texts(), ["|server: s0 s1 |device: d2 d3"]);
     assert_eq!(seen.prompts_done(), 1);
     assert_eq!(seen.length, AnswerLength::default(), "an answer that was cut teaches nothing about lengths");
+    assert_eq!(seen.finishes(), [Finish::Length], "and the page is told that it was");
+}
+
+#[test]
+fn the_end_is_the_models_unless_a_limit_is_asked_for() {
+    // A server that is named no limit ends by itself, or here.
+    let mut scene = Scene::new(&["aaaa"], 1.0).script("aaaa", &[Step::Tokens(MOST_TOKENS + 9), Step::End]);
+    let seen = scene.play();
+    assert_eq!(seen.finishes(), [Finish::Length]);
+    assert_eq!(seen.outcome.answers[0].server_tokens, MOST_TOKENS);
+    let mut scene = Scene::new(&["aaaa"], 1.0);
+    assert_eq!(scene.play().finishes(), [Finish::Stop]);
+    let request = ChatRequest::of_question("q", "", &scene.options.sampling);
+    assert_eq!(request.max_tokens, None, "engines refuse more than their context holds");
+    // One that does not heed the limit that it was given.
+    scene.options.sampling.max_tokens = 3;
+    scene.server.heedless = true;
+    let seen = scene.script("aaaa", &[Step::Tokens(50), Step::End]).play();
+    assert_eq!((seen.outcome.answers[0].server_tokens, seen.finishes()), (3, vec![Finish::Length]));
+}
+
+#[test]
+fn an_answer_that_was_cut_is_gone_on_with_on_either_side() {
+    let mut scene = Scene::new(&["aaaa"], 0.0);
+    scene.begun = vec!["d0 d1 "];
+    let seen = scene.play();
+    assert_eq!(seen.texts(), ["|device: d2 d3 d4"]);
+    assert_eq!(seen.outcome.answers[0].text, "d0 d1 d2 d3 d4 ");
+    assert_eq!(seen.length, AnswerLength::default(), "nobody knows how long it is in all");
+    let request = ChatRequest::of_question("q", "so far", &scene.options.sampling);
+    assert_eq!(request.messages, [Turn::user("q"), Turn::assistant("so far")]);
+    // Where the device is lost before it wrote a word of its own, the server goes on from there.
+    let mut scene = Scene::new(&["aaaa"], 0.0);
+    scene.begun = vec!["d0 d1 "];
+    scene.engine.as_mut().expect("there is one").fails_after = Some(0);
+    let seen = scene.play();
+    assert_eq!(seen.texts(), [WHOLE]);
+    assert!(seen.outcome.answers[0].text.starts_with("d0 d1 s0 "));
 }
 
 #[test]

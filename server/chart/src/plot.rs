@@ -1,6 +1,8 @@
-//! Line charts as SVG text: what the page shows, and what it hands out as a picture.
+//! Lines in colours of the caller's, on linear or logarithmic axes: what the page shows, and what it hands out as a picture.
 
 use std::fmt::Write as _;
+
+use super::axis::{self, Axis, escape, thinned};
 
 /// A line through points.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,81 +77,6 @@ const BOTTOM: f64 = 40.0;
 /// Room at the top and bottom of the y axis, as a share of its range.
 const MARGIN: f64 = 0.06;
 
-/// An axis: from its lowest to its highest value.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Axis {
-    low: f64,
-    high: f64,
-    log: bool,
-}
-
-impl Axis {
-    fn over(values: impl Iterator<Item = f64>, log: bool, margin: f64) -> Option<Self> {
-        let place = |v: f64| if log { v.log10() } else { v };
-        let (low, high) = values.map(place).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-        if !(low.is_finite() && high.is_finite()) {
-            return None;
-        }
-        // One value alone stands in the middle.
-        let room =
-            if high > low { margin * (high - low) } else { (0.1 * high.abs()).max(if log { 0.5 } else { 1e-9 }) };
-        Some(Self { low: low - room, high: high + room, log })
-    }
-
-    /// 0 to 1 on the axis.
-    fn along(self, value: f64) -> f64 {
-        let place = if self.log { value.log10() } else { value };
-        ((place - self.low) / (self.high - self.low).max(f64::MIN_POSITIVE)).clamp(-0.01, 1.01)
-    }
-
-    fn ticks(self) -> Vec<f64> {
-        if !self.log {
-            return linear_ticks(self.low, self.high);
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "exponents of finite numbers")]
-        let (first, last) = (self.low.floor() as i32, self.high.ceil() as i32);
-        let decades = last - first;
-        // Few decades get ticks between them, many leave some out.
-        let within: &[f64] = if decades <= 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-        let every = (decades / 6).max(1);
-        let all = (first..=last)
-            .filter(|e| (e - first) % every == 0)
-            .flat_map(|e| within.iter().map(move |m| m * 10f64.powi(e)));
-        all.filter(|v| (self.low..=self.high).contains(&v.log10())).collect()
-    }
-}
-
-fn linear_ticks(low: f64, high: f64) -> Vec<f64> {
-    let step = crate::chart::axis_end((high - low) / 6.0);
-    let first = (low / step).ceil();
-    // Counted, not added up, so that no error grows.
-    (0..12).map(|i| (first + f64::from(i)) * step).take_while(|v| *v <= high + 1e-9 * step).collect()
-}
-
-/// A tick's value, short.
-fn tick_text(value: f64) -> String {
-    let size = value.abs();
-    let trim = |text: String| {
-        let kept = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };
-        kept.replace('-', "−")
-    };
-    if size == 0.0 {
-        "0".to_owned()
-    } else if size >= 1e6 {
-        format!("{} M", trim(format!("{:.2}", value / 1e6)))
-    } else if size >= 1e3 {
-        format!("{} k", trim(format!("{:.1}", value / 1e3)))
-    } else if size >= 0.01 {
-        trim(format!("{value:.3}"))
-    } else {
-        format!("{value:.0e}").replace('-', "−")
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 /// Draws a chart; `None` when it holds no point.
 #[must_use]
 pub fn svg(plot: &Plot, palette: &Palette) -> Option<String> {
@@ -163,12 +90,12 @@ pub fn svg(plot: &Plot, palette: &Palette) -> Option<String> {
     let ys = curves().flat_map(|line| points(line).into_iter().map(|p| p.1));
     let levels = plot.lines.iter().filter(|line| line.stroke.is_level()).filter_map(level);
     let start = (!plot.log_x).then_some(0.0);
-    let x_axis = Axis::over(xs.into_iter().map(Some).chain([start]).flatten(), plot.log_x, 0.0)?;
-    let y_axis = Axis::over(ys.chain(levels), plot.log_y, MARGIN)?;
+    let x_axis = Axis::over(xs.into_iter().chain(start), plot.log_x)?;
+    let y_axis = Axis::over(ys.chain(levels), plot.log_y)?.with_air(MARGIN);
     let (width, height) = (plot.width, plot.height);
     let (inner_width, inner_height) = (width - LEFT - RIGHT, height - TOP - BOTTOM);
-    let across = |x: f64| LEFT + inner_width * x_axis.along(x);
-    let down = |y: f64| TOP + inner_height * (1.0 - y_axis.along(y));
+    let across = |x: f64| LEFT + inner_width * x_axis.along(x).clamp(-0.01, 1.01);
+    let down = |y: f64| TOP + inner_height * (1.0 - y_axis.along(y).clamp(-0.01, 1.01));
 
     let Palette { surface, ink, grid, font } = palette;
     let mut out = format!(
@@ -184,16 +111,16 @@ pub fn svg(plot: &Plot, palette: &Palette) -> Option<String> {
             escape(text)
         );
     };
-    for tick in y_axis.ticks() {
+    for (tick, label) in y_axis.ticks() {
         let y = down(tick);
         let _ = write!(out, "<path d=\"M{LEFT} {y:.1}H{:.1}\" style=\"stroke:{grid}\"/>", width - RIGHT);
-        text(&mut out, LEFT - 6.0, y + 4.0, "end", &tick_text(tick));
+        text(&mut out, LEFT - 6.0, y + 4.0, "end", &label);
     }
-    for tick in x_axis.ticks() {
+    for (tick, label) in x_axis.ticks() {
         let x = across(tick);
         // The last one would stick out.
         let anchor = if x > width - RIGHT - 12.0 { "end" } else { "middle" };
-        text(&mut out, x, height - BOTTOM + 16.0, anchor, &tick_text(tick));
+        text(&mut out, x, height - BOTTOM + 16.0, anchor, &label);
     }
     text(&mut out, LEFT - 6.0, 14.0, "start", &plot.y_name);
     text(&mut out, width - RIGHT, height - 6.0, "end", &plot.x_name);
@@ -222,16 +149,9 @@ pub fn svg(plot: &Plot, palette: &Palette) -> Option<String> {
 
 /// A path through points; a single one becomes a dot.
 fn path(points: &[(f64, f64)], across: impl Fn(f64) -> f64, down: impl Fn(f64) -> f64) -> Option<String> {
-    let last = points.len().checked_sub(1)?;
-    let stride = points.len().div_ceil(MOST_POINTS).max(1);
-    let mut path = String::new();
-    for (n, (x, y)) in points.iter().enumerate().filter(|(n, _)| n % stride == 0 || *n == last) {
-        let _ = write!(path, "{}{:.1} {:.1}", if n == 0 { "M" } else { "L" }, across(*x), down(*y));
-    }
-    if last == 0 {
-        path.push_str("h0.01");
-    }
-    Some(path)
+    let dot = if points.len() == 1 { "h0.01" } else { "" };
+    let path = axis::path(thinned(points, MOST_POINTS).map(|(x, y)| (across(x), down(y))));
+    (!points.is_empty()).then(|| path + dot)
 }
 
 /// Exponential moving average with weight `weight` (0 is off, below 1), without the pull towards 0 at the beginning.
@@ -297,23 +217,6 @@ mod tests {
         let drawn = svg(&plot, &palette()).expect("points");
         let curve = drawn.split("d=\"").map(|part| part.split('"').next().unwrap_or("")).find(|d| d.contains('L'));
         assert_eq!(curve.map(|d| d.matches(['M', 'L']).count()), Some(2), "{drawn}");
-    }
-
-    #[test]
-    fn ticks_are_round_and_on_the_axis() {
-        for (low, high, expect) in
-            [(0.0, 100_000.0, vec![0.0, 2e4, 4e4, 6e4, 8e4, 1e5]), (1.9, 2.3, vec![1.9, 2.0, 2.1, 2.2, 2.3])]
-        {
-            let ticks = linear_ticks(low, high);
-            assert_eq!(ticks.len(), expect.len(), "{ticks:?}");
-            assert!(ticks.iter().zip(&expect).all(|(a, b)| (a - b).abs() < 1e-9), "{ticks:?}");
-        }
-        let log = Axis { low: -4.0, high: 2.0, log: true }.ticks();
-        assert_eq!(log.len(), 7, "{log:?}");
-        for (value, text) in [(0.0, "0"), (2e4, "20 k"), (1.5e6, "1.5 M"), (-0.25, "−0.25"), (1e-5, "1e−5"), (2.0, "2")]
-        {
-            assert_eq!(tick_text(value), text);
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Geometry of the drawings: axes with round ends, the map of the cell.
+//! Geometry of the drawings that are no charts: bars with round ends, the map of the cell.
 
 /// The least of 1, 2, 5 × 10ⁿ that is not below a value: the end of an axis.
 #[must_use]
