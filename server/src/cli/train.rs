@@ -103,21 +103,21 @@ impl FromArgMatches for PpoFlags {
 /// Prints what can be set of an algorithm: its own hyper-parameters, then what holds for all.
 fn print_hyper_parameters(algo: Algo, preset: Preset) -> Result<()> {
     let config = toml::Table::try_from(TrainConfig::preset(algo, preset, MecParams::DEFAULT))?;
-    let print = |parameters: Vec<HyperParameter>, table: &toml::Table, flag: &str| {
+    let print = |parameters: Vec<HyperParameter>, table: &toml::Table| {
         for HyperParameter { key, help, unit, kind } in parameters {
             let mut names = key.split('.');
             let first = names.next().and_then(|name| table.get(name));
             let value = names.fold(first, |at, name| at?.get(name));
             let value = value.map_or(String::new(), ToString::to_string);
             let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
-            println!("{flag}{key} = {value}{unit}  ({})\n    {help}", kind.wanted());
+            println!("{key} = {value}{unit}  ({})\n    {help}", kind.wanted());
         }
     };
     let empty = toml::Table::new();
-    print(algo.hyper_parameters(), config.get(algo.table()).and_then(toml::Value::as_table).unwrap_or(&empty), "");
+    print(algo.hyper_parameters(), config.get(algo.table()).and_then(toml::Value::as_table).unwrap_or(&empty));
     println!("\nIn the file of --config, for every algorithm:");
     let common = RunSettings::list().into_iter().filter(|parameter| config.contains_key(&parameter.key));
-    print(common.collect(), &config, "");
+    print(common.collect(), &config);
     Ok(())
 }
 
