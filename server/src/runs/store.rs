@@ -128,7 +128,7 @@ impl Store {
     /// The database fails. A row that cannot be understood is one of the runs, and says so.
     pub fn list(&self, limit: usize, before: Option<i64>) -> Result<Vec<Entry>, StoreError> {
         let text = format!("SELECT {COLUMNS} FROM runs WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
-        let mut query = self.db.prepare_cached(&text)?;
+        let mut query = self.db.prepare(&text)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = query.query_map(params![before.unwrap_or(i64::MAX), limit], entry)?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -139,7 +139,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub fn get(&self, id: i64) -> Result<Option<Entry>, StoreError> {
-        let mut query = self.db.prepare_cached(&format!("SELECT {COLUMNS} FROM runs WHERE id = ?1"))?;
+        let mut query = self.db.prepare(&format!("SELECT {COLUMNS} FROM runs WHERE id = ?1"))?;
         Ok(query.query_row([id], entry).optional()?)
     }
 
