@@ -50,7 +50,7 @@ use client::offload::ports::Clock;
 use client::protocol::health::HealthModel;
 use client::protocol::manifest::ModelManifest;
 use client::protocol::worker::{Command, Event, Pair, ServerHealth, Tier, TierChoice, TierReport};
-use engine::gpu::{GpuContext, Proof};
+use ::engine::gpu::{GpuContext, Proof};
 
 /// Entry point of `worker.wasm`.
 pub fn start() {

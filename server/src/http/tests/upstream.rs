@@ -141,6 +141,8 @@ fn upstream_with_model(url: &str) -> UpstreamHost {
         api_key: None,
         connect_timeout: wait,
         read_timeout: wait,
+        slots: 4,
+        queue: 4,
     };
     UpstreamHost::new(config).unwrap()
 }

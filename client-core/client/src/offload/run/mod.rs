@@ -195,7 +195,7 @@ fn plan(ask: &Ask, slot: &SlotModel, alpha: OffloadRatio, shares: &[PromptShare]
 }
 
 /// The work's result, or `None` as soon as the ask is stopped; the work is dropped then.
-pub(crate) async fn unless_stopped<T>(stop: &StopFlag, work: impl Future<Output = T>) -> Option<T> {
+pub async fn unless_stopped<T>(stop: &StopFlag, work: impl Future<Output = T>) -> Option<T> {
     let (work, stopped) = (pin!(work), pin!(stop.stopped()));
     match select(stopped, work).await {
         Either::Left(_) => None,
@@ -204,7 +204,7 @@ pub(crate) async fn unless_stopped<T>(stop: &StopFlag, work: impl Future<Output 
 }
 
 /// The work's result, or `None` after `limit_s`; the work is dropped then.
-pub(crate) async fn within<T, C: Clock>(clock: &C, limit_s: f64, work: impl Future<Output = T>) -> Option<T> {
+pub async fn within<T, C: Clock>(clock: &C, limit_s: f64, work: impl Future<Output = T>) -> Option<T> {
     let (work, limit) = (pin!(work), pin!(clock.sleep(limit_s)));
     match select(work, limit).await {
         Either::Left((result, _)) => Some(result),
