@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 #[global_allocator]
 static COUNTING: counting::Counting = counting::Counting;
 
-/// What reading a small file and encoding a short text may hold.
-const MOST: usize = 48 << 20;
+/// What reading a small file and encoding a short text may hold. With RUST_BACKTRACE set, a panic of the library that is
+/// caught prints where it was, and the names for that take some 50 MiB.
+const MOST: usize = 128 << 20;
 
 fn added(id: u32, text: &str) -> Value {
     json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})

@@ -37,7 +37,11 @@ pub(super) fn normalizer(part: Option<&Value>, cutting: &mut Cutting) -> Result<
     read(part, "normalizer", "normalizers", Some(cutting), |step, kind, sum| match kind {
         "Bert" | "BertNormalizer" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "StripAccents" | "Strip"
         | "Nmt" | "ByteLevel" => Ok(()),
-        "Prepend" => text(step, "prepend").map(|_| ()),
+        // The library panics at texts to which nothing is prepended.
+        "Prepend" => match text(step, "prepend")? {
+            "" => Err("its Prepend has no text".to_owned()),
+            _ => Ok(()),
+        },
         "Replace" => replace(step, sum),
         "Precompiled" => {
             let map = step.get("precompiled_charsmap").and_then(Value::as_str).unwrap_or_default();

@@ -173,7 +173,7 @@ fn a_shared_prompt_is_begun_by_the_server_and_finished_by_the_device() {
     // 0.4 of 6 expected tokens, rounded up.
     assert_eq!(seen.texts(), ["|server: s0 s1 s2 |device: d3 d4"]);
     let engine = scene.engine.expect("there is one");
-    assert_eq!(engine.calls, [("aaaa".to_owned(), "s0 s1 s2 ".to_owned(), 61)]);
+    assert_eq!(engine.calls, [("aaaa".to_owned(), "s0 s1 s2 ".to_owned(), MOST_TOKENS - 3)]);
     assert_eq!(scene.server.requests.borrow()[0].2, 3);
     assert_eq!(seen.prompts_done(), 1);
     let mut expect = AnswerLength::default();
@@ -343,7 +343,7 @@ fn a_lost_gpu_goes_on_where_it_was() {
     let seen = scene.play();
     assert_eq!(seen.texts(), [OWN, OWN]);
     assert_eq!(seen.notices(), ["Going on on the CPU."]);
-    assert_eq!(scene.engine.expect("there is one").calls[2], ("b".to_owned(), "d0 d1 ".to_owned(), 62));
+    assert_eq!(scene.engine.expect("there is one").calls[2], ("b".to_owned(), "d0 d1 ".to_owned(), MOST_TOKENS - 2));
 }
 
 #[test]
