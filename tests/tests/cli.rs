@@ -17,6 +17,7 @@ const COMMANDS: [&str; 12] = [
     "distil",
     "export-lm",
     "bench-engine",
+    "bench-serve",
     "eval",
 ];
 

@@ -45,12 +45,12 @@ use super::clock::BrowserClock;
 use super::kernels::Kernels;
 use super::message::command_of;
 use super::transport::Server;
+use ::engine::gpu::{GpuContext, Proof};
 use client::offload::length::AnswerLength;
 use client::offload::ports::Clock;
 use client::protocol::health::HealthModel;
 use client::protocol::manifest::ModelManifest;
 use client::protocol::worker::{Command, Event, Pair, ServerHealth, Tier, TierChoice, TierReport};
-use ::engine::gpu::{GpuContext, Proof};
 
 /// Entry point of `worker.wasm`.
 pub fn start() {

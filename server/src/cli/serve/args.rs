@@ -23,8 +23,8 @@ pub struct Args {
     #[arg(long, env = "TANDEM_KEY", value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
 
-    /// Full model: a GGUF file or a folder with a Hugging Face checkpoint, of the Llama architecture. [default: the one
-    /// that ships with this program]
+    /// Full model: a GGUF file or a folder with a Hugging Face checkpoint, of the Llama, Mistral, Qwen or Gemma families.
+    /// [default: the one that ships with this program]
     #[arg(long, env = "TANDEM_MODEL", value_name = "PATH", conflicts_with = "upstream")]
     pub model: Option<PathBuf>,
 

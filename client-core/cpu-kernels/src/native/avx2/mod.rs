@@ -10,6 +10,7 @@
 //! Every function here has `#[target_feature]` and is called behind [`isa`](super::isa) only; whoever calls one says so.
 
 #![allow(clippy::needless_range_loop, reason = "loops over constant ranges index several arrays and are unrolled")]
+#![allow(clippy::missing_safety_doc, reason = "said once above: the processor has to have the features, nothing else")]
 
 pub mod attention;
 pub mod dot;
