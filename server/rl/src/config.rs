@@ -343,7 +343,8 @@ mod tests {
             for preset in Preset::ALL {
                 for variant in Variant::ALL {
                     let mec = MecParams::with_users(10).with_variant(variant);
-                    TrainConfig::preset(algo, preset, mec).validate().expect(algo.name());
+                    let checked = TrainConfig::preset(algo, preset, mec).validate();
+                    assert!(checked.is_ok(), "{}: {checked:?}", algo.name());
                 }
                 let config = TrainConfig::preset(algo, preset, MecParams::DEFAULT);
                 let table = toml::Table::try_from(&config).expect("a table");

@@ -442,7 +442,7 @@ mod tests {
         let raise = std::sync::Arc::clone(&stop);
         run.on_update = Box::new(move |m| {
             if m.global_step >= 600 {
-                raise.raise()
+                raise.raise();
             }
         });
         assert_eq!(crate::train(&config, &mut run, &stop).expect("trained"), Ending::Stopped);

@@ -104,7 +104,7 @@ mod tests {
     fn what_differs_is_named() {
         let (ours, trunks) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let write = |folder: &tempfile::TempDir, name: &str, text: &str| {
-            std::fs::write(folder.path().join(name), text).unwrap()
+            std::fs::write(folder.path().join(name), text).unwrap();
         };
         let index = |hash: &str, script: &str| {
             format!(

@@ -76,7 +76,7 @@ proptest! {
             }
             let sign = random() % 3;
             for x in &mut x {
-                *x = if sign == 0 || sign == 1 && random() % 2 == 0 { -2.5 } else { 2.5 };
+                *x = if sign == 0 || sign == 1 && random().is_multiple_of(2) { -2.5 } else { 2.5 };
             }
         }
         let native = Matrix::new(format, rows, cols, &bytes, false).unwrap();
