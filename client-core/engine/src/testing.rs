@@ -1,4 +1,5 @@
 //! What tests of several crates begin with: a small tokenizer, and a whole model as the bytes of a GGUF file.
+#![allow(clippy::unwrap_used, reason = "what fails here is a test")]
 
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;

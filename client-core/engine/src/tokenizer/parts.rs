@@ -187,7 +187,8 @@ fn check_regex(regex: &str) -> Checked {
         match letter {
             '\\' => {
                 // `\p{L}` is no count.
-                if matches!(rest.next(), Some('p' | 'P' | 'x' | 'u' | 'U' | 'k' | 'g')) && rest.peek() == Some(&'{') {
+                let escaped = rest.next();
+                if escaped.is_some_and(|letter| "pPxuUkg".contains(letter)) && rest.peek() == Some(&'{') {
                     rest.by_ref().find(|letter| *letter == '}');
                 }
             }
