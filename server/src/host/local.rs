@@ -29,6 +29,7 @@ pub struct LocalHost {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a queue holds a few hundred of them")]
 enum Job {
     Generate { generation: Generation, events: mpsc::Sender<GenerationEvent> },
     Embed { text: String, answer: oneshot::Sender<Result<TokenEmbeddings, HostError>> },

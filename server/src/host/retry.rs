@@ -32,6 +32,7 @@ impl Pace {
 
 /// Somewhere between the first second and this one, which itself is bounded.
 #[must_use]
+#[allow(clippy::disallowed_methods, reason = "clients have to be spread, and nothing repeats by this number")]
 pub fn spread(longest_s: f64) -> u64 {
     let longest_s = longest_s.clamp(2.0 * LEAST_S, MOST_S);
     rand::random_range(LEAST_S..=longest_s).round() as u64

@@ -89,7 +89,7 @@ pub(super) fn strftime(unix_s: i64, format: &str) -> Result<String, Error> {
             out.push_str(after);
             return Ok(out);
         };
-        match moment.write(letter, flags, 0) {
+        match moment.write(letter, flags) {
             Some(text) => out.push_str(&text),
             None => {
                 out.push('%');
@@ -121,7 +121,7 @@ impl Moment {
     }
 
     /// What a directive stands for.
-    fn write(&self, directive: char, flags: Flags, depth: usize) -> Option<String> {
+    fn write(&self, directive: char, flags: Flags) -> Option<String> {
         let name = |names: &[&'static str], at: i64| names.get(at as usize).copied().unwrap_or_default();
         let (month, day) = (name(&MONTHS, self.month - 1), name(&DAYS, self.weekday));
         let short = |text: &str| text.chars().take(3).collect::<String>();
@@ -145,7 +145,7 @@ impl Moment {
                 match letter {
                     '%' => {
                         let none = Flags { fill: None, plain: false, upper: flags.upper, swap: false, width: None };
-                        out.push_str(&self.write(letters.next()?, none, depth + 1)?);
+                        out.push_str(&self.write(letters.next()?, none)?);
                     }
                     letter => out.push(letter),
                 }
