@@ -19,6 +19,7 @@ use crate::dom;
 const HEALTH_EVERY: Duration = Duration::from_secs(10);
 
 /// What an answer brings.
+#[allow(clippy::large_enum_variant, reason = "it is passed on at once and never kept")]
 pub enum Heard {
     /// What a worker would have said.
     Event(Event),
