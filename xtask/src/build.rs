@@ -41,8 +41,8 @@ pub fn copy_into(from: &Path, folder: &Path) -> Result<()> {
     std::fs::copy(from, &to).map(drop).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
-/// Builds the `tandem` binary for a demo and says where it is: in a profile that compiles in a third of the time of the
-/// release, and without the engine on a GPU, which only `tandem bench-engine` uses.
+/// Builds the `tandem` binary for a demo and says where it is: in a profile without the release's optimisation
+/// across crates, and without the engine on a GPU, which only `tandem bench-engine` uses.
 pub fn demo_server() -> Result<PathBuf> {
     step("The server (the first time takes minutes)");
     let arguments = [

@@ -1,6 +1,6 @@
 //! Licences and sources of the dependencies, and doubles among those of which there has to be one.
 //!
-//! Not by cargo-deny, which checks the same: from cold it compiles some four hundred crates, an advisory database and an
+//! Not by cargo-deny, which checks the same: from cold it compiles a large tree of crates of its own, an advisory database and an
 //! HTTP client among them, which is minutes of the forty that the whole test run may take on two cores. What it would be asked
 //! here are four questions to `cargo metadata`; SPDX expressions are read by the crate that cargo-deny reads them with.
 //!

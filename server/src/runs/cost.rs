@@ -9,7 +9,8 @@ use client::protocol::runs::RunLimits;
 
 use rl::config::{Algo, TrainConfig};
 
-/// Multiplications a second that a training thread does at least, small networks and small batches included.
+/// Multiplications a second that a training thread is taken to do, small networks and small batches included: an estimate
+/// on the careful side, not a measurement.
 const RATE: f64 = 5e8;
 /// Features and actions of a user, about.
 const FEATURES: f64 = 7.0;

@@ -65,16 +65,6 @@ pub const ACCEPTED: &[Accepted] = &[
     Accepted { root: "tandem-server", modules: &["hub", "hub::*"], reason: FOLDER },
     Accepted { root: "tandem-server", modules: &["http", "http::*"], reason: FOLDER },
     Accepted { root: "tandem-server", modules: &["runs", "runs::*"], reason: FOLDER },
-    Accepted {
-        root: "web",
-        modules: &["app", "panels::*"],
-        reason: "to be untied: the frame of a panel and the page of panels",
-    },
-    Accepted {
-        root: "web",
-        modules: &["ctx", "engine", "server_only"],
-        reason: "to be untied: what every panel reaches",
-    },
     Accepted { root: "worker", modules: &["checkpoint", "file"], reason: "to be untied: a checkpoint of files" },
     Accepted { root: "worker", modules: &["engine_worker", "engine_worker::*"], reason: FOLDER },
     Accepted {
