@@ -45,6 +45,8 @@ export function family(name) {
     },
     prompt: text(golden.prompt),
     answer: text(golden.greedy),
+    // Its tokens: random weights end nothing by themselves.
+    length: golden.greedy.length,
   };
 }
 

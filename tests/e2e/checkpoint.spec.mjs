@@ -33,8 +33,8 @@ test.beforeEach(({ page }) => savesData(page));
 
 for (const [tier, name] of [["cpu", "llama"], ["web-gpu", "llama"], ["cpu", "qwen3"], ["web-gpu", "smollm3"], ["cpu", "gemma3"], ["web-gpu", "gemma2"], ["web-gpu", "gemma3"]]) {
   test(`a dropped checkpoint writes the tokens that transformers writes: ${name}, ${tier}`, async ({ page, edge, problems }) => {
-    const { files, prompt, answer } = family(name);
-    await open(page, edge.url, `?tier=${tier}`);
+    const { files, prompt, answer, length } = family(name);
+    await open(page, edge.url, `?tier=${tier}&tokens=${length}`);
     await storeAs(page, "F16");
     await drop(page, Object.entries(files));
     await expect(page.getByTestId("verdict")).toContainText("Nothing to download");

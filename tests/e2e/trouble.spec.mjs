@@ -159,9 +159,9 @@ test("a GPU that is lost in the middle of an answer: the CPU goes on, and the pa
 });
 
 test("a GPU that is lost while a dropped checkpoint writes: the CPU reads its files again and writes the same", async ({ page, edge }) => {
-  const { files, prompt, answer } = family("qwen3");
+  const { files, prompt, answer, length } = family("qwen3");
   await inWorker(page, keepDevice);
-  await open(page, edge.url, "?tier=web-gpu");
+  await open(page, edge.url, `?tier=web-gpu&tokens=${length}`);
   await drop(page, Object.entries(files));
   await page.getByTestId("other-model").click();
   await page.getByTestId("model-store").selectOption("F16");
