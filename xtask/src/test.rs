@@ -12,8 +12,9 @@ use crate::shell::{self, command, output, step};
 use crate::tools;
 
 /// One set of packages and features for every native command: another one would compile the dependencies again.
-/// `cargo test` builds the `tandem` binary too, because tandem-server has black-box tests of its own.
-pub const NATIVE: &[&str] = &["--workspace"];
+/// `cargo test` builds the `tandem` binary too, because tandem-server has black-box tests of its own. Without wasm-bindgen's
+/// program: it has no tests, and the page's build compiles its many crates anyway.
+pub const NATIVE: &[&str] = &["--workspace", "--exclude", "xtask-bindgen"];
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]

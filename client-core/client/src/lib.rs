@@ -6,6 +6,7 @@
 //! | [`protocol`] | every wire type: page ↔ worker messages, manifests, the server's own JSON |
 //! | [`offload`] | how one task is split, run on both sides at once, and put together again |
 //! | [`download`] | getting a model file onto this device: resumable, verified |
+//! | [`offers`] | which server offered which models, and what may be removed for it |
 //! | [`pair`] | whether this device's model and the server's belong together |
 //! | [`verdict`] | what a model will take, and whether a tab can give it |
 //! | `bytes` | sizes in words |
@@ -17,6 +18,7 @@
 mod bytes;
 pub mod cell;
 pub mod download;
+pub mod offers;
 pub mod offload;
 pub mod pair;
 pub mod protocol;

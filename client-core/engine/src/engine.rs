@@ -236,9 +236,10 @@ impl Engine {
         self.backend.counters()
     }
 
-    /// What is asked while a prompt is computed: where it says so, an answer ends with [`EngineError::Stopped`]. The engine
-    /// goes on with what its cache held.
+    /// What is asked while a prompt is rendered and computed: where it says so, an answer ends with
+    /// [`EngineError::Stopped`]. The engine goes on with what its cache held.
     pub fn stop_when(&mut self, stop: Option<super::backend::Stop>) {
+        self.template.stop_when(stop.clone());
         self.backend.stop_when(stop);
     }
 

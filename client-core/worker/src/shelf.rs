@@ -74,15 +74,6 @@ impl OpfsShelf {
         names
     }
 
-    /// Removes all files that this refuses. Tidying up is not worth an error: what stays behind is removed the next time.
-    pub async fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        for name in self.names().await {
-            if !keep(&name) {
-                let _ = self.delete(&name).await;
-            }
-        }
-    }
-
     /// A file as the browser hands it out; `None` where there is none. Its content is read when it is asked for.
     ///
     /// # Errors

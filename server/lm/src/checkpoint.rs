@@ -7,6 +7,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 /// Why a checkpoint cannot be written or read.
@@ -93,7 +95,9 @@ pub fn save(path: &Path, meta: &Meta, model: &Llama, state: &OptimState) -> Resu
         .map_err(|e| malformed(e.to_string()))?;
     let io = |source| CheckpointError::Io { path: path.display().to_string(), source };
     let partial = path.with_extension("partial");
-    std::fs::write(&partial, bytes).map_err(io)?;
+    // Without the sync, a power cut would leave an empty file under the final name.
+    let written = File::create(&partial).and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
+    written.map_err(io)?;
     std::fs::rename(&partial, path).map_err(io)
 }
 

@@ -1,6 +1,7 @@
 //! Files that are there completely or not at all, and the parts of a checkpoint.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
@@ -43,12 +44,32 @@ pub fn read_state<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
 /// When it cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let beside = path.with_extension("part");
-    if let Err(error) = fs::write(&beside, bytes) {
+    // Without the sync, a power cut would leave an empty file under the final name.
+    let written = File::create(&beside).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    if let Err(error) = written {
         // Half a file helps nobody, least of all on a full disk.
         let _ = fs::remove_file(&beside);
         return Err(TrainError::at(&beside)(error));
     }
     fs::rename(&beside, path).map_err(TrainError::at(path))
+}
+
+/// Sees to it that what a folder holds survives a power cut: its files' content, and their names.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn sync_folder(folder: &Path) -> Result<(), TrainError> {
+    for entry in fs::read_dir(folder).map_err(TrainError::at(folder))? {
+        let path = entry.map_err(TrainError::at(folder))?.path();
+        File::open(&path).and_then(|file| file.sync_all()).map_err(TrainError::at(&path))?;
+    }
+    sync_names(folder);
+    Ok(())
+}
+
+/// Sees to it that the names in a folder survive a power cut, where the system lets a folder be opened.
+pub fn sync_names(folder: &Path) {
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
 #[cfg(test)]

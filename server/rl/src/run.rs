@@ -21,7 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use chart::{Level, Line, LineChart, Point};
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{read_state, write_state, write_whole};
+use super::checkpoint::{read_state, sync_folder, sync_names, write_state, write_whole};
 use super::error::TrainError;
 use super::settings::RunConfig;
 use super::tensorboard::EventFile;
@@ -287,10 +287,12 @@ impl Run {
         let path = beside.join("progress.json");
         let text = serde_json::to_string(progress).map_err(|e| TrainError::damaged(&path, e))?;
         write_whole(&path, text.as_bytes())?;
+        sync_folder(&beside)?;
         if checkpoint.exists() {
             fs::remove_dir_all(&checkpoint).map_err(TrainError::at(&checkpoint))?;
         }
         fs::rename(&beside, &checkpoint).map_err(TrainError::at(&checkpoint))?;
+        sync_names(&self.dir);
         self.progress = progress.clone();
         Ok(())
     }

@@ -89,3 +89,40 @@ impl Cli {
         }
     }
 }
+
+/// An error and what caused it, each cause once: many errors say themselves what caused them.
+#[must_use]
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::chain;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("model.gguf: {source}")]
+    struct Quoting {
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let denied = || std::io::Error::other("permission denied");
+        assert_eq!(chain(&anyhow::Error::from(Quoting { source: denied() })), "model.gguf: permission denied");
+        let error = Err::<(), _>(Quoting { source: denied() }).context("cannot load the model").unwrap_err();
+        assert_eq!(chain(&error), "cannot load the model: model.gguf: permission denied");
+        let error = Err::<(), _>(denied()).context("cannot load the model").unwrap_err();
+        assert_eq!(chain(&error), "cannot load the model: permission denied");
+    }
+}

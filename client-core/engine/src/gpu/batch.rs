@@ -92,31 +92,10 @@ impl GpuBatch {
     }
 }
 
-#[async_trait(?Send)]
-impl Batch for GpuBatch {
-    fn rows(&self) -> usize {
-        self.lens.len()
-    }
-
-    fn capacity(&self) -> usize {
-        self.sequences.capacity
-    }
-
-    fn len(&self, row: usize) -> usize {
-        self.lens.get(row).copied().unwrap_or(0)
-    }
-
-    fn truncate(&mut self, row: usize, len: usize) {
-        if let Some(held) = self.lens.get_mut(row) {
-            *held = len.min(*held);
-        }
-    }
-
-    fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+/// What the trait's methods do. Each of those proves everything that it calls anew, that wgpu's types may go to another thread
+/// above all, which takes the compiler a quarter of a minute a method; here it is proved once.
+impl GpuBatch {
+    async fn extend(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
         self.gpu.check()?;
         check_row(self.rows(), row)?;
         let before = self.len(row);
@@ -144,17 +123,7 @@ impl Batch for GpuBatch {
         Ok(output)
     }
 
-    fn begin_choosing(&mut self, row: usize, params: &SamplerParams, seen: &[u32]) -> Result<(), EngineError> {
-        self.gpu.check()?;
-        check_row(self.rows(), row)?;
-        self.sequences.set_seen(&self.gpu, self.model.config.vocab, row, seen);
-        if let Some(choosing) = self.choosing.get_mut(row) {
-            *choosing = Some(*params);
-        }
-        Ok(())
-    }
-
-    async fn step(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError> {
+    async fn step_logits(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError> {
         self.check(turns)?;
         let lines: Vec<Line> =
             turns.iter().map(|turn| line(Want::Logits, None, self.len(turn.row), turn.row)).collect();
@@ -163,7 +132,7 @@ impl Batch for GpuBatch {
         Ok(bytes.chunks_exact(column_bytes).map(singles).collect())
     }
 
-    async fn step_choosing(&mut self, turns: &[Turn]) -> Result<Vec<u32>, EngineError> {
+    async fn step_tokens(&mut self, turns: &[Turn]) -> Result<Vec<u32>, EngineError> {
         self.check(turns)?;
         let mut lines = Vec::with_capacity(turns.len());
         let mut draws = false;
@@ -182,5 +151,52 @@ impl Batch for GpuBatch {
         let ending = if draws { Ending::Sorted } else { Ending::Peak };
         let bytes = self.turn(turns, &lines, ending, LIST_BYTES).await?;
         bytes.chunks_exact(LIST_BYTES).map(|list| token_in(list, self.model.config.vocab)).collect()
+    }
+}
+
+#[async_trait(?Send)]
+impl Batch for GpuBatch {
+    fn rows(&self) -> usize {
+        self.lens.len()
+    }
+
+    fn capacity(&self) -> usize {
+        self.sequences.capacity
+    }
+
+    fn len(&self, row: usize) -> usize {
+        self.lens.get(row).copied().unwrap_or(0)
+    }
+
+    fn truncate(&mut self, row: usize, len: usize) {
+        if let Some(held) = self.lens.get_mut(row) {
+            *held = len.min(*held);
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+        self.extend(row, tokens, want).await
+    }
+
+    fn begin_choosing(&mut self, row: usize, params: &SamplerParams, seen: &[u32]) -> Result<(), EngineError> {
+        self.gpu.check()?;
+        check_row(self.rows(), row)?;
+        self.sequences.set_seen(&self.gpu, self.model.config.vocab, row, seen);
+        if let Some(choosing) = self.choosing.get_mut(row) {
+            *choosing = Some(*params);
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.step_logits(turns).await
+    }
+
+    async fn step_choosing(&mut self, turns: &[Turn]) -> Result<Vec<u32>, EngineError> {
+        self.step_tokens(turns).await
     }
 }

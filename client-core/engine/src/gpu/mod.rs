@@ -281,6 +281,40 @@ fn output_in(want: Want, bytes: &[u8], vocab: usize) -> Result<Output, EngineErr
     }
 }
 
+/// What the trait's methods do. Each of those proves everything that it calls anew, that wgpu's types may go to another thread
+/// above all, which takes the compiler a quarter of a minute a method; here it is proved once.
+impl GpuBackend {
+    async fn new_batch(&self, rows: usize, capacity: usize) -> Result<Box<dyn Batch>, EngineError> {
+        check_rows(rows)?;
+        self.gpu.check()?;
+        let (model, capacity) = (Arc::clone(&self.model), capacity.min(self.capacity()));
+        // Memory that is not to be had is no fault of the device's.
+        let made = self.gpu.guarded(async { GpuBatch::new(self.gpu.clone(), model, rows, capacity) }).await?;
+        Ok(Box::new(made))
+    }
+
+    async fn extend(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+        self.gpu.check()?;
+        check_input(self.config(), self.len, self.capacity(), tokens)?;
+        if want == Want::Hidden {
+            return Err(EngineError::NotOffered { backend: self.name(), what: "hidden states" });
+        }
+        self.readback.clear();
+        let before = self.len;
+        let chunk = if want == Want::AllLogits { ALL_COLUMNS } else { CHUNK };
+        let chunks = tokens.len().div_ceil(chunk);
+        for (i, tokens) in tokens.chunks(chunk).enumerate() {
+            let last = i + 1 == chunks || want == Want::AllLogits;
+            self.submit(Some(tokens), if last { want } else { Want::Nothing });
+        }
+        let output = self.output(want).await;
+        if output.is_err() {
+            self.truncate(before);
+        }
+        output
+    }
+}
+
 #[async_trait(?Send)]
 impl Backend for GpuBackend {
     fn config(&self) -> &ModelConfig {
@@ -314,12 +348,7 @@ impl Backend for GpuBackend {
     }
 
     async fn batch(&self, rows: usize, capacity: usize) -> Result<Box<dyn Batch>, EngineError> {
-        check_rows(rows)?;
-        self.gpu.check()?;
-        let (model, capacity) = (Arc::clone(&self.model), capacity.min(self.capacity()));
-        // Memory that is not to be had is no fault of the device's.
-        let made = self.gpu.guarded(async { GpuBatch::new(self.gpu.clone(), model, rows, capacity) }).await?;
-        Ok(Box::new(made))
+        self.new_batch(rows, capacity).await
     }
 
     fn counters(&self) -> Counters {
@@ -327,24 +356,7 @@ impl Backend for GpuBackend {
     }
 
     async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
-        self.gpu.check()?;
-        check_input(self.config(), self.len, self.capacity(), tokens)?;
-        if want == Want::Hidden {
-            return Err(EngineError::NotOffered { backend: self.name(), what: "hidden states" });
-        }
-        self.readback.clear();
-        let before = self.len;
-        let chunk = if want == Want::AllLogits { ALL_COLUMNS } else { CHUNK };
-        let chunks = tokens.len().div_ceil(chunk);
-        for (i, tokens) in tokens.chunks(chunk).enumerate() {
-            let last = i + 1 == chunks || want == Want::AllLogits;
-            self.submit(Some(tokens), if last { want } else { Want::Nothing });
-        }
-        let output = self.output(want).await;
-        if output.is_err() {
-            self.truncate(before);
-        }
-        output
+        self.extend(tokens, want).await
     }
 
     fn begin_choosing(&mut self, params: &SamplerParams, seen: &[u32]) -> Result<(), EngineError> {

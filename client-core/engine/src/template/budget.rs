@@ -5,8 +5,10 @@
 
 use std::fmt::{self, Write};
 
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Object, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
+
+use crate::backend::Stop;
 
 /// Bytes charged for an item of a list.
 const ITEM: usize = 32;
@@ -17,8 +19,38 @@ const MAX_DEPTH: usize = 64;
 /// The variable that holds the budget. No template can name it, because of the space.
 pub(super) const ROOM: &str = "room left";
 
+/// The variable that holds what is asked whether the render is to be given up; there is none where nobody may say so.
+pub(super) const STOP: &str = "stop now";
+
 /// Bytes left to a render.
 struct Room(usize);
+
+/// What says whether a render is to be given up, as a value of a template that cannot name it.
+pub(super) struct Stops(pub(super) Stop);
+
+impl fmt::Debug for Stops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stops")
+    }
+}
+
+impl Object for Stops {}
+
+/// The same, found once a render.
+struct Asked(Option<Stop>);
+
+/// Ends the render if nobody waits for it any more. What takes long asks this first: one step may take milliseconds.
+pub(super) fn check_stop(state: &mut State<'_, '_>) -> Result<(), Error> {
+    if state.get_extension::<Asked>().is_none() {
+        let stop = state.lookup(STOP).and_then(|stop| Some(stop.downcast_object_ref::<Stops>()?.0.clone()));
+        state.get_or_insert_extension(Asked(stop));
+    }
+    let Asked(stop) = state.get_or_insert_extension(Asked(None));
+    if stop.as_ref().is_some_and(|stop| stop()) {
+        return Err(Error::new(ErrorKind::InvalidOperation, "nobody waits for it any more"));
+    }
+    Ok(())
+}
 
 fn room<'s>(state: &'s mut State<'_, '_>) -> &'s mut usize {
     if state.get_extension::<Room>().is_none() {
@@ -37,6 +69,7 @@ fn exhausted() -> Error {
 
 /// Takes `bytes` from what the render may still make.
 pub(super) fn charge(state: &mut State<'_, '_>, bytes: usize) -> Result<(), Error> {
+    check_stop(state)?;
     let room = room(state);
     *room = room.checked_sub(bytes).ok_or_else(exhausted)?;
     Ok(())
@@ -67,6 +100,7 @@ pub(super) fn charge_text(state: &mut State<'_, '_>, value: &Value) -> Result<()
     if let Some(text) = value.as_str() {
         return charge(state, text.len());
     }
+    check_stop(state)?;
     let room = room(state);
     let mut counter = Counter(*room);
     let fits = super::repr::write_str(value, &mut counter);

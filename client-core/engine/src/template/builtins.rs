@@ -8,7 +8,7 @@ use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, filters, functions, tests};
 
 use super::args::invalid;
-use super::budget::{charge, charge_each, charge_items, charge_text, kept, shallow, text};
+use super::budget::{charge, charge_each, charge_items, charge_text, check_stop, kept, shallow, text};
 use super::{filters as own, functions as own_functions, json, pyformat, python, repr, rewrite};
 
 /// What a filter may make of its input.
@@ -118,6 +118,7 @@ fn slice(state: &mut State<'_, '_>, value: &Value, bounds: [Option<i64>; 3]) -> 
 fn add_filter(environment: &mut Environment<'static>, name: &'static str, makes: Makes, inner: Value) {
     environment.add_filter(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
         let args = args.into_values();
+        check_stop(state)?;
         for (at, arg) in args.iter().enumerate() {
             match (makes, arg.as_str()) {
                 (Makes::Nothing, _) => {}
@@ -138,6 +139,7 @@ pub(super) fn add_own(
     filter: fn(&mut State<'_, '_>, &[Value]) -> Result<Value, Error>,
 ) {
     environment.add_filter(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+        check_stop(state)?;
         let made = filter(state, &args.into_values())?;
         kept(state, made)
     });
@@ -147,6 +149,7 @@ pub(super) fn add_own(
 fn add_function(environment: &mut Environment<'static>, name: &'static str, inner: Value) {
     environment.add_function(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
         let args = args.into_values();
+        check_stop(state)?;
         for arg in &args {
             shallow(state, arg)?;
         }
@@ -158,6 +161,10 @@ fn add_function(environment: &mut Environment<'static>, name: &'static str, inne
 fn add_operators(environment: &mut Environment<'static>) {
     environment
         .add_filter(rewrite::KEPT, |state: &mut State<'_, '_>, value: ValueOrKwargs| kept(state, value.into_value()));
+    environment.add_filter(rewrite::COMPARED, |state: &mut State<'_, '_>, value: ValueOrKwargs| {
+        check_stop(state)?;
+        Ok(value.into_value())
+    });
     environment.add_filter(rewrite::STORED, |state: &mut State<'_, '_>, value: ValueOrKwargs| {
         shallow(state, &value)?;
         Ok(value.into_value())

@@ -11,7 +11,8 @@
 //! | `rewrite.rs` | the operators that would pass the budget by |
 //!
 //! A template is outside data: it runs with a budget of steps and one of memory, its source is bounded, and it cannot reach
-//! anything but the messages. What is not bounded is the time of one step: comparing two long lists is one.
+//! anything but the messages. The time of one step is bounded by what it may have made (comparing two long lists is one), and
+//! before each step that may take long it is asked whether anybody waits for the text.
 
 mod args;
 mod budget;
@@ -37,6 +38,7 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, State, context};
 
 use super::ChatMessage;
+use super::backend::Stop;
 use super::error::EngineError;
 
 /// Steps that a template may take whatever the conversation.
@@ -76,6 +78,8 @@ pub struct ChatTemplate {
     now_unix_s: i64,
     /// Why it cannot be rendered.
     broken: Option<String>,
+    /// What is asked whether a render is to be given up.
+    stop: Option<Arc<budget::Stops>>,
 }
 
 /// Turns `{% generation %}` and its end, with which templates mark what the assistant says for training, into a
@@ -150,6 +154,7 @@ impl ChatTemplate {
             eos_text: eos_text.to_owned(),
             now_unix_s: DEFAULT_NOW,
             broken: None,
+            stop: None,
         })
     }
 
@@ -163,6 +168,7 @@ impl ChatTemplate {
             eos_text: String::new(),
             now_unix_s: DEFAULT_NOW,
             broken: Some(why.to_owned()),
+            stop: None,
         }
     }
 
@@ -171,10 +177,16 @@ impl ChatTemplate {
         self.now_unix_s = unix_s;
     }
 
+    /// What [`render`](Self::render) asks at every step that may take long, and ends with [`EngineError::Stopped`] where it
+    /// says so.
+    pub fn stop_when(&mut self, stop: Option<Stop>) {
+        self.stop = stop.map(|stop| Arc::new(budget::Stops(stop)));
+    }
+
     /// The conversation as one text that ends where the assistant is to begin.
     ///
     /// # Errors
-    /// The template refuses the messages, or runs out of its budget of steps or of memory.
+    /// The template refuses the messages, runs out of its budget of steps or of memory, or was stopped.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, EngineError> {
         if let Some(why) = &self.broken {
             return Err(EngineError::Template(format!(
@@ -202,7 +214,10 @@ impl ChatTemplate {
                 budget::charge_each(state, format.len(), 16)?;
                 time::strftime(now, format)
             }),
-            ..Value::from(BTreeMap::from([(budget::ROOM, room)]))
+            ..Value::from(BTreeMap::from([
+                (budget::ROOM, Value::from(room)),
+                (budget::STOP, self.stop.clone().map_or_else(|| Value::from(()), Value::from_dyn_object)),
+            ]))
         };
         let tree = machinery::parse(&self.source, NAME, syntax()?).map_err(template_error)?;
         let mut code = CodeGenerator::new(NAME, &self.source);
@@ -210,9 +225,12 @@ impl ChatTemplate {
         let (instructions, blocks) = code.finish();
         let mut text = String::new();
         let mut out = machinery::make_string_output(&mut text);
-        machinery::eval(&environment, &instructions, variables, &blocks, &mut out, AutoEscape::None)
-            .map_err(template_error)?;
-        Ok(text)
+        let result = machinery::eval(&environment, &instructions, variables, &blocks, &mut out, AutoEscape::None);
+        match result {
+            Ok(_) => Ok(text),
+            Err(_) if self.stop.as_ref().is_some_and(|stop| (stop.0)()) => Err(EngineError::Stopped),
+            Err(error) => Err(template_error(error)),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The template's tree with our own filters where minijinja would make values without asking anybody.
 //!
 //! `a ~ b`, `a + b`, `a * b` and `a[b:c:d]` become filters; lists and mappings that are written out pass through [`KEPT`];
-//! text between tags is shown as a constant, so that the formatter sees it. The names of these filters
+//! what is compared passes through [`COMPARED`]; text between tags is shown as a constant, so that the formatter sees it. The names of these filters
 //! are no identifiers: a template can neither call nor replace them. Nothing is computed while the template is compiled,
 //! where no budget would be charged.
 
@@ -11,6 +11,8 @@ use minijinja::value::Value;
 
 /// Charges for a value.
 pub(super) const KEPT: &str = "=";
+/// Asks whether the render is to be given up, before two values are compared, which may take as long as they are.
+pub(super) const COMPARED: &str = "==";
 /// Lets a value into a namespace.
 pub(super) const STORED: &str = "=.";
 /// Writes two values one after the other.
@@ -77,13 +79,20 @@ fn expr<'a>(of: &Expr<'a>) -> Expr<'a> {
                 BinOpKind::Concat => CONCAT,
                 BinOpKind::Rem => REMAINDER,
                 BinOpKind::FloorDiv => QUOTIENT,
-                op => return Expr::BinOp(Spanned::new(BinOp { op, left, right }, span)),
+                BinOpKind::ScAnd | BinOpKind::ScOr => {
+                    return Expr::BinOp(Spanned::new(BinOp { op: of.op, left, right }, span));
+                }
+                op => {
+                    let left = filter(COMPARED, left, Vec::new(), span);
+                    return Expr::BinOp(Spanned::new(BinOp { op, left, right }, span));
+                }
             };
             filter(name, left, vec![CallArg::Pos(right)], span)
         }
         Expr::Compare(of) => {
             let ops = of.ops.iter().map(|to| CompareOp { op: to.op, expr: expr(&to.expr) }).collect();
-            Expr::Compare(Spanned::new(Compare { expr: expr(&of.expr), ops }, span))
+            let compared = filter(COMPARED, expr(&of.expr), Vec::new(), span);
+            Expr::Compare(Spanned::new(Compare { expr: compared, ops }, span))
         }
         Expr::IfExpr(of) => Expr::IfExpr(Spanned::new(
             IfExpr {

@@ -1,5 +1,7 @@
 //! The features that templates in use have, in templates of our own.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 fn message(role: &str, content: &str) -> ChatMessage {
@@ -174,6 +176,33 @@ fn results_and_sources_are_bounded() {
     assert!(
         ChatTemplate::new(Some(&"x".repeat((256 << 10) + 1)), "", "").unwrap_err().to_string().contains("more than")
     );
+}
+
+/// Whatever takes long asks before it begins whether anybody waits for it.
+#[test]
+fn a_render_can_be_stopped() {
+    let bombs = [
+        "{% for i in range(9000) %}{% if messages == [] %}{% endif %}{% endfor %}",
+        "{% for i in range(9000) %}{% set x = 'a' in messages[0].content %}{% endfor %}",
+        "{% for i in range(9000) %}{{ messages[0].content | length }}{% endfor %}",
+        "{% for i in range(9000) %}{% set x = messages[0].content.upper() %}{% endfor %}",
+        "{% for i in range(9000) %}{% set x = 'a' ~ i %}{% endfor %}",
+        "{% for i in range(9000) %}{% set x = range(3) | list | sort %}{% endfor %}",
+        "{% for i in range(9000) %}{% set x = messages is sequence %}{{ x }}{% endfor %}",
+        "{% for i in range(9000) %}.{% endfor %}",
+    ];
+    for source in bombs {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let mut template = ChatTemplate::new(Some(source), "", "").unwrap();
+        template.stop_when(Some(Arc::new(move || count.fetch_add(1, Ordering::Relaxed) >= 100)));
+        let result = template.render(&[message("user", "hi")]);
+        assert!(matches!(result, Err(EngineError::Stopped)), "{source}: {result:?}");
+        assert!(asked.load(Ordering::Relaxed) < 110, "{source}");
+        template.stop_when(None);
+        let result = template.render(&[message("user", "hi")]);
+        assert!(!matches!(result, Err(EngineError::Stopped)), "{source}");
+    }
 }
 
 /// What Jinja does beyond the formats in use, as it was before the tree was rewritten.

@@ -16,6 +16,7 @@ use crate::shelf::OpfsShelf;
 use client::download::{
     DownloadError, Obtained, Shelf, ShelfError, Wanted, file_prefix, is_sha256, obtain, url_prefix,
 };
+use client::offers::Offers;
 use client::offload::ports::Clock;
 use client::offload::run::within;
 use client::offload::signal::StopFlag;
@@ -25,6 +26,11 @@ use client::protocol::worker::{Event, ModelState, Tier};
 
 /// Progress is reported at most this often.
 const REPORT_INTERVAL_S: f64 = 0.1;
+/// Where it is remembered which server offered which models.
+const OFFERS_SHELF: &str = "offers";
+const OFFERS_FILE: &str = "offers.json";
+/// More than it ever has.
+const MAX_OFFERS_BYTES: usize = 1 << 20;
 /// How long a server may take to say what it has.
 const LOOK_LIMIT_S: f64 = 20.0;
 
@@ -223,8 +229,12 @@ impl Hub {
             self.model_state(&entry.id, state);
         }
         if !models.is_empty() {
-            // Versions that the server no longer offers go; what came from elsewhere stays until a person deletes it.
-            shelf.retain(|name| !is_sha256(name) || models.iter().any(|model| model.sha256 == name)).await;
+            // Versions that this server no longer offers go; what came from elsewhere stays until a person deletes it.
+            let url = self.server().url("models/manifest.json");
+            for file in withdrawn(&url, models.iter().map(|model| model.sha256.as_str())).await {
+                // Tidying up is not worth an error.
+                let _ = shelf.delete(&file).await;
+            }
         }
     }
 
@@ -450,6 +460,28 @@ impl From<&str> for LoadError {
     fn from(problem: &str) -> Self {
         Self::Other(problem.to_owned())
     }
+}
+
+/// What a server's own list of models makes superfluous here; nothing where that cannot be remembered.
+async fn withdrawn<'a>(url: &str, offered: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut shelf = OpfsShelf::of(OFFERS_SHELF);
+    let known = shelf.read(OFFERS_FILE, 0, MAX_OFFERS_BYTES).await.ok();
+    let mut offers: Offers = known.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let before = offers.clone();
+    let withdrawn = offers.update(url, offered.into_iter().filter(|file| is_sha256(file)));
+    if offers != before {
+        let remember = async {
+            let text = serde_json::to_vec(&offers).map_err(|error| ShelfError::Unavailable(error.to_string()))?;
+            shelf.begin(OFFERS_FILE, 0).await?;
+            shelf.append(&text)?;
+            shelf.end();
+            Ok::<(), ShelfError>(())
+        };
+        if remember.await.is_err() {
+            return Vec::new();
+        }
+    }
+    withdrawn
 }
 
 fn stored_state(bytes: u64, stored: u64) -> ModelState {
