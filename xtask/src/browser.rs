@@ -10,7 +10,7 @@ use crate::npm;
 use crate::page::index::Index;
 use crate::page::{self, module};
 use crate::shell::{command, run, step};
-use crate::test::NATIVE;
+use crate::test::native_command;
 use crate::tools;
 
 /// Everything that a spec needs, built and found.
@@ -47,9 +47,7 @@ impl Playwright {
     /// As [`prepare`](Self::prepare), where [`build_page`] has been done already.
     pub fn over_page() -> Result<Self> {
         step("The server for the browser tests");
-        let mut server = vec!["test", "--no-run", "--quiet"];
-        server.extend_from_slice(NATIVE);
-        run(command("cargo", &server))?;
+        run(native_command(&["test", "--no-run", "--quiet"])?)?;
         let mut install = command("npm", &["ci", "--no-audit", "--no-fund"]);
         install.current_dir("tests");
         run(install)?;

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that CI checks, in the order of what fails fastest; the page is built beside it.
 
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::beside::{Build, What};
 use crate::browser::Playwright;
@@ -14,7 +15,7 @@ use crate::tools;
 /// One set of packages and features for every native command: another one would compile the dependencies again.
 /// `cargo test` builds the `tandem` binary too, because tandem-server has black-box tests of its own. Without wasm-bindgen's
 /// program: it has no tests, and the page's build compiles its many crates anyway.
-pub const NATIVE: &[&str] = &["--workspace", "--exclude", "xtask-bindgen"];
+const NATIVE: &[&str] = &["--workspace", "--exclude", "xtask-bindgen"];
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -92,13 +93,25 @@ fn format() -> Result<()> {
     shell::run(command("cargo", &["fmt", "--all", "--", "--check"]))
 }
 
+/// A cargo command over the native set whose compiler is clippy, as `cargo clippy` makes it one, but for a build: a check
+/// beside it would go through all dependencies and the workspace a second time, for minutes.
+pub fn native_command(arguments: &[&str]) -> Result<Command> {
+    let sysroot = output("rustc", &["--print", "sysroot"]).context("rustc does not say where it is")?;
+    let driver = Path::new(&sysroot).join("bin").join(format!("clippy-driver{}", std::env::consts::EXE_SUFFIX));
+    if !driver.is_file() {
+        bail!("{} is missing: `rustup component add clippy` brings it", driver.display());
+    }
+    let mut cargo = command("cargo", &[arguments, NATIVE].concat());
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", driver);
+    // In the form in which cargo-clippy hands over what follows its `--`.
+    cargo.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+    Ok(cargo)
+}
+
 fn lint() -> Result<()> {
     crate::circles::check()?;
-    step("Lints, native (the first time takes minutes)");
-    let mut clippy = vec!["clippy", "--all-targets"];
-    clippy.extend_from_slice(NATIVE);
-    clippy.extend(["--", "-D", "warnings"]);
-    shell::run(command("cargo", &clippy))?;
+    step("Lints, native, while the tests are compiled (the first time takes minutes)");
+    shell::run(native_command(&["test", "--no-run", "--quiet", "--all-targets"])?)?;
     step("Lints, wasm32 (the first time takes minutes)");
     tools::ensure_page_tools()?;
     // Without `policy-wgpu`: checking burn-wgpu takes longer than everything else, and the page's build compiles it anyway.
@@ -123,20 +136,16 @@ fn lint() -> Result<()> {
 fn native() -> Result<Option<String>> {
     step("Unit, property and black-box tests (the first time takes minutes)");
     // All binaries first: the black-box tests run them.
-    let mut build = vec!["test", "--no-run", "--quiet"];
-    build.extend_from_slice(NATIVE);
-    shell::run(command("cargo", &build))?;
+    shell::run(native_command(&["test", "--no-run", "--quiet"])?)?;
     let driver = tools::ensure_lavapipe();
-    let mut test = vec!["test"];
-    test.extend_from_slice(NATIVE);
+    let mut test = native_command(&["test"])?;
     if driver.is_none() && !has_vulkan() {
-        test.extend(["--", "--skip", "gpu::tests::", "--skip", "family_tests::gpu::"]);
+        test.args(["--", "--skip", "gpu::tests::", "--skip", "family_tests::gpu::"]);
         let reason = "SKIPPED: the engine's tests on a GPU. There is no Vulkan device and no Mesa (lavapipe) to stand in for one";
         eprintln!("  {reason}");
-        shell::run(command("cargo", &test))?;
+        shell::run(test)?;
         return Ok(Some(reason.to_owned()));
     }
-    let mut test = command("cargo", &test);
     if let Some(driver) = driver {
         eprintln!("  GPU tests run on Mesa's lavapipe ({})", driver.display());
         // The old name of the variable is the only one that old loaders know.
