@@ -180,6 +180,7 @@ pub(super) fn text(
     state: &mut State<'_, '_>,
     write: impl FnOnce(&mut Text) -> Result<(), fmt::Error>,
 ) -> Result<String, Error> {
+    check_stop(state)?;
     let room = room(state);
     let mut text = Text { out: String::new(), room: *room };
     let written = write(&mut text);

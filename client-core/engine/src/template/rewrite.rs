@@ -106,7 +106,12 @@ fn expr<'a>(of: &Expr<'a>) -> Expr<'a> {
             Expr::Filter(Spanned::new(Filter { name: of.name, expr: optional(&of.expr), args: args(&of.args) }, span))
         }
         Expr::Test(of) => {
-            Expr::Test(Spanned::new(Test { name: of.name, expr: expr(&of.expr), args: args(&of.args) }, span))
+            let mut tested = expr(&of.expr);
+            // Those without arguments look at the value's kind alone.
+            if !of.args.is_empty() {
+                tested = filter(COMPARED, tested, Vec::new(), span);
+            }
+            Expr::Test(Spanned::new(Test { name: of.name, expr: tested, args: args(&of.args) }, span))
         }
         Expr::GetAttr(of) => Expr::GetAttr(Spanned::new(GetAttr { expr: expr(&of.expr), name: of.name }, span)),
         Expr::GetItem(of) => Expr::GetItem(Spanned::new(

@@ -189,6 +189,7 @@ fn a_render_can_be_stopped() {
         "{% for i in range(9000) %}{% set x = 'a' ~ i %}{% endfor %}",
         "{% for i in range(9000) %}{% set x = range(3) | list | sort %}{% endfor %}",
         "{% for i in range(9000) %}{% set x = messages is sequence %}{{ x }}{% endfor %}",
+        "{% for i in range(9000) %}{% set x = messages is eq [1] %}{% endfor %}",
         "{% for i in range(9000) %}.{% endfor %}",
     ];
     for source in bombs {
