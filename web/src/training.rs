@@ -54,12 +54,12 @@ pub struct Training {
     /// Runs whose curves are shown.
     pub shown: BTreeSet<i64>,
     /// How they are shown.
-    pub look: Look,
+    pub look: ChartOptions,
 }
 
 /// How curves are shown.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Look {
+pub struct ChartOptions {
     /// Weight of the moving average, 0 is off.
     pub smoothing: f64,
     /// Logarithmic steps.
@@ -70,7 +70,7 @@ pub struct Look {
     pub keys: [String; 2],
 }
 
-impl Default for Look {
+impl Default for ChartOptions {
     fn default() -> Self {
         let keys = ["eval/latency_s".to_owned(), "losses/value_loss".to_owned()];
         Self { smoothing: 0.6, log_x: false, log_y: false, keys }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use cpu_kernels::blocks::Format;
 use cpu_kernels::matrix::Matrix;
-use cpu_kernels::model::{Layer, Model, Sequences, Shape, Want};
+use cpu_kernels::model::{Layer, Model, ModelShape, Sequences, Want};
 
 fn matrix(format: Format, rows: usize, cols: usize) -> Matrix {
     let size = format.block().1;
@@ -46,7 +46,7 @@ fn model(name: &str) -> Model {
         _ => ([49152, 576, 30, 9, 3, 1536], [Q4_1; 4]),
     };
     let head_dim = if name == "qwen1.5" { 128 } else { 64 };
-    let shape = Shape {
+    let shape = ModelShape {
         vocab,
         dim,
         heads,

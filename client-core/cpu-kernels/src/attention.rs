@@ -87,7 +87,7 @@ pub fn stride(head_dim: usize) -> usize {
 
 /// What one layer's attention needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct AttentionShape {
     /// Query heads.
     pub heads: usize,
     /// Key heads.
@@ -103,7 +103,7 @@ pub struct Shape {
 }
 
 /// Attention of `m` tokens at positions `start ..`. `q` is `[m][heads][stride]`, padded; `out` is `[m, heads · head_dim]`.
-pub fn attend(q: &[f32], cache: &[HeadCache], start: usize, m: usize, shape: Shape, out: &mut [f32]) {
+pub fn attend(q: &[f32], cache: &[HeadCache], start: usize, m: usize, shape: AttentionShape, out: &mut [f32]) {
     let job = Attention { q, cache, start, m, shape, out: Places::new(out) };
     pool::run(&job, shape.kv_heads * job.tiles(), Work { columns: m, products: 0 });
 }
@@ -113,7 +113,7 @@ struct Attention<'a> {
     cache: &'a [HeadCache],
     start: usize,
     m: usize,
-    shape: Shape,
+    shape: AttentionShape,
     out: Places<'a, f32>,
 }
 
@@ -191,7 +191,7 @@ fn stream<const N: usize>(
     cache: &SingleCache,
     begin: [usize; N],
     end: [usize; N],
-    Shape { scale, cap, .. }: Shape,
+    AttentionShape { scale, cap, .. }: AttentionShape,
     sums: &mut [[F4; N]; MAX_HEAD / 4],
 ) -> [f32; QUERIES] {
     let width = q[0].len();
@@ -337,7 +337,14 @@ mod tests {
                 }
                 let mut out = vec![0.0; m * heads * head_dim];
                 let scale = 1.0 / (head_dim as f32).sqrt();
-                attend(&q, &cache, start, m, Shape { heads, kv_heads, head_dim, window, scale, cap }, &mut out);
+                attend(
+                    &q,
+                    &cache,
+                    start,
+                    m,
+                    AttentionShape { heads, kv_heads, head_dim, window, scale, cap },
+                    &mut out,
+                );
                 for (at, found) in out.chunks_exact(head_dim).enumerate() {
                     let (token, head) = (at / heads, at % heads);
                     let (keys, values) = &pairs[head / (heads / kv_heads)];

@@ -70,7 +70,7 @@ impl Format {
 
 /// 32 codes with their scales and minima. The two halves of 16 have scales of their own in Q6_K only.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Run {
+pub struct ScaledRun {
     /// 0 to 15 (Q4), 0 to 31 (Q5), 0 to 63 (Q6_K), −128 to 127 (Q8_0); [`Format::offset`] is not yet taken from them.
     pub codes: [i8; BLOCK],
     /// Of the first and the second 16 codes.
@@ -99,7 +99,7 @@ pub(crate) fn scale_and_minimum(packed: &[u8; 12], j: usize) -> (u8, u8) {
 /// Hands every run of 32 codes of a quantised block to `take`, in order. `block` has the format's size; unquantised
 /// formats have no runs. Only Q8_0 has signed codes: the others' are six-bit at most, which multiply faster, with
 /// [`Format::offset`] left to whoever multiplies.
-pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
+pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(ScaledRun)) {
     let mut codes = [0i8; BLOCK];
     let nibbles = |codes: &mut [i8; BLOCK], bytes: &[u8]| {
         for (i, byte) in bytes.iter().take(16).enumerate() {
@@ -118,7 +118,7 @@ pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
             let with_minimum = format == Format::Q4_1;
             nibbles(&mut codes, tail(if with_minimum { 4 } else { 2 }));
             let minimum = if with_minimum { -half_at(block, 2) } else { 0.0 };
-            take(Run { codes, scales: [half_at(block, 0); 2], minimum });
+            take(ScaledRun { codes, scales: [half_at(block, 0); 2], minimum });
         }
         Format::Q5_0 | Format::Q5_1 => {
             let with_minimum = format == Format::Q5_1;
@@ -129,13 +129,13 @@ pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
                 *code |= ((high >> i & 1) << 4) as i8;
             }
             let minimum = if with_minimum { -half_at(block, 2) } else { 0.0 };
-            take(Run { codes, scales: [half_at(block, 0); 2], minimum });
+            take(ScaledRun { codes, scales: [half_at(block, 0); 2], minimum });
         }
         Format::Q8_0 => {
             for (code, byte) in codes.iter_mut().zip(tail(2)) {
                 *code = *byte as i8;
             }
-            take(Run { codes, scales: [half_at(block, 0); 2], minimum: 0.0 });
+            take(ScaledRun { codes, scales: [half_at(block, 0); 2], minimum: 0.0 });
         }
         Format::Q4K | Format::Q5K => {
             let (d, least) = (half_at(block, 0), half_at(block, 2));
@@ -151,7 +151,7 @@ pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
                     }
                 }
                 let (scale, minimum) = (d * f32::from(scale), least * f32::from(minimum));
-                take(Run { codes, scales: [scale; 2], minimum });
+                take(ScaledRun { codes, scales: [scale; 2], minimum });
             }
         }
         Format::Q6K => {
@@ -167,7 +167,7 @@ pub fn runs(format: Format, block: &[u8], mut take: impl FnMut(Run)) {
                     *code = (low | (high << 4)) as i8;
                 }
                 let scale = |part: usize| d * f32::from(byte(192 + 2 * j + part) as i8);
-                take(Run { codes, scales: [scale(0), scale(1)], minimum: 0.0 });
+                take(ScaledRun { codes, scales: [scale(0), scale(1)], minimum: 0.0 });
             }
         }
     }

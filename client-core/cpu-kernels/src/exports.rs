@@ -10,12 +10,12 @@ use std::sync::{Mutex, MutexGuard};
 use crate::abi::{self, ACCEPTED, ALIGNMENT, NOT_ACCEPTED, REFUSED};
 use crate::blocks::Format;
 use crate::matrix::{Matrix, WrongSize};
-use crate::model::{Layer, Model, Sequences, Shape};
+use crate::model::{Layer, Model, ModelShape, Sequences};
 use crate::tile;
 
 #[derive(Default)]
 struct Building {
-    shape: Option<Shape>,
+    shape: Option<ModelShape>,
     embedding: Option<Matrix>,
     head: Option<Matrix>,
     output_norm: Vec<f32>,

@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use crate::blocks::{self, BLOCK, Format, Run};
+use crate::blocks::{self, BLOCK, Format, ScaledRun};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native::{self, packed::Packed};
 use crate::tile;
@@ -304,7 +304,7 @@ impl Planar {
         }
     }
 
-    fn put(&mut self, place: usize, row: usize, run: &Run) {
+    fn put(&mut self, place: usize, row: usize, run: &ScaledRun) {
         let order = self.order;
         if self.codes_are == Codes::Four {
             let codes = &mut self.codes[place * FOUR_BYTES..][..FOUR_BYTES];

@@ -82,7 +82,7 @@ pub struct WeightStream<S> {
 }
 
 /// What a matrix is called and how it has to be.
-struct Wanted {
+struct WantedTensor {
     name: String,
     rows: usize,
     cols: usize,
@@ -157,10 +157,11 @@ impl<'a, S: Source<'a>> WeightStream<S> {
     }
 
     /// `None` for the head of a model whose head is its embedding.
-    fn wanted(&self, part: Part) -> Result<Option<Wanted>, EngineError> {
+    fn wanted(&self, part: Part) -> Result<Option<WantedTensor>, EngineError> {
         let (config, names) = (&self.plan.config, self.names);
         let (dim, q_dim, kv_dim) = (config.dim, config.q_dim(), config.kv_dim());
-        let whole = |name: &str| Wanted { name: format!("{name}.weight"), rows: config.vocab, cols: dim, order: None };
+        let whole =
+            |name: &str| WantedTensor { name: format!("{name}.weight"), rows: config.vocab, cols: dim, order: None };
         Ok(Some(match part {
             Part::Embedding => whole(names.embedding),
             Part::Output => {
@@ -185,13 +186,13 @@ impl<'a, S: Source<'a>> WeightStream<S> {
                     BlockPart::Up => (names.up, config.ffn, dim, None),
                     BlockPart::Down => (names.down, dim, config.ffn, None),
                 };
-                Wanted { name: self.name(layer, name), rows, cols, order }
+                WantedTensor { name: self.name(layer, name), rows, cols, order }
             }
         }))
     }
 
-    fn form_of(&self, wanted: &Wanted) -> Result<MatrixForm, EngineError> {
-        let &Wanted { ref name, rows, cols, order } = wanted;
+    fn form_of(&self, wanted: &WantedTensor) -> Result<MatrixForm, EngineError> {
+        let &WantedTensor { ref name, rows, cols, order } = wanted;
         let dtype = self.source.dtype(self.stored(name), rows, cols)?;
         match dtype.row_bytes(cols).is_some() && rows > 0 {
             true => Ok(MatrixForm { dtype, rows, cols, unit: order.map_or(1, |order| order.head_dim) }),
@@ -199,7 +200,7 @@ impl<'a, S: Source<'a>> WeightStream<S> {
         }
     }
 
-    async fn rows_of(&self, wanted: &Wanted, rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError> {
+    async fn rows_of(&self, wanted: &WantedTensor, rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError> {
         let form = self.form_of(wanted)?;
         let bytes = self.source.rows(self.stored(&wanted.name), [wanted.rows, wanted.cols], rows.clone()).await?;
         if form.row_bytes().checked_mul(rows.len()) != Some(bytes.len()) {
@@ -421,7 +422,7 @@ impl<R: ReadAt> WeightStream<Files<R>> {
     pub fn bytes_to_read(&self) -> Result<u64, EngineError> {
         let mut bytes = 0;
         for part in self.parts() {
-            if let Some(Wanted { name, rows, cols, .. }) = self.wanted(part)? {
+            if let Some(WantedTensor { name, rows, cols, .. }) = self.wanted(part)? {
                 bytes += self.source.stored_bytes(self.stored(&name), [rows, cols])?;
             }
         }

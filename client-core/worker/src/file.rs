@@ -1,4 +1,4 @@
-//! A model's file or files, wherever they lie: on the shelf, on a person's disk, or in this memory. Read piece by piece, so
+//! A model's file or files, wherever they lie: in the store, on a person's disk, or in this memory. Read piece by piece, so
 //! that a file need not pass through memory whole.
 
 use std::cell::Cell;
@@ -13,10 +13,10 @@ use web_sys::Blob;
 use super::checkpoint::CheckpointFiles;
 use super::message::describe;
 use client::offload::signal::StopFlag;
-use client::verdict::{LONGEST_HEAD, Shape};
+use client::verdict::{LONGEST_HEAD, ModelFootprint};
 use engine::EngineError;
 use engine::assemble::WeightStream;
-use engine::engine::Words;
+use engine::engine::ChatTokenizer;
 use engine::files::{Files, ReadAt};
 use engine::gguf::{Gguf, GgufError};
 use engine::parts::Weights;
@@ -82,9 +82,9 @@ impl ModelFile {
     ///
     /// # Errors
     /// The file is no model that the engine runs, or cannot be read.
-    pub async fn shape(&self) -> Result<Shape, String> {
+    pub async fn footprint(&self) -> Result<ModelFootprint, String> {
         let head = self.head().await?;
-        shape_of_head(&head, self.size(), true).unwrap_or_else(|| Err("the file has no header".to_owned()))
+        footprint_of_head(&head, self.size(), true).unwrap_or_else(|| Err("the file has no header".to_owned()))
     }
 }
 
@@ -135,14 +135,14 @@ impl<'a> Reading<'a> {
     ///
     /// # Errors
     /// A file is damaged, is no model that the engine runs, or cannot be read.
-    pub async fn open(&self) -> Result<(Words, WeightStream<Files<&Self>>), EngineError> {
+    pub async fn open(&self) -> Result<(ChatTokenizer, WeightStream<Files<&Self>>), EngineError> {
         self.count.set((0, 0));
         let (words, weights, total) = match self.files {
             ModelFiles::Gguf(file) => {
                 // It goes before the weights come.
                 let head = file.head().await.map_err(EngineError::File)?;
                 let gguf = Gguf::parse_header(&head, file.size())?;
-                let (words, weights) = (Words::from_gguf(&gguf)?, WeightStream::from_gguf(&gguf, self).await?);
+                let (words, weights) = (ChatTokenizer::from_gguf(&gguf)?, WeightStream::from_gguf(&gguf, self).await?);
                 let total = weights.totals()?.bytes;
                 (words, weights, total)
             }
@@ -182,13 +182,13 @@ fn more_may_help(error: &GgufError, head: &[u8], size: u64, last: bool) -> bool 
     error.wants_more() && !last && (head.len() as u64) < size
 }
 
-/// The model's shape by the beginning of its file of `size` bytes; `None` where more of it is needed, and there is more,
+/// The model's footprint by the beginning of its file of `size` bytes; `None` where more of it is needed, and there is more,
 /// unless this is the `last` try.
 #[must_use]
-pub fn shape_of_head(head: &[u8], size: u64, last: bool) -> Option<Result<Shape, String>> {
+pub fn footprint_of_head(head: &[u8], size: u64, last: bool) -> Option<Result<ModelFootprint, String>> {
     match Gguf::parse_header(head, size) {
         Err(error) if more_may_help(&error, head, size, last) => None,
-        Ok(gguf) => Some(Shape::from_gguf(&gguf).map_err(|error| error.to_string())),
+        Ok(gguf) => Some(ModelFootprint::from_gguf(&gguf).map_err(|error| error.to_string())),
         Err(error) => Some(Err(error.to_string())),
     }
 }

@@ -38,7 +38,7 @@ use super::checkpoint::{read_state, write_state};
 use super::ensemble::{Ensemble, EnsembleConfig, Predicted};
 use super::error::TrainError;
 use super::hyper::{HyperParameters, Kind, hyper_parameters, part, whole, within};
-use super::memory::Memory;
+use super::memory::SequenceBuffer;
 use super::mlp::MlpState;
 use super::on_policy::{self, Algorithm, Learner, Rollout};
 use super::ppo::{Credit, PpoConfig, advantages};
@@ -75,7 +75,7 @@ hyper_parameters! {
         rounds: usize = 1 => whole(1, 64);
         /// Share of a rollout's slots that imagination may begin in: those that the recurrent model predicts best (open).
         reliable_share: f32 = 0.5 => within(0.0, 1.0);
-        /// Stretches that are imagined at a time (open).
+        /// Trajectories that are imagined at a time (open).
         starts: usize = 32 => whole(1, 16_384);
         /// Whether each imagined action is weighed by the return from its own slot on, instead of by that of the first.
         per_slot_returns: bool = false => Kind::Switch;
@@ -163,17 +163,17 @@ struct Prediction {
     latent: Option<Latent>,
 }
 
-/// Stretches that are being imagined, a row of everything a stretch, an entry of `rewards` and `goes_on` a slot and one
+/// Trajectories that are being imagined, a row of everything a stretch, an entry of `rewards` and `goes_on` a slot and one
 /// more of `values`.
 #[derive(Default)]
-struct Stretches {
+struct Trajectories {
     batch: Batch,
     rewards: Vec<Vec<f32>>,
     goes_on: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
 }
 
-impl Stretches {
+impl Trajectories {
     /// Decides the next slot: remembers what was seen and done, and returns the actions.
     fn decide(
         &mut self,
@@ -209,14 +209,14 @@ impl Stretches {
 /// What the model adds to [`Learner`].
 struct Dreamer {
     model: Model,
-    memory: Memory,
+    memory: SequenceBuffer,
     rng: Xoshiro256PlusPlus,
 }
 
 /// [`Dreamer`] in a checkpoint, without the recurrent model, which writes files of its own.
 #[derive(Serialize, Deserialize)]
 struct DreamerState {
-    memory: Memory,
+    memory: SequenceBuffer,
     rng: Xoshiro256PlusPlus,
     carry: Vec<f32>,
     ensemble: Vec<MlpState>,
@@ -239,7 +239,7 @@ impl Dreamer {
             }
         };
         if run.progress.update == 0 {
-            return Ok(Self { model, memory: Memory::new(settings.envs, capacity), rng });
+            return Ok(Self { model, memory: SequenceBuffer::new(settings.envs, capacity), rng });
         }
         let path = run.checkpoint_file(STATE_FILE);
         let state: DreamerState = read_state(&path)?;
@@ -316,7 +316,7 @@ impl Dreamer {
                         continue;
                     }
                     let mut windows = ensemble.windows(&self.memory, &places);
-                    let mut stretches = Stretches::default();
+                    let mut stretches = Trajectories::default();
                     for _ in 0..config.horizon {
                         let features = ensemble.present(&windows);
                         stretches.values.push(agent.values(&features, guard)?);
@@ -336,7 +336,8 @@ impl Dreamer {
                 let mut latent = model.pick(latent, starts);
                 let seen = starts.iter().flat_map(|row| &experience.features[row * inputs..(row + 1) * inputs]);
                 let mut features: Vec<f32> = seen.copied().collect();
-                let mut stretches = Stretches { values: vec![agent.values(&features, guard)?], ..Stretches::default() };
+                let mut stretches =
+                    Trajectories { values: vec![agent.values(&features, guard)?], ..Trajectories::default() };
                 for _ in 0..config.horizon {
                     let actions = stretches.decide(config.clipped, agent, features, rng, guard)?;
                     let dreamt = model.dream(&latent, &actions, rng);

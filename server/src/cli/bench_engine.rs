@@ -29,8 +29,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = BackendName::Vulkan)]
     backend: BackendName,
     /// Sizes of the model, whose weights are random, in Q4_0.
-    #[arg(long, value_enum, default_value_t = Shape::Smollm2_135m)]
-    shape: Shape,
+    #[arg(long, value_enum, default_value_t = ModelSize::Smollm2_135m)]
+    shape: ModelSize,
     /// A model file instead of random weights.
     #[arg(long, conflicts_with = "shape")]
     gguf: Option<std::path::PathBuf>,
@@ -68,7 +68,7 @@ enum BackendName {
 
 /// Sizes of models that people know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Shape {
+enum ModelSize {
     /// A few thousand parameters, to see that everything works.
     Tiny,
     #[value(name = "smollm2-135m")]
@@ -83,7 +83,7 @@ enum Shape {
     Llama31_8b,
 }
 
-impl Shape {
+impl ModelSize {
     /// The sizes, and whether the head is a matrix of its own.
     fn config(self) -> (ModelConfig, bool) {
         // Vocabulary, width, layers, query heads, key heads, a head's size, inner width; RoPE's base.
@@ -158,7 +158,7 @@ fn random_q4_0(rng: &mut Xoshiro256PlusPlus, rows: usize, cols: usize) -> Vec<u8
     bytes
 }
 
-fn random_weights(shape: Shape, bytes: &RandomBytes) -> ModelWeights<'_> {
+fn random_weights(shape: ModelSize, bytes: &RandomBytes) -> ModelWeights<'_> {
     let (config, untied) = shape.config();
     let matrix = |[rows, cols]: [usize; 2], bytes| Matrix {
         dtype: GgmlType::Q4_0,
@@ -362,7 +362,7 @@ fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f
             let set = gpu.kernels();
             let device = gpu.clone();
             let pack = move |packed: bool| {
-                ensure!(!packed || device.facts().packed, "this device has no packed 4x8-bit products");
+                ensure!(!packed || device.caps().packed, "this device has no packed 4x8-bit products");
                 let set = KernelSet { half: false, packed, ..set };
                 Ok(Box::new(block_on(GpuBackend::with_kernels(&device, weights, set))?) as Box<dyn Backend>)
             };
@@ -371,7 +371,7 @@ fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f
                 move |prompt: &[u32]| profile_of(block_on(GpuBackend::with_kernels(&device, weights, set))?, prompt);
             Ok(Loaded {
                 backend: Box::new(block_on(GpuBackend::with_kernels(&gpu, weights, set))?),
-                device: gpu.facts().name.clone(),
+                device: gpu.caps().name.clone(),
                 kernels: set.names(),
                 copy: Box::new(move || Ok(block_on(copy_bandwidth(&gpu, COPY_BYTES, 3, clock))?)),
                 pack: Box::new(pack),
@@ -557,7 +557,7 @@ mod tests {
     fn measures_on_the_cpu() {
         let args = Args {
             backend: BackendName::Cpu,
-            shape: Shape::Tiny,
+            shape: ModelSize::Tiny,
             gguf: None,
             prompt: 8,
             tokens: 4,
@@ -569,7 +569,7 @@ mod tests {
             json: true,
         };
         let bytes = RandomBytes::new(&args.shape.config().0, 1);
-        let weights = random_weights(Shape::Tiny, &bytes);
+        let weights = random_weights(ModelSize::Tiny, &bytes);
         let report = measure(&args, &weights).unwrap();
         assert!(report.decode_tokens_per_s > 0.0 && report.prefill_tokens_per_s > 0.0 && report.copy_gb_per_s > 0.0);
         assert!(report.together_tokens_per_s.is_some_and(|rate| rate > 0.0));
@@ -586,7 +586,7 @@ mod tests {
     #[test]
     fn shapes_are_whole_blocks() {
         use clap::ValueEnum as _;
-        for shape in Shape::value_variants() {
+        for shape in ModelSize::value_variants() {
             let (config, _) = shape.config();
             assert!(
                 layer_sizes(&config).iter().all(|[_, cols]| cols % 32 == 0) && config.checked().is_ok(),

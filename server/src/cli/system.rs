@@ -150,13 +150,13 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct ParsedArgs {
         #[command(flatten)]
         system: SystemArgs,
     }
 
     fn params(line: &str) -> Result<MecParams> {
-        Line::try_parse_from(std::iter::once("tandem").chain(line.split_whitespace()))?.system.params()
+        ParsedArgs::try_parse_from(std::iter::once("tandem").chain(line.split_whitespace()))?.system.params()
     }
 
     #[test]

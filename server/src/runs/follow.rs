@@ -13,8 +13,8 @@ use futures::Stream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::tail::{Mark, Tail};
-use super::{Pulse, Runs, RunsError};
+use super::tail::{LinePosition, Tail};
+use super::{RunProgress, Runs, RunsError};
 
 /// Comments go out so often when there is nothing to tell.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -46,17 +46,17 @@ enum Stage {
     /// Reads on from a place.
     Read {
         tail: Arc<Tail>,
-        at: Mark,
+        at: LinePosition,
         not_before: Instant,
     },
-    Over,
+    Done,
 }
 
 struct Follower {
     runs: Runs,
     id: i64,
     from: Option<Place>,
-    pulse: Option<watch::Receiver<Pulse>>,
+    pulse: Option<watch::Receiver<RunProgress>>,
     /// Lines that the follower has.
     has: u64,
     stage: Stage,
@@ -93,7 +93,7 @@ impl Follower {
             let sent = match &self.stage {
                 Stage::Begin => self.begin().await,
                 Stage::Read { .. } => self.read().await,
-                Stage::Over => return None,
+                Stage::Done => return None,
             };
             if let Some(bytes) = sent.filter(|bytes| !bytes.is_empty()) {
                 return Some(bytes);
@@ -109,7 +109,7 @@ impl Follower {
                 return Some(comment());
             }
         }
-        self.stage = Stage::Over;
+        self.stage = Stage::Done;
         let view = self.runs.view(self.id).await?;
         let tail = self.runs.tail(self.id, view.resumes);
         let mut reset = None;
@@ -136,12 +136,12 @@ impl Follower {
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(run = self.id, %error, "the metrics cannot be read");
-                self.stage = Stage::Over;
+                self.stage = Stage::Done;
                 return None;
             }
         }
         if over {
-            self.stage = Stage::Over;
+            self.stage = Stage::Done;
             let view = self.runs.view(self.id).await?;
             // Numbers and names always make JSON.
             let json = serde_json::to_string(&view).unwrap_or_default();

@@ -49,7 +49,7 @@ pub mod tail;
 pub(crate) mod tests;
 
 pub use error::RunsError;
-use page::{Pages, Which};
+use page::{PageRequest, Pages};
 use store::{Entry, Store, StoreError};
 use tail::Tail;
 
@@ -74,7 +74,7 @@ pub struct RunsConfig {
 
 /// What those who follow a run are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pulse {
+pub struct RunProgress {
     /// Its folder is in order and it learns.
     pub begun: bool,
     /// Updates that were logged since.
@@ -84,11 +84,11 @@ pub struct Pulse {
 }
 
 /// A run that waits or learns.
-struct Live {
+struct ActiveRun {
     stop: Arc<Stop>,
     /// Whether a person told it to stop.
     stopped: bool,
-    pulse: watch::Sender<Pulse>,
+    pulse: watch::Sender<RunProgress>,
     steps: u64,
     best_reward: Option<f64>,
     references: BTreeMap<String, f64>,
@@ -96,7 +96,7 @@ struct Live {
 
 /// How a run ended.
 #[derive(Clone, Debug)]
-struct Ended {
+struct RunEnd {
     state: RunState,
     error: Option<String>,
     ended_ms: u64,
@@ -104,7 +104,7 @@ struct Ended {
     progress: Option<(u64, Option<f64>, BTreeMap<String, f64>)>,
 }
 
-impl Ended {
+impl RunEnd {
     fn write(&self, store: &Store, id: i64) -> Result<(), StoreError> {
         if let Some((steps, best_reward, references)) = &self.progress {
             store.note(id, *steps, *best_reward, references)?;
@@ -123,11 +123,11 @@ impl Ended {
 }
 
 #[derive(Default)]
-struct Desk {
+struct Queue {
     queue: VecDeque<i64>,
-    live: BTreeMap<i64, Live>,
+    live: BTreeMap<i64, ActiveRun>,
     /// Ends that the database could not take: the disk was full.
-    unwritten: BTreeMap<i64, Ended>,
+    unwritten: BTreeMap<i64, RunEnd>,
     /// Whether a thread tries to write those.
     trying: bool,
     running: usize,
@@ -138,7 +138,7 @@ struct Inner {
     config: RunsConfig,
     /// `None` before it could be opened and after the server has closed it. Locked after the desk, never before.
     store: Mutex<Option<Store>>,
-    desk: Mutex<Desk>,
+    desk: Mutex<Queue>,
     /// Told whenever a run ends.
     ended: Condvar,
     pages: Pages,
@@ -210,11 +210,11 @@ impl Runs {
     /// # Errors
     /// The database cannot be read.
     pub fn list(&self) -> Result<RunList, RunsError> {
-        self.list_part(Which { limit: usize::MAX, before: None })
+        self.list_part(PageRequest { limit: usize::MAX, before: None })
     }
 
     /// The same, of a part of the runs.
-    fn list_part(&self, which: Which) -> Result<RunList, RunsError> {
+    fn list_part(&self, which: PageRequest) -> Result<RunList, RunsError> {
         let RunsConfig { off, limits, .. } = &self.0.config;
         let training = Training { off: off.clone(), algorithms: request::algorithms(), limits: *limits };
         // One more than is shown tells whether there are more.
@@ -258,7 +258,7 @@ impl Runs {
     }
 
     /// Writes the ends that the database could not take before. What fails now is tried again later.
-    fn write_ends(&self, desk: &mut Desk) -> Result<(), RunsError> {
+    fn write_ends(&self, desk: &mut Queue) -> Result<(), RunsError> {
         while let Some((id, ended)) = desk.unwritten.first_key_value() {
             let id = *id;
             self.with_store(|store| ended.write(store, id))?;
@@ -270,7 +270,7 @@ impl Runs {
     }
 
     /// Tries until it is done, for as long as the service is there.
-    fn keep_trying(&self, desk: &mut Desk) {
+    fn keep_trying(&self, desk: &mut Queue) {
         if desk.trying {
             return;
         }
@@ -291,14 +291,14 @@ impl Runs {
         desk.trying = std::thread::Builder::new().name("runs-again".to_owned()).spawn(again).is_ok();
     }
 
-    fn check_open(&self, desk: &Desk) -> Result<(), RunsError> {
+    fn check_open(&self, desk: &Queue) -> Result<(), RunsError> {
         if let Some(why) = &self.0.config.off {
             return Err(RunsError::Off(why.clone()));
         }
         if desk.closing { Err(RunsError::Closing) } else { Ok(()) }
     }
 
-    fn check_room(&self, desk: &Desk) -> Result<(), RunsError> {
+    fn check_room(&self, desk: &Queue) -> Result<(), RunsError> {
         let limits = &self.0.config.limits;
         // A run that can begin at once does not wait.
         if desk.running >= limits.concurrent && desk.queue.len() >= limits.queue {
@@ -455,7 +455,7 @@ impl Runs {
     }
 
     /// Starts what may start.
-    fn start_next(&self, desk: &mut Desk) {
+    fn start_next(&self, desk: &mut Queue) {
         while !desk.closing && desk.running < self.0.config.limits.concurrent {
             let Some(id) = desk.queue.pop_front() else { return };
             desk.running += 1;
@@ -496,13 +496,13 @@ impl Runs {
         self.start_next(&mut desk);
     }
 
-    fn over(&self, desk: &mut Desk, id: i64, state: RunState, error: Option<String>) {
+    fn over(&self, desk: &mut Queue, id: i64, state: RunState, error: Option<String>) {
         if let Some(error) = &error {
             tracing::warn!(run = id, error, "a training run ended early");
         }
         let progress =
             desk.live.get(&id).map(|live| (live.steps, live.best_reward, live.references.clone())).filter(|p| p.0 > 0);
-        let ended = Ended { state, error, ended_ms: now_ms(), progress };
+        let ended = RunEnd { state, error, ended_ms: now_ms(), progress };
         if let Err(error) = self.with_store(|store| ended.write(store, id)) {
             tracing::error!(run = id, %error, "the end of a run could not be noted; it is tried again");
             desk.unwritten.insert(id, ended);
@@ -562,7 +562,7 @@ impl Runs {
     }
 
     /// What those who follow a run are told; `None` when it neither waits nor learns.
-    fn pulse(&self, id: i64) -> Result<Option<watch::Receiver<Pulse>>, RunsError> {
+    fn pulse(&self, id: i64) -> Result<Option<watch::Receiver<RunProgress>>, RunsError> {
         self.entry(id)?;
         Ok(lock(&self.0.desk).live.get(&id).map(|live| live.pulse.subscribe()))
     }
@@ -582,12 +582,12 @@ impl Runs {
     }
 }
 
-impl Desk {
+impl Queue {
     fn enqueue(&mut self, id: i64) {
-        let live = Live {
+        let live = ActiveRun {
             stop: Arc::default(),
             stopped: false,
-            pulse: watch::Sender::new(Pulse::default()),
+            pulse: watch::Sender::new(RunProgress::default()),
             steps: 0,
             best_reward: None,
             references: BTreeMap::new(),

@@ -137,7 +137,7 @@ pub fn attend(
     cache: &HalfCache,
     begin: [usize; QUERIES],
     end: [usize; QUERIES],
-    shape: attention::Shape,
+    shape: attention::AttentionShape,
     write: impl FnMut(usize, &[f32]),
 ) {
     match isa() {

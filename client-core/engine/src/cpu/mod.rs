@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cpu_kernels::blocks::Format;
-use cpu_kernels::model::{Layer, Model, Sequences, Shape};
+use cpu_kernels::model::{Layer, Model, ModelShape, Sequences};
 
 use super::assemble::at_once;
 use super::backend::{Backend, Batch, Output, Stop, Turn, Want};
@@ -119,9 +119,9 @@ struct CpuModel {
 }
 
 /// The sizes as the kernels want them.
-pub fn shape(config: &ModelConfig) -> Shape {
+pub fn shape(config: &ModelConfig) -> ModelShape {
     let traits = &config.traits;
-    Shape {
+    ModelShape {
         vocab: config.vocab,
         dim: config.dim,
         heads: config.heads,

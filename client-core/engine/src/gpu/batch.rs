@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::context::GpuContext;
 use super::model::GpuModel;
 use super::readback::Readback;
-use super::sequence::{Ending, Feed, Line, Sequences};
+use super::sequence::{Ending, Feed, SequenceParams, Sequences};
 use super::source::PLACES;
 use super::{CHUNK, DRAW, Reading, line, output_in, singles, token_in};
 use crate::backend::{Batch, Counters, Output, Turn, Want};
@@ -48,7 +48,7 @@ impl GpuBatch {
     async fn call(
         &mut self,
         feed: Feed<'_>,
-        lines: &[Line],
+        lines: &[SequenceParams],
         ending: Ending,
         bytes: u64,
     ) -> Result<Vec<u8>, EngineError> {
@@ -70,7 +70,7 @@ impl GpuBatch {
     async fn turn(
         &mut self,
         turns: &[Turn],
-        lines: &[Line],
+        lines: &[SequenceParams],
         ending: Ending,
         column_bytes: usize,
     ) -> Result<Vec<u8>, EngineError> {
@@ -156,7 +156,7 @@ impl Batch for GpuBatch {
 
     async fn step(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError> {
         self.check(turns)?;
-        let lines: Vec<Line> =
+        let lines: Vec<SequenceParams> =
             turns.iter().map(|turn| line(Want::Logits, None, self.len(turn.row), turn.row)).collect();
         let column_bytes = 4 * self.model.config.vocab;
         let bytes = self.turn(turns, &lines, Ending::Logits, column_bytes).await?;
@@ -177,7 +177,7 @@ impl Batch for GpuBatch {
         if draws {
             // Among those that draw, a row that takes the likeliest draws from one candidate.
             let greedy = lines.iter_mut().filter(|line| line.mode != DRAW);
-            greedy.for_each(|line| *line = Line { mode: DRAW, top_k: 1, draw: 0.0, ..*line });
+            greedy.for_each(|line| *line = SequenceParams { mode: DRAW, top_k: 1, draw: 0.0, ..*line });
         }
         let ending = if draws { Ending::Sorted } else { Ending::Peak };
         let bytes = self.turn(turns, &lines, ending, LIST_BYTES).await?;

@@ -1,4 +1,4 @@
-//! A WebGPU device and what it has reported: facts about the adapter, and faults, which WebGPU delivers outside of any
+//! A WebGPU device and what it has reported: the capabilities of its adapter, and faults, which WebGPU delivers outside of any
 //! call and which would otherwise end in a panic.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::parts::Weights;
 
 /// What the adapter says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdapterFacts {
+pub struct AdapterCaps {
     /// Name, where the browser tells it.
     pub name: String,
     /// Whether the "GPU" is a program on the CPU.
@@ -40,7 +40,7 @@ pub struct GpuContext {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
-    facts: AdapterFacts,
+    caps: AdapterCaps,
     driver: String,
     kernels: KernelSet,
     fault: Arc<Mutex<Fault>>,
@@ -89,7 +89,7 @@ impl GpuContext {
             fault.lost.get_or_insert_with(|| format!("{reason:?}: {message}"));
         });
         let driver = format!("{} {} {:x}:{:x}", info.driver, info.driver_info, info.vendor, info.device);
-        let facts = AdapterFacts {
+        let caps = AdapterCaps {
             software: info.device_type == wgpu::DeviceType::Cpu
                 || ["swiftshader", "llvmpipe"].iter().any(|name| info.name.to_lowercase().contains(name)),
             name: if info.name.is_empty() { info.driver } else { info.name },
@@ -98,7 +98,7 @@ impl GpuContext {
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             packed: instance.wgsl_language_features().contains(wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct),
         };
-        Ok(Self { device, queue, limits, facts, driver, kernels: KernelSet::BASELINE, fault })
+        Ok(Self { device, queue, limits, caps, driver, kernels: KernelSet::BASELINE, fault })
     }
 
     /// This device, or another one where a trial took it away, after the self-test of the kernels that a model needs and of
@@ -134,7 +134,7 @@ impl GpuContext {
         clock: &dyn Fn() -> f64,
         go_on: &mut dyn FnMut(&Proof, [u64; 2]) -> bool,
     ) -> Result<(Self, Proof), EngineError> {
-        let AdapterFacts { subgroups, shader_f16: half, packed, .. } = self.facts;
+        let AdapterCaps { subgroups, shader_f16: half, packed, .. } = self.caps;
         let offered = KernelSet { subgroups, half, packed };
         let mut proof = known.filter(|proof| proof.is_of(&self)).unwrap_or_else(|| Proof::of(&self));
         let mut gpu = self;
@@ -159,8 +159,8 @@ impl GpuContext {
     }
 
     /// What the adapter says about itself.
-    pub fn facts(&self) -> &AdapterFacts {
-        &self.facts
+    pub fn caps(&self) -> &AdapterCaps {
+        &self.caps
     }
 
     /// Which parts of the kernels are proved on this device. Half precision is less exact: a caller may leave it out.
@@ -170,7 +170,7 @@ impl GpuContext {
 
     /// What a proof is tied to: adapter and driver, as far as they are told.
     pub fn identity(&self) -> String {
-        format!("{} / {}", self.facts.name, self.driver)
+        format!("{} / {}", self.caps.name, self.driver)
     }
 
     /// Ends the device on purpose: everything on it is gone, as after a driver reset. For tests of what follows.

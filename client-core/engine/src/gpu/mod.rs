@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `context.rs` | the device, the adapter's facts, and faults as errors |
+//! | `context.rs` | the device, the adapter's capabilities, and faults as errors |
 //! | `tier.rs` | kernel sets beyond the baseline, and the self-test that lets them in |
 //! | `pace.rs` | whether packed products are faster on a device |
 //! | `pack.rs` | matrices in the order in which kernels read them, still quantised |
@@ -58,13 +58,13 @@ use async_trait::async_trait;
 
 pub use self::bandwidth::copy_bandwidth;
 pub use self::batch::GpuBatch;
-pub use self::context::{AdapterFacts, GpuContext};
+pub use self::context::{AdapterCaps, GpuContext};
 use self::model::GpuModel;
 pub use self::pace::Pace;
 pub use self::profile::KernelTime;
 use self::profile::Stamps;
 use self::readback::Readback;
-use self::sequence::{ALL_COLUMNS, Ending, Feed, Line, SavedCache, Sequences};
+use self::sequence::{ALL_COLUMNS, Ending, Feed, SavedCache, SequenceParams, Sequences};
 use self::source::PLACES;
 pub use self::tier::{KERNEL_VERSION, KernelSet, Proof};
 use super::backend::{Backend, Batch, Counters, Draw, Output, Snapshot, Want};
@@ -229,19 +229,19 @@ fn is_list(k: usize, vocab: usize) -> bool {
 }
 
 /// What the kernels are told about a sequence of `len` tokens.
-fn line(want: Want, choosing: Option<&SamplerParams>, len: usize, row: usize) -> Line {
-    let plain = Line {
+fn line(want: Want, choosing: Option<&SamplerParams>, len: usize, row: usize) -> SequenceParams {
+    let plain = SequenceParams {
         position: len as u32,
         row: row as u32,
         mode: GREEDY,
         temperature: 1.0,
         top_p: 1.0,
         penalty: 1.0,
-        ..Line::default()
+        ..SequenceParams::default()
     };
     match (want, choosing) {
-        (Want::TopK(k), _) => Line { mode: LIST, top_k: k.max(1) as u32, ..plain },
-        (Want::Choice(draw), Some(params)) => Line {
+        (Want::TopK(k), _) => SequenceParams { mode: LIST, top_k: k.max(1) as u32, ..plain },
+        (Want::Choice(draw), Some(params)) => SequenceParams {
             mode: if params.is_greedy() { GREEDY } else { DRAW },
             top_k: u32::try_from(params.top_k).unwrap_or(0),
             temperature: params.temperature.max(1e-6),

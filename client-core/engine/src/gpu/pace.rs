@@ -1,4 +1,4 @@
-//! How long a prompt takes with packed products and without. Whether they are faster, no fact about an adapter tells: a
+//! How long a prompt takes with packed products and without. Whether they are faster, no capability of an adapter tells: a
 //! GPU without the instruction has them written out in shifts and additions.
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ const RUN_S: f64 = 0.02;
 const MOST_PROMPTS: f64 = 16.0;
 /// A block that is large enough to fill a GPU, and little to wait for: vocabulary, width, layers, query heads, key heads,
 /// inner width.
-const SHAPE: synthetic::Shape = [64, 1024, 1, 8, 1, 1024];
+const SHAPE: synthetic::Sizes = [64, 1024, 1, 8, 1, 1024];
 
 /// Microseconds that a prompt of [`CHUNK`] tokens takes through one block in Q4_0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ impl Pace {
         let mut single = GpuBackend::with_cache(gpu, &weights, KernelSet::BASELINE, false).await?;
         let set = KernelSet { packed: true, ..KernelSet::BASELINE };
         let mut packed = GpuBackend::with_cache(gpu, &weights, set, false).await?;
-        let mut run = Run { gpu, clock, tokens: &tokens, prompts: 1.0 };
+        let mut run = PromptLoop { gpu, clock, tokens: &tokens, prompts: 1.0 };
         // The first prompt pays for compiling, the second says how many make a run.
         for backend in [&mut single, &mut packed] {
             run.prompt_s(backend).await?;
@@ -66,14 +66,14 @@ impl Pace {
 }
 
 /// Prompts one after the other, without waiting in between.
-struct Run<'r> {
+struct PromptLoop<'r> {
     gpu: &'r GpuContext,
     clock: &'r dyn Fn() -> f64,
     tokens: &'r [u32],
     prompts: f64,
 }
 
-impl Run<'_> {
+impl PromptLoop<'_> {
     /// Seconds that one of them takes.
     async fn prompt_s(&self, backend: &mut GpuBackend) -> Result<f64, EngineError> {
         let started_s = (self.clock)();

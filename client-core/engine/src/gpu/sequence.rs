@@ -40,7 +40,7 @@ pub(super) enum Ending {
 /// What the kernels are told about one sequence in a call; see `common_call.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct Line {
+pub(super) struct SequenceParams {
     pub position: u32,
     pub row: u32,
     pub top_k: u32,
@@ -59,7 +59,7 @@ struct Call {
     apart: u32,
     capacity: u32,
     unused: u32,
-    lines: [Line; MAX_ROWS],
+    lines: [SequenceParams; MAX_ROWS],
 }
 
 /// Which tokens a call appends.
@@ -219,7 +219,7 @@ impl Sequences {
         gpu: &GpuContext,
         model: &GpuModel,
         feed: Feed<'_>,
-        lines: &[Line],
+        lines: &[SequenceParams],
         ending: Ending,
         staging: Option<(&wgpu::Buffer, u64)>,
     ) -> (u64, wgpu::SubmissionIndex) {

@@ -6,15 +6,15 @@ use std::rc::Rc;
 
 use web_sys::Blob;
 
-use super::Hub;
+use super::EngineWorker;
 use super::engine::{Loaded, load};
 use crate::checkpoint::CheckpointFiles;
 use crate::fetch::{self, Ask};
 use crate::file::{ModelFile, ModelFiles};
 use crate::message::property;
-use crate::shelf::OpfsShelf;
+use crate::opfs::OpfsStore;
 use client::download::{
-    DownloadError, Obtained, Shelf, ShelfError, Wanted, file_prefix, is_sha256, obtain, url_prefix,
+    DownloadError, FileStore, FileStoreError, StoredFile, Wanted, file_prefix, is_sha256, obtain, url_prefix,
 };
 use client::offload::ports::Clock;
 use client::offload::run::within;
@@ -144,7 +144,7 @@ pub(super) struct Remote {
     pub(super) reply: fetch::Reply,
 }
 
-impl Hub {
+impl EngineWorker {
     pub(super) fn model_state(&self, id: &str, state: ModelState) {
         self.emit(Event::Model { id: id.to_owned(), state });
     }
@@ -214,17 +214,17 @@ impl Hub {
         Ok(absolute)
     }
 
-    /// Tells what is on the shelf of every model, and tidies up.
+    /// Tells what is in the store of every model, and tidies up.
     pub(super) async fn report_models(&self) {
         let models = self.manifest.borrow().models.clone();
-        let mut shelf = OpfsShelf::default();
+        let mut store = OpfsStore::default();
         for entry in &models {
-            let state = stored_state(entry.bytes, shelf.stored(&entry.sha256).await);
+            let state = stored_state(entry.bytes, store.stored(&entry.sha256).await);
             self.model_state(&entry.id, state);
         }
         if !models.is_empty() {
             // Versions that the server no longer offers go; what came from elsewhere stays until a person deletes it.
-            shelf.retain(|name| !is_sha256(name) || models.iter().any(|model| model.sha256 == name)).await;
+            store.retain(|name| !is_sha256(name) || models.iter().any(|model| model.sha256 == name)).await;
         }
     }
 
@@ -266,7 +266,7 @@ impl Hub {
         let state = match self.obtain_and_load(source, context, &stop).await {
             Ok(state) => state,
             Err(LoadError::Download(DownloadError::Cancelled, Some(wanted))) => {
-                stored_state(wanted.bytes, OpfsShelf::default().stored(&wanted.name).await)
+                stored_state(wanted.bytes, OpfsStore::default().stored(&wanted.name).await)
             }
             Err(LoadError::Download(DownloadError::Cancelled, None)) => ModelState::Absent,
             Err(LoadError::Stopped(state)) => state,
@@ -343,26 +343,26 @@ impl Hub {
         span: Option<Span>,
         stop: &StopFlag,
     ) -> Result<(ModelFile, ModelState), LoadError> {
-        let mut shelf = OpfsShelf::default();
+        let mut store = OpfsStore::default();
         let mut reported_s = f64::NEG_INFINITY;
         let Span { before, total } = span.unwrap_or(Span { before: 0, total: wanted.bytes });
         let mut progress = |received: u64| {
             let now_s = self.clock.now_s();
-            // The last byte is followed by `Loading` at once, and a file from the shelf is no download at all.
+            // The last byte is followed by `Loading` at once, and a file from the store is no download at all.
             if now_s - reported_s >= REPORT_INTERVAL_S && received < wanted.bytes {
                 reported_s = now_s;
                 self.model_state(id, ModelState::Downloading { received: before + received, total });
             }
         };
-        let obtained = obtain(&wanted, &self.server(), &mut shelf, &self.clock, stop, &mut progress).await;
-        let Obtained { memory, not_kept } =
+        let obtained = obtain(&wanted, &self.server(), &mut store, &self.clock, stop, &mut progress).await;
+        let StoredFile { memory, not_kept } =
             obtained.map_err(|error| LoadError::Download(error, Some(wanted.clone())))?;
         if let Some(reason) = &not_kept {
             self.notice(format!("The model is here, but only until this tab is closed: {reason}."));
         }
         match memory {
             Some(bytes) => Ok((ModelFile::Memory(Rc::new(bytes)), ModelState::Absent)),
-            None => match shelf.file(&wanted.name).await {
+            None => match store.file(&wanted.name).await {
                 Ok(Some(file)) => Ok((ModelFile::Blob(file.into()), ModelState::Cached)),
                 Ok(None) => Err(LoadError::Other("what was stored has been cleared; try again".to_owned())),
                 Err(error) => Err(LoadError::Other(error.to_string())),
@@ -373,12 +373,12 @@ impl Hub {
     /// What is stored whole of the file at an address, in a folder if it is one of many, whose server is not there now.
     pub(super) async fn stored_version(&self, url: &str, folder: Option<&str>) -> Option<Wanted> {
         let url = self.absolute(url).ok()?;
-        let shelf = OpfsShelf::default();
+        let store = OpfsStore::default();
         let prefix = folder.map_or_else(|| url_prefix(&url), |folder| file_prefix(folder, &url));
-        for name in shelf.names().await {
+        for name in store.names().await {
             let bytes = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse().ok());
             if let Some(bytes) = bytes
-                && shelf.stored(&name).await == bytes
+                && store.stored(&name).await == bytes
             {
                 return Some(Wanted { url, bytes, name, sha256: None });
             }
@@ -406,7 +406,7 @@ impl Hub {
             Err(error) => {
                 self.notice(format!("The stored model could not be deleted: {error}."));
                 match self.model_entry(id) {
-                    Some(entry) => stored_state(entry.bytes, OpfsShelf::default().stored(&entry.sha256).await),
+                    Some(entry) => stored_state(entry.bytes, OpfsStore::default().stored(&entry.sha256).await),
                     None => ModelState::Cached,
                 }
             }
@@ -414,17 +414,17 @@ impl Hub {
         self.model_state(id, state);
     }
 
-    async fn remove_stored(&self, id: &str) -> Result<(), ShelfError> {
-        let mut shelf = OpfsShelf::default();
+    async fn remove_stored(&self, id: &str) -> Result<(), FileStoreError> {
+        let mut store = OpfsStore::default();
         if let Some(entry) = self.model_entry(id) {
-            return shelf.delete(&entry.sha256).await;
+            return store.delete(&entry.sha256).await;
         }
         // The files of a folder are kept once, however they are stored in memory.
         let folder = StoreAs::ALL.iter().find_map(|one| id.strip_suffix(one.name())?.strip_suffix('#'));
         let Ok(url) = self.absolute(folder.unwrap_or(id)) else { return Ok(()) };
         let prefix = url_prefix(&url);
-        for name in shelf.names().await.into_iter().filter(|name| name.starts_with(&prefix)) {
-            shelf.delete(&name).await?;
+        for name in store.names().await.into_iter().filter(|name| name.starts_with(&prefix)) {
+            store.delete(&name).await?;
         }
         Ok(())
     }

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Hub, tier};
-use crate::shelf::OpfsShelf;
-use client::download::{Shelf, ShelfError};
+use super::{EngineWorker, tier};
+use crate::opfs::OpfsStore;
+use client::download::{FileStore, FileStoreError};
 use client::offload::ports::Clock;
 use client::offload::run::within;
 use client::offload::signal::StopFlag;
@@ -23,13 +23,13 @@ const LIMIT_S: f64 = 120.0;
 
 /// A proof and what WebGPU does not tell of where it was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Kept {
+struct StoredProof {
     /// The browser's name and version: it brings its own shader compiler.
     browser: String,
     proof: Proof,
 }
 
-impl Hub {
+impl EngineWorker {
     /// The device, with the kernels that are proved on it, after the self-test of those that the model needs. The first
     /// time it takes seconds. An emulated GPU is taken as it is: it is the browser's own program, there is no driver to
     /// find out about, nobody gets it unasked, and the test would take it tens of seconds. A load that is stopped ends the
@@ -43,7 +43,7 @@ impl Hub {
         weights: &dyn Weights,
         stop: &StopFlag,
     ) -> Result<GpuContext, EngineError> {
-        if gpu.facts().software {
+        if gpu.caps().software {
             return Ok(gpu.clone());
         }
         let browser = self.scope.navigator().user_agent().unwrap_or_default();
@@ -72,7 +72,7 @@ impl Hub {
                 self.notice(format!("The GPU is used without {part}, which failed the self-test: {found}."));
             }
             // Without storage, the next visit tries again.
-            let _ = keep(&Kept { browser, proof: proof.clone() }).await;
+            let _ = keep(&StoredProof { browser, proof: proof.clone() }).await;
         }
         *self.proof.borrow_mut() = Some(proof.clone());
         self.loading_state(ModelState::Loading { read: 0, total: 0 });
@@ -113,16 +113,16 @@ fn words(kernels: KernelSet, proof: &Proof) -> String {
     text
 }
 
-async fn kept() -> Option<Kept> {
-    let bytes = OpfsShelf::of(SHELF).read(FILE, 0, MAX_BYTES).await.ok()?;
+async fn kept() -> Option<StoredProof> {
+    let bytes = OpfsStore::of(SHELF).read(FILE, 0, MAX_BYTES).await.ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
-async fn keep(kept: &Kept) -> Result<(), ShelfError> {
-    let mut shelf = OpfsShelf::of(SHELF);
-    let text = serde_json::to_vec(kept).map_err(|error| ShelfError::Unavailable(error.to_string()))?;
-    shelf.begin(FILE, 0).await?;
-    shelf.append(&text)?;
-    shelf.end();
+async fn keep(kept: &StoredProof) -> Result<(), FileStoreError> {
+    let mut store = OpfsStore::of(SHELF);
+    let text = serde_json::to_vec(kept).map_err(|error| FileStoreError::Unavailable(error.to_string()))?;
+    store.begin(FILE, 0).await?;
+    store.append(&text)?;
+    store.end();
     Ok(())
 }

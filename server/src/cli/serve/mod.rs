@@ -351,13 +351,13 @@ mod tests {
     use crate::cli::Cli;
 
     #[derive(Debug, clap::Parser)]
-    struct Alone {
+    struct ServeArgs {
         #[command(flatten)]
         args: Args,
     }
 
     fn args(words: &[&str]) -> Args {
-        Alone::try_parse_from([&["serve"], words].concat()).unwrap().args
+        ServeArgs::try_parse_from([&["serve"], words].concat()).unwrap().args
     }
 
     #[test]
@@ -379,7 +379,7 @@ mod tests {
     /// Every option with a value that it takes, and those that it needs.
     #[test]
     fn every_option_is_taken_and_says_its_own() {
-        let options: Vec<clap::Arg> = <Alone as clap::CommandFactory>::command().get_arguments().cloned().collect();
+        let options: Vec<clap::Arg> = <ServeArgs as clap::CommandFactory>::command().get_arguments().cloned().collect();
         assert!(options.len() > 30, "{}", options.len());
         for option in options {
             let Some(name) = option.get_long().filter(|name| *name != "help") else { continue };
@@ -398,13 +398,13 @@ mod tests {
                 "hub-host" | "hub-key" => words.extend(["--hub", "h"]),
                 _ => {}
             }
-            let read = Alone::try_parse_from([&["serve"][..], words.as_slice()].concat());
+            let read = ServeArgs::try_parse_from([&["serve"][..], words.as_slice()].concat());
             assert!(read.is_ok(), "{words:?}: {}", read.unwrap_err());
         }
         // Two of them once shared an id: the hub's token was taken for the file of a private key.
         let both = args(&["--cert", "c", "--key", "k", "--hub", "h", "--hub-key", "token"]);
         assert_eq!((both.key.unwrap(), both.hub.hub_key.as_deref()), (PathBuf::from("k"), Some("token")));
-        assert!(Alone::try_parse_from(["serve", "--cert", "c", "--hub", "h", "--hub-key", "t"]).is_err());
+        assert!(ServeArgs::try_parse_from(["serve", "--cert", "c", "--hub", "h", "--hub-key", "t"]).is_err());
     }
 
     #[test]

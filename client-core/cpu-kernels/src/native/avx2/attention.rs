@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::math::{capped, exp};
 use super::{halves, singles};
-use crate::attention::{KEYS, MAX_HEAD, NONE, QUERIES, Shape, stride};
+use crate::attention::{AttentionShape, KEYS, MAX_HEAD, NONE, QUERIES, stride};
 use crate::math::LANES;
 use crate::native::cache::HalfCache;
 
@@ -21,7 +21,7 @@ pub struct Tile<'a> {
     /// The token behind the last that each sees.
     pub end: [usize; QUERIES],
     /// The layer's.
-    pub shape: Shape,
+    pub shape: AttentionShape,
 }
 
 /// Attention of the queries of a tile: `write(query, row)` takes their rows, `[head_dim]`.

@@ -17,7 +17,7 @@ const THREADS: u32 = 256u;
 var<workgroup> best: array<Choice, THREADS>;
 
 // What the column is told, and where its candidates and its list begin. To be set before anything else.
-var<private> line: Line;
+var<private> line: SequenceParams;
 var<private> first_sorted: u32;
 var<private> first_place: u32;
 

@@ -10,7 +10,7 @@ const THREADS: u32 = 256u;
 @group(0) @binding(3) var<storage, read_write> sorted: array<Choice>;
 
 // What the column is told. To be set before anything else.
-var<private> line: Line;
+var<private> line: SequenceParams;
 // Where its logits begin.
 var<private> first_logit: u32;
 

@@ -201,9 +201,9 @@ fn kernels_are_proved_once() {
     let q4_0 = stored(GgmlType::Q4_0);
     let (gpu, proof) = prove(&q4_0, None);
     println!("{proof:?}");
-    let facts = plain.facts();
+    let caps = plain.caps();
     // They are right for subgroups of every size (SwiftShader's have four threads, most GPUs' 32).
-    assert_eq!(gpu.kernels().subgroups, facts.subgroups, "{proof:?}");
+    assert_eq!(gpu.kernels().subgroups, caps.subgroups, "{proof:?}");
     assert!(["Q4_0", "Q8_0", "F32", "choosing tokens"].iter().all(|name| proof.passed.iter().any(|it| it == name)));
     assert!(proof.check(&q4_0).is_ok());
     assert_eq!(plain.kernels(), KernelSet::BASELINE);

@@ -47,7 +47,7 @@ fn storage(blocks: GgmlType, embedding: GgmlType, untied: bool) -> Storage {
 #[test]
 fn the_browser_checks_hold() {
     let gpu = gpu();
-    println!("{:?}", gpu.facts());
+    println!("{:?}", gpu.caps());
     let checks = block_on(crate::checks::numeric(&gpu));
     for check in &checks {
         println!("{}: {}", check.name, check.detail);
@@ -56,7 +56,7 @@ fn the_browser_checks_hold() {
     // Ten models: once on the GPU, and on the CPU in each of its two forms; two types in packed bytes where the device has
     // such products.
     let count = |prefix: &str| checks.iter().filter(|check| check.name.starts_with(prefix)).count();
-    let packed = if gpu.facts().packed { 2 } else { 0 };
+    let packed = if gpu.caps().packed { 2 } else { 0 };
     let counts = ["WebGPU, ", "CPU (Singles), ", "CPU (Stored), ", "WebGPU with packed 4x8, "].map(count);
     assert_eq!((counts, checks.len()), ([10, 10, 10, packed], 30 + packed));
 }

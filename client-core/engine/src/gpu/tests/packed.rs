@@ -10,7 +10,7 @@ const PACKED: KernelSet = KernelSet { packed: true, ..KernelSet::BASELINE };
 /// A device that knows the instruction, or whose compiler writes it out, which natively every one does.
 fn packing_gpu() -> GpuContext {
     let gpu = gpu();
-    assert!(gpu.facts().packed, "{:?} has no packed 4x8-bit products", gpu.facts());
+    assert!(gpu.caps().packed, "{:?} has no packed 4x8-bit products", gpu.caps());
     gpu
 }
 
