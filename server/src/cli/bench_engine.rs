@@ -347,18 +347,18 @@ fn load<'c>(args: &Args, weights: &'c ModelWeights<'_>, clock: &'c dyn Fn() -> f
             use engine::gpu::{GpuBackend, GpuContext, KernelSet, copy_bandwidth};
             // Tiles are of one kind.
             let wanted = KernelSet { half: args.half, packed: !args.half, ..KernelSet::EXACT };
-            let prove = async { GpuContext::request().await?.prove(wanted, weights, None, clock).await };
-            let (gpu, proof) = block_on(prove)?;
-            for (part, why) in proof.dropped() {
+            let self_test = async { GpuContext::request().await?.self_test(wanted, weights, None, clock).await };
+            let (gpu, report) = block_on(self_test)?;
+            for (part, why) in report.dropped() {
                 eprintln!("{part} is left out: {why}");
             }
-            if let Some(pace) = proof.pace {
+            if let Some(pace) = report.pace {
                 eprintln!(
                     "self-test: a prompt through one block took {} us with packed 4x8, {} us in single precision",
                     pace.packed_us, pace.single_us
                 );
             }
-            proof.check(weights)?;
+            report.check(weights)?;
             let set = gpu.kernels();
             let device = gpu.clone();
             let pack = move |packed: bool| {

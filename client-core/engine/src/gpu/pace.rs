@@ -22,14 +22,14 @@ const SHAPE: synthetic::Sizes = [64, 1024, 1, 8, 1, 1024];
 
 /// Microseconds that a prompt of [`CHUNK`] tokens takes through one block in Q4_0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pace {
+pub struct PrefillTimes {
     /// With products in single precision.
     pub single_us: u32,
     /// With packed products.
     pub packed_us: u32,
 }
 
-impl Pace {
+impl PrefillTimes {
     /// Whether packed products are faster by more than chance: by more than a twentieth.
     pub fn prefers_packed(self) -> bool {
         u64::from(self.packed_us) * 20 < u64::from(self.single_us) * 19
@@ -102,7 +102,7 @@ mod tests {
         for (single_us, packed_us, packed) in
             [(1000, 949, true), (1000, 950, false), (0, 0, false), (1000, 2000, false), (u32::MAX, 1, true)]
         {
-            assert_eq!(Pace { single_us, packed_us }.prefers_packed(), packed, "{single_us} {packed_us}");
+            assert_eq!(PrefillTimes { single_us, packed_us }.prefers_packed(), packed, "{single_us} {packed_us}");
         }
     }
 }

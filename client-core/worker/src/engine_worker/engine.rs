@@ -116,7 +116,7 @@ async fn build(
     let cache_width = 2 * config.layers as u64 * config.kv_dim() as u64;
     let backend: Box<dyn Backend> = match gpu {
         Some(gpu) => {
-            Box::new(GpuBackend::new(&engine_worker.proven(gpu, &weights, reading.stop).await?, &weights).await?)
+            Box::new(GpuBackend::new(&engine_worker.tested(gpu, &weights, reading.stop).await?, &weights).await?)
         }
         None => engine_worker.cpu_backend(&weights).await?,
     };

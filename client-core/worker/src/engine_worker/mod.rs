@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `init` | the greeting: what can run here, what the server has |
 //! | `tier` | choosing WebGPU, the CPU, or nothing |
-//! | `proof` | the GPU's self-test, kept from visit to visit |
+//! | `self_test` | the GPU's self-test, kept from visit to visit |
 //! | `models` | finding, download, load, delete |
 //! | `folder` | a checkpoint's files in a folder of some server |
 //! | `weigh` | what a model would take, and what the engine does take |
@@ -27,7 +27,7 @@ mod init;
 mod models;
 mod pair;
 mod policies;
-mod proof;
+mod self_test;
 mod tier;
 mod weigh;
 mod world;
@@ -45,7 +45,7 @@ use super::clock::BrowserClock;
 use super::kernels::Kernels;
 use super::message::command_of;
 use super::transport::Server;
-use ::engine::gpu::{GpuContext, Proof};
+use ::engine::gpu::{GpuContext, SelfTestReport};
 use client::offload::length::AnswerLength;
 use client::offload::ports::Clock;
 use client::protocol::health::HealthModel;
@@ -85,7 +85,7 @@ struct EngineWorker {
     tier: RefCell<TierReport>,
     gpu: RefCell<Option<GpuContext>>,
     /// What is known of the GPU's kernels.
-    proof: RefCell<Option<Proof>>,
+    tested: RefCell<Option<SelfTestReport>>,
     /// The kernels' module, once it was needed.
     kernels: futures::lock::Mutex<Option<Rc<Kernels>>>,
     models: models::Models,
@@ -120,7 +120,7 @@ impl EngineWorker {
             choice: Cell::default(),
             tier: RefCell::new(unknown),
             gpu: RefCell::default(),
-            proof: RefCell::default(),
+            tested: RefCell::default(),
             kernels: futures::lock::Mutex::default(),
             models: models::Models::default(),
             asks: RefCell::default(),

@@ -66,7 +66,7 @@ fn columns_that_are_hard_to_scale() {
     }
 }
 
-/// They are used where they hold and are faster, by the caller's clock, and what a proof tells is not timed again.
+/// They are used where they hold and are faster, by the caller's clock, and what a report tells is not timed again.
 #[test]
 fn packed_bytes_are_used_where_they_are_faster() {
     let gpu = packing_gpu();
@@ -83,24 +83,24 @@ fn packed_bytes_are_used_where_they_are_faster() {
         asked.set(asked.get() + 1);
         now_s.get()
     };
-    let prove =
-        |weights: &ModelWeights<'_>, known| block_on(gpu.clone().prove(PACKED, weights, known, &clock)).unwrap();
-    let (proved, proof) = prove(&weights, None);
-    assert_eq!(proof.pace, Some(Pace { single_us: 2_000_000, packed_us: 1_000_000 }), "{proof:?}");
-    assert_eq!(proved.kernels(), PACKED);
+    let self_test =
+        |weights: &ModelWeights<'_>, known| block_on(gpu.clone().self_test(PACKED, weights, known, &clock)).unwrap();
+    let (tested, report) = self_test(&weights, None);
+    assert_eq!(report.pace, Some(PrefillTimes { single_us: 2_000_000, packed_us: 1_000_000 }), "{report:?}");
+    assert_eq!(tested.kernels(), PACKED);
     assert_eq!(PACKED.names(), ["packed 4x8"]);
 
     let timings = asked.get();
-    let slower = Proof { pace: Some(Pace { single_us: 1000, packed_us: 3000 }), ..proof.clone() };
-    let (proved, taken) = prove(&weights, Some(slower.clone()));
-    assert_eq!((taken, proved.kernels()), (slower, KernelSet::BASELINE));
-    assert_eq!(proof.dropped().count(), 0);
+    let slower = SelfTestReport { pace: Some(PrefillTimes { single_us: 1000, packed_us: 3000 }), ..report.clone() };
+    let (tested, taken) = self_test(&weights, Some(slower.clone()));
+    assert_eq!((taken, tested.kernels()), (slower, KernelSet::BASELINE));
+    assert_eq!(report.dropped().count(), 0);
     assert_eq!(asked.get(), timings);
 
     // Nothing to pack, nothing to try.
     let plain =
         synthetic::weights(synthetic::config([40, 64, 1, 2, 1, 64]), storage(GgmlType::F16, GgmlType::F16, false), 3)
             .unwrap();
-    assert_eq!(prove(&plain, None).1.pace, None);
+    assert_eq!(self_test(&plain, None).1.pace, None);
     assert_eq!(asked.get(), timings);
 }
