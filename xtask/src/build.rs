@@ -1,13 +1,16 @@
 //! Building the server, and the engine's checks for the browser tests.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
 use crate::kernels;
 use crate::page::module::{Module, Target};
-use crate::shell::{command, output, run, step};
+use crate::shell::{command, run, step, target_folder};
+
+/// One set of packages and features for every native command: another one would compile the dependencies again.
+/// `cargo test` builds the `tandem` binary too, because tandem-server has black-box tests of its own.
+pub const NATIVE: &[&str] = &["--workspace"];
 
 /// The engine's checks: a module of the browser tests alone, which is why web/index.html does not have it.
 pub fn engine_check_module() -> Module {
@@ -58,17 +61,4 @@ pub fn demo_server() -> Result<PathBuf> {
     ];
     run(command("cargo", &arguments))?;
     Ok(target_folder()?.join("demo").join(format!("tandem{}", std::env::consts::EXE_SUFFIX)))
-}
-
-/// Cargo's target folder, wherever the environment puts it.
-pub fn target_folder() -> Result<PathBuf> {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    if let Some(folder) = FOLDER.get() {
-        return Ok(folder.clone());
-    }
-    let metadata =
-        output("cargo", &["metadata", "--no-deps", "--format-version", "1"]).context("cargo metadata failed")?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    let folder = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
-    Ok(FOLDER.get_or_init(|| folder.into()).clone())
 }

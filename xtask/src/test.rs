@@ -6,14 +6,11 @@ use anyhow::{Context, Result};
 
 use crate::beside::{Build, What};
 use crate::browser::Playwright;
+use crate::build::NATIVE;
 use crate::dependencies;
 use crate::page::same;
 use crate::shell::{self, command, output, step};
 use crate::tools;
-
-/// One set of packages and features for every native command: another one would compile the dependencies again.
-/// `cargo test` builds the `tandem` binary too, because tandem-server has black-box tests of its own.
-pub const NATIVE: &[&str] = &["--workspace"];
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]

@@ -4,21 +4,12 @@
 //! Up to four queries go together, one to a lane: they share every look at keys and values, and their maxima, exponentials
 //! and sums are vectors. Query heads of one key head and neighbouring tokens are such queries.
 
-use crate::math::LANES;
+use crate::layout::{AttentionShape, KEYS, LANES, NONE, QUERIES, stride};
 use crate::pool::{self, Job, Places, Work};
 use crate::simd::F4;
 
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native::{self, cache::HalfCache};
-
-/// Keys of one step.
-pub(crate) const KEYS: usize = 32;
-/// Most queries of a tile.
-pub(crate) const QUERIES: usize = 4;
-/// Most elements of a head.
-pub const MAX_HEAD: usize = 256;
-/// A score that no key has.
-pub(crate) const NONE: f32 = -1e30;
 
 /// Keys and values of one layer and one key head.
 #[derive(Debug, Clone)]
@@ -78,28 +69,6 @@ impl SingleCache {
             self.v[place..place + value.len()].copy_from_slice(value);
         }
     }
-}
-
-/// Elements of a padded head.
-pub fn stride(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(LANES)
-}
-
-/// What one layer's attention needs to know.
-#[derive(Debug, Clone, Copy)]
-pub struct AttentionShape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key heads.
-    pub kv_heads: usize,
-    /// Elements of a head, at most [`MAX_HEAD`].
-    pub head_dim: usize,
-    /// Tokens that a token sees, itself included.
-    pub window: Option<usize>,
-    /// What scores are multiplied with.
-    pub scale: f32,
-    /// c, where scores are held within ±c by c·tanh(score / c); 0 for none.
-    pub cap: f32,
 }
 
 /// Attention of `m` tokens at positions `start ..`. `q` is `[m][heads][stride]`, padded; `out` is `[m, heads · head_dim]`.

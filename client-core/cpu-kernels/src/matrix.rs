@@ -7,16 +7,10 @@
 use half::f16;
 
 use crate::blocks::{self, BLOCK, Format, ScaledRun};
+use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native::{self, packed::Packed};
 use crate::tile;
-
-/// Rows of a group.
-pub const GROUP: usize = 8;
-/// Bytes of eight-bit codes of one group and one block of columns.
-pub const EIGHT_BYTES: usize = GROUP * BLOCK;
-/// Bytes of four-bit codes of one group and one block of columns.
-pub const FOUR_BYTES: usize = GROUP * BLOCK / 2;
 
 /// A matrix `[rows, cols]` in one of the forms that can be multiplied.
 #[derive(Debug)]
@@ -41,57 +35,6 @@ pub enum Store {
     /// Codes with scales, for the native tiles that this machine runs.
     #[cfg(not(target_arch = "wasm32"))]
     Packed(Packed),
-}
-
-/// How codes lie and what multiplies them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codes {
-    /// 0 to 15, two to a byte.
-    Four,
-    /// 0 to 63.
-    Six,
-    /// 0 to 63, one scale to 16 instead of 32.
-    SixSplit,
-    /// −128 to 127.
-    Eight,
-}
-
-impl Codes {
-    fn of(format: Format) -> Self {
-        match format {
-            Format::Q4_0 | Format::Q4_1 | Format::Q4K => Self::Four,
-            Format::Q6K => Self::SixSplit,
-            Format::Q5_0 | Format::Q5_1 | Format::Q5K => Self::Six,
-            _ => Self::Eight,
-        }
-    }
-
-    /// Bytes of the codes of one group and one block of columns.
-    pub const fn bytes(self) -> usize {
-        if matches!(self, Self::Four) { FOUR_BYTES } else { EIGHT_BYTES }
-    }
-
-    /// Scales of one group and one block of columns.
-    pub const fn scales(self) -> usize {
-        if matches!(self, Self::SixSplit) { 2 * GROUP } else { GROUP }
-    }
-}
-
-/// How the codes of a group of rows lie in a block: what the kernels multiply best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Two codes of each row in turn, for products of sixteen bits: `[columns / 2][8][2]`.
-    Pairs,
-    /// Four codes of each row in turn, for products of bytes: `[columns / 4][8][4]`.
-    Fours,
-}
-
-impl Order {
-    /// The byte of column `col` of row `row`.
-    const fn place(self, row: usize, col: usize) -> usize {
-        let run = if matches!(self, Self::Pairs) { 2 } else { 4 };
-        col / run * run * GROUP + row * run + col % run
-    }
 }
 
 /// Codes, scales and minima, group of rows by group of rows, block of 32 columns by block.

@@ -1,6 +1,7 @@
 //! Weights, sequences, and the forward pass.
 
-use crate::attention::{self, HeadCache, MAX_HEAD, stride};
+use crate::attention::{self, HeadCache};
+use crate::layout::{AttentionShape, MAX_HEAD, stride};
 use crate::math;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::matrix::Store;
@@ -355,7 +356,7 @@ impl Scratch {
                     math::add(row, &layer.qkv_bias);
                 }
             }
-            let heads = attention::AttentionShape {
+            let heads = AttentionShape {
                 heads: shape.heads,
                 kv_heads: shape.kv_heads,
                 head_dim: shape.head_dim,

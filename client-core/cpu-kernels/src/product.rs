@@ -1,8 +1,9 @@
 //! Matrices times activations.
 
 use crate::blocks::BLOCK;
+use crate::layout::GROUP;
 use crate::math::dot;
-use crate::matrix::{GROUP, Matrix, Planar, Store, halves};
+use crate::matrix::{Matrix, Planar, Store, halves};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native;
 use crate::pool::{self, Job, Places, Work};

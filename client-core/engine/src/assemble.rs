@@ -15,33 +15,9 @@ use super::gguf::{GgmlType, Gguf, TensorInfo};
 use super::names::{self, GGUF_NAMES, HF_NAMES, HF_NAMES_BOTH_SIDES, Names};
 use super::parts::{BlockPart, BlockVectors, MatrixForm, Part, Weights};
 use super::quant;
-use super::safetensors::TensorFile;
+use super::safetensors::read::TensorFile;
+use super::source::{Source, wrong_shape};
 use super::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
-
-/// A file's tensors.
-#[async_trait(?Send)]
-pub trait Source<'a> {
-    /// All names.
-    fn names(&self) -> Vec<&str>;
-
-    /// How the matrix `name` of `rows` outputs and `cols` inputs is handed out.
-    ///
-    /// # Errors
-    /// It is missing, or has another shape.
-    fn dtype(&self, name: &str, rows: usize, cols: usize) -> Result<GgmlType, EngineError>;
-
-    /// These rows of the matrix `name`, whose `shape` is outputs and inputs.
-    ///
-    /// # Errors
-    /// It is missing, has another shape, or cannot be read.
-    async fn rows(&self, name: &str, shape: [usize; 2], rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError>;
-
-    /// The vector `name` in single precision.
-    ///
-    /// # Errors
-    /// It is missing, has another length, or cannot be read.
-    async fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError>;
-}
 
 /// Brings the elements of heads from the half-split order, where RoPE rotates i with i + dim/2, to neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -478,12 +454,6 @@ fn listed<'f>(gguf: &'f Gguf<'_>, name: &str, dims: &[usize]) -> Result<&'f Tens
     let info = gguf.tensors().get(name);
     let info = info.ok_or_else(|| EngineError::Inconsistent(format!("tensor {name:?} is missing")))?;
     if info.dims == dims { Ok(info) } else { Err(wrong_shape(name, &info.dims, dims)) }
-}
-
-pub(super) fn wrong_shape(name: &str, found: &[usize], expected: &[usize]) -> EngineError {
-    EngineError::Inconsistent(format!(
-        "tensor {name:?} has the shape {found:?}, but the model's sizes ask for {expected:?}"
-    ))
 }
 
 #[cfg(test)]

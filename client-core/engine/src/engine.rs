@@ -2,8 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use futures::future::LocalBoxFuture;
-
 use super::backend::{Backend, Counters, Output, Want};
 use super::continuation::Continuation;
 use super::error::EngineError;
@@ -16,12 +14,10 @@ use super::sampler;
 use super::template::ChatTemplate;
 use super::together::Together;
 use super::tokenizer::Tokenizer;
+use super::yielding::{YieldNow, default_yield};
 
 /// Steps that are under way at once where the device chooses: one runs while the next is encoded.
 const STEPS_AHEAD: usize = 2;
-
-/// Gives the thread to others for a moment. In a browser tab it lets messages in, so that "stop" is seen between tokens.
-pub type YieldNow = fn() -> LocalBoxFuture<'static, ()>;
 
 /// What the engine runs, for people.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,7 +190,7 @@ impl Engine {
             context: backend.capacity(),
             backend: backend.name(),
         };
-        Ok(Self { info, tokenizer, template, backend, cached: Vec::new(), yield_now: super::default_yield() })
+        Ok(Self { info, tokenizer, template, backend, cached: Vec::new(), yield_now: default_yield() })
     }
 
     /// A second conversation over the same weights, with an empty KV cache. Cheap on the CPU.

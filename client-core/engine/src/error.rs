@@ -1,7 +1,7 @@
 //! What can go wrong in the engine, in words that can be shown to a person.
 
 use super::gguf::GgufError;
-use super::safetensors::SafetensorsError;
+use super::safetensors::read::SafetensorsError;
 
 /// An error of the engine. The engine never panics on outside data, and a lost GPU is an error like any other.
 #[derive(Debug, thiserror::Error)]

@@ -63,6 +63,7 @@ pub mod quant;
 pub mod reference;
 pub mod safetensors;
 pub mod sampler;
+pub mod source;
 pub mod synthetic;
 pub mod template;
 #[cfg(any(test, feature = "testing"))]
@@ -70,23 +71,15 @@ pub mod testing;
 pub mod together;
 pub mod tokenizer;
 pub mod weights;
+pub mod yielding;
 
-pub use engine::{Engine, ModelInfo, YieldNow};
+pub use engine::{Engine, ModelInfo};
 pub use error::EngineError;
 pub use generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
 pub use prompt::Prompt;
 pub use together::Together;
 pub use tokenizer::Tokenizer;
+pub use yielding::YieldNow;
 
 #[cfg(all(target_arch = "wasm32", feature = "browser"))]
 pub mod event_loop;
-
-#[cfg(all(target_arch = "wasm32", feature = "browser"))]
-fn default_yield() -> Option<YieldNow> {
-    Some(event_loop::next_task)
-}
-
-#[cfg(not(all(target_arch = "wasm32", feature = "browser")))]
-fn default_yield() -> Option<YieldNow> {
-    None
-}

@@ -7,9 +7,27 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::alpha::{Ratios, ServerLoad};
 use super::cost;
-use super::oracle::{Optimum, OracleEffort};
 use super::params::{MAX_USERS, Physics, db_to_ratio};
-use super::slot::{UserDecision, UserOutcome, UserSlot, evaluate};
+use super::slot::{SlotTotals, UserDecision, UserOutcome, UserSlot, evaluate};
+
+/// How hard to search.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OracleEffort {
+    /// Narrow only the best few of the starting points: within 1e-4 of [`OracleEffort::Thorough`] nearly always.
+    #[default]
+    Usual,
+    /// Narrow many starting points, and as many random ones.
+    Thorough,
+}
+
+/// What the search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Optimum {
+    /// The best decision found, one a user.
+    pub decisions: Vec<UserDecision>,
+    /// What it gives.
+    pub totals: SlotTotals,
+}
 
 /// Where a search begins: powers, and who may not offload at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

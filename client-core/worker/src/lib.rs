@@ -7,7 +7,7 @@
 //! | [`fetch`] | requests that are cancelled by dropping them |
 //! | `kernels` | the CPU forward pass as a module of its own, in the best build that the browser runs |
 //! | [`message`] | posting and receiving serde values, errors in words |
-//! | [`file`] | a model's file or files, read piece by piece wherever they lie |
+//! | [`file`], [`reading`] | a model's file wherever it lies; one or many of them, read piece by piece into an engine |
 //! | [`opfs`] | model files in the origin private file system |
 //! | [`transport`] | the server's API over fetch |
 //! | `engine_worker` | the engine worker: commands in, events out |
@@ -33,4 +33,6 @@ pub mod opfs;
 pub mod policy_link;
 #[cfg(any(feature = "policy-flex", feature = "policy-wgpu"))]
 pub mod policy_worker;
+#[cfg(feature = "engine")]
+pub mod reading;
 pub mod transport;

@@ -2,6 +2,7 @@
 //!
 //! - [`worker`]: page → worker commands and worker → page events, as JSON texts
 //! - [`engine`]: what both of them say about a model by itself
+//! - [`tier`]: which engine runs in the tab
 //! - [`sampling`]: how long and how freely to write, each number with its range
 //! - [`world`]: what both of them say about the simulated cell
 //! - [`manifest`]: the manifest under `/models`
@@ -17,6 +18,7 @@ pub mod manifest;
 pub mod runs;
 pub mod sampling;
 pub mod similarity;
+pub mod tier;
 pub mod worker;
 pub mod world;
 

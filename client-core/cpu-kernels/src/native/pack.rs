@@ -3,7 +3,7 @@
 //! Four codes of a row are a word here and mostly one in the file too, so that most of the work is moving words.
 
 use crate::blocks::{BLOCK, Format};
-use crate::matrix::GROUP;
+use crate::layout::GROUP;
 
 use super::packed::{Bits, Factors, Packed, SUPER};
 

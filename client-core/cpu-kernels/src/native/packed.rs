@@ -8,7 +8,7 @@
 use half::f16;
 
 use crate::blocks::{BLOCK, Format};
-use crate::matrix::GROUP;
+use crate::layout::GROUP;
 
 /// Blocks of 32 columns that share a half-precision scale in the K formats.
 pub const SUPER: usize = 8;

@@ -62,7 +62,7 @@ pub fn set_threads(threads: usize) -> usize {
 pub fn runs_here(weights: &dyn Weights) -> Result<bool, EngineError> {
     #[cfg(feature = "candle")]
     if Form::of_size(weights.totals()?.parameters) == Form::Stored {
-        if cpu_kernels::native::isa().is_none() || weights.config().head_dim > cpu_kernels::attention::MAX_HEAD {
+        if cpu_kernels::native::isa().is_none() || weights.config().head_dim > cpu_kernels::layout::MAX_HEAD {
             return Ok(false);
         }
         for part in weights.parts() {

@@ -9,7 +9,7 @@
 //! rows of queries and keys are reordered on the way, once.
 
 mod folder;
-mod read;
+pub(crate) mod read;
 
 pub use folder::{
     CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, Index, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, weight_files,

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use async_trait::async_trait;
 
 use super::{EngineWorker, tier};
-use crate::file::{ModelFiles, Reading};
 use crate::kernels::{Kernels, RemoteBackend};
+use crate::reading::{ModelFiles, Reading};
 use client::offload::local::EnginePort;
 use client::offload::ports::{Clock, Jobs, LocalEngine, LocalError};
 use client::offload::signal::StopFlag;

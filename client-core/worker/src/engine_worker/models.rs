@@ -10,9 +10,10 @@ use super::EngineWorker;
 use super::engine::{Loaded, load};
 use crate::checkpoint::CheckpointFiles;
 use crate::fetch::{self, Ask};
-use crate::file::{ModelFile, ModelFiles};
+use crate::file::ModelFile;
 use crate::message::property;
 use crate::opfs::OpfsStore;
+use crate::reading::ModelFiles;
 use client::download::{
     DownloadError, FileStore, FileStoreError, StoredFile, Wanted, file_prefix, is_sha256, obtain, url_prefix,
 };

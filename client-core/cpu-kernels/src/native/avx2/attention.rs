@@ -5,8 +5,7 @@ use std::arch::x86_64::*;
 
 use super::math::{capped, exp};
 use super::{halves, singles};
-use crate::attention::{AttentionShape, KEYS, MAX_HEAD, NONE, QUERIES, stride};
-use crate::math::LANES;
+use crate::layout::{AttentionShape, KEYS, LANES, MAX_HEAD, NONE, QUERIES, stride};
 use crate::native::cache::HalfCache;
 
 /// Vectors of a step's keys.
