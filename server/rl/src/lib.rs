@@ -23,6 +23,7 @@
 //! | [`rollout`] | stepping many simulated cells with a network and remembering what happened |
 //! | [`evaluate`] | any policy, learned or not, on fresh slots: reward, latency, energy, broken limits |
 //! | [`references`] | what policies are held against: the best constant action, plans |
+//! | [`judgement`] | all of them on the same fresh slots, a trained policy beside them |
 //! | [`hyper`] | how a hyper-parameter is declared: once, with key, range, unit, default and help |
 //! | [`settings`] | what every run has whatever its algorithm: system, budget, seed, evaluation |
 //! | [`session`] | what every algorithm does around its updates: evaluate, log, keep the best policy |
@@ -53,6 +54,7 @@ pub mod ensemble;
 pub mod error;
 pub mod evaluate;
 pub mod hyper;
+pub mod judgement;
 pub mod memory;
 pub mod mlp;
 pub mod nets;
