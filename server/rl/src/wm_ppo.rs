@@ -37,7 +37,7 @@ use super::actor_critic::{ActorCritic, Batch, Imagined, Losses};
 use super::checkpoint::{read_state, write_state};
 use super::ensemble::{Ensemble, EnsembleConfig, Predicted};
 use super::error::TrainError;
-use super::hyper::{HyperParameters, Kind, hyper_parameters, part, whole, within};
+use super::hyper::{HyperParameters, choice, hyper_parameters, part, switch, whole, within};
 use super::memory::SequenceBuffer;
 use super::mlp::MlpState;
 use super::on_policy::{self, Algorithm, Learner, Rollout};
@@ -70,7 +70,7 @@ hyper_parameters! {
         /// Weight of what was imagined, η of (41); 0 switches imagination off.
         imagination: f32 = 0.3 => within(0.0, 1000.0);
         /// What imagines: the paper's recurrent model, or an ensemble of perceptrons.
-        imaginer: Imaginer = Imaginer::Recurrent => Kind::Choice(&["recurrent", "ensemble"]);
+        imaginer: Imaginer = Imaginer::Recurrent => choice(&["recurrent", "ensemble"]);
         /// How often an update passes over rollout and imagination, `ppo.epochs` times each, with stretches imagined anew.
         rounds: usize = 1 => whole(1, 64);
         /// Share of a rollout's slots that imagination may begin in: those that the recurrent model predicts best (open).
@@ -78,16 +78,16 @@ hyper_parameters! {
         /// Trajectories that are imagined at a time (open).
         starts: usize = 32 => whole(1, 16_384);
         /// Whether each imagined action is weighed by the return from its own slot on, instead of by that of the first.
-        per_slot_returns: bool = false => Kind::Switch;
+        per_slot_returns: bool = false => switch();
         /// λ of those returns.
         lambda: f32 = 1.0 => within(0.0, 1.0);
         /// Whether the weights of imagined actions are normalised.
-        normalised: bool = false => Kind::Switch;
+        normalised: bool = false => switch();
         /// Whether imagined actions enter by the clipped surrogate (32), and so may be used in every epoch of an update.
         /// Otherwise they enter by the logarithm of (41), and are imagined anew for every epoch.
-        clipped: bool = false => Kind::Switch;
+        clipped: bool = false => switch();
         /// Whether the critic learns from imagined returns too.
-        critic: bool = false => Kind::Switch;
+        critic: bool = false => switch();
         /// The PPO underneath. Its `credit` is the real part of (36): one step.
         ppo: PpoConfig = PpoConfig { credit: Credit::Td0, ..PpoConfig::default() } => part::<PpoConfig>();
         /// The recurrent world model.

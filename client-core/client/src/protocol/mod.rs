@@ -8,12 +8,14 @@
 //! - [`manifest`]: the manifest under `/models`
 //! - [`health`]: the state of the server, under `/health`
 //! - [`runs`]: training runs, under `/api/runs`
+//! - [`hyper`]: their hyper-parameters as they are declared
 //! - [`similarity`]: the server's own endpoint for eq. 26–27
 //!
 //! The OpenAI-compatible API keeps that API's own names and is typed where the server implements it.
 
 pub mod engine;
 pub mod health;
+pub mod hyper;
 pub mod manifest;
 pub mod runs;
 pub mod sampling;
