@@ -8,23 +8,23 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use cpu_kernels::blocks::Format;
+use cpu_kernels::blocks::GgmlType;
 use cpu_kernels::matrix::Matrix;
 use cpu_kernels::product::{Activations, multiply};
 
 const ROUNDS: usize = 2;
-const FORMATS: [(&str, Format); 11] = [
-    ("Q4_0", Format::Q4_0),
-    ("Q4_1", Format::Q4_1),
-    ("Q5_0", Format::Q5_0),
-    ("Q5_1", Format::Q5_1),
-    ("Q8_0", Format::Q8_0),
-    ("Q4_K", Format::Q4K),
-    ("Q5_K", Format::Q5K),
-    ("Q6_K", Format::Q6K),
-    ("F16", Format::F16),
-    ("BF16", Format::Bf16),
-    ("F32", Format::F32),
+const FORMATS: [(&str, GgmlType); 11] = [
+    ("Q4_0", GgmlType::Q4_0),
+    ("Q4_1", GgmlType::Q4_1),
+    ("Q5_0", GgmlType::Q5_0),
+    ("Q5_1", GgmlType::Q5_1),
+    ("Q8_0", GgmlType::Q8_0),
+    ("Q4_K", GgmlType::Q4K),
+    ("Q5_K", GgmlType::Q5K),
+    ("Q6_K", GgmlType::Q6K),
+    ("F16", GgmlType::F16),
+    ("BF16", GgmlType::Bf16),
+    ("F32", GgmlType::F32),
 ];
 
 fn main() {
@@ -105,7 +105,7 @@ fn seconds(matrices: &[Matrix], m: usize) -> f64 {
 }
 
 /// Blocks whose halves are numbers.
-fn sensible(format: Format, rows: usize, cols: usize) -> Vec<u8> {
+fn sensible(format: GgmlType, rows: usize, cols: usize) -> Vec<u8> {
     let bytes = rows * format.row_bytes(cols).unwrap_or_default();
     (0..bytes as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 & 0xbf).collect()
 }

@@ -1,7 +1,7 @@
 //! How numbers lie in memory, as what stores them and what multiplies them have agreed: rows in groups, codes in blocks,
 //! heads padded to whole lanes. Below both, so that a product and its tiles need not know each other.
 
-use crate::blocks::{BLOCK, Format};
+use crate::blocks::{BLOCK, GgmlType};
 
 /// Lanes of a sum.
 pub const LANES: usize = 8;
@@ -58,11 +58,11 @@ pub enum Codes {
 }
 
 impl Codes {
-    pub(crate) fn of(format: Format) -> Self {
+    pub(crate) fn of(format: GgmlType) -> Self {
         match format {
-            Format::Q4_0 | Format::Q4_1 | Format::Q4K => Self::Four,
-            Format::Q6K => Self::SixSplit,
-            Format::Q5_0 | Format::Q5_1 | Format::Q5K => Self::Six,
+            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q4K => Self::Four,
+            GgmlType::Q6K => Self::SixSplit,
+            GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q5K => Self::Six,
             _ => Self::Eight,
         }
     }

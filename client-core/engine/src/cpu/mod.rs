@@ -12,7 +12,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cpu_kernels::blocks::Format;
 use cpu_kernels::model::{Layer, Model, ModelShape, Sequences};
 
 use super::assemble::at_once;
@@ -67,7 +66,7 @@ pub fn runs_here(weights: &dyn Weights) -> Result<bool, EngineError> {
         }
         for part in weights.parts() {
             let form = weights.form(part)?;
-            if form.is_some_and(|form| !Format::from_id(form.dtype.id()).is_some_and(Format::is_quantised)) {
+            if form.is_some_and(|form| !form.dtype.is_quantised()) {
                 return Ok(false);
             }
         }
@@ -151,15 +150,14 @@ async fn matrix(
 ) -> Result<Option<cpu_kernels::matrix::Matrix>, EngineError> {
     let wrong = |_| EngineError::Inconsistent("a matrix has the wrong number of bytes".into());
     let Some(stored) = weights.form(part)? else { return Ok(None) };
-    let format = Format::from_id(stored.dtype.id()).ok_or_else(|| refused(stored.dtype.name()))?;
-    let mut matrix =
-        cpu_kernels::matrix::Matrix::zeros(format, stored.rows, stored.cols, form == Form::Singles).map_err(wrong)?;
+    let mut matrix = cpu_kernels::matrix::Matrix::zeros(stored.dtype, stored.rows, stored.cols, form == Form::Singles)
+        .map_err(wrong)?;
     for rows in stored.pieces(stored.row_bytes(), PIECE_BYTES) {
         let bytes = weights.rows(part, rows.clone()).await?;
         if bytes.len() != stored.row_bytes() * rows.len() {
             return Err(wrong(cpu_kernels::matrix::WrongSize));
         }
-        matrix.put_rows(format, rows.start, &bytes).map_err(wrong)?;
+        matrix.put_rows(stored.dtype, rows.start, &bytes).map_err(wrong)?;
     }
     Ok(Some(matrix))
 }
