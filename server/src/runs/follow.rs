@@ -56,7 +56,7 @@ struct Follower {
     runs: Runs,
     id: i64,
     from: Option<Place>,
-    pulse: Option<watch::Receiver<RunProgress>>,
+    progress: Option<watch::Receiver<RunProgress>>,
     /// Lines that the follower has.
     has: u64,
     stage: Stage,
@@ -72,8 +72,8 @@ impl Runs {
         id: i64,
         from: Option<Place>,
     ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, RunsError> {
-        let pulse = self.pulse(id)?;
-        let follower = Follower { runs: self.clone(), id, from, pulse, has: 0, stage: Stage::Begin };
+        let progress = self.progress(id)?;
+        let follower = Follower { runs: self.clone(), id, from, progress, has: 0, stage: Stage::Begin };
         Ok(futures::stream::unfold(follower, |mut follower| async move {
             let bytes = follower.next().await?;
             Some((Ok(bytes), follower))
@@ -102,8 +102,8 @@ impl Follower {
     }
 
     async fn begin(&mut self) -> Option<Bytes> {
-        if let Some(pulse) = &mut self.pulse {
-            let begun = pulse.wait_for(|pulse| pulse.begun || pulse.over);
+        if let Some(progress) = &mut self.progress {
+            let begun = progress.wait_for(|progress| progress.begun || progress.over);
             // A sender that is gone means that it is over.
             if timeout(KEEP_ALIVE, begun).await.is_err() {
                 return Some(comment());
@@ -127,7 +127,7 @@ impl Follower {
         let Stage::Read { tail, at, not_before } = &mut self.stage else { return None };
         sleep_until(*not_before).await;
         // Looked at before reading: whatever is written after the reading is a change after this look.
-        let over = self.pulse.as_mut().is_none_or(|pulse| pulse.borrow_and_update().over);
+        let over = self.progress.as_mut().is_none_or(|progress| progress.borrow_and_update().over);
         match tail.piece(*at).await {
             Ok(Some(piece)) => {
                 *at = piece.end;
@@ -148,11 +148,11 @@ impl Follower {
             return Some(Bytes::from(format!("event: {END_EVENT}\ndata: {json}\n\n")));
         }
         *not_before = Instant::now() + EVERY;
-        match &mut self.pulse {
-            Some(pulse) => match timeout(KEEP_ALIVE, pulse.changed()).await {
+        match &mut self.progress {
+            Some(progress) => match timeout(KEEP_ALIVE, progress.changed()).await {
                 Ok(Ok(())) => None,
                 Ok(Err(_)) => {
-                    self.pulse = None;
+                    self.progress = None;
                     None
                 }
                 Err(_) => Some(comment()),
