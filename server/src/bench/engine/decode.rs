@@ -5,7 +5,7 @@ use engine::backend::{Backend, Draw, MAX_ROWS, Output, Turn, Want};
 use engine::sampler::{SamplerParams, argmax};
 use futures::executor::block_on;
 
-use super::BenchError;
+use super::report::BenchError;
 
 /// Steps that are under way at once, as in the engine.
 const STEPS_AHEAD: usize = 2;

@@ -7,7 +7,7 @@ use futures::executor::block_on;
 
 #[cfg(feature = "vulkan")]
 use super::decode::prefill;
-use super::{BackendName, BenchError, Profile, Settings};
+use super::report::{BackendName, BenchError, Profile, Settings};
 
 /// What is copied to measure the bandwidth: more than caches hold.
 const COPY_BYTES: usize = 256 << 20;
@@ -92,7 +92,7 @@ pub(super) fn load<'c>(
 fn profile_of(mut backend: engine::gpu::GpuBackend, prompt: &[u32]) -> Result<Profile, BenchError> {
     use engine::gpu::GpuBackend;
 
-    use super::KernelShare;
+    use super::report::KernelShare;
 
     let least = |backend: &mut GpuBackend, tokens: &[u32], after: usize| -> Result<Vec<KernelShare>, BenchError> {
         let mut best = Vec::new();
