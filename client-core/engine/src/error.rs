@@ -67,6 +67,9 @@ pub enum EngineError {
     /// Whoever asked has left: see `Engine::stop_when`.
     #[error("stopped, since nobody waits for the answer")]
     Stopped,
+    /// There is no GPU that WebGPU (natively: Vulkan) can use.
+    #[error("the GPU refused: there is no WebGPU adapter: {0}")]
+    NoAdapter(String),
     /// WebGPU refused a request or reported a fault.
     #[error("the GPU refused: {0}")]
     Gpu(String),

@@ -60,7 +60,7 @@ impl GpuContext {
             ..Default::default()
         };
         let adapter = instance.request_adapter(&options).await;
-        let adapter = adapter.map_err(|error| refused("there is no WebGPU adapter", &error))?;
+        let adapter = adapter.map_err(|error| EngineError::NoAdapter(error.to_string()))?;
         let limits = adapter.limits();
         let mut wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
         // For profiles, which only native programs make.

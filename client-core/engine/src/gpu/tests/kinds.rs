@@ -85,7 +85,7 @@ pub(super) fn worst(backend: &mut dyn Backend, weights: &ModelWeights<'_>, calls
 
 #[test]
 fn every_storage_type() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     for (dtype, untied) in TYPES.into_iter().zip([false, true].into_iter().cycle()) {
         let config = synthetic::config([300, 256, 2, 4, 2, 512]);
         let plain = synthetic::weights(config, storage(GgmlType::F32, GgmlType::F32, untied), 11).unwrap();
@@ -99,7 +99,7 @@ fn every_storage_type() {
 /// Rows long enough for 16 and 32 lanes, matrices large enough for two units to a group.
 #[test]
 fn long_rows_and_many_rows() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     for (vocab, ffn) in [(4500, 8192), (80, 2048)] {
         let config = synthetic::config([vocab, 64, 1, 4, 1, ffn]);
         let weights = synthetic::weights(config, storage(GgmlType::Q4_0, GgmlType::Q8_0, false), 13).unwrap();
@@ -112,7 +112,7 @@ fn long_rows_and_many_rows() {
 /// attention, one that ends inside the prompt, one as long as everything.
 #[test]
 fn every_family() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     let families = [
         Family::Llama,
         Family::Qwen2,
@@ -147,7 +147,7 @@ fn every_family() {
 /// Only one of the two norms.
 #[test]
 fn a_single_norm_of_heads() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     for keep_queries in [true, false] {
         let config = synthetic::config([40, 64, 1, 2, 1, 64]);
         let stored = storage(GgmlType::F32, GgmlType::F32, false);
@@ -161,7 +161,7 @@ fn a_single_norm_of_heads() {
 /// A test that is told to end does so after the test that is under way, and the next one goes on with what it found.
 #[test]
 fn a_stopped_test_goes_on_later() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     let config = synthetic::config([40, 256, 1, 2, 1, 256]);
     let weights = synthetic::weights(config, storage(GgmlType::Q8_0, GgmlType::Q8_0, false), 3).unwrap();
     let mut seen = Vec::new();
@@ -187,7 +187,7 @@ fn a_stopped_test_goes_on_later() {
 /// What the adapter offers beyond the baseline holds here, and what a report of this device tells is not tried again.
 #[test]
 fn kernels_are_proved_once() {
-    let plain = gpu();
+    let Some(plain) = gpu() else { return };
     // Packed products have a test of their own.
     let all = KernelSet { half: true, packed: false, ..KernelSet::EXACT };
     let stored = |dtype| {
@@ -195,7 +195,7 @@ fn kernels_are_proved_once() {
         synthetic::weights(config, storage(dtype, GgmlType::Q8_0, false), 3).unwrap()
     };
     let self_test = |weights: &ModelWeights<'_>, known: Option<SelfTestReport>| {
-        let gpu = gpu();
+        let gpu = another();
         block_on(gpu.self_test(all, weights, known, &|| 0.0)).unwrap()
     };
     let q4_0 = stored(GgmlType::Q4_0);
@@ -247,7 +247,7 @@ fn kernels_are_proved_once() {
 /// What only Gemma needs is tried for Gemma, and no other model is refused for it.
 #[test]
 fn gemmas_kernels_are_proved_for_gemma() {
-    let plain = gpu();
+    let Some(plain) = gpu() else { return };
     let of = |family| {
         let config = synthetic::config([40, 64, 1, 2, 1, 64]);
         synthetic::weights_like(family, config, storage(GgmlType::Q8_0, GgmlType::Q8_0, false), 3).unwrap()
@@ -255,7 +255,7 @@ fn gemmas_kernels_are_proved_for_gemma() {
     let passed = ["choosing tokens", "KV cache in half precision", "Q8_0"].map(str::to_owned).to_vec();
     let known = SelfTestReport { passed, ..SelfTestReport::of(&plain) };
     let self_test = |weights: &ModelWeights<'_>| {
-        let gpu = gpu();
+        let gpu = another();
         block_on(gpu.self_test(KernelSet::BASELINE, weights, Some(known.clone()), &|| 0.0)).unwrap().1
     };
     assert_eq!(self_test(&of(Family::Llama)), known);
