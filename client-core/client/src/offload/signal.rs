@@ -1,5 +1,5 @@
-//! Waking tasks of one thread: the stop flag of an ask, and the notification by which one side of a run tells the other that
-//! there is something new to look at.
+//! Waking tasks of one thread: the stop flag of an ask, and the notification by which one side of a run tells the other
+//! that there is something new to look at.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

@@ -65,7 +65,7 @@ pub(super) fn capped(x: f32, cap: f32) -> f32 {
 
 /// One of the rotations of some positions.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rotations<'a> {
+pub(super) struct RopeTable<'a> {
     /// (cos, sin) pairs, `[m, width]`.
     pub rotation: &'a [f32],
     /// Numbers of a position.
@@ -75,7 +75,7 @@ pub(super) struct Rotations<'a> {
 }
 
 /// Rotates neighbours (2i, 2i + 1) of the first `rope_dim` elements of every head. `x` is `[m, width]`.
-pub(super) fn rope(x: &mut [f32], head_dim: usize, width: usize, rope_dim: usize, turns: Rotations<'_>) {
+pub(super) fn rope(x: &mut [f32], head_dim: usize, width: usize, rope_dim: usize, turns: RopeTable<'_>) {
     for (row, rotation) in x.chunks_exact_mut(width).zip(turns.rotation.chunks_exact(turns.width)) {
         let rotation = &rotation[turns.table * rope_dim..][..rope_dim];
         for head in row.chunks_exact_mut(head_dim) {

@@ -120,9 +120,9 @@ impl GpuContext {
         self.self_test_while(parts, weights, known, clock, &mut |_, _| true).await
     }
 
-    /// As [`GpuContext::self_test`]; before every test `go_on` is told what has been found so far, how many of the tests that
-    /// are necessary are over and how many there are. The test ends early where it says no. What was not tried counts as
-    /// failed for the parts, and is tried by the next test that is given what this one found.
+    /// As [`GpuContext::self_test`]; before every kernel test `go_on` gets what has been found so far, how many of the
+    /// tests that are necessary are over and how many there are. The self-test ends early where it says no. What was not
+    /// tried counts as failed for the parts, and is tried by the next self-test that is given this one's report.
     ///
     /// # Errors
     /// As [`GpuContext::self_test`].
@@ -165,7 +165,8 @@ impl GpuContext {
         &self.caps
     }
 
-    /// Which parts of the kernels have passed the self-test on this device. Half precision is less exact: a caller may leave it out.
+    /// Which parts of the kernels have passed the self-test on this device. Half precision is less exact: a caller may
+    /// leave it out.
     pub fn kernels(&self) -> KernelSet {
         self.kernels
     }

@@ -1,7 +1,7 @@
 //! The self-test: which kernels compute what they should on this device, and which of those beyond the baseline are used.
 //!
-//! A test is a small model on the GPU against the oracle. What was found is data ([`SelfTestReport`]), so that a page can keep it
-//! and try every device and version once.
+//! A kernel test is a small model on the GPU against the oracle. What was found is data ([`SelfTestReport`]), so that a
+//! page can keep it and try every device and version once.
 
 use serde::{Deserialize, Serialize};
 

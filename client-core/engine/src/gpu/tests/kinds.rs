@@ -158,7 +158,7 @@ fn a_single_norm_of_heads() {
     }
 }
 
-/// A test that is told to end does so after the test that is under way, and the next one goes on with what it found.
+/// A self-test that is to end does so after the kernel test that is under way; the next one goes on with its report.
 #[test]
 fn a_stopped_test_goes_on_later() {
     let Some(gpu) = gpu() else { return };

@@ -1,6 +1,6 @@
 //! The kernels against the oracle on random models of many shapes, natively through Vulkan. Mesa's lavapipe is an adapter on
-//! any Linux machine, with every part beyond the baseline; `cargo xtask test` installs it. Without an adapter a test says that
-//! it was skipped; see [`gpu`].
+//! any Linux machine, with every part beyond the baseline; `cargo xtask test` installs it. Without an adapter a test says
+//! that it was skipped; see [`gpu`].
 
 mod batch;
 mod choosing;
