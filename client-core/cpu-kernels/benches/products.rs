@@ -13,19 +13,6 @@ use cpu_kernels::matrix::Matrix;
 use cpu_kernels::product::{Activations, multiply};
 
 const ROUNDS: usize = 2;
-const FORMATS: [(&str, GgmlType); 11] = [
-    ("Q4_0", GgmlType::Q4_0),
-    ("Q4_1", GgmlType::Q4_1),
-    ("Q5_0", GgmlType::Q5_0),
-    ("Q5_1", GgmlType::Q5_1),
-    ("Q8_0", GgmlType::Q8_0),
-    ("Q4_K", GgmlType::Q4K),
-    ("Q5_K", GgmlType::Q5K),
-    ("Q6_K", GgmlType::Q6K),
-    ("F16", GgmlType::F16),
-    ("BF16", GgmlType::Bf16),
-    ("F32", GgmlType::F32),
-];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -33,7 +20,8 @@ fn main() {
         "{:<6} {:>12} {:>12} {:>7} {:>12}   {:>12} {:>12} {:>7}",
         "", "decode", "portable", "ratio", "in cache", "prefill", "portable", "ratio"
     );
-    for (name, format) in FORMATS {
+    for format in GgmlType::ALL {
+        let name = format.name();
         if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }

@@ -34,10 +34,24 @@ pub enum GgmlType {
 }
 
 impl GgmlType {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+    ];
+
     /// The type with ggml's number `id`, if it is one that these kernels compute with.
     pub fn from_id(id: u32) -> Option<Self> {
-        use GgmlType::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
-        [F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, Bf16].into_iter().find(|dtype| dtype.id() == id)
+        Self::ALL.into_iter().find(|dtype| dtype.id() == id)
     }
 
     /// ggml's number of this type.

@@ -312,8 +312,7 @@ mod tests {
     /// group.
     #[test]
     fn rows_are_what_was_put_in() {
-        use GgmlType::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
-        for format in [F32, F16, Bf16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K] {
+        for format in GgmlType::ALL {
             let (rows, cols) = (14, 512);
             let mut state = 7u32;
             let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap())

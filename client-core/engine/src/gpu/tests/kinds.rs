@@ -7,20 +7,6 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use super::*;
 use crate::synthetic::Family;
 
-pub(super) const TYPES: [GgmlType; 11] = [
-    GgmlType::F32,
-    GgmlType::F16,
-    GgmlType::Bf16,
-    GgmlType::Q4_0,
-    GgmlType::Q4_1,
-    GgmlType::Q5_0,
-    GgmlType::Q5_1,
-    GgmlType::Q8_0,
-    GgmlType::Q4K,
-    GgmlType::Q5K,
-    GgmlType::Q6K,
-];
-
 /// Blocks of random codes whose weights have about the variance 1 / cols. Types without blocks keep their values.
 fn random_codes(matrix: &mut Matrix<'_>, dtype: GgmlType, rng: &mut Xoshiro256PlusPlus) {
     let amplitude = (3.0 / matrix.cols as f32).sqrt();
@@ -86,7 +72,7 @@ pub(super) fn worst(backend: &mut dyn Backend, weights: &ModelWeights<'_>, calls
 #[test]
 fn every_storage_type() {
     let Some(gpu) = gpu() else { return };
-    for (dtype, untied) in TYPES.into_iter().zip([false, true].into_iter().cycle()) {
+    for (dtype, untied) in GgmlType::ALL.into_iter().zip([false, true].into_iter().cycle()) {
         let config = synthetic::config([300, 256, 2, 4, 2, 512]);
         let plain = synthetic::weights(config, storage(GgmlType::F32, GgmlType::F32, untied), 11).unwrap();
         let weights = with_codes(plain, dtype, 12);

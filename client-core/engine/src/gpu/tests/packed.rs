@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::kinds::{TYPES, with_codes, worst};
+use super::kinds::{with_codes, worst};
 use super::*;
 
 const PACKED: KernelSet = KernelSet { packed: true, ..KernelSet::BASELINE };
@@ -22,7 +22,7 @@ fn packed(gpu: &GpuContext, weights: &ModelWeights<'_>) -> GpuBackend {
 #[test]
 fn every_quantised_type_in_packed_bytes() {
     let Some(gpu) = packing_gpu() else { return };
-    for dtype in TYPES.into_iter().filter(|dtype| dtype.block_len() > 1) {
+    for dtype in GgmlType::ALL.into_iter().filter(|dtype| dtype.block_len() > 1) {
         // Queries, keys and values are two tiles and a half, or four and a half.
         let shape = if dtype.block_len() > 32 { [77, 256, 1, 16, 1, 256] } else { [77, 96, 1, 3, 1, 160] };
         let config = synthetic::config(shape);
