@@ -18,10 +18,10 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::error::TrainError;
 use super::hyper::{hyper_parameters, layers, learning_rate, whole};
-use super::memory::{Place, SequenceBuffer};
 use super::mlp::{Mlp, MlpState};
 use super::nets::matrix;
 use super::rollout::Experience;
+use super::sequence_buffer::{Place, SequenceBuffer};
 use super::stop::UpdateGuard;
 use super::world_model::ModelLosses;
 

@@ -15,7 +15,7 @@
 //! | [`replay`] | what off-policy algorithms learn from: the transitions of the past |
 //! | [`world_model`], [`rssm`] | the recurrent state-space model that world-model PPO imagines with, and its networks |
 //! | [`ensemble`] | the cheaper model of the tuned form: an ensemble of perceptrons |
-//! | [`memory`] | the slots of the past that world models learn from |
+//! | [`sequence_buffer`] | the slots of the past that world models learn from |
 //! | [`mlp`] | perceptrons with their gradients and their optimiser written out |
 //! | [`beta`] | the Beta distribution of the actions: sampling, log-probability, entropy, derivatives |
 //! | [`nets`] | value networks, their first weights, Polyak averaging |
@@ -55,7 +55,6 @@ pub mod error;
 pub mod evaluate;
 pub mod hyper;
 pub mod judgement;
-pub mod memory;
 pub mod mlp;
 pub mod nets;
 pub mod off_policy;
@@ -68,6 +67,7 @@ pub mod rollout;
 pub mod rssm;
 pub mod run;
 pub mod sac;
+pub mod sequence_buffer;
 pub mod session;
 pub mod set_dpg;
 pub mod set_net;

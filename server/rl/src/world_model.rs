@@ -21,10 +21,10 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::error::TrainError;
 use super::hyper::{hyper_parameters, learning_rate, whole, within};
-use super::memory::{SequenceBuffer, Sequences};
 use super::nets::{host, matrix, rows};
 use super::rollout::Experience;
 use super::rssm::{Decoded, Gaussian, Rssm, Sizes};
+use super::sequence_buffer::{SequenceBuffer, Sequences};
 use super::stop::UpdateGuard;
 
 /// Largest norm of a parameter's gradient.
@@ -317,7 +317,7 @@ impl WorldModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::tests::{ToyWorld, reward};
+    use crate::sequence_buffer::tests::{ToyWorld, reward};
     use crate::stats::r_squared;
     use crate::stop::Stop;
     use rand::SeedableRng;

@@ -31,10 +31,10 @@ struct StoredReport {
 }
 
 impl EngineWorker {
-    /// The device, with the kernels that are tested on it, after the self-test of those that the model needs. The first
-    /// time it takes seconds. An emulated GPU is taken as it is: it is the browser's own program, there is no driver to
-    /// find out about, nobody gets it unasked, and the test would take it tens of seconds. A load that is stopped ends the
-    /// test after the test that is under way; the next load goes on with the others.
+    /// The device, with the kernels that passed the self-test there, after it has run for those that the model needs. The
+    /// first time it takes seconds. An emulated GPU is taken as it is: it is the browser's own program, there is no driver
+    /// to find out about, nobody gets it unasked, and the self-test would take it tens of seconds. A load that is stopped
+    /// ends it after the kernel test that is under way; the next load goes on with the others.
     ///
     /// # Errors
     /// What the model needs has failed, the load was stopped, or the device does not answer or was lost.
