@@ -120,7 +120,7 @@ mod tests {
         for words in [&["tandem"][..], &["tandem", "--listen", "127.0.0.1:0"], &["tandem", "serve", "--lan"]] {
             assert!(Cli::try_parse_from(words).is_ok(), "{words:?}");
         }
-        // Ids that are used twice, requirements of options that are none: clap's own check.
+        // Ids that are used twice, requirements of options that do not exist: clap's own check.
         <Cli as clap::CommandFactory>::command().debug_assert();
         for words in [
             &["tandem", "--slots", "0"][..],
