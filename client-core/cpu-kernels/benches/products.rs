@@ -92,7 +92,7 @@ fn seconds(matrices: &[Matrix], m: usize) -> f64 {
     }
 }
 
-/// Blocks whose halves are numbers.
+/// Blocks whose half-precision fields are finite.
 fn sensible(format: GgmlType, rows: usize, cols: usize) -> Vec<u8> {
     let bytes = rows * format.row_bytes(cols).unwrap_or_default();
     (0..bytes as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 & 0xbf).collect()

@@ -321,7 +321,7 @@ mod tests {
                     (state >> 24) as u8
                 })
                 .collect();
-            // Scales that are numbers: exponents of all half-precision fields are cut down.
+            // Finite scales: exponents of all half-precision fields are cut down.
             for at in (1..bytes.len()).step_by(2) {
                 bytes[at] &= 0xbf;
             }

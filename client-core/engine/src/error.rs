@@ -58,7 +58,7 @@ pub enum EngineError {
         /// What was asked for.
         what: &'static str,
     },
-    /// The computation gave something that is not a number, or nothing is left to choose from.
+    /// The computation gave NaN or infinity, or nothing is left to choose from.
     #[error("no token can be chosen: {0}")]
     Numbers(String),
     /// A computation on the CPU failed.

@@ -169,7 +169,7 @@ impl Sampler {
     /// As [`choose`](Self::choose), with log-probabilities where they are asked for.
     ///
     /// # Errors
-    /// [`EngineError::Numbers`]: there are no logits, one is not a number or is infinite, or the bias rules out every token.
+    /// [`EngineError::Numbers`]: there are no logits, one is NaN or infinite, or the bias rules out every token.
     /// A computation that has gone wrong must not look like an answer.
     pub fn choose_sound(&mut self, logits: &[f32]) -> Result<(u32, Option<TokenLogprobs>), EngineError> {
         let wrong = |what: &str| Err(EngineError::Numbers(what.to_owned()));

@@ -18,7 +18,7 @@ const QUANTISED: [GgmlType; 8] = [
     GgmlType::Q6K,
 ];
 
-/// Random blocks with scales that are numbers of sensible size.
+/// Random blocks with finite scales of sensible size.
 pub(super) fn random_bytes(format: GgmlType, rows: usize, cols: usize, mut random: impl FnMut() -> u32) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap()).map(|_| (random() >> 8) as u8).collect();
     let halves: &[usize] = match format {
