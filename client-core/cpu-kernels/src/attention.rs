@@ -4,7 +4,7 @@
 //! Up to four queries go together, one to a lane: they share every look at keys and values, and their maxima, exponentials
 //! and sums are vectors. Query heads of one key head and neighbouring tokens are such queries.
 
-use crate::layout::{AttentionShape, KEYS, LANES, NONE, QUERIES, stride};
+use crate::layout::{AttentionShape, KEYS, LANES, MAX_HEAD, NONE, QUERIES, stride};
 use crate::pool::{self, Job, Places, Work};
 use crate::simd::F4;
 

@@ -2,7 +2,7 @@
 
 use super::block::{CellBlock, LANES, StepResult};
 use super::params::{MecParams, Physics};
-use super::slot::{SlotTotals, UserDecision};
+use super::slot::UserDecision;
 use super::world::{SnapshotError, UserObservation, World, WorldSnapshot, nth_seed};
 
 /// A row of independent cells of the same K, in [blocks](CellBlock) of [`LANES`]. Blocks share nothing, so that whoever

@@ -25,7 +25,7 @@
 use super::alpha::ServerLoad;
 use super::params::{Physics, db_to_ratio};
 use super::search::Search;
-use super::slot::{SlotTotals, UserDecision, UserSlot};
+use super::slot::{SlotTotals, UserSlot};
 
 pub use super::search::{Optimum, OracleEffort, Start};
 
