@@ -1,6 +1,7 @@
 //! Tandem's server library: everything behind the `tandem` binary but training and making models, which are crates of
 //! their own (`rl`, `lm`).
 //!
+//! - [`bench`]: what engine and server do, measured.
 //! - [`cli`]: one file a command.
 //! - [`figures`]: the paper's control figures, from our own runs and policies.
 //! - [`host`]: who writes the answers: the model here, or an engine upstream.
@@ -11,6 +12,7 @@
 //!
 //! Deliberately absent: physics and the equations of the paper. They live in `mec`, shared with the page.
 
+pub mod bench;
 pub mod cli;
 pub mod figures;
 pub mod host;

@@ -10,7 +10,7 @@ use leptos::prelude::*;
 
 use crate::engine::{Engine, Listener};
 use crate::run::{Run, Status};
-use crate::server_only::Heard;
+use crate::server_only::ServerEvent;
 use crate::settings::Settings;
 use crate::state::{COMPACT, Effect, Kind, Phase, Route, State};
 use crate::training::Training;
@@ -206,8 +206,8 @@ impl Ctx {
         self.abort.set_value(Some(abort.clone()));
         leptos::task::spawn_local(async move {
             let tell = |heard| match heard {
-                Heard::Event(event) => self.receive(event),
-                Heard::Decoded(decoded) => self.state.update(|s| {
+                ServerEvent::Event(event) => self.receive(event),
+                ServerEvent::Decoded(decoded) => self.state.update(|s| {
                     if let Some(run) = s.run.as_mut().filter(|run| run.ask == ask) {
                         run.server_decoded += decoded;
                     }

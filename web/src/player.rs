@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 
 use crate::ctx::Ctx;
-use crate::recorded::{PATH, Tape};
+use crate::recorded::{PATH, Playback};
 use crate::state::{Phase, State};
 use crate::{dom, server_only};
 
@@ -41,7 +41,7 @@ fn coming(state: &State) -> bool {
 /// Fetches the recording and plays it from the start; without the file nothing happens.
 pub fn play(ctx: Ctx) {
     spawn_local(async move {
-        let Some(mut tape) = server_only::file(PATH).await.and_then(|json| Tape::parse(&json)) else { return };
+        let Some(mut tape) = server_only::file(PATH).await.and_then(|json| Playback::parse(&json)) else { return };
         if dom::reduced_motion() {
             tape.advance(f64::INFINITY);
         }
@@ -49,7 +49,7 @@ pub fn play(ctx: Ctx) {
     });
 }
 
-fn step(ctx: Ctx, mut tape: Tape, started_ms: f64) {
+fn step(ctx: Ctx, mut tape: Playback, started_ms: f64) {
     let wait_ms = tape.advance(dom::now_ms() - started_ms);
     ctx.recorded.set(Some(tape.run().clone()));
     let Some(wait_ms) = wait_ms else { return };

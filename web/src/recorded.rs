@@ -35,14 +35,14 @@ pub struct Entry {
 
 /// A recording that can be played: the first complete burst of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tape {
+pub struct Playback {
     run: Run,
     /// Times from the first message on, and what was said then.
     events: Vec<(f64, Event)>,
     next: usize,
 }
 
-impl Tape {
+impl Playback {
     /// Reads a recording. `None` when it holds no complete burst, is of another format, or is no recording at all.
     #[must_use]
     pub fn parse(json: &str) -> Option<Self> {
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn plays_the_first_complete_burst_at_its_own_pace() {
         let json = serde_json::to_string(&recording()).expect("json");
-        let mut tape = Tape::parse(&json).expect("tape");
+        let mut tape = Playback::parse(&json).expect("tape");
         assert_eq!(tape.run().ask, 2);
         assert_eq!(tape.advance(0.0), Some(100.0));
         assert_eq!(tape.advance(150.0), Some(150.0));
@@ -141,7 +141,7 @@ mod tests {
             change(|r| r.prompts.clear()),
         ];
         for json in cases {
-            assert_eq!(Tape::parse(&json), None, "{json}");
+            assert_eq!(Playback::parse(&json), None, "{json}");
         }
     }
 }

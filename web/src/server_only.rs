@@ -20,7 +20,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(10);
 
 /// What an answer brings.
 #[allow(clippy::large_enum_variant, reason = "it is passed on at once and never kept")]
-pub enum Heard {
+pub enum ServerEvent {
     /// What a worker would have said.
     Event(Event),
     /// How fast the server wrote, by its own clock.
@@ -37,7 +37,7 @@ pub async fn answer(
     begun: &[String],
     sampling: &Sampling,
     signal: &AbortSignal,
-    mut tell: impl FnMut(Heard),
+    mut tell: impl FnMut(ServerEvent),
 ) -> Result<(), String> {
     for (prompt, question) in questions.iter().enumerate() {
         let begun = begun.get(prompt).map_or("", String::as_str);
@@ -47,9 +47,9 @@ pub async fn answer(
         let response = api::send(sent).await?;
         read_stream(response, |piece| {
             tell(match piece {
-                ChatPiece::Text(text) => Heard::Event(Event::Token { ask, prompt, origin: Origin::Server, text }),
-                ChatPiece::Decoded(decoded) => Heard::Decoded(decoded),
-                ChatPiece::Finish(finish) => Heard::Event(Event::PromptDone { ask, prompt, finish }),
+                ChatPiece::Text(text) => ServerEvent::Event(Event::Token { ask, prompt, origin: Origin::Server, text }),
+                ChatPiece::Decoded(decoded) => ServerEvent::Decoded(decoded),
+                ChatPiece::Finish(finish) => ServerEvent::Event(Event::PromptDone { ask, prompt, finish }),
             });
         })
         .await?;

@@ -46,7 +46,7 @@ impl Theme {
 
 /// A number of the page's own, declared once for its slider and for links.
 #[derive(Debug)]
-pub struct Own {
+pub struct PageSetting {
     /// Name in a link, and the end of the slider's test id.
     pub url: &'static str,
     /// Name for a label.
@@ -64,8 +64,8 @@ pub struct Own {
 }
 
 /// α and p of the decider that a person is, as shares of the whole.
-pub static MANUAL: [Own; 2] = [
-    Own {
+pub static MANUAL: [PageSetting; 2] = [
+    PageSetting {
         url: "alpha",
         label: "α, share for the server",
         min: 0.0,
@@ -74,7 +74,7 @@ pub static MANUAL: [Own; 2] = [
         read: |s| s.world.manual_alpha,
         write: |s, value| s.world.manual_alpha = value,
     },
-    Own {
+    PageSetting {
         url: "power",
         label: "p, share of the highest power",
         min: 0.0,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use client::offload::sse::{SseEvent, SseParser};
-use client::protocol::runs::{END_EVENT, MetricsLine, RESET_EVENT, RunList, RunView};
+use client::protocol::runs::{END_EVENT, HyperParameters, MetricsLine, RESET_EVENT, RunList, RunView};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use web_sys::AbortController;
@@ -99,6 +99,18 @@ impl Link {
             let heard = all_runs().await;
             if !self.is_open() {
                 return;
+            }
+            let is_declared = self.ctx.training.with_untracked(|training| !training.declared.is_empty());
+            if heard.is_ok() && !is_declared {
+                // Before the list, so that the form comes with its fields; asked for again with the next list if it fails.
+                let path = "api/runs/hyper-parameters";
+                let declared = api::json::<HyperParameters>(Ask { path, ..Ask::default() }).await;
+                if !self.is_open() {
+                    return;
+                }
+                if let Ok(declared) = declared {
+                    self.ctx.training.update(|training| training.declared = declared);
+                }
             }
             match heard {
                 Ok(list) => self.learn(|training| training.take_list(list)),

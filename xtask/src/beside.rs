@@ -12,10 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::browser;
-use crate::build;
-use crate::demo;
-use crate::shell::{command, describe, find_on_path, step, took};
+use crate::shell::{command, describe, find_on_path, step, target_folder, took};
 
 /// What can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -29,8 +26,9 @@ pub enum What {
 /// Arguments of the command that [`Build::start`] runs.
 #[derive(clap::Args)]
 pub struct Args {
+    /// What to build.
     #[arg(value_enum)]
-    what: What,
+    pub what: What,
 }
 
 /// A build that is under way. Dropping it ends it.
@@ -61,7 +59,7 @@ impl Build {
         };
         let mut log = None;
         if what == What::Page {
-            let file = build::target_folder()?.join("page.log").to_string_lossy().into_owned();
+            let file = target_folder()?.join("page.log").to_string_lossy().into_owned();
             step(&format!("Meanwhile the page is built; what that prints is in {file}"));
             let out = File::create(&file).with_context(|| format!("{file} cannot be written"))?;
             command.stderr(out.try_clone()?).stdout(out);
@@ -100,19 +98,12 @@ impl Build {
 /// The command that [`Build::start`] runs.
 pub const NAME: &str = "beside";
 
-/// Builds, until standard input ends.
-///
-/// # Errors
-/// Something does not build.
-pub fn run(args: &Args) -> Result<()> {
+/// Ends this process, and all that it started, when its standard input does.
+pub fn end_with_standard_input() {
     thread::spawn(|| {
         // Nothing ever comes: it ends when the other process does.
         let _ = std::io::stdin().read(&mut [0]);
         let group = format!("-{}", std::process::id());
         let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
     });
-    match args.what {
-        What::Page => browser::build_page(false),
-        What::Late => demo::late(),
-    }
 }

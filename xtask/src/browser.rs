@@ -5,12 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::build;
+use crate::build::{self, native_command};
 use crate::npm;
 use crate::page::index::Index;
 use crate::page::{self, module};
-use crate::shell::{command, run, step};
-use crate::test::native_command;
+use crate::shell::{command, run, step, target_folder};
 use crate::tools;
 
 /// Everything that a spec needs, built and found.
@@ -51,7 +50,7 @@ impl Playwright {
         let mut install = command("npm", &["ci", "--no-audit", "--no-fund"]);
         install.current_dir("tests");
         run(install)?;
-        let tandem = build::target_folder()?.join("debug").join(format!("tandem{}", std::env::consts::EXE_SUFFIX));
+        let tandem = target_folder()?.join("debug").join(format!("tandem{}", std::env::consts::EXE_SUFFIX));
         Ok(Self { chromium: tools::ensure_chromium()?, tandem })
     }
 

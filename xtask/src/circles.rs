@@ -39,7 +39,7 @@ pub fn check() -> Result<()> {
             let accepted = ACCEPTED.iter().position(accepts);
             match accepted {
                 Some(index) => drop(found.insert(index)),
-                None => problems.push(format!("{name}: {}", told(&arrows, &circle))),
+                None => problems.push(format!("{name}: {}", described(&arrows, &circle))),
             }
         }
     }
@@ -200,7 +200,7 @@ fn circles(arrows: &Arrows) -> Vec<BTreeSet<String>> {
 }
 
 /// A circle's modules with their arrows among themselves.
-fn told(arrows: &Arrows, circle: &BTreeSet<String>) -> String {
+fn described(arrows: &Arrows, circle: &BTreeSet<String>) -> String {
     let shown = |module: &str| if module.is_empty() { "(root)".to_owned() } else { module.to_owned() };
     let each = circle.iter().map(|module| {
         let targets: Vec<_> = arrows[module].intersection(circle).map(|target| shown(target)).collect();

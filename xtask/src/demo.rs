@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// The page's first part and the server, side by side; where the server is.
 fn build_both() -> Result<PathBuf> {
     // Before both lanes would ask for it.
-    build::target_folder()?;
+    shell::target_folder()?;
     shell::share_cores()?;
     let tandem = OnceLock::new();
     shell::lanes(vec![

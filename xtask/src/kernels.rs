@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::build::target_folder;
-use crate::shell::{command, run, step};
+use crate::shell::{command, run, step, target_folder};
 
 /// Arguments of `cargo xtask kernels`.
 #[derive(clap::Args)]

@@ -84,7 +84,13 @@ fn main() -> Result<()> {
         Command::Kernels(args) => kernels::build(&args),
         Command::Npm => npm::package(),
         Command::Circles => circles::check(),
-        Command::Beside(args) => beside::run(&args),
+        Command::Beside(args) => {
+            beside::end_with_standard_input();
+            match args.what {
+                beside::What::Page => browser::build_page(false),
+                beside::What::Late => demo::late(),
+            }
+        }
         Command::Setup => tools::ensure_trunk(),
     }
 }

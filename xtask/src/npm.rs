@@ -9,7 +9,7 @@ use crate::kernels;
 use crate::page::index::Index;
 use crate::page::module::{self, Module, Target};
 use crate::page::sizes;
-use crate::shell::step;
+use crate::shell::{step, target_folder};
 use crate::tools;
 
 /// Where the package's own files are.
@@ -20,7 +20,7 @@ const SCRIPTS: [&str; 3] = ["web/src/worker_boot.js", "web/src/policy_boot.js", 
 const WORKER_LIMIT: u64 = 1_200_000;
 
 fn folder() -> Result<PathBuf> {
-    Ok(build::target_folder()?.join("npm").join("tandem-client"))
+    Ok(target_folder()?.join("npm").join("tandem-client"))
 }
 
 /// Whether there is a package from before.

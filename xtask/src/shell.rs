@@ -186,6 +186,19 @@ pub fn describe(command: &Command) -> String {
     shown
 }
 
+/// Cargo's target folder, wherever the environment puts it.
+pub fn target_folder() -> Result<PathBuf> {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(folder) = FOLDER.get() {
+        return Ok(folder.clone());
+    }
+    let metadata =
+        output("cargo", &["metadata", "--no-deps", "--format-version", "1"]).context("cargo metadata failed")?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let folder = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+    Ok(FOLDER.get_or_init(|| folder.into()).clone())
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;

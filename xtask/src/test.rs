@@ -1,21 +1,16 @@
 //! `cargo xtask test`: everything that CI checks, in the order of what fails fastest; the page is built beside it.
 
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::beside::{Build, What};
 use crate::browser::Playwright;
+use crate::build::native_command;
 use crate::dependencies;
 use crate::page::same;
 use crate::shell::{self, command, output, step};
 use crate::tools;
-
-/// One set of packages and features for every native command: another one would compile the dependencies again.
-/// `cargo test` builds the `tandem` binary too, because tandem-server has black-box tests of its own. Without wasm-bindgen's
-/// program: it has no tests, and the page's build compiles its many crates anyway.
-const NATIVE: &[&str] = &["--workspace", "--exclude", "xtask-bindgen"];
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -93,21 +88,6 @@ fn format() -> Result<()> {
     shell::run(command("cargo", &["fmt", "--all", "--", "--check"]))
 }
 
-/// A cargo command over the native set whose compiler is clippy, as `cargo clippy` makes it one, but for a build: a check
-/// beside it would go through all dependencies and the workspace a second time, for minutes.
-pub fn native_command(arguments: &[&str]) -> Result<Command> {
-    let sysroot = output("rustc", &["--print", "sysroot"]).context("rustc does not say where it is")?;
-    let driver = Path::new(&sysroot).join("bin").join(format!("clippy-driver{}", std::env::consts::EXE_SUFFIX));
-    if !driver.is_file() {
-        bail!("{} is missing: `rustup component add clippy` brings it", driver.display());
-    }
-    let mut cargo = command("cargo", &[arguments, NATIVE].concat());
-    cargo.env("RUSTC_WORKSPACE_WRAPPER", driver);
-    // In the form in which cargo-clippy hands over what follows its `--`.
-    cargo.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
-    Ok(cargo)
-}
-
 fn lint() -> Result<()> {
     crate::circles::check()?;
     step("Lints, native, while the tests are compiled (the first time takes minutes)");
@@ -140,12 +120,14 @@ fn native() -> Result<Option<String>> {
     let driver = tools::ensure_lavapipe();
     let mut test = native_command(&["test"])?;
     if driver.is_none() && !has_vulkan() {
-        test.args(["--", "--skip", "gpu::tests::", "--skip", "family_tests::gpu::"]);
+        // Each of them finds that out for itself.
         let reason = "SKIPPED: the engine's tests on a GPU. There is no Vulkan device and no Mesa (lavapipe) to stand in for one";
         eprintln!("  {reason}");
         shell::run(test)?;
         return Ok(Some(reason.to_owned()));
     }
+    // Where there is a device, a test that does not get it has failed.
+    test.env("TANDEM_REQUIRE_GPU", "1");
     if let Some(driver) = driver {
         eprintln!("  GPU tests run on Mesa's lavapipe ({})", driver.display());
         // The old name of the variable is the only one that old loaders know.

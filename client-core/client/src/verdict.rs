@@ -3,7 +3,7 @@
 //! The numbers come from the file's own header (or from the server's manifest) and from what the browser tells of its
 //! limits. What a browser keeps to itself counts as enough: a model is never refused on a guess.
 //!
-//! Deliberately absent: asking the browser; [`Room`] is filled by who can.
+//! Deliberately absent: asking the browser; [`DeviceLimits`] is filled by who can.
 
 #[cfg(feature = "engine")]
 mod header;
@@ -34,7 +34,7 @@ const FORMATS: [(&str, f64); 2] = [("Q8_0", 8.5), ("Q4_0", 4.5)];
 
 /// What a model's header tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
+pub struct ModelFootprint {
     /// Name from the file.
     pub name: String,
     /// Number of parameters; a head that is the embedding counts once.
@@ -55,7 +55,7 @@ pub struct Shape {
     pub words_bytes: Option<u64>,
 }
 
-impl Shape {
+impl ModelFootprint {
     /// From the server's manifest, where it says enough.
     #[must_use]
     pub fn from_entry(entry: &ModelEntry) -> Option<Self> {
@@ -82,7 +82,7 @@ impl Shape {
         use std::collections::BTreeMap;
         let config = engine::config::Blueprint::from_gguf_header(gguf, None)?.config;
         let mut by_type: BTreeMap<&'static str, u64> = BTreeMap::new();
-        let mut shape = Self {
+        let mut footprint = Self {
             name: config.name.clone(),
             context: u32::try_from(config.context).unwrap_or(u32::MAX),
             cache_width: 2 * config.layers as u64 * config.kv_dim() as u64,
@@ -91,20 +91,20 @@ impl Shape {
         };
         for info in gguf.tensors().values() {
             let bytes = info.len as u64;
-            shape.parameters += info.elements() as u64;
-            shape.weight_bytes += bytes;
-            shape.largest_bytes = shape.largest_bytes.max(bytes);
+            footprint.parameters += info.elements() as u64;
+            footprint.weight_bytes += bytes;
+            footprint.largest_bytes = footprint.largest_bytes.max(bytes);
             *by_type.entry(info.dtype.name()).or_default() += bytes;
         }
-        shape.parameters = unique_parameters(gguf, shape.parameters);
+        footprint.parameters = unique_parameters(gguf, footprint.parameters);
         let most = || by_type.iter().max_by_key(|(_, bytes)| **bytes).map_or("none", |(name, _)| *name);
-        shape.quantisation = file_type(gguf).unwrap_or_else(most).to_owned();
-        Ok(shape)
+        footprint.quantisation = file_type(gguf).unwrap_or_else(most).to_owned();
+        Ok(footprint)
     }
 }
 
 #[cfg(feature = "engine")]
-impl Shape {
+impl ModelFootprint {
     /// Of a checkpoint called `name`, whose files beside the tensors have `words_bytes`.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ pub fn cache_bytes(width: u64, context: u64, on_gpu: bool) -> u64 {
 
 /// What this tab has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct DeviceLimits {
     /// Where the model will be computed.
     pub tier: Tier,
     /// Largest buffer that a kernel can see; `None` on the CPU.
@@ -156,62 +156,64 @@ pub struct Room {
 /// Memory that browsers claim at most of a device; a device that says so may have more.
 const DEVICE_CLAIM_CAP: u64 = 8 << 30;
 
-/// Weighs a model of this shape, whose file has `file_bytes` of which `here_bytes` are on this device, with `context`
+/// Weighs a model of this footprint, whose file has `file_bytes` of which `here_bytes` are on this device, with `context`
 /// tokens (the model's own where `None`). `others` are the models that the server offers instead.
 #[must_use]
 pub fn weigh(
-    shape: &Shape,
+    footprint: &ModelFootprint,
     file_bytes: u64,
     here_bytes: u64,
     context: Option<u32>,
-    room: Room,
+    limits: DeviceLimits,
     others: &[ModelEntry],
 ) -> Verdict {
-    let wanted = context.unwrap_or(shape.context).clamp(1, shape.context.max(1));
-    let on_gpu = room.tier == Tier::WebGpu;
-    let most = if on_gpu { GPU_CACHE_BYTES / (2 * shape.cache_width.max(1)) } else { u64::MAX };
+    let wanted = context.unwrap_or(footprint.context).clamp(1, footprint.context.max(1));
+    let on_gpu = limits.tier == Tier::WebGpu;
+    let most = if on_gpu { GPU_CACHE_BYTES / (2 * footprint.cache_width.max(1)) } else { u64::MAX };
     let context = u32::try_from(most).unwrap_or(u32::MAX).clamp(1, wanted);
-    let cache_bytes = cache_bytes(shape.cache_width, context.into(), on_gpu);
+    let cache_bytes = cache_bytes(footprint.cache_width, context.into(), on_gpu);
     let download_bytes = file_bytes.saturating_sub(here_bytes);
-    let kept = room.storage_bytes.is_none_or(|free| download_bytes <= free);
+    let kept = limits.storage_bytes.is_none_or(|free| download_bytes <= free);
     // The worker reads the header and then piece by piece, unless the browser could not store the file: then it has it all.
     let read_bytes = match kept {
-        true => {
-            shape.words_bytes.unwrap_or_else(|| file_bytes.saturating_sub(shape.weight_bytes)).min(LONGEST_HEAD as u64)
-        }
+        true => footprint
+            .words_bytes
+            .unwrap_or_else(|| file_bytes.saturating_sub(footprint.weight_bytes))
+            .min(LONGEST_HEAD as u64),
         false => file_bytes,
     };
     let worker_bytes = read_bytes + PIECES_BYTES;
     // The kernels rearrange a matrix that they have whole.
-    let kernels_bytes = if on_gpu { 0 } else { shape.weight_bytes + shape.largest_bytes + cache_bytes };
+    let kernels_bytes = if on_gpu { 0 } else { footprint.weight_bytes + footprint.largest_bytes + cache_bytes };
     let load_bytes = worker_bytes + kernels_bytes;
-    let gpu_bytes = if on_gpu { shape.weight_bytes + cache_bytes } else { 0 };
+    let gpu_bytes = if on_gpu { footprint.weight_bytes + cache_bytes } else { 0 };
     let mut verdict = Verdict {
-        name: shape.name.clone(),
-        parameters: shape.parameters,
-        quantisation: shape.quantisation.clone(),
+        name: footprint.name.clone(),
+        parameters: footprint.parameters,
+        quantisation: footprint.quantisation.clone(),
         file_bytes,
         download_bytes,
-        tier: room.tier,
-        weight_bytes: shape.weight_bytes,
+        tier: limits.tier,
+        weight_bytes: footprint.weight_bytes,
         cache_bytes,
         load_bytes,
         context,
-        longest_context: shape.context,
+        longest_context: footprint.context,
         fits: true,
         kept,
         remarks: Vec::new(),
         advice: None,
     };
-    if room.tier == Tier::ServerOnly {
+    if limits.tier == Tier::ServerOnly {
         verdict.fits = false;
         verdict.remarks.push("No engine runs in this tab.".to_owned());
         verdict.advice = Some("Let the server answer.".to_owned());
         return verdict;
     }
-    let mut refusals = refusals(shape, worker_bytes.max(kernels_bytes), load_bytes.max(gpu_bytes), cache_bytes, room);
+    let mut refusals =
+        refusals(footprint, worker_bytes.max(kernels_bytes), load_bytes.max(gpu_bytes), cache_bytes, limits);
     if !verdict.kept {
-        let free = size(room.storage_bytes.unwrap_or_default());
+        let free = size(limits.storage_bytes.unwrap_or_default());
         if file_bytes > MOST_IN_MEMORY {
             refusals.push(format!(
                 "A file of {} is only read from storage, and the browser gives this page room for {free} more. Dropped \
@@ -226,7 +228,7 @@ pub fn weigh(
     }
     verdict.fits = refusals.is_empty();
     if !verdict.fits {
-        verdict.advice = Some(advice(shape, file_bytes, context, room, others));
+        verdict.advice = Some(advice(footprint, file_bytes, context, limits, others));
     }
     if context < wanted {
         verdict.remarks.push(format!("On the GPU its context is cut to {context} tokens."));
@@ -236,7 +238,13 @@ pub fn weigh(
 }
 
 /// `largest_memory` is what the larger of both WebAssembly memories takes, `device_bytes` what the device gives at most.
-fn refusals(shape: &Shape, largest_memory: u64, device_bytes: u64, cache_bytes: u64, room: Room) -> Vec<String> {
+fn refusals(
+    footprint: &ModelFootprint,
+    largest_memory: u64,
+    device_bytes: u64,
+    cache_bytes: u64,
+    limits: DeviceLimits,
+) -> Vec<String> {
     let mut refusals = Vec::new();
     if largest_memory > WASM_LIMIT {
         refusals.push(format!(
@@ -245,9 +253,9 @@ fn refusals(shape: &Shape, largest_memory: u64, device_bytes: u64, cache_bytes: 
             size(WASM_LIMIT)
         ));
     }
-    if let Some(limit) = room.binding_bytes {
-        let layer_bytes = cache_bytes / (2 * shape.layers.max(1));
-        let largest = shape.largest_bytes.max(layer_bytes);
+    if let Some(limit) = limits.binding_bytes {
+        let layer_bytes = cache_bytes / (2 * footprint.layers.max(1));
+        let largest = footprint.largest_bytes.max(layer_bytes);
         if largest > limit {
             refusals.push(format!(
                 "One piece of the model takes {}; this GPU's programs see at most {} at once.",
@@ -257,7 +265,7 @@ fn refusals(shape: &Shape, largest_memory: u64, device_bytes: u64, cache_bytes: 
         }
     }
     // What says "8 GiB" may have any amount.
-    if let Some(device) = room.device_bytes.filter(|device| *device < DEVICE_CLAIM_CAP)
+    if let Some(device) = limits.device_bytes.filter(|device| *device < DEVICE_CLAIM_CAP)
         && device_bytes > device
     {
         refusals.push(format!("It takes {}; this device has about {}.", size(device_bytes), size(device)));
@@ -266,27 +274,37 @@ fn refusals(shape: &Shape, largest_memory: u64, device_bytes: u64, cache_bytes: 
 }
 
 /// What to choose instead: a shorter context, the same model stored smaller, a model of the server's, the server.
-fn advice(shape: &Shape, file_bytes: u64, context: u32, room: Room, others: &[ModelEntry]) -> String {
-    let fits = |shape: &Shape, file_bytes, context| {
-        weigh(shape, file_bytes, 0, Some(context), Room { storage_bytes: None, ..room }, &[]).fits
+fn advice(
+    footprint: &ModelFootprint,
+    file_bytes: u64,
+    context: u32,
+    limits: DeviceLimits,
+    others: &[ModelEntry],
+) -> String {
+    let fits = |footprint: &ModelFootprint, file_bytes, context| {
+        weigh(footprint, file_bytes, 0, Some(context), DeviceLimits { storage_bytes: None, ..limits }, &[]).fits
     };
     let shortest = u32::try_from(SHORTEST_CONTEXT).unwrap_or(u32::MAX);
     let mut shorter = context / 2;
     while shorter >= shortest {
-        if fits(shape, file_bytes, shorter) {
+        if fits(footprint, file_bytes, shorter) {
             return format!("Choose a context of {shorter} tokens.");
         }
         shorter /= 2;
     }
-    let bits = shape.weight_bytes as f64 * 8.0 / shape.parameters.max(1) as f64;
+    let bits = footprint.weight_bytes as f64 * 8.0 / footprint.parameters.max(1) as f64;
     for (format, smaller_bits) in FORMATS {
-        let smaller = (shape.parameters as f64 * smaller_bits / 8.0) as u64;
+        let smaller = (footprint.parameters as f64 * smaller_bits / 8.0) as u64;
         let scale = |bytes: u64| (bytes as f64 * smaller_bits / bits) as u64;
-        let stored = Shape { weight_bytes: smaller, largest_bytes: scale(shape.largest_bytes), ..shape.clone() };
+        let stored = ModelFootprint {
+            weight_bytes: smaller,
+            largest_bytes: scale(footprint.largest_bytes),
+            ..footprint.clone()
+        };
         // A checkpoint's files stay what they are.
-        let file = shape.words_bytes.map_or(smaller, |_| file_bytes);
+        let file = footprint.words_bytes.map_or(smaller, |_| file_bytes);
         if bits > smaller_bits * 1.1 && fits(&stored, file, context.min(shortest)) {
-            return match shape.words_bytes {
+            return match footprint.words_bytes {
                 Some(_) => format!("Store it as {format}: about {}.", size(smaller)),
                 None => format!("Take a {format} file of the same model: about {}.", size(smaller)),
             };
@@ -307,10 +325,10 @@ mod tests {
     const GB: u64 = 1_000_000_000;
 
     /// Llama-3.1-8B's sizes.
-    fn llama_8b(bits: f64) -> Shape {
+    fn llama_8b(bits: f64) -> ModelFootprint {
         let parameters = 8_030_000_000;
         let weight_bytes = (parameters as f64 * bits / 8.0) as u64;
-        Shape {
+        ModelFootprint {
             name: "8B".to_owned(),
             parameters,
             quantisation: String::new(),
@@ -324,9 +342,9 @@ mod tests {
     }
 
     /// SmolLM2-135M's sizes.
-    fn smol(bits: f64) -> Shape {
+    fn smol(bits: f64) -> ModelFootprint {
         let weight_bytes = (134.5e6 * bits / 8.0) as u64;
-        Shape {
+        ModelFootprint {
             name: "135M".to_owned(),
             parameters: 134_500_000,
             quantisation: String::new(),
@@ -339,9 +357,9 @@ mod tests {
         }
     }
 
-    fn room(tier: Tier) -> Room {
+    fn limits(tier: Tier) -> DeviceLimits {
         let binding_bytes = (tier == Tier::WebGpu).then_some(2 << 30);
-        Room { tier, binding_bytes, device_bytes: Some(8 << 30), storage_bytes: Some(10 * GB) }
+        DeviceLimits { tier, binding_bytes, device_bytes: Some(8 << 30), storage_bytes: Some(10 * GB) }
     }
 
     fn entry() -> ModelEntry {
@@ -364,12 +382,12 @@ mod tests {
 
     #[test]
     fn what_fits_and_what_to_choose_instead() {
-        let gpu = room(Tier::WebGpu);
-        let cpu = room(Tier::Cpu);
-        let poor = Room { device_bytes: Some(1 << 30), ..gpu };
-        let narrow = Room { binding_bytes: Some(128 << 20), ..gpu };
-        let small = Shape::from_entry(&entry()).expect("the manifest says enough");
-        for (what, shape, context, room, fits, told) in [
+        let gpu = limits(Tier::WebGpu);
+        let cpu = limits(Tier::Cpu);
+        let poor = DeviceLimits { device_bytes: Some(1 << 30), ..gpu };
+        let narrow = DeviceLimits { binding_bytes: Some(128 << 20), ..gpu };
+        let small = ModelFootprint::from_entry(&entry()).expect("the manifest says enough");
+        for (what, footprint, context, limits, fits, told) in [
             ("the shipped model", small.clone(), None, cpu, true, ""),
             ("on the GPU", smol(8.5), Some(2048), gpu, true, ""),
             ("on the CPU", smol(8.5), Some(2048), cpu, true, ""),
@@ -378,15 +396,15 @@ mod tests {
                 "half precision on a GPU of 32 MiB",
                 smol(16.0),
                 Some(512),
-                Room { binding_bytes: Some(32 << 20), ..gpu },
+                DeviceLimits { binding_bytes: Some(32 << 20), ..gpu },
                 false,
                 "Q8_0",
             ),
             ("8B on the CPU", llama_8b(4.5), Some(2048), cpu, false, "Load Atlas Compact"),
             ("3 GB of it on a device of 1 GiB", llama_8b(4.5), Some(2048), poor, false, "let the server answer"),
-            ("no engine", small, None, room(Tier::ServerOnly), false, "server"),
+            ("no engine", small, None, limits(Tier::ServerOnly), false, "server"),
         ] {
-            let verdict = weigh(&shape, shape.weight_bytes + 1_000_000, 0, context, room, &[entry()]);
+            let verdict = weigh(&footprint, footprint.weight_bytes + 1_000_000, 0, context, limits, &[entry()]);
             assert_eq!(verdict.fits, fits, "{what}: {verdict:?}");
             assert_eq!(verdict.remarks.is_empty(), fits, "{what}: {verdict:?}");
             assert!(verdict.advice.unwrap_or_default().contains(told), "{what}");
@@ -395,68 +413,75 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_weighed_as_it_will_be_stored() {
-        let gpu = Room { binding_bytes: Some(40 << 20), ..room(Tier::WebGpu) };
+        let gpu = DeviceLimits { binding_bytes: Some(40 << 20), ..limits(Tier::WebGpu) };
         let words_bytes = Some(3_000_000);
         for (bits, fits, advice) in
             [(32.0, false, "Store it as Q8_0"), (16.0, false, "Store it as Q8_0"), (8.5, true, "")]
         {
-            let shape = Shape { words_bytes, ..smol(bits) };
-            let verdict = weigh(&shape, 538_000_000, 538_000_000, Some(512), gpu, &[]);
+            let footprint = ModelFootprint { words_bytes, ..smol(bits) };
+            let verdict = weigh(&footprint, 538_000_000, 538_000_000, Some(512), gpu, &[]);
             assert_eq!((verdict.fits, verdict.download_bytes), (fits, 0), "{verdict:?}");
             assert!(verdict.advice.unwrap_or_default().contains(advice));
             assert_eq!(verdict.load_bytes, 3_000_000 + PIECES_BYTES, "not what the files have beside the weights");
         }
-        let narrow = Room { binding_bytes: Some(20 << 20), ..gpu };
-        let verdict = weigh(&Shape { words_bytes, ..smol(8.5) }, 538_000_000, 0, Some(512), narrow, &[]);
+        let narrow = DeviceLimits { binding_bytes: Some(20 << 20), ..gpu };
+        let verdict = weigh(&ModelFootprint { words_bytes, ..smol(8.5) }, 538_000_000, 0, Some(512), narrow, &[]);
         assert!(verdict.advice.unwrap_or_default().contains("Store it as Q4_0"));
     }
 
     #[test]
     fn a_context_that_is_too_long_is_shortened_to_one_that_fits() {
         // 135M at 4 bits on a device that says 400 MiB: 8192 tokens of cache take 377 MB beside weights of 75 MB.
-        let room = Room { device_bytes: Some(400 << 20), ..room(Tier::Cpu) };
-        let shape = smol(4.5);
-        let file_bytes = shape.weight_bytes;
-        let verdict = weigh(&shape, file_bytes, 0, None, room, &[]);
+        let limits = DeviceLimits { device_bytes: Some(400 << 20), ..limits(Tier::Cpu) };
+        let footprint = smol(4.5);
+        let file_bytes = footprint.weight_bytes;
+        let verdict = weigh(&footprint, file_bytes, 0, None, limits, &[]);
         assert!(!verdict.fits);
         assert_eq!(verdict.advice.as_deref(), Some("Choose a context of 4096 tokens."));
-        assert!(weigh(&shape, file_bytes, 0, Some(4096), room, &[]).fits);
+        assert!(weigh(&footprint, file_bytes, 0, Some(4096), limits, &[]).fits);
     }
 
     #[test]
     fn the_numbers() {
-        let shape = smol(8.5);
-        let file_bytes = shape.weight_bytes + 2_000_000;
-        let on_gpu = weigh(&shape, file_bytes, 1_000_000, Some(1000), room(Tier::WebGpu), &[]);
+        let footprint = smol(8.5);
+        let file_bytes = footprint.weight_bytes + 2_000_000;
+        let on_gpu = weigh(&footprint, file_bytes, 1_000_000, Some(1000), limits(Tier::WebGpu), &[]);
         assert_eq!(on_gpu.download_bytes, file_bytes - 1_000_000);
         assert_eq!(on_gpu.cache_bytes, 2 * 30 * 192 * 4 * 1000);
         assert_eq!(on_gpu.load_bytes, 2_000_000 + PIECES_BYTES, "weights and cache are the GPU's");
-        let on_cpu = weigh(&shape, file_bytes, file_bytes, Some(1_000_000), room(Tier::Cpu), &[]);
+        let on_cpu = weigh(&footprint, file_bytes, file_bytes, Some(1_000_000), limits(Tier::Cpu), &[]);
         assert_eq!((on_cpu.download_bytes, on_cpu.context), (0, 8192), "no more than the model was made for");
-        let weights = shape.weight_bytes + shape.largest_bytes;
+        let weights = footprint.weight_bytes + footprint.largest_bytes;
         assert_eq!(on_cpu.load_bytes, 2_000_000 + PIECES_BYTES + weights + on_cpu.cache_bytes);
     }
 
     #[test]
     fn a_file_larger_than_wasms_memory_fits_a_gpu_as_long_as_it_is_stored() {
-        let room = Room { device_bytes: None, storage_bytes: Some(10 * GB), ..room(Tier::WebGpu) };
-        let shape = llama_8b(8.5);
-        let file_bytes = shape.weight_bytes + 7_000_000;
+        let limits = DeviceLimits { device_bytes: None, storage_bytes: Some(10 * GB), ..limits(Tier::WebGpu) };
+        let footprint = llama_8b(8.5);
+        let file_bytes = footprint.weight_bytes + 7_000_000;
         assert!(file_bytes > WASM_LIMIT);
-        let verdict = weigh(&shape, file_bytes, 0, Some(2048), room, &[]);
+        let verdict = weigh(&footprint, file_bytes, 0, Some(2048), limits, &[]);
         assert!(verdict.fits && verdict.load_bytes < 100_000_000, "{verdict:?}");
         // One with nothing but air between its tensors is no larger.
-        assert_eq!(weigh(&smol(4.5), 5 * GB, 5 * GB, Some(512), room, &[]).load_bytes, PIECES_BYTES + (64 << 20));
-        let homeless = weigh(&shape, file_bytes, 0, Some(2048), Room { storage_bytes: Some(GB), ..room }, &[]);
+        assert_eq!(weigh(&smol(4.5), 5 * GB, 5 * GB, Some(512), limits, &[]).load_bytes, PIECES_BYTES + (64 << 20));
+        let homeless =
+            weigh(&footprint, file_bytes, 0, Some(2048), DeviceLimits { storage_bytes: Some(GB), ..limits }, &[]);
         assert!(!homeless.fits && homeless.load_bytes > file_bytes, "{homeless:?}");
         assert!(homeless.remarks.iter().any(|remark| remark.contains("where it lies")), "{homeless:?}");
     }
 
     #[test]
     fn the_gpu_cuts_long_contexts_and_halves_large_caches() {
-        let shape = llama_8b(4.5);
-        let verdict =
-            weigh(&shape, shape.weight_bytes, 0, None, Room { device_bytes: None, ..room(Tier::WebGpu) }, &[]);
+        let footprint = llama_8b(4.5);
+        let verdict = weigh(
+            &footprint,
+            footprint.weight_bytes,
+            0,
+            None,
+            DeviceLimits { device_bytes: None, ..limits(Tier::WebGpu) },
+            &[],
+        );
         assert_eq!((verdict.context, verdict.cache_bytes), (2048, 256 << 20));
         assert!(verdict.remarks.iter().any(|remark| remark.contains("2048")), "{verdict:?}");
         assert_eq!(cache_bytes(1024, 16_384, true), 64 << 20);
@@ -466,12 +491,19 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_a_remark_and_no_refusal() {
-        let room = Room { storage_bytes: Some(10_000_000), ..room(Tier::Cpu) };
-        let shape = smol(4.5);
-        let verdict = weigh(&shape, shape.weight_bytes, 0, Some(512), room, &[]);
+        let limits = DeviceLimits { storage_bytes: Some(10_000_000), ..limits(Tier::Cpu) };
+        let footprint = smol(4.5);
+        let verdict = weigh(&footprint, footprint.weight_bytes, 0, Some(512), limits, &[]);
         assert!(verdict.fits && !verdict.kept);
         assert!(verdict.remarks[0].contains("10 MB"), "{:?}", verdict.remarks);
-        let unknown = weigh(&shape, shape.weight_bytes, 0, Some(512), Room { storage_bytes: None, ..room }, &[]);
+        let unknown = weigh(
+            &footprint,
+            footprint.weight_bytes,
+            0,
+            Some(512),
+            DeviceLimits { storage_bytes: None, ..limits },
+            &[],
+        );
         assert!(unknown.kept && unknown.remarks.is_empty());
     }
 
@@ -486,9 +518,12 @@ mod tests {
         let whole = engine::gguf::Gguf::parse(bytes).expect("a model");
         let first = whole.tensors().values().map(|info| info.start).min().expect("tensors");
         let head = engine::gguf::Gguf::parse_header(&bytes[..first as usize], bytes.len() as u64).expect("a header");
-        let shape = Shape::from_gguf(&head).expect("a model");
-        assert_eq!((shape.parameters, shape.quantisation.as_str()), (entry.parameters, entry.quantisation.as_str()));
-        assert_eq!((shape.context, shape.cache_width), (entry.context_length, u64::from(entry.cache_width)));
-        assert!(shape.weight_bytes < entry.bytes && shape.weight_bytes > entry.bytes * 3 / 4);
+        let footprint = ModelFootprint::from_gguf(&head).expect("a model");
+        assert_eq!(
+            (footprint.parameters, footprint.quantisation.as_str()),
+            (entry.parameters, entry.quantisation.as_str())
+        );
+        assert_eq!((footprint.context, footprint.cache_width), (entry.context_length, u64::from(entry.cache_width)));
+        assert!(footprint.weight_bytes < entry.bytes && footprint.weight_bytes > entry.bytes * 3 / 4);
     }
 }

@@ -7,11 +7,11 @@
 
 use std::time::Instant;
 
-use cpu_kernels::blocks::Format;
+use cpu_kernels::blocks::GgmlType;
 use cpu_kernels::matrix::Matrix;
-use cpu_kernels::model::{Layer, Model, Sequences, Shape, Want};
+use cpu_kernels::model::{Layer, Model, ModelShape, Sequences, Want};
 
-fn matrix(format: Format, rows: usize, cols: usize) -> Matrix {
+fn matrix(format: GgmlType, rows: usize, cols: usize) -> Matrix {
     let size = format.block().1;
     let mut state = 1u32;
     let mut bytes = vec![0; rows * format.row_bytes(cols).unwrap_or_default()];
@@ -21,8 +21,8 @@ fn matrix(format: Format, rows: usize, cols: usize) -> Matrix {
             *byte = (state >> 24) as u8;
         }
         let halves: &[usize] = match format {
-            Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
-            Format::Q6K => &[208],
+            GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K => &[0, 2],
+            GgmlType::Q6K => &[208],
             _ => &[0],
         };
         for at in halves {
@@ -39,14 +39,14 @@ fn matrix(format: Format, rows: usize, cols: usize) -> Matrix {
 fn model(name: &str) -> Model {
     // Vocabulary, width, layers, query heads, key heads, inner width; formats of the embedding, of attention, of gate and
     // up, of down.
-    use Format::{Q4_1, Q4K, Q5_0, Q6K, Q8_0};
+    use GgmlType::{Q4_1, Q4K, Q5_0, Q6K, Q8_0};
     let ([vocab, dim, layers, heads, kv_heads, ffn], [table, attention, up, down]) = match name {
         "qwen" => ([151_936, 896, 24, 14, 2, 4864], [Q8_0, Q5_0, Q5_0, Q6K]),
         "qwen1.5" => ([151_936, 1536, 28, 12, 2, 8960], [Q6K, Q4K, Q4K, Q4K]),
         _ => ([49152, 576, 30, 9, 3, 1536], [Q4_1; 4]),
     };
     let head_dim = if name == "qwen1.5" { 128 } else { 64 };
-    let shape = Shape {
+    let shape = ModelShape {
         vocab,
         dim,
         heads,

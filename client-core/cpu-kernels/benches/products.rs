@@ -8,24 +8,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use cpu_kernels::blocks::Format;
+use cpu_kernels::blocks::GgmlType;
 use cpu_kernels::matrix::Matrix;
 use cpu_kernels::product::{Activations, multiply};
 
 const ROUNDS: usize = 2;
-const FORMATS: [(&str, Format); 11] = [
-    ("Q4_0", Format::Q4_0),
-    ("Q4_1", Format::Q4_1),
-    ("Q5_0", Format::Q5_0),
-    ("Q5_1", Format::Q5_1),
-    ("Q8_0", Format::Q8_0),
-    ("Q4_K", Format::Q4K),
-    ("Q5_K", Format::Q5K),
-    ("Q6_K", Format::Q6K),
-    ("F16", Format::F16),
-    ("BF16", Format::Bf16),
-    ("F32", Format::F32),
-];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -33,7 +20,8 @@ fn main() {
         "{:<6} {:>12} {:>12} {:>7} {:>12}   {:>12} {:>12} {:>7}",
         "", "decode", "portable", "ratio", "in cache", "prefill", "portable", "ratio"
     );
-    for (name, format) in FORMATS {
+    for format in GgmlType::ALL {
+        let name = format.name();
         if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }
@@ -104,8 +92,8 @@ fn seconds(matrices: &[Matrix], m: usize) -> f64 {
     }
 }
 
-/// Blocks whose halves are numbers.
-fn sensible(format: Format, rows: usize, cols: usize) -> Vec<u8> {
+/// Blocks whose half-precision fields are finite.
+fn sensible(format: GgmlType, rows: usize, cols: usize) -> Vec<u8> {
     let bytes = rows * format.row_bytes(cols).unwrap_or_default();
     (0..bytes as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 & 0xbf).collect()
 }

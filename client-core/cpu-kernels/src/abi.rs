@@ -1,7 +1,7 @@
 //! The numbers that cross the boundary between a page's worker and this crate as a module of its own. Both sides compile
 //! this file: `exports` reads what the worker writes with it.
 
-use crate::model::{Shape, Want};
+use crate::model::{ModelShape, Want};
 
 /// What a function that returns a number says when it refuses; also no model's and no sequences' number.
 pub const REFUSED: u32 = u32::MAX;
@@ -26,12 +26,12 @@ pub const LAYER_VECTORS: [&str; 7] =
 /// Number of the last norm for `vector`.
 pub const OUTPUT_NORM: u32 = 7;
 
-/// Words of a [`Shape`] as `begin` takes it.
+/// Words of a [`ModelShape`] as `begin` takes it.
 pub const SHAPE_WORDS: usize = 14;
 
 /// A shape as words: whole numbers, then the bits of singles.
-pub fn shape_words(shape: &Shape) -> [u32; SHAPE_WORDS] {
-    let Shape { vocab, dim, heads, kv_heads, head_dim, ffn, rope_dim, tables, gelu, .. } = *shape;
+pub fn shape_words(shape: &ModelShape) -> [u32; SHAPE_WORDS] {
+    let ModelShape { vocab, dim, heads, kv_heads, head_dim, ffn, rope_dim, tables, gelu, .. } = *shape;
     let [vocab, dim, heads, kv_heads, head_dim, ffn, rope_dim, tables, gelu] =
         [vocab, dim, heads, kv_heads, head_dim, ffn, rope_dim, tables, gelu.into()].map(|n| n as u32);
     let singles = [shape.eps, shape.embedding_scale, shape.score_scale, shape.score_cap, shape.logit_cap];
@@ -55,12 +55,12 @@ pub fn shape_words(shape: &Shape) -> [u32; SHAPE_WORDS] {
 }
 
 /// The inverse of [`shape_words`].
-pub fn shape_of(words: [u32; SHAPE_WORDS]) -> Shape {
+pub fn shape_of(words: [u32; SHAPE_WORDS]) -> ModelShape {
     let [vocab, dim, heads, kv_heads, head_dim, ffn, rope_dim, tables, gelu, singles @ ..] = words;
     let [eps, embedding_scale, score_scale, score_cap, logit_cap] = singles.map(f32::from_bits);
     let [vocab, dim, heads, kv_heads, head_dim, ffn, rope_dim, tables] =
         [vocab, dim, heads, kv_heads, head_dim, ffn, rope_dim, tables].map(|n| n as usize);
-    Shape {
+    ModelShape {
         vocab,
         dim,
         heads,
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_read() {
-        let shape = Shape {
+        let shape = ModelShape {
             vocab: 262_144,
             dim: 640,
             heads: 4,

@@ -4,21 +4,12 @@
 //! Up to four queries go together, one to a lane: they share every look at keys and values, and their maxima, exponentials
 //! and sums are vectors. Query heads of one key head and neighbouring tokens are such queries.
 
-use crate::math::LANES;
+use crate::layout::{AttentionShape, KEYS, LANES, MAX_HEAD, NONE, QUERIES, stride};
 use crate::pool::{self, Job, Places, Work};
 use crate::simd::F4;
 
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native::{self, cache::HalfCache};
-
-/// Keys of one step.
-pub(crate) const KEYS: usize = 32;
-/// Most queries of a tile.
-pub(crate) const QUERIES: usize = 4;
-/// Most elements of a head.
-pub const MAX_HEAD: usize = 256;
-/// A score that no key has.
-pub(crate) const NONE: f32 = -1e30;
 
 /// Keys and values of one layer and one key head.
 #[derive(Debug, Clone)]
@@ -80,30 +71,8 @@ impl SingleCache {
     }
 }
 
-/// Elements of a padded head.
-pub fn stride(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(LANES)
-}
-
-/// What one layer's attention needs to know.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key heads.
-    pub kv_heads: usize,
-    /// Elements of a head, at most [`MAX_HEAD`].
-    pub head_dim: usize,
-    /// Tokens that a token sees, itself included.
-    pub window: Option<usize>,
-    /// What scores are multiplied with.
-    pub scale: f32,
-    /// c, where scores are held within ±c by c·tanh(score / c); 0 for none.
-    pub cap: f32,
-}
-
 /// Attention of `m` tokens at positions `start ..`. `q` is `[m][heads][stride]`, padded; `out` is `[m, heads · head_dim]`.
-pub fn attend(q: &[f32], cache: &[HeadCache], start: usize, m: usize, shape: Shape, out: &mut [f32]) {
+pub fn attend(q: &[f32], cache: &[HeadCache], start: usize, m: usize, shape: AttentionShape, out: &mut [f32]) {
     let job = Attention { q, cache, start, m, shape, out: Places::new(out) };
     pool::run(&job, shape.kv_heads * job.tiles(), Work { columns: m, products: 0 });
 }
@@ -113,7 +82,7 @@ struct Attention<'a> {
     cache: &'a [HeadCache],
     start: usize,
     m: usize,
-    shape: Shape,
+    shape: AttentionShape,
     out: Places<'a, f32>,
 }
 
@@ -191,7 +160,7 @@ fn stream<const N: usize>(
     cache: &SingleCache,
     begin: [usize; N],
     end: [usize; N],
-    Shape { scale, cap, .. }: Shape,
+    AttentionShape { scale, cap, .. }: AttentionShape,
     sums: &mut [[F4; N]; MAX_HEAD / 4],
 ) -> [f32; QUERIES] {
     let width = q[0].len();
@@ -337,7 +306,14 @@ mod tests {
                 }
                 let mut out = vec![0.0; m * heads * head_dim];
                 let scale = 1.0 / (head_dim as f32).sqrt();
-                attend(&q, &cache, start, m, Shape { heads, kv_heads, head_dim, window, scale, cap }, &mut out);
+                attend(
+                    &q,
+                    &cache,
+                    start,
+                    m,
+                    AttentionShape { heads, kv_heads, head_dim, window, scale, cap },
+                    &mut out,
+                );
                 for (at, found) in out.chunks_exact(head_dim).enumerate() {
                     let (token, head) = (at / heads, at % heads);
                     let (keys, values) = &pairs[head / (heads / kv_heads)];

@@ -8,14 +8,14 @@
 use std::sync::{Mutex, MutexGuard};
 
 use crate::abi::{self, ACCEPTED, ALIGNMENT, NOT_ACCEPTED, REFUSED};
-use crate::blocks::Format;
+use crate::blocks::GgmlType;
 use crate::matrix::{Matrix, WrongSize};
-use crate::model::{Layer, Model, Sequences, Shape};
+use crate::model::{Layer, Model, ModelShape, Sequences};
 use crate::tile;
 
 #[derive(Default)]
 struct Building {
-    shape: Option<Shape>,
+    shape: Option<ModelShape>,
     embedding: Option<Matrix>,
     head: Option<Matrix>,
     output_norm: Vec<f32>,
@@ -128,7 +128,7 @@ extern "C" fn matrix(
 ) -> u32 {
     // SAFETY: the page wrote them.
     let bytes = unsafe { written(start, bytes) };
-    let Some(format) = Format::from_id(format) else { return NOT_ACCEPTED };
+    let Some(format) = GgmlType::from_id(format) else { return NOT_ACCEPTED };
     let Ok(matrix) = Matrix::new(format, rows as usize, cols as usize, bytes, as_singles != 0) else {
         return NOT_ACCEPTED;
     };

@@ -9,6 +9,8 @@
 //! | [`tile`] | the innermost loops: wasm simd128, wasm relaxed SIMD, portable |
 //! | `native` | the same natively, for the vector instructions that the machine turns out to have |
 //! | [`attention`] | causal attention over the cache with a softmax that streams |
+//! | [`layout`] | how numbers lie in memory: groups of rows, orders of codes, padded heads |
+//! | [`glu`] | the job of a gated activation |
 //! | [`math`] | RMSNorm, RoPE, SwiGLU, GeGLU |
 //! | [`simd`] | four singles at a time |
 //! | [`model`] | weights, sequences and the pass itself |
@@ -27,6 +29,8 @@
 pub mod abi;
 pub mod attention;
 pub mod blocks;
+pub mod glu;
+pub mod layout;
 pub mod math;
 pub mod matrix;
 pub mod model;

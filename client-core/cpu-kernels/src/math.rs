@@ -1,10 +1,9 @@
 //! What is neither a product with weights nor attention. Sums run in eight lanes so that they vectorise.
 
+use crate::glu::Gated;
+use crate::layout::LANES;
 use crate::pool::{self, Job, Places, Work};
 use crate::simd::F4;
-
-/// Lanes of a sum.
-pub const LANES: usize = 8;
 
 /// a · b.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -97,37 +96,19 @@ pub fn gated(rows: &[f32], ffn: usize, gelu: bool, out: &mut [f32]) {
     pool::run(&job, m.div_ceil(Gated::ROWS), Work { columns: m, products: 0 });
 }
 
-/// The job of [`gated`].
-#[derive(Debug)]
-pub struct Gated<'a> {
-    rows: &'a [f32],
-    pub(crate) ffn: usize,
-    pub(crate) gelu: bool,
-    pub(crate) out: Places<'a, f32>,
-}
-
-impl Gated<'_> {
-    /// Rows of a piece: some microseconds.
-    const ROWS: usize = 4;
-
-    /// The rows of a piece, with their numbers.
-    pub(crate) fn rows_of(&self, piece: usize) -> impl Iterator<Item = (usize, &[f32])> {
-        self.rows.chunks_exact(2 * self.ffn).enumerate().skip(piece * Self::ROWS).take(Self::ROWS)
-    }
-
-    #[inline(always)]
-    fn piece_by(&self, piece: usize, activation: impl Fn(F4) -> F4) {
-        let ffn = self.ffn;
-        for (i, row) in self.rows_of(piece) {
-            let (gate, up) = row.split_at(ffn);
-            let (gates, ups) = (gate.as_chunks::<4>(), up.as_chunks::<4>());
-            for (at, (g, u)) in gates.0.iter().zip(ups.0).enumerate() {
-                self.out.write(i * ffn + 4 * at, &(activation(F4::load(g)) * F4::load(u)).array());
-            }
-            for (at, (g, u)) in gates.1.iter().zip(ups.1).enumerate() {
-                let y = activation(F4::splat(*g)).array()[0] * u;
-                self.out.write(i * ffn + 4 * gates.0.len() + at, &[y]);
-            }
+/// A piece of the job, four elements at a time.
+#[inline(always)]
+fn piece_by(job: &Gated<'_>, piece: usize, activation: impl Fn(F4) -> F4) {
+    let ffn = job.ffn;
+    for (i, row) in job.rows_of(piece) {
+        let (gate, up) = row.split_at(ffn);
+        let (gates, ups) = (gate.as_chunks::<4>(), up.as_chunks::<4>());
+        for (at, (g, u)) in gates.0.iter().zip(ups.0).enumerate() {
+            job.out.write(i * ffn + 4 * at, &(activation(F4::load(g)) * F4::load(u)).array());
+        }
+        for (at, (g, u)) in gates.1.iter().zip(ups.1).enumerate() {
+            let y = activation(F4::splat(*g)).array()[0] * u;
+            job.out.write(i * ffn + 4 * gates.0.len() + at, &[y]);
         }
     }
 }
@@ -139,8 +120,8 @@ impl Job for Gated<'_> {
             return;
         }
         match self.gelu {
-            true => self.piece_by(piece, gelu),
-            false => self.piece_by(piece, silu),
+            true => piece_by(self, piece, gelu),
+            false => piece_by(self, piece, silu),
         }
     }
 }

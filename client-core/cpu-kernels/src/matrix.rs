@@ -6,17 +6,11 @@
 
 use half::f16;
 
-use crate::blocks::{self, BLOCK, Format, Run};
+use crate::blocks::{self, BLOCK, GgmlType, ScaledRun};
+use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native::{self, packed::Packed};
 use crate::tile;
-
-/// Rows of a group.
-pub const GROUP: usize = 8;
-/// Bytes of eight-bit codes of one group and one block of columns.
-pub const EIGHT_BYTES: usize = GROUP * BLOCK;
-/// Bytes of four-bit codes of one group and one block of columns.
-pub const FOUR_BYTES: usize = GROUP * BLOCK / 2;
 
 /// A matrix `[rows, cols]` in one of the forms that can be multiplied.
 #[derive(Debug)]
@@ -35,63 +29,12 @@ pub enum Store {
     /// `[rows, cols]`.
     Single(Vec<f32>),
     /// `[rows, cols]` in half precision or as the upper halves of singles, turned into singles row by row.
-    Half(Format, Vec<u8>),
+    Half(GgmlType, Vec<u8>),
     /// Codes with scales, for the tiles of this build.
     Planar(Planar),
     /// Codes with scales, for the native tiles that this machine runs.
     #[cfg(not(target_arch = "wasm32"))]
     Packed(Packed),
-}
-
-/// How codes lie and what multiplies them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codes {
-    /// 0 to 15, two to a byte.
-    Four,
-    /// 0 to 63.
-    Six,
-    /// 0 to 63, one scale to 16 instead of 32.
-    SixSplit,
-    /// −128 to 127.
-    Eight,
-}
-
-impl Codes {
-    fn of(format: Format) -> Self {
-        match format {
-            Format::Q4_0 | Format::Q4_1 | Format::Q4K => Self::Four,
-            Format::Q6K => Self::SixSplit,
-            Format::Q5_0 | Format::Q5_1 | Format::Q5K => Self::Six,
-            _ => Self::Eight,
-        }
-    }
-
-    /// Bytes of the codes of one group and one block of columns.
-    pub const fn bytes(self) -> usize {
-        if matches!(self, Self::Four) { FOUR_BYTES } else { EIGHT_BYTES }
-    }
-
-    /// Scales of one group and one block of columns.
-    pub const fn scales(self) -> usize {
-        if matches!(self, Self::SixSplit) { 2 * GROUP } else { GROUP }
-    }
-}
-
-/// How the codes of a group of rows lie in a block: what the kernels multiply best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Two codes of each row in turn, for products of sixteen bits: `[columns / 2][8][2]`.
-    Pairs,
-    /// Four codes of each row in turn, for products of bytes: `[columns / 4][8][4]`.
-    Fours,
-}
-
-impl Order {
-    /// The byte of column `col` of row `row`.
-    const fn place(self, row: usize, col: usize) -> usize {
-        let run = if matches!(self, Self::Pairs) { 2 } else { 4 };
-        col / run * run * GROUP + row * run + col % run
-    }
 }
 
 /// Codes, scales and minima, group of rows by group of rows, block of 32 columns by block.
@@ -122,7 +65,7 @@ impl Matrix {
     ///
     /// # Errors
     /// The bytes are not that many, or `cols` is not whole blocks.
-    pub fn new(format: Format, rows: usize, cols: usize, bytes: &[u8], as_singles: bool) -> Result<Self, WrongSize> {
+    pub fn new(format: GgmlType, rows: usize, cols: usize, bytes: &[u8], as_singles: bool) -> Result<Self, WrongSize> {
         #[cfg(not(target_arch = "wasm32"))]
         if native::isa().is_some() {
             row_bytes(format, rows, cols, bytes)?;
@@ -137,10 +80,10 @@ impl Matrix {
     ///
     /// # Errors
     /// `cols` is not whole blocks, or there are no rows.
-    pub fn zeros(format: Format, rows: usize, cols: usize, as_singles: bool) -> Result<Self, WrongSize> {
+    pub fn zeros(format: GgmlType, rows: usize, cols: usize, as_singles: bool) -> Result<Self, WrongSize> {
         let row_bytes = format.row_bytes(cols).filter(|_| rows > 0 && cols > 0).ok_or(WrongSize)?;
         let bytes = row_bytes.checked_mul(rows).ok_or(WrongSize)?;
-        let store = if as_singles || format == Format::F32 {
+        let store = if as_singles || format == GgmlType::F32 {
             Store::Single(vec![0.0; rows.checked_mul(cols).ok_or(WrongSize)?])
         } else if !format.is_quantised() {
             Store::Half(format, vec![0; bytes])
@@ -161,7 +104,7 @@ impl Matrix {
     ///
     /// # Errors
     /// They are no whole rows of the format that the matrix was made for, or more than it has.
-    pub fn put_rows(&mut self, format: Format, first: usize, bytes: &[u8]) -> Result<(), WrongSize> {
+    pub fn put_rows(&mut self, format: GgmlType, first: usize, bytes: &[u8]) -> Result<(), WrongSize> {
         let row_bytes = format.row_bytes(self.cols).ok_or(WrongSize)?;
         let rows = bytes.len() / row_bytes;
         let fits = bytes.len().is_multiple_of(row_bytes) && first.checked_add(rows).is_some_and(|end| end <= self.rows);
@@ -196,14 +139,14 @@ impl Matrix {
     /// # Errors
     /// As there.
     pub fn portable(
-        format: Format,
+        format: GgmlType,
         rows: usize,
         cols: usize,
         bytes: &[u8],
         as_singles: bool,
     ) -> Result<Self, WrongSize> {
         let row_bytes = row_bytes(format, rows, cols, bytes)?;
-        let store = if as_singles || format == Format::F32 {
+        let store = if as_singles || format == GgmlType::F32 {
             Store::Single(blocks::values(format, bytes))
         } else if format.is_quantised() {
             Store::Planar(Planar::new(format, tile::order(Codes::of(format)), cols, bytes.chunks_exact(row_bytes)))
@@ -245,15 +188,15 @@ impl Matrix {
 }
 
 /// Bytes of a row, where `bytes` are all of them.
-fn row_bytes(format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<usize, WrongSize> {
+fn row_bytes(format: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Result<usize, WrongSize> {
     let row_bytes = format.row_bytes(cols).filter(|_| rows > 0 && cols > 0).ok_or(WrongSize)?;
     if row_bytes.checked_mul(rows) == Some(bytes.len()) { Ok(row_bytes) } else { Err(WrongSize) }
 }
 
 /// A row of two-byte elements as singles.
-pub(crate) fn halves(format: Format, bytes: &[u8], out: &mut [f32]) {
+pub(crate) fn halves(format: GgmlType, bytes: &[u8], out: &mut [f32]) {
     let words = bytes.as_chunks::<2>().0;
-    if format == Format::Bf16 {
+    if format == GgmlType::Bf16 {
         for (y, raw) in out.iter_mut().zip(words) {
             *y = f32::from_bits(u32::from(u16::from_le_bytes(*raw)) << 16);
         }
@@ -272,7 +215,7 @@ pub(crate) fn halves(format: Format, bytes: &[u8], out: &mut [f32]) {
 }
 
 impl Planar {
-    fn new<'a>(format: Format, order: Order, cols: usize, rows: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
+    fn new<'a>(format: GgmlType, order: Order, cols: usize, rows: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
         let mut planar = Self::zeros(format, order, rows.len(), cols);
         for (row, bytes) in rows.enumerate() {
             planar.put_row(format, row, cols, bytes);
@@ -280,9 +223,9 @@ impl Planar {
         planar
     }
 
-    fn zeros(format: Format, order: Order, rows: usize, cols: usize) -> Self {
+    fn zeros(format: GgmlType, order: Order, rows: usize, cols: usize) -> Self {
         let codes_are = Codes::of(format);
-        let with_minima = matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K);
+        let with_minima = matches!(format, GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K);
         let places = rows.div_ceil(GROUP) * (cols / BLOCK);
         Self {
             codes: vec![0; places * codes_are.bytes()],
@@ -294,7 +237,7 @@ impl Planar {
         }
     }
 
-    fn put_row(&mut self, format: Format, row: usize, cols: usize, bytes: &[u8]) {
+    fn put_row(&mut self, format: GgmlType, row: usize, cols: usize, bytes: &[u8]) {
         let mut place = row / GROUP * (cols / BLOCK);
         for block in bytes.chunks_exact(format.block().1) {
             blocks::runs(format, block, |run| {
@@ -304,7 +247,7 @@ impl Planar {
         }
     }
 
-    fn put(&mut self, place: usize, row: usize, run: &Run) {
+    fn put(&mut self, place: usize, row: usize, run: &ScaledRun) {
         let order = self.order;
         if self.codes_are == Codes::Four {
             let codes = &mut self.codes[place * FOUR_BYTES..][..FOUR_BYTES];
@@ -358,7 +301,7 @@ mod tests {
     fn halves_of_every_bit_pattern() {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         let mut out = vec![0.0; 1 << 16];
-        halves(Format::F16, &bytes, &mut out);
+        halves(GgmlType::F16, &bytes, &mut out);
         for (bits, y) in (0..=u16::MAX).zip(out) {
             let expect = f16::from_bits(bits).to_f32();
             assert!(y.to_bits() == expect.to_bits() || y.is_nan() && expect.is_nan(), "{bits:#x}: {y} {expect}");
@@ -369,8 +312,7 @@ mod tests {
     /// group.
     #[test]
     fn rows_are_what_was_put_in() {
-        use Format::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
-        for format in [F32, F16, Bf16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K] {
+        for format in GgmlType::ALL {
             let (rows, cols) = (14, 512);
             let mut state = 7u32;
             let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap())
@@ -379,7 +321,7 @@ mod tests {
                     (state >> 24) as u8
                 })
                 .collect();
-            // Scales that are numbers: exponents of all half-precision fields are cut down.
+            // Finite scales: exponents of all half-precision fields are cut down.
             for at in (1..bytes.len()).step_by(2) {
                 bytes[at] &= 0xbf;
             }

@@ -1,6 +1,7 @@
 //! Weights, sequences, and the forward pass.
 
-use crate::attention::{self, HeadCache, MAX_HEAD, stride};
+use crate::attention::{self, HeadCache};
+use crate::layout::{AttentionShape, MAX_HEAD, stride};
 use crate::math;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::matrix::Store;
@@ -12,7 +13,7 @@ const CHUNK: usize = 64;
 
 /// Sizes of a model. All are at least 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Shape {
+pub struct ModelShape {
     /// Tokens.
     pub vocab: usize,
     /// Width of the residual stream.
@@ -43,7 +44,7 @@ pub struct Shape {
     pub logit_cap: f32,
 }
 
-impl Shape {
+impl ModelShape {
     fn q_dim(&self) -> usize {
         self.heads * self.head_dim
     }
@@ -53,7 +54,7 @@ impl Shape {
     }
 
     /// Numbers of a position's rotations.
-    fn turns(&self) -> usize {
+    fn rotation_width(&self) -> usize {
         self.tables * self.rope_dim
     }
 }
@@ -92,7 +93,7 @@ pub struct Layer {
 /// A model's weights, in the form in which they are multiplied.
 #[derive(Debug)]
 pub struct Model {
-    shape: Shape,
+    shape: ModelShape,
     embedding: Matrix,
     layers: Vec<Layer>,
     output_norm: Vec<f32>,
@@ -105,7 +106,7 @@ impl Model {
     /// # Errors
     /// A part has another size than `shape` says, or heads are larger than [`MAX_HEAD`].
     pub fn new(
-        shape: Shape,
+        shape: ModelShape,
         embedding: Matrix,
         layers: Vec<Layer>,
         output_norm: Vec<f32>,
@@ -145,14 +146,14 @@ impl Model {
     }
 
     /// Its sizes.
-    pub fn shape(&self) -> Shape {
+    pub fn shape(&self) -> ModelShape {
         self.shape
     }
 
     /// Whether a pass can be made over these tokens with these rotations, `[tokens, tables, rope_dim]`.
     fn takes(&self, tokens: &[u32], rotation: &[f32]) -> Result<(), WrongSize> {
         let known = tokens.iter().all(|id| (*id as usize) < self.shape.vocab);
-        if known && rotation.len() == tokens.len() * self.shape.turns() { Ok(()) } else { Err(WrongSize) }
+        if known && rotation.len() == tokens.len() * self.shape.rotation_width() { Ok(()) } else { Err(WrongSize) }
     }
 
     /// Bytes that its matrices take.
@@ -275,7 +276,7 @@ impl Sequences {
     ) -> Result<bool, WrongSize> {
         #[cfg(not(target_arch = "wasm32"))]
         let _caller = crate::pool::Caller::enter();
-        let width = model.shape.turns();
+        let width = model.shape.rotation_width();
         self.scratch.output.clear();
         let Some(cache) = self.caches.get_mut(row) else { return Err(WrongSize) };
         model.takes(tokens, rotation)?;
@@ -355,7 +356,7 @@ impl Scratch {
                     math::add(row, &layer.qkv_bias);
                 }
             }
-            let heads = attention::Shape {
+            let heads = AttentionShape {
                 heads: shape.heads,
                 kv_heads: shape.kv_heads,
                 head_dim: shape.head_dim,
@@ -376,7 +377,7 @@ impl Scratch {
                     &mut self.rows[of(q_dim + 2 * kv_dim)],
                     layer,
                     shape,
-                    &rotation[of(shape.turns())],
+                    &rotation[of(shape.rotation_width())],
                     len,
                     q,
                     cache,
@@ -425,7 +426,7 @@ impl Scratch {
 fn split_qkv_into_cache(
     rows: &mut [f32],
     layer: &Layer,
-    shape: &Shape,
+    shape: &ModelShape,
     rotation: &[f32],
     len: usize,
     q: &mut [f32],
@@ -442,7 +443,7 @@ fn split_qkv_into_cache(
     };
     let mut queries = q.chunks_exact_mut(stride);
     for (i, row) in rows.chunks_exact_mut(shape.q_dim() + 2 * shape.kv_dim()).enumerate() {
-        let turns = &rotation[i * shape.turns()..][..shape.turns()];
+        let turns = &rotation[i * shape.rotation_width()..][..shape.rotation_width()];
         let (q_row, kv) = row.split_at_mut(shape.q_dim());
         let (k_row, v_row) = kv.split_at_mut(shape.kv_dim());
         for (head, place) in q_row.chunks_exact_mut(shape.head_dim).zip(&mut queries) {

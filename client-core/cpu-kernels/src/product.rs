@@ -1,8 +1,9 @@
 //! Matrices times activations.
 
 use crate::blocks::BLOCK;
+use crate::layout::GROUP;
 use crate::math::dot;
-use crate::matrix::{GROUP, Matrix, Planar, Store, halves};
+use crate::matrix::{Matrix, Planar, Store, halves};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native;
 use crate::pool::{self, Job, Places, Work};
@@ -249,7 +250,7 @@ impl Product<'_> {
     }
 
     /// A row of halves that is longer than `buffer`, in stretches.
-    fn long_half(&self, format: crate::blocks::Format, bytes: &[u8], buffer: &mut [f32], row: usize) {
+    fn long_half(&self, format: crate::blocks::GgmlType, bytes: &[u8], buffer: &mut [f32], row: usize) {
         for (i, x) in self.x.values.chunks_exact(self.x.cols).enumerate() {
             let mut sum = 0.0;
             for (bytes, x) in bytes.chunks(2 * buffer.len()).zip(x.chunks(buffer.len())) {
@@ -323,12 +324,12 @@ impl Rows<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::{self, Format};
+    use crate::blocks::{self, GgmlType};
 
     /// Every format against sums over its values with the rounded activations, in double precision.
     #[test]
     fn products_are_those_of_the_values() {
-        use Format::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        use GgmlType::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
         let mut state = 5u32;
         let mut random = move || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -388,7 +389,7 @@ mod tests {
     /// A model of NaN and infinity ends in NaN or infinity, not in a panic.
     #[test]
     fn nan_and_infinity_do_not_panic() {
-        for format in [Format::Q4_0, Format::Q4K, Format::Q6K, Format::Q8_0] {
+        for format in [GgmlType::Q4_0, GgmlType::Q4K, GgmlType::Q6K, GgmlType::Q8_0] {
             let (rows, cols) = (9, 256);
             let bytes = vec![0xff; rows * format.row_bytes(cols).unwrap()];
             let matrix = Matrix::new(format, rows, cols, &bytes, false).unwrap();

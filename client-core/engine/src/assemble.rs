@@ -15,33 +15,9 @@ use super::gguf::{GgmlType, Gguf, TensorInfo};
 use super::names::{self, GGUF_NAMES, HF_NAMES, HF_NAMES_BOTH_SIDES, Names};
 use super::parts::{BlockPart, BlockVectors, MatrixForm, Part, Weights};
 use super::quant;
-use super::safetensors::TensorFile;
+use super::safetensors::read::TensorFile;
+use super::source::{Source, wrong_shape};
 use super::weights::{LayerTraits, LayerWeights, Matrix, ModelWeights};
-
-/// A file's tensors.
-#[async_trait(?Send)]
-pub trait Source<'a> {
-    /// All names.
-    fn names(&self) -> Vec<&str>;
-
-    /// How the matrix `name` of `rows` outputs and `cols` inputs is handed out.
-    ///
-    /// # Errors
-    /// It is missing, or has another shape.
-    fn dtype(&self, name: &str, rows: usize, cols: usize) -> Result<GgmlType, EngineError>;
-
-    /// These rows of the matrix `name`, whose `shape` is outputs and inputs.
-    ///
-    /// # Errors
-    /// It is missing, has another shape, or cannot be read.
-    async fn rows(&self, name: &str, shape: [usize; 2], rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError>;
-
-    /// The vector `name` in single precision.
-    ///
-    /// # Errors
-    /// It is missing, has another length, or cannot be read.
-    async fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError>;
-}
 
 /// Brings the elements of heads from the half-split order, where RoPE rotates i with i + dim/2, to neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +58,7 @@ pub struct WeightStream<S> {
 }
 
 /// What a matrix is called and how it has to be.
-struct Wanted {
+struct WantedTensor {
     name: String,
     rows: usize,
     cols: usize,
@@ -157,10 +133,11 @@ impl<'a, S: Source<'a>> WeightStream<S> {
     }
 
     /// `None` for the head of a model whose head is its embedding.
-    fn wanted(&self, part: Part) -> Result<Option<Wanted>, EngineError> {
+    fn wanted(&self, part: Part) -> Result<Option<WantedTensor>, EngineError> {
         let (config, names) = (&self.plan.config, self.names);
         let (dim, q_dim, kv_dim) = (config.dim, config.q_dim(), config.kv_dim());
-        let whole = |name: &str| Wanted { name: format!("{name}.weight"), rows: config.vocab, cols: dim, order: None };
+        let whole =
+            |name: &str| WantedTensor { name: format!("{name}.weight"), rows: config.vocab, cols: dim, order: None };
         Ok(Some(match part {
             Part::Embedding => whole(names.embedding),
             Part::Output => {
@@ -185,13 +162,13 @@ impl<'a, S: Source<'a>> WeightStream<S> {
                     BlockPart::Up => (names.up, config.ffn, dim, None),
                     BlockPart::Down => (names.down, dim, config.ffn, None),
                 };
-                Wanted { name: self.name(layer, name), rows, cols, order }
+                WantedTensor { name: self.name(layer, name), rows, cols, order }
             }
         }))
     }
 
-    fn form_of(&self, wanted: &Wanted) -> Result<MatrixForm, EngineError> {
-        let &Wanted { ref name, rows, cols, order } = wanted;
+    fn form_of(&self, wanted: &WantedTensor) -> Result<MatrixForm, EngineError> {
+        let &WantedTensor { ref name, rows, cols, order } = wanted;
         let dtype = self.source.dtype(self.stored(name), rows, cols)?;
         match dtype.row_bytes(cols).is_some() && rows > 0 {
             true => Ok(MatrixForm { dtype, rows, cols, unit: order.map_or(1, |order| order.head_dim) }),
@@ -199,7 +176,7 @@ impl<'a, S: Source<'a>> WeightStream<S> {
         }
     }
 
-    async fn rows_of(&self, wanted: &Wanted, rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError> {
+    async fn rows_of(&self, wanted: &WantedTensor, rows: Range<usize>) -> Result<Cow<'a, [u8]>, EngineError> {
         let form = self.form_of(wanted)?;
         let bytes = self.source.rows(self.stored(&wanted.name), [wanted.rows, wanted.cols], rows.clone()).await?;
         if form.row_bytes().checked_mul(rows.len()) != Some(bytes.len()) {
@@ -421,7 +398,7 @@ impl<R: ReadAt> WeightStream<Files<R>> {
     pub fn bytes_to_read(&self) -> Result<u64, EngineError> {
         let mut bytes = 0;
         for part in self.parts() {
-            if let Some(Wanted { name, rows, cols, .. }) = self.wanted(part)? {
+            if let Some(WantedTensor { name, rows, cols, .. }) = self.wanted(part)? {
                 bytes += self.source.stored_bytes(self.stored(&name), [rows, cols])?;
             }
         }
@@ -477,12 +454,6 @@ fn listed<'f>(gguf: &'f Gguf<'_>, name: &str, dims: &[usize]) -> Result<&'f Tens
     let info = gguf.tensors().get(name);
     let info = info.ok_or_else(|| EngineError::Inconsistent(format!("tensor {name:?} is missing")))?;
     if info.dims == dims { Ok(info) } else { Err(wrong_shape(name, &info.dims, dims)) }
-}
-
-pub(super) fn wrong_shape(name: &str, found: &[usize], expected: &[usize]) -> EngineError {
-    EngineError::Inconsistent(format!(
-        "tensor {name:?} has the shape {found:?}, but the model's sizes ask for {expected:?}"
-    ))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use super::config::ModelConfig;
 use super::error::EngineError;
 use super::sampler::SamplerParams;
 
+pub use super::sampler::Draw;
+
 /// `Send` natively, where engines move between threads; nothing in a browser, where WebGPU objects stay on theirs.
 #[cfg(not(target_arch = "wasm32"))]
 pub trait MaybeSend: Send {}
@@ -36,18 +38,6 @@ pub enum Want {
     AllLogits,
     /// The next token, chosen where the logits are, as [`Backend::begin_choosing`] has said.
     Choice(Draw),
-}
-
-/// A random number that decides one choice: 24 bits, a uniform number in [0, 1) that single precision holds exactly, so
-/// that it means the same on every device.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Draw(pub u32);
-
-impl Draw {
-    /// The number, in [0, 1).
-    pub fn uniform(self) -> f32 {
-        (self.0 & 0xff_ffff) as f32 / (1u32 << 24) as f32
-    }
 }
 
 /// What a forward pass returned.

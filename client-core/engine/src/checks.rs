@@ -13,7 +13,7 @@ use super::cpu::{CpuBackend, Form};
 use super::gguf::GgmlType;
 use super::gpu::{GpuBackend, GpuContext, KernelSet};
 use super::reference::{Deviation, Reference};
-use super::synthetic::{self, Family, Shape, Storage};
+use super::synthetic::{self, Family, Sizes, Storage};
 use super::weights::ModelWeights;
 use super::{ChatMessage, Engine, EngineError, SamplingOptions};
 
@@ -114,7 +114,7 @@ pub async fn golden(mut engine: Engine, bytes: &[u8], golden: &Golden) -> Check 
 pub async fn numeric(gpu: &GpuContext) -> Vec<Check> {
     use GgmlType::{Bf16, F16, F32, Q4_0, Q8_0};
     // Vocabulary, width, layers, query heads, key heads, inner width; storage of blocks and embedding; untied head.
-    let llama: [(Shape, GgmlType, GgmlType, bool); 8] = [
+    let llama: [(Sizes, GgmlType, GgmlType, bool); 8] = [
         ([2048, 256, 6, 8, 4, 704], Q8_0, Q8_0, false),
         ([2048, 128, 4, 4, 2, 352], Q4_0, Q8_0, false),
         ([501, 192, 2, 3, 1, 96], Q4_0, Q4_0, true),
@@ -149,7 +149,7 @@ pub async fn numeric(gpu: &GpuContext) -> Vec<Check> {
             checks.push(Check::of(format!("CPU ({form:?}), {label}"), found));
         }
     }
-    if gpu.facts().packed {
+    if gpu.caps().packed {
         checks.extend(packed(gpu).await);
     }
     checks

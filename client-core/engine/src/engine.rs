@@ -2,8 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use futures::future::LocalBoxFuture;
-
 use super::backend::{Backend, Counters, Output, Want};
 use super::continuation::Continuation;
 use super::error::EngineError;
@@ -11,17 +9,15 @@ use super::generate::{ChatMessage, FinishReason, GenerationStats, SamplingOption
 use super::gguf::{Gguf, Value};
 use super::parts::Weights;
 use super::prompt::Prompt;
-use super::safetensors::WordFiles;
+use super::safetensors::TokenizerFiles;
 use super::sampler;
 use super::template::ChatTemplate;
 use super::together::Together;
 use super::tokenizer::Tokenizer;
+use super::yielding::{YieldNow, default_yield};
 
 /// Steps that are under way at once where the device chooses: one runs while the next is encoded.
 const STEPS_AHEAD: usize = 2;
-
-/// Gives the thread to others for a moment. In a browser tab it lets messages in, so that "stop" is seen between tokens.
-pub type YieldNow = fn() -> LocalBoxFuture<'static, ()>;
 
 /// What the engine runs, for people.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,14 +61,14 @@ impl std::fmt::Debug for Engine {
 
 /// What a model's files hold besides tensors.
 #[derive(Debug)]
-pub struct Words {
+pub struct ChatTokenizer {
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
     /// Conversations to text.
     pub template: ChatTemplate,
 }
 
-impl Words {
+impl ChatTokenizer {
     /// From the metadata of a GGUF file.
     ///
     /// # Errors
@@ -88,7 +84,7 @@ impl Words {
     ///
     /// # Errors
     /// As [`from_gguf`](Self::from_gguf), or one of the files is not JSON.
-    pub fn from_files(files: &WordFiles<'_>) -> Result<Self, EngineError> {
+    pub fn from_files(files: &TokenizerFiles<'_>) -> Result<Self, EngineError> {
         let mut tokenizer = Tokenizer::from_json(files.tokenizer, files.tokenizer_config)?;
         tokenizer.stop_at(files.stops()?);
         let source = files.template();
@@ -113,7 +109,7 @@ impl Engine {
     #[cfg(feature = "cpu")]
     pub fn from_gguf_cpu(bytes: &[u8]) -> Result<Self, EngineError> {
         let gguf = Gguf::parse(bytes)?;
-        let words = Words::from_gguf(&gguf)?;
+        let words = ChatTokenizer::from_gguf(&gguf)?;
         let weights = super::weights::ModelWeights::from_gguf(&gguf)?;
         let backend = super::cpu::backend(&weights)?;
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
@@ -130,7 +126,7 @@ impl Engine {
         let file = DiskFile::open(path)?;
         let head = file.head()?;
         let gguf = Gguf::parse_header(&head, file.size())?;
-        let words = Words::from_gguf(&gguf)?;
+        let words = ChatTokenizer::from_gguf(&gguf)?;
         let weights = super::assemble::at_once(super::assemble::WeightStream::from_gguf(&gguf, &file))?;
         if !super::cpu::runs_here(&weights)? {
             return Self::from_gguf_cpu(&file.all()?);
@@ -146,7 +142,7 @@ impl Engine {
     #[cfg(feature = "gpu")]
     pub async fn from_gguf_gpu(bytes: &[u8], gpu: &super::gpu::GpuContext) -> Result<Self, EngineError> {
         let gguf = Gguf::parse(bytes)?;
-        let words = Words::from_gguf(&gguf)?;
+        let words = ChatTokenizer::from_gguf(&gguf)?;
         let weights = super::weights::ModelWeights::from_gguf(&gguf)?;
         let backend = Box::new(super::gpu::GpuBackend::new(gpu, &weights).await?);
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
@@ -158,7 +154,7 @@ impl Engine {
     /// A file is malformed, a tensor is missing or of another shape, or the model is of another architecture.
     #[cfg(feature = "cpu")]
     pub fn from_safetensors_cpu(files: &super::safetensors::Checkpoint<'_>) -> Result<Self, EngineError> {
-        let Words { tokenizer, template } = Words::from_files(&files.words)?;
+        let ChatTokenizer { tokenizer, template } = ChatTokenizer::from_files(&files.words)?;
         let weights = files.weights()?;
         let backend = super::cpu::backend(&weights)?;
         Self::from_parts(tokenizer, template, &weights, backend)
@@ -194,7 +190,7 @@ impl Engine {
             context: backend.capacity(),
             backend: backend.name(),
         };
-        Ok(Self { info, tokenizer, template, backend, cached: Vec::new(), yield_now: super::default_yield() })
+        Ok(Self { info, tokenizer, template, backend, cached: Vec::new(), yield_now: default_yield() })
     }
 
     /// A second conversation over the same weights, with an empty KV cache. Cheap on the CPU.
@@ -428,5 +424,5 @@ impl Engine {
 pub(crate) mod tests;
 
 #[cfg(all(test, feature = "cpu"))]
-#[path = "told_tests.rs"]
-mod told_tests;
+#[path = "scripted_tests.rs"]
+mod scripted_tests;

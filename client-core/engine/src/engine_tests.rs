@@ -262,14 +262,14 @@ fn rows_end_where_they_are_told_to() {
 
 /// Texts that come up one after the other, and what became of them.
 #[derive(Default)]
-struct Desk {
+struct ScriptedTexts {
     waiting: Vec<Text>,
     tokens: Vec<(usize, String)>,
     prompts: Vec<usize>,
     over: Vec<(usize, Result<FinishReason, String>)>,
 }
 
-impl Texts for Desk {
+impl Texts for ScriptedTexts {
     fn next(&mut self) -> Option<Text> {
         self.waiting.pop()
     }
@@ -300,28 +300,28 @@ fn texts_are_written_until_none_waits() {
         prompt: one.prompt(&user(questions[id]), "").unwrap(),
         options: options(tokens),
     };
-    let mut desk = Desk { waiting: (0..5).rev().map(|id| text(id, 8)).collect(), ..Desk::default() };
+    let mut texts = ScriptedTexts { waiting: (0..5).rev().map(|id| text(id, 8)).collect(), ..ScriptedTexts::default() };
     // Longer than a row with all that it may write: told at once, and the others are written.
-    desk.waiting.insert(2, Text { id: 5, ..text(0, 64) });
-    desk.waiting.insert(0, Text { id: 6, prompt: "".into(), options: options(8) });
+    texts.waiting.insert(2, Text { id: 5, ..text(0, 64) });
+    texts.waiting.insert(0, Text { id: 6, prompt: "".into(), options: options(8) });
     let mut together = block_on(one.together(2, 64)).unwrap();
-    block_on(together.write(&mut desk)).unwrap();
+    block_on(together.write(&mut texts)).unwrap();
     assert!(together.is_idle());
     for (id, alone) in alone.iter().enumerate() {
-        let told: String = desk.tokens.iter().filter(|(of, _)| *of == id).map(|(_, text)| text.as_str()).collect();
-        let end = desk.over.iter().find(|(of, _)| *of == id).map(|(_, end)| end.clone());
+        let told: String = texts.tokens.iter().filter(|(of, _)| *of == id).map(|(_, text)| text.as_str()).collect();
+        let end = texts.over.iter().find(|(of, _)| *of == id).map(|(_, end)| end.clone());
         let (expected, finish) = match id {
             1 => (told.len() < alone.0.len(), FinishReason::Cancelled),
             _ => (told == alone.0, alone.2.finish),
         };
         assert!(expected && end == Some(Ok(finish)), "{id}: {told:?} {end:?}");
     }
-    assert_eq!(desk.prompts, [0, 1, 2, 3, 4]);
+    assert_eq!(texts.prompts, [0, 1, 2, 3, 4]);
     let refused: Vec<_> =
-        desk.over.iter().filter_map(|(id, end)| end.clone().err().map(|error| (*id, error))).collect();
+        texts.over.iter().filter_map(|(id, end)| end.clone().err().map(|error| (*id, error))).collect();
     assert!(refused.len() == 2 && refused[0].0 == 5 && refused[0].1.contains("holds 64"), "{refused:?}");
     assert_eq!(refused[1], (6, EngineError::EmptyPrompt.to_string()));
     // The order in which they were begun is not the order in which one row would have written them.
-    let first_over = desk.tokens.iter().rposition(|(id, _)| *id == 0).unwrap();
-    assert!(desk.tokens[..first_over].iter().any(|(id, _)| *id == 2), "{:?}", desk.tokens);
+    let first_over = texts.tokens.iter().rposition(|(id, _)| *id == 0).unwrap();
+    assert!(texts.tokens[..first_over].iter().any(|(id, _)| *id == 2), "{:?}", texts.tokens);
 }

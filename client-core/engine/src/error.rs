@@ -1,7 +1,7 @@
 //! What can go wrong in the engine, in words that can be shown to a person.
 
 use super::gguf::GgufError;
-use super::safetensors::SafetensorsError;
+use super::safetensors::read::SafetensorsError;
 
 /// An error of the engine. The engine never panics on outside data, and a lost GPU is an error like any other.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub enum EngineError {
         /// What was asked for.
         what: &'static str,
     },
-    /// The computation gave something that is not a number, or nothing is left to choose from.
+    /// The computation gave NaN or infinity, or nothing is left to choose from.
     #[error("no token can be chosen: {0}")]
     Numbers(String),
     /// A computation on the CPU failed.
@@ -67,6 +67,9 @@ pub enum EngineError {
     /// Whoever asked has left: see `Engine::stop_when`.
     #[error("stopped, since nobody waits for the answer")]
     Stopped,
+    /// There is no GPU that WebGPU (natively: Vulkan) can use.
+    #[error("the GPU refused: there is no WebGPU adapter: {0}")]
+    NoAdapter(String),
     /// WebGPU refused a request or reported a fault.
     #[error("the GPU refused: {0}")]
     Gpu(String),

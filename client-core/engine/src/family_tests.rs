@@ -15,7 +15,7 @@ use super::files::ReadAt;
 use super::gguf::{GgmlType, Gguf};
 use super::parts::{BlockPart, Part, Weights};
 use super::reference::{Deviation, Reference};
-use super::safetensors::{Checkpoint, Index, TensorFile, WordFiles, header_bytes};
+use super::safetensors::{Checkpoint, Index, TensorFile, TokenizerFiles, header_bytes};
 use super::weights::ModelWeights;
 
 /// How far logits may be from those of `transformers`.
@@ -69,7 +69,7 @@ fn checkpoint(folder: &Path, store_as: GgmlType) -> ModelWeights<'static> {
     let shards: Vec<Vec<u8>> = shards(folder).iter().map(|name| read(&folder.join(name))).collect();
     let files = Checkpoint {
         config: &read(&folder.join("config.json")),
-        words: WordFiles::default(),
+        words: TokenizerFiles::default(),
         shards: shards.iter().map(Vec::as_slice).collect(),
         store_as,
     };
@@ -143,7 +143,7 @@ mod gpu {
     /// The families with most kernels of their own; software takes its time, so others are there in Chromium only.
     #[test]
     fn checkpoints_compute_what_transformers_computes() {
-        let gpu = gpu();
+        let Some(gpu) = gpu() else { return };
         for (name, folder) in folders().into_iter().filter(|(name, _)| ["gemma2", "gemma3"].contains(&name.as_str())) {
             let mut backend = block_on(GpuBackend::new(&gpu, &checkpoint(&folder, GgmlType::F16))).unwrap();
             agrees_on(&mut backend, &format!("{name} on WebGPU"), &golden(&folder));
@@ -176,7 +176,7 @@ fn the_part_for_text_computes_what_transformers_computes() {
     let config = serde_json::json!({"model_type": "gemma3", "text_config": text, "vision_config": {}}).to_string();
     let plain = read(&folder.join("model.safetensors"));
     let weights = |file: &[u8]| {
-        let words = WordFiles::default();
+        let words = TokenizerFiles::default();
         let files = Checkpoint { config: config.as_bytes(), words, shards: vec![file], store_as: GgmlType::F16 };
         files.weights().map(|weights| agrees("gemma3, the part for text", &weights, &golden(&folder)))
     };

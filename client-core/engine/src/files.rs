@@ -6,11 +6,11 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
-use super::assemble::{Source, wrong_shape};
 use super::error::EngineError;
 use super::gguf::{GgmlType, Gguf};
 use super::quant;
-use super::safetensors::{Storage, TensorFile};
+use super::safetensors::read::{Storage, TensorFile};
+use super::source::{Source, wrong_shape};
 use super::weights::Matrix;
 
 /// Bytes of a matrix that are decoded at a time, in order to be stored otherwise: in single precision they may take twice

@@ -6,7 +6,7 @@
 //! | [`config`], [`weights`] | a model's sizes and its tensors, checked against each other |
 //! | [`assemble`] | from a file's metadata and tensors to those, whatever its family and format |
 //! | `names` | what tensors are called in each format |
-//! | [`parts`], [`files`] | tensors in pieces, from files that are larger than this memory |
+//! | [`parts`], [`source`], [`files`] | tensors in pieces, from files that are larger than this memory |
 //! | `disk` | natively: a model file on disk, read in pieces |
 //! | [`quant`] | ggml's block formats, bit for bit |
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
@@ -20,6 +20,7 @@
 //! | [`reference`] | the forward pass in plain single precision: the oracle of the tests |
 //! | [`checks`] | both backends against the oracle and the golden answers, natively and in a browser |
 //! | [`synthetic`] | random models of any shape, for tests and benches |
+//! | [`yielding`] | letting other tasks of the thread run between tokens |
 //! | [`engine`] | all of it joined: [`Engine`] |
 //! | [`together`] | several answers at the same time over one engine's weights |
 //!
@@ -63,6 +64,7 @@ pub mod quant;
 pub mod reference;
 pub mod safetensors;
 pub mod sampler;
+pub mod source;
 pub mod synthetic;
 pub mod template;
 #[cfg(any(test, feature = "testing"))]
@@ -70,23 +72,15 @@ pub mod testing;
 pub mod together;
 pub mod tokenizer;
 pub mod weights;
+pub mod yielding;
 
-pub use engine::{Engine, ModelInfo, YieldNow};
+pub use engine::{Engine, ModelInfo};
 pub use error::EngineError;
 pub use generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
 pub use prompt::Prompt;
 pub use together::Together;
 pub use tokenizer::Tokenizer;
+pub use yielding::YieldNow;
 
 #[cfg(all(target_arch = "wasm32", feature = "browser"))]
 pub mod event_loop;
-
-#[cfg(all(target_arch = "wasm32", feature = "browser"))]
-fn default_yield() -> Option<YieldNow> {
-    Some(event_loop::next_task)
-}
-
-#[cfg(not(all(target_arch = "wasm32", feature = "browser")))]
-fn default_yield() -> Option<YieldNow> {
-    None
-}

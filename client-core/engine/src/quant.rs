@@ -10,7 +10,7 @@
 //! Deliberately absent: the 2-, 3- and IQ-types, which the reader refuses by name, and encoders for what this project does
 //! not write (the five-bit, `_1` and K types).
 
-use cpu_kernels::blocks::{self, Format};
+use cpu_kernels::blocks;
 use half::{bf16, f16};
 
 use super::gguf::GgmlType;
@@ -26,8 +26,7 @@ pub fn dequantize(dtype: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
         return false;
     }
     // The kernels' crate knows the blocks: it repacks them, too.
-    let Some(format) = Format::from_id(dtype.id()) else { return false };
-    blocks::decode(format, bytes, out);
+    blocks::decode(dtype, bytes, out);
     true
 }
 

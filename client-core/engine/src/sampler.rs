@@ -14,8 +14,19 @@ use std::collections::{HashMap, HashSet};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use super::backend::Draw;
 use super::error::EngineError;
+
+/// A random number that decides one choice: 24 bits, a uniform number in [0, 1) that single precision holds exactly, so
+/// that it means the same on every device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Draw(pub u32);
+
+impl Draw {
+    /// The number, in [0, 1).
+    pub fn uniform(self) -> f32 {
+        (self.0 & 0xff_ffff) as f32 / (1u32 << 24) as f32
+    }
+}
 
 /// Ids of a slice of the vocabulary.
 pub const SLICE: usize = 1024;
@@ -158,7 +169,7 @@ impl Sampler {
     /// As [`choose`](Self::choose), with log-probabilities where they are asked for.
     ///
     /// # Errors
-    /// [`EngineError::Numbers`]: there are no logits, one is not a number or is infinite, or the bias rules out every token.
+    /// [`EngineError::Numbers`]: there are no logits, one is NaN or infinite, or the bias rules out every token.
     /// A computation that has gone wrong must not look like an answer.
     pub fn choose_sound(&mut self, logits: &[f32]) -> Result<(u32, Option<TokenLogprobs>), EngineError> {
         let wrong = |what: &str| Err(EngineError::Numbers(what.to_owned()));

@@ -99,7 +99,7 @@ fn presence_frequency_and_bias() {
         (Shaping { presence_penalty: -1.0, ..none() }, [0, 0, 0, 0, 0, 0]),
         (Shaping { logit_bias: vec![(3, 2.5)], ..none() }, [3, 3, 3, 3, 3, 3]),
         (Shaping { logit_bias: vec![(0, -100.0), (1, f32::NEG_INFINITY)], ..none() }, [2, 2, 2, 2, 2, 2]),
-        // Twice the same adds up; ids outside and what is no number change nothing.
+        // Twice the same adds up; ids outside the vocabulary and NaN change nothing.
         (Shaping { logit_bias: vec![(1, 0.3), (1, 0.3), (9, 50.0), (2, f32::NAN)], ..none() }, [1, 1, 1, 1, 1, 1]),
         (Shaping { presence_penalty: f32::NAN, frequency_penalty: f32::INFINITY, ..none() }, [0, 0, 0, 0, 0, 0]),
     ] {

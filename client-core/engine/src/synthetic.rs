@@ -98,10 +98,10 @@ impl Family {
 }
 
 /// Sizes of a synthetic model: vocabulary, width, layers, query heads, key heads, inner width.
-pub type Shape = [usize; 6];
+pub type Sizes = [usize; 6];
 
 /// A config of the given sizes; the head's size is `dim / heads`, the context 512.
-pub fn config([vocab, dim, layers, heads, kv_heads, ffn]: Shape) -> ModelConfig {
+pub fn config([vocab, dim, layers, heads, kv_heads, ffn]: Sizes) -> ModelConfig {
     let head_dim = dim / heads.max(1);
     ModelConfig {
         name: format!("synthetic d{dim} l{layers}"),

@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 
 use super::backend::{Batch, Draw, Turn, Want};
 use super::continuation::Continuation;
-use super::engine::YieldNow;
 use super::error::EngineError;
 use super::generate::{FinishReason, SamplingOptions, TokenEvent};
 use super::prompt::Prompt;
 use super::tokenizer::Tokenizer;
+use super::yielding::YieldNow;
 
 /// Tokens that a row of several has room for even where that makes them larger than one sequence's cache together.
 const MIN_ROW: usize = 512;

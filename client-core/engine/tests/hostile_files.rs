@@ -8,7 +8,7 @@ mod counting;
 use counting::peak_of;
 use engine::Tokenizer;
 use engine::config::Blueprint;
-use engine::safetensors::{Index, WordFiles};
+use engine::safetensors::{Index, TokenizerFiles};
 use serde_json::{Value, json};
 
 #[global_allocator]
@@ -319,14 +319,14 @@ fn other_files_of_a_folder_may_be_hostile() {
                 let bytes = damaged.to_string();
                 let bytes = bytes.as_bytes();
                 let ((), peak) = peak_of(|| {
-                    let words = WordFiles {
+                    let words = TokenizerFiles {
                         tokenizer: tokenizer.as_bytes(),
                         tokenizer_config: Some(bytes),
                         chat_template: None,
                         generation_config: Some(bytes),
                         config: Some(bytes),
                     };
-                    let _ = (words.template(), words.stops(), engine::engine::Words::from_files(&words));
+                    let _ = (words.template(), words.stops(), engine::engine::ChatTokenizer::from_files(&words));
                     let _ = (Blueprint::from_hf_json(bytes), Index::parse(bytes));
                     let _ = try_out(tokenizer.as_bytes(), Some(bytes));
                 });
@@ -341,10 +341,10 @@ fn other_files_of_a_folder_may_be_hostile() {
 /// The end of an answer is named in one of two files.
 #[test]
 fn ends_are_named_in_either_file() {
-    let files = |generation: Option<&'static str>, config: Option<&'static str>| WordFiles {
+    let files = |generation: Option<&'static str>, config: Option<&'static str>| TokenizerFiles {
         generation_config: generation.map(str::as_bytes),
         config: config.map(str::as_bytes),
-        ..WordFiles::default()
+        ..TokenizerFiles::default()
     };
     for (generation, config, expect) in [
         (Some(r#"{"eos_token_id":[3,4]}"#), Some(r#"{"eos_token_id":5}"#), vec![3, 4]),

@@ -2,9 +2,9 @@
 //! breaks a promise.
 
 use engine::config::Blueprint;
-use engine::engine::Words;
+use engine::engine::ChatTokenizer;
 use engine::gguf::{GgmlType, Gguf};
-use engine::safetensors::{Checkpoint, Index, TensorFile, WordFiles, weight_files};
+use engine::safetensors::{Checkpoint, Index, TensorFile, TokenizerFiles, weight_files};
 use engine::template::ChatTemplate;
 use engine::weights::ModelWeights;
 use engine::{ChatMessage, Tokenizer};
@@ -71,7 +71,7 @@ pub fn safetensors(data: &[u8]) -> bool {
     assert_eq!(8 + header + covered, data.len());
     let checkpoint = Checkpoint {
         config: CONFIG.as_bytes(),
-        words: WordFiles::default(),
+        words: TokenizerFiles::default(),
         shards: vec![data],
         store_as: GgmlType::Q8_0,
     };
@@ -142,7 +142,7 @@ pub fn folder(data: &[u8]) -> bool {
     }
     files.push(rest);
     let file = |at: usize| files.get(at).copied();
-    let words = WordFiles {
+    let words = TokenizerFiles {
         tokenizer: file(1).unwrap_or_default(),
         tokenizer_config: file(2),
         chat_template: None,
@@ -155,7 +155,7 @@ pub fn folder(data: &[u8]) -> bool {
         let names = index.files.iter().map(String::as_str).chain(["config.json"]).collect();
         assert!(weight_files(&names, Some(index)).is_err(), "a folder without a tokenizer is not whole");
     }
-    let words = Words::from_files(&words);
+    let words = ChatTokenizer::from_files(&words);
     if let (Some(Ok(blueprint)), Ok(words)) = (&blueprint, &words) {
         let fits = words.tokenizer.check_ids(blueprint.config.vocab).is_ok();
         assert!(!fits || words.tokenizer.eos().is_none_or(|id| (id as usize) < blueprint.config.vocab));

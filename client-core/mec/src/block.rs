@@ -10,12 +10,21 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::channel::{self, Position, Scatter};
 use super::cost::{self, Violations};
-use super::env::StepResult;
 use super::params::{MAX_USERS, MecParams, Physics, ServerShare, Variant};
 use super::qos::{self, Quality};
 use super::slot::{SlotTotals, UserDecision, UserOutcome};
 use super::task;
 use super::world::{SnapshotError, UserObservation, UserState, World, WorldSnapshot};
+
+/// What one environment gave for a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepResult {
+    /// The slot's sums, reward included.
+    pub totals: SlotTotals,
+    /// The time limit was reached: bootstrap from the next observation, then
+    /// [`VecEnv::reset_truncated`](super::VecEnv::reset_truncated).
+    pub truncated: bool,
+}
 
 /// Cells in a block.
 pub const LANES: usize = 8;

@@ -1,18 +1,9 @@
 //! Many cells at once, with episodes: what a learner drives.
 
-use super::block::{CellBlock, LANES};
+use super::block::{CellBlock, LANES, StepResult};
 use super::params::{MecParams, Physics};
-use super::slot::{SlotTotals, UserDecision};
+use super::slot::UserDecision;
 use super::world::{SnapshotError, UserObservation, World, WorldSnapshot, nth_seed};
-
-/// What one environment gave for a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StepResult {
-    /// The slot's sums, reward included.
-    pub totals: SlotTotals,
-    /// The time limit was reached: bootstrap from the next observation, then [`VecEnv::reset_truncated`].
-    pub truncated: bool,
-}
 
 /// A row of independent cells of the same K, in [blocks](CellBlock) of [`LANES`]. Blocks share nothing, so that whoever
 /// has threads may step them side by side ([`VecEnv::blocks_mut`]).

@@ -50,9 +50,9 @@ pub mod task;
 pub mod world;
 
 pub use batch::{BatchDecisions, BatchSlots, BatchTotals};
-pub use block::CellBlock;
+pub use block::{CellBlock, StepResult};
 pub use constant::{ConstantAction, ConstantPower};
-pub use env::{StepResult, VecEnv};
+pub use env::VecEnv;
 pub use heuristics::{QosKnowledge, StaticPolicy};
 pub use oracle::{Optimum, OracleEffort};
 pub use params::{MAX_USERS, MecParams, Physics, ServerShare, Variant};

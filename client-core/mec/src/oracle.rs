@@ -25,28 +25,9 @@
 use super::alpha::ServerLoad;
 use super::params::{Physics, db_to_ratio};
 use super::search::Search;
-use super::slot::{SlotTotals, UserDecision, UserSlot};
+use super::slot::{SlotTotals, UserSlot};
 
-pub use super::search::Start;
-
-/// How hard to search.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OracleEffort {
-    /// Narrow only the best few of the starting points: within 1e-4 of [`OracleEffort::Thorough`] nearly always.
-    #[default]
-    Usual,
-    /// Narrow many starting points, and as many random ones.
-    Thorough,
-}
-
-/// What the search found.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Optimum {
-    /// The best decision found, one a user.
-    pub decisions: Vec<UserDecision>,
-    /// What it gives.
-    pub totals: SlotTotals,
-}
+pub use super::search::{Optimum, OracleEffort, Start};
 
 /// Searches the best decision of a slot.
 ///

@@ -34,12 +34,12 @@ const MIXTURES_TRIED: usize = 8;
 /// What later slots are worth by the backlog that they find: the sum of their rewards, linear between the nodes of a grid
 /// that is denser near 0.
 #[derive(Clone, Debug)]
-struct Worth {
+struct ValueFunction {
     top_s: f64,
     values: [f64; NODES],
 }
 
-impl Worth {
+impl ValueFunction {
     /// Nothing comes later.
     fn nothing(params: &MecParams) -> Self {
         let longest_s = params.cycles_per_bit * 1e6 * params.size_max_mbit / params.device_hz;
@@ -112,10 +112,10 @@ fn load(physics: &Physics, wait_s: f64, price: f64) -> ServerLoad {
 
 impl SlotChoices {
     fn new(physics: &Physics, users: &[UserSlot]) -> Self {
-        let top_s = Worth::nothing(&physics.params).top_s;
+        let top_s = ValueFunction::nothing(&physics.params).top_s;
         let slot = PricedSlot::new(physics, users);
         let choices = (0..NODES).map(|node| {
-            let wait_s = Worth::node_s(top_s, node);
+            let wait_s = ValueFunction::node_s(top_s, node);
             let mut choices = [Choice::default(); PRICES.len()];
             for ((choice, price), start) in choices.iter_mut().zip(PRICES).zip(&slot.starts) {
                 let totals = at_start(physics, users, load(physics, wait_s, price), start);
@@ -141,7 +141,7 @@ impl PricedSlot {
     }
 
     /// The decision with the largest reward plus worth of what comes later.
-    fn decide(&self, physics: &Physics, backlog_s: f64, later: &Worth) -> Vec<UserDecision> {
+    fn decide(&self, physics: &Physics, backlog_s: f64, later: &ValueFunction) -> Vec<UserDecision> {
         let params = &physics.params;
         let searched = PRICES.iter().zip(&self.starts).map(|(price, start)| {
             priced_optimum(physics, &self.users, load(physics, backlog_s, *price), Some(start)).0.decisions
@@ -199,7 +199,7 @@ impl Clairvoyant {
     /// past the last known slot.
     pub fn decide(&self, slot: usize, backlog_s: f64, horizon: usize) -> Option<Vec<UserDecision>> {
         let present = self.slots.get(slot)?;
-        let mut later = Worth::nothing(&self.physics.params);
+        let mut later = ValueFunction::nothing(&self.physics.params);
         for known in self.slots[slot + 1..].iter().take(horizon.saturating_sub(1)).rev() {
             later = later.before(self.physics.params.slot_s, std::slice::from_ref(known));
         }
@@ -212,7 +212,7 @@ impl Clairvoyant {
 pub struct Lookahead {
     physics: Physics,
     samples: Vec<SlotChoices>,
-    later: Worth,
+    later: ValueFunction,
 }
 
 impl Lookahead {
@@ -228,13 +228,13 @@ impl Lookahead {
             SlotChoices::new(&physics, world.slots())
         });
         let samples: Vec<SlotChoices> = samples.collect();
-        Self { physics, samples, later: Worth::nothing(&params) }
+        Self { physics, samples, later: ValueFunction::nothing(&params) }
     }
 
     /// Plans over so many slots from now on (1: the present one alone).
     pub fn set_horizon(&mut self, horizon: usize) {
         let params = &self.physics.params;
-        self.later = Worth::nothing(params);
+        self.later = ValueFunction::nothing(params);
         for _ in 1..horizon {
             self.later = self.later.before(params.slot_s, &self.samples);
         }

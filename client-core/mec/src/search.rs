@@ -7,9 +7,27 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::alpha::{Ratios, ServerLoad};
 use super::cost;
-use super::oracle::{Optimum, OracleEffort};
 use super::params::{MAX_USERS, Physics, db_to_ratio};
-use super::slot::{UserDecision, UserOutcome, UserSlot, evaluate};
+use super::slot::{SlotTotals, UserDecision, UserOutcome, UserSlot, evaluate};
+
+/// How hard to search.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OracleEffort {
+    /// Narrow only the best few of the starting points: within 1e-4 of [`OracleEffort::Thorough`] nearly always.
+    #[default]
+    Usual,
+    /// Narrow many starting points, and as many random ones.
+    Thorough,
+}
+
+/// What the search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Optimum {
+    /// The best decision found, one a user.
+    pub decisions: Vec<UserDecision>,
+    /// What it gives.
+    pub totals: SlotTotals,
+}
 
 /// Where a search begins: powers, and who may not offload at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,14 +64,14 @@ const LET_IN_DB: [f64; 2] = [0.0, -10.0];
 
 /// How powers are shaped before they are scaled.
 #[derive(Clone, Copy, Debug)]
-enum Shape {
+enum PowerShape {
     EqualReceived,
     EqualSent,
     /// Received power by the root of the task's size, which is best where rates are low.
     BySize,
 }
 
-const SHAPES: [Shape; 3] = [Shape::EqualReceived, Shape::EqualSent, Shape::BySize];
+const POWER_SHAPES: [PowerShape; 3] = [PowerShape::EqualReceived, PowerShape::EqualSent, PowerShape::BySize];
 
 /// The best starting point of each kind: who sends, and who offloads nothing, a part or all.
 #[derive(Clone, Debug, Default)]
@@ -152,13 +170,13 @@ impl<'a> Search<'a> {
     }
 
     /// Powers of a shape for the users in a set, the loudest at P_max.
-    fn shaped(&self, shape: Shape, senders: u32) -> Start {
+    fn shaped(&self, shape: PowerShape, senders: u32) -> Start {
         let mut power_w = [0.0; MAX_USERS];
         for (k, user) in self.users.iter().enumerate().filter(|(k, _)| (senders >> k) & 1 == 1) {
             power_w[k] = match shape {
-                Shape::EqualReceived => 1.0 / user.gain,
-                Shape::EqualSent => 1.0,
-                Shape::BySize => user.size_bits.sqrt() / user.gain,
+                PowerShape::EqualReceived => 1.0 / user.gain,
+                PowerShape::EqualSent => 1.0,
+                PowerShape::BySize => user.size_bits.sqrt() / user.gain,
             };
         }
         let mut start = Start { power_w, kept_local: 0 };
@@ -226,7 +244,7 @@ impl<'a> Search<'a> {
         let everybody = (1u32 << count) - 1;
         let mut found = Starts::default();
         found.add(&self.weigh(Start::default()));
-        for shape in SHAPES {
+        for shape in POWER_SHAPES {
             if count <= ALL_SETS {
                 for senders in 1..=everybody {
                     let plain = self.weigh_shape(shape, senders, &mut found);
@@ -260,7 +278,7 @@ impl<'a> Search<'a> {
     }
 
     /// Weighs powers of a shape for some users, as loud as possible and, where energy binds, softer. Returns the best.
-    fn weigh_shape(&mut self, shape: Shape, senders: u32, found: &mut Starts) -> Point {
+    fn weigh_shape(&mut self, shape: PowerShape, senders: u32, found: &mut Starts) -> Point {
         let mut best = self.weigh(self.shaped(shape, senders));
         found.add(&best);
         if best.energy_binds {
@@ -280,9 +298,9 @@ impl<'a> Search<'a> {
     }
 
     /// Weighs the same powers with each sender in turn over the others: it decides whose quality is bought.
-    fn favour_each(&mut self, shape: Shape, plain: &Point, found: &mut Starts) {
+    fn favour_each(&mut self, shape: PowerShape, plain: &Point, found: &mut Starts) {
         let sending = plain.start.power_w.iter().filter(|power| **power > 0.0).count();
-        if sending < 2 || matches!(shape, Shape::EqualSent) {
+        if sending < 2 || matches!(shape, PowerShape::EqualSent) {
             return;
         }
         for k in 0..self.users.len() {

@@ -25,7 +25,7 @@ pub struct UserDecision {
 }
 
 impl UserDecision {
-    /// The nearest allowed decision; anything that is not a number becomes 0.
+    /// The nearest allowed decision; NaN becomes 0.
     pub fn clamped(self, p_max_w: f64) -> Self {
         let fix = |v: f64, top: f64| if v.is_nan() { 0.0 } else { v.clamp(0.0, top) };
         Self { alpha: fix(self.alpha, 1.0), power_w: fix(self.power_w, p_max_w) }

@@ -38,7 +38,7 @@ pub enum PolicyError {
         /// Shape and type found.
         found: String,
     },
-    /// A weight is not a number.
+    /// A weight is NaN or infinite.
     #[error("tensor {0} holds a value that is not a finite number")]
     NotFinite(String),
     /// Asked to decide for another number of users.

@@ -25,7 +25,7 @@ const MAX_LAYERS: usize = 16;
 
 /// Sizes of a network, of either kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum NetworkShape {
     /// For one number of users.
     Fixed(ActorConfig),
     /// For any number of users up to a largest one.
@@ -41,7 +41,7 @@ pub enum Network {
     Set(SetActor),
 }
 
-impl Shape {
+impl NetworkShape {
     /// Numbers of users that it is for.
     pub fn users(&self) -> RangeInclusive<usize> {
         match self {
@@ -96,13 +96,13 @@ impl Network {
     }
 }
 
-impl From<ActorConfig> for Shape {
+impl From<ActorConfig> for NetworkShape {
     fn from(config: ActorConfig) -> Self {
         Self::Fixed(config)
     }
 }
 
-impl From<SetConfig> for Shape {
+impl From<SetConfig> for NetworkShape {
     fn from(config: SetConfig) -> Self {
         Self::Set(config)
     }
@@ -124,7 +124,7 @@ impl From<SetActor> for Network {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyHeader {
     /// Sizes of the network.
-    pub shape: Shape,
+    pub shape: NetworkShape,
     /// Meaning of the second action.
     pub action_map: ActionMap,
     /// Algorithm that trained it, e.g. `ppo`.
@@ -180,7 +180,7 @@ impl PolicyHeader {
     fn to_metadata(&self) -> Result<HashMap<String, String>, PolicyError> {
         let (action_map, algo, seed, steps) = (self.action_map, self.algo.clone(), self.seed, self.steps);
         let json = match &self.shape {
-            Shape::Fixed(config) => serde_json::to_string(&HeaderWire {
+            NetworkShape::Fixed(config) => serde_json::to_string(&HeaderWire {
                 version: FILE_VERSION,
                 spaces: SPACES_VERSION,
                 users: config.users,
@@ -192,7 +192,7 @@ impl PolicyHeader {
                 seed,
                 steps,
             }),
-            Shape::Set(config) => serde_json::to_string(&SetHeaderWire {
+            NetworkShape::Set(config) => serde_json::to_string(&SetHeaderWire {
                 version: SET_FILE_VERSION,
                 spaces: SPACES_VERSION,
                 users: [1, config.most_users],

@@ -39,7 +39,7 @@ pub use actor::{Activation, Actor, ActorConfig, Head};
 pub use decide::Policy;
 pub use error::PolicyError;
 #[cfg(feature = "network")]
-pub use file::{Network, PolicyHeader, Shape};
+pub use file::{Network, NetworkShape, PolicyHeader};
 pub use manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest, SetEntry, Shipped};
 #[cfg(feature = "network")]
 pub use set::{SetActor, SetConfig};

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::ModelFile;
 use client::protocol::engine::StoreAs;
-use client::verdict::{LONGEST_HEAD, Shape};
+use client::verdict::{LONGEST_HEAD, ModelFootprint};
 use engine::EngineError;
 use engine::assemble::WeightStream;
-use engine::engine::Words;
+use engine::engine::ChatTokenizer;
 use engine::files::{Files, ReadAt};
 use engine::gguf::GgmlType;
 use engine::safetensors::{
-    CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, Index, TOKENIZER, TOKENIZER_CONFIG, TensorFile, WordFiles,
+    CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, Index, TOKENIZER, TOKENIZER_CONFIG, TensorFile, TokenizerFiles,
     header_bytes, weight_files,
 };
 
@@ -103,11 +103,11 @@ impl CheckpointFiles {
     ///
     /// # Errors
     /// They cannot be built, or a file cannot be read.
-    pub async fn words(&self) -> Result<Words, EngineError> {
+    pub async fn words(&self) -> Result<ChatTokenizer, EngineError> {
         let tokenizer = self.text(TOKENIZER).await?.unwrap_or_default();
         let (tokenizer_config, chat_template) = (self.text(TOKENIZER_CONFIG).await?, self.text(CHAT_TEMPLATE).await?);
         let (generation_config, config) = (self.text(GENERATION_CONFIG).await?, self.text(CONFIG).await?);
-        Words::from_files(&WordFiles {
+        ChatTokenizer::from_files(&TokenizerFiles {
             tokenizer: &tokenizer,
             tokenizer_config: tokenizer_config.as_deref(),
             chat_template: chat_template.as_deref(),
@@ -142,9 +142,9 @@ impl CheckpointFiles {
     ///
     /// # Errors
     /// As [`weights`](Self::weights).
-    pub async fn shape(&self, name: &str) -> Result<Shape, EngineError> {
+    pub async fn footprint(&self, name: &str) -> Result<ModelFootprint, EngineError> {
         let nothing: [&[u8]; 0] = [];
         let weights = self.weights(&nothing[..]).await?;
-        Shape::of_checkpoint(name, &weights, self.words_bytes())
+        ModelFootprint::of_checkpoint(name, &weights, self.words_bytes())
     }
 }

@@ -1,25 +1,16 @@
-//! A model's file or files, wherever they lie: on the shelf, on a person's disk, or in this memory. Read piece by piece, so
+//! A model's file, wherever it lies: in the store, on a person's disk, or in this memory. Read piece by piece, so
 //! that a file need not pass through memory whole.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
-use async_trait::async_trait;
 use js_sys::{ArrayBuffer, Uint8Array};
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::Blob;
 
-use super::checkpoint::CheckpointFiles;
 use super::message::describe;
-use client::offload::signal::StopFlag;
-use client::verdict::{LONGEST_HEAD, Shape};
-use engine::EngineError;
-use engine::assemble::WeightStream;
-use engine::engine::Words;
-use engine::files::{Files, ReadAt};
+use client::verdict::{LONGEST_HEAD, ModelFootprint};
 use engine::gguf::{Gguf, GgufError};
-use engine::parts::Weights;
 
 /// Bytes of a file that are read first for its header. Enough for small vocabularies; more is read where it is not.
 pub const FIRST_HEAD: usize = 256 << 10;
@@ -82,98 +73,9 @@ impl ModelFile {
     ///
     /// # Errors
     /// The file is no model that the engine runs, or cannot be read.
-    pub async fn shape(&self) -> Result<Shape, String> {
+    pub async fn footprint(&self) -> Result<ModelFootprint, String> {
         let head = self.head().await?;
-        shape_of_head(&head, self.size(), true).unwrap_or_else(|| Err("the file has no header".to_owned()))
-    }
-}
-
-/// What a model is made of.
-#[derive(Clone, Debug)]
-pub enum ModelFiles {
-    /// Everything in one file.
-    Gguf(ModelFile),
-    /// The files of a Hugging Face checkpoint.
-    Checkpoint(Rc<CheckpointFiles>),
-}
-
-impl ModelFiles {
-    /// The file with the tensors that has this number.
-    fn file(&self, number: usize) -> Option<&ModelFile> {
-        match self {
-            Self::Gguf(file) => Some(file).filter(|_| number == 0),
-            Self::Checkpoint(files) => files.shard(number),
-        }
-    }
-}
-
-/// A model on its way into an engine, which asks for it piece by piece. Each piece may be the last: a load can be stopped.
-pub struct Reading<'a> {
-    /// What is read.
-    pub files: &'a ModelFiles,
-    /// Ends it.
-    pub stop: &'a StopFlag,
-    /// Told the bytes that have been read and those that will be.
-    pub progress: &'a dyn Fn(u64, u64),
-    /// The same numbers.
-    count: Cell<(u64, u64)>,
-}
-
-impl std::fmt::Debug for Reading<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reading").field("count", &self.count.get()).finish_non_exhaustive()
-    }
-}
-
-impl<'a> Reading<'a> {
-    /// Of nothing yet.
-    pub fn new(files: &'a ModelFiles, stop: &'a StopFlag, progress: &'a dyn Fn(u64, u64)) -> Self {
-        Self { files, stop, progress, count: Cell::default() }
-    }
-
-    /// What the model needs beside its tensors, and these, of which nothing has been read. Progress begins anew.
-    ///
-    /// # Errors
-    /// A file is damaged, is no model that the engine runs, or cannot be read.
-    pub async fn open(&self) -> Result<(Words, WeightStream<Files<&Self>>), EngineError> {
-        self.count.set((0, 0));
-        let (words, weights, total) = match self.files {
-            ModelFiles::Gguf(file) => {
-                // It goes before the weights come.
-                let head = file.head().await.map_err(EngineError::File)?;
-                let gguf = Gguf::parse_header(&head, file.size())?;
-                let (words, weights) = (Words::from_gguf(&gguf)?, WeightStream::from_gguf(&gguf, self).await?);
-                let total = weights.totals()?.bytes;
-                (words, weights, total)
-            }
-            ModelFiles::Checkpoint(files) => {
-                let (words, weights) = (files.words().await?, files.weights(self).await?);
-                let total = weights.bytes_to_read()?;
-                (words, weights, total)
-            }
-        };
-        self.count.set((0, total));
-        Ok((words, weights))
-    }
-}
-
-#[async_trait(?Send)]
-impl ReadAt for Reading<'_> {
-    async fn read(&self, file: usize, start: u64, len: usize) -> Result<Vec<u8>, EngineError> {
-        if self.stop.is_stopped() {
-            return Err(EngineError::File("the load was stopped".to_owned()));
-        }
-        let file = self.files.file(file).ok_or_else(|| EngineError::Inconsistent("a model file is missing".into()))?;
-        let bytes = file.read(start, len).await.map_err(EngineError::File)?;
-        if bytes.len() < len {
-            let problem = "the file became shorter while it was read; choose it again";
-            return Err(EngineError::File(problem.to_owned()));
-        }
-        let (read, total) = self.count.get();
-        let read = read + len as u64;
-        self.count.set((read, total));
-        (self.progress)(read.min(total), total);
-        Ok(bytes)
+        footprint_of_head(&head, self.size(), true).unwrap_or_else(|| Err("the file has no header".to_owned()))
     }
 }
 
@@ -182,13 +84,13 @@ fn more_may_help(error: &GgufError, head: &[u8], size: u64, last: bool) -> bool 
     error.wants_more() && !last && (head.len() as u64) < size
 }
 
-/// The model's shape by the beginning of its file of `size` bytes; `None` where more of it is needed, and there is more,
+/// The model's footprint by the beginning of its file of `size` bytes; `None` where more of it is needed, and there is more,
 /// unless this is the `last` try.
 #[must_use]
-pub fn shape_of_head(head: &[u8], size: u64, last: bool) -> Option<Result<Shape, String>> {
+pub fn footprint_of_head(head: &[u8], size: u64, last: bool) -> Option<Result<ModelFootprint, String>> {
     match Gguf::parse_header(head, size) {
         Err(error) if more_may_help(&error, head, size, last) => None,
-        Ok(gguf) => Some(Shape::from_gguf(&gguf).map_err(|error| error.to_string())),
+        Ok(gguf) => Some(ModelFootprint::from_gguf(&gguf).map_err(|error| error.to_string())),
         Err(error) => Some(Err(error.to_string())),
     }
 }

@@ -297,8 +297,8 @@ async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u
             space.write(at, &weights.rows(part, rows).await?)?;
         }
         let (rows, cols, as_singles) = (stored.rows as u32, stored.cols as u32, u32::from(form == Form::Singles));
-        let facts = [number, layer, stored.dtype.id(), rows, cols, space.start, space.len, as_singles];
-        kernels.accepted("matrix", &facts).map(drop)
+        let args = [number, layer, stored.dtype.id(), rows, cols, space.start, space.len, as_singles];
+        kernels.accepted("matrix", &args).map(drop)
     };
     let vector = |number: u32, layer: u32, values: &[f32]| {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -7,8 +7,8 @@
 //! | [`fetch`] | requests that are cancelled by dropping them |
 //! | `kernels` | the CPU forward pass as a module of its own, in the best build that the browser runs |
 //! | [`message`] | posting and receiving serde values, errors in words |
-//! | [`file`] | a model's file or files, read piece by piece wherever they lie |
-//! | [`shelf`] | model files in the origin private file system |
+//! | [`file`], [`reading`] | a model's file wherever it lies; one or many of them, read piece by piece into an engine |
+//! | [`opfs`] | model files in the origin private file system |
 //! | [`transport`] | the server's API over fetch |
 //! | `engine_worker` | the engine worker: commands in, events out |
 //! | [`policy_link`] | the messages between the engine worker and the policy's workers |
@@ -29,8 +29,10 @@ pub mod file;
 #[cfg(feature = "engine")]
 pub mod kernels;
 pub mod message;
+pub mod opfs;
 pub mod policy_link;
 #[cfg(any(feature = "policy-flex", feature = "policy-wgpu"))]
 pub mod policy_worker;
-pub mod shelf;
+#[cfg(feature = "engine")]
+pub mod reading;
 pub mod transport;

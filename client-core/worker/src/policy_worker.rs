@@ -33,15 +33,16 @@ fn start(open: impl AsyncFnOnce(&DedicatedWorkerGlobalScope) -> Result<Device, S
     console_error_panic_hook::set_once();
     spawn_local(async move {
         let scope: DedicatedWorkerGlobalScope = js_sys::global().unchecked_into();
-        let desk = Rc::new(Desk { scope: scope.clone(), clock: BrowserClock::default(), policy: RefCell::default() });
+        let policy_worker =
+            Rc::new(PolicyWorker { scope: scope.clone(), clock: BrowserClock::default(), policy: RefCell::default() });
         let problem = match open(&scope).await {
             Ok(device) => {
-                listen(&desk, device);
+                listen(&policy_worker, device);
                 None
             }
             Err(problem) => Some(problem),
         };
-        desk.reply(&Reply::Up { problem });
+        policy_worker.reply(&Reply::Up { problem });
     });
 }
 
@@ -54,29 +55,29 @@ async fn open_gpu(scope: &DedicatedWorkerGlobalScope) -> Result<Device, String> 
     Device::wgpu_options().init_async().await.map_err(|error| format!("WebGPU gives no device: {error}"))
 }
 
-fn listen(desk: &Rc<Desk>, device: Device) {
-    let listener = Rc::clone(desk);
+fn listen(policy_worker: &Rc<PolicyWorker>, device: Device) {
+    let listener = Rc::clone(policy_worker);
     let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
         // Only the engine worker talks to this one, and it is built from the same source.
         let Ok(request) = from_js::<Request>(message.data()) else { return };
-        let (desk, device) = (Rc::clone(&listener), device.clone());
+        let (policy_worker, device) = (Rc::clone(&listener), device.clone());
         spawn_local(async move {
-            let reply = desk.handle(request, &device).await;
-            desk.reply(&reply);
+            let reply = policy_worker.handle(request, &device).await;
+            policy_worker.reply(&reply);
         });
     });
-    desk.scope.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+    policy_worker.scope.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
     // It lives as long as the worker.
     on_message.forget();
 }
 
-struct Desk {
+struct PolicyWorker {
     scope: DedicatedWorkerGlobalScope,
     clock: BrowserClock,
     policy: RefCell<Option<Rc<Policy>>>,
 }
 
-impl Desk {
+impl PolicyWorker {
     async fn handle(&self, request: Request, device: &Device) -> Reply {
         match request {
             Request::Load { call, bytes } => match Policy::load(&bytes.0, device) {

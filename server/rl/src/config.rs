@@ -334,7 +334,7 @@ fn merge(into: &mut toml::Table, changes: toml::Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hyper::Kind;
+    use crate::hyper::HyperKind;
 
     #[test]
     fn every_hyper_parameter_is_declared_with_its_range_and_every_preset_is_within_them() {
@@ -365,9 +365,11 @@ mod tests {
                 let HyperParameter { key, help, kind, .. } = parameter;
                 assert!(help.len() > 5 && help.ends_with('.'), "{}: {key}: {help}", algo.name());
                 // Every name that is offered is one that is understood.
-                if let Kind::Choice(names) = kind {
+                if let HyperKind::Choice { names } = kind {
                     for name in names {
-                        TrainConfig::preset(algo, Preset::Tuned, MecParams::DEFAULT).set_hyper(&key, name).expect(name);
+                        TrainConfig::preset(algo, Preset::Tuned, MecParams::DEFAULT)
+                            .set_hyper(&key, &name)
+                            .expect(&name);
                     }
                 }
             }

@@ -13,8 +13,8 @@ use super::error::TrainError;
 use super::hyper::{
     HyperParameters, activation, below, hyper_parameters, learning_rate, optional_layers, over_zero, part, within,
 };
-use super::nets::{Critic, fan_in, host, load_module, mse, polyak, save_module};
-use super::off_policy::{self, Algorithm, Means, Random, Trained, adam};
+use super::nets::{Critic, fan_in, host, mse};
+use super::off_policy::{self, Algorithm, Means, Random, WithTarget, adam};
 use super::replay::{Batch, ReplayConfig};
 use super::session::Job;
 use super::stop::Ending;
@@ -69,10 +69,8 @@ impl DdpgConfig {
 
 struct Ddpg<'a> {
     config: &'a DdpgConfig,
-    actor: Trained<Actor>,
-    critic: Trained<Critic>,
-    target_actor: Actor,
-    target_critic: Critic,
+    actor: WithTarget<Actor>,
+    critic: WithTarget<Critic>,
     /// State of the noise, `[envs, actions]`.
     noise: Vec<f32>,
     actions: usize,
@@ -86,10 +84,8 @@ impl<'a> Ddpg<'a> {
         let critic_optimiser = adam().with_weight_decay(decay).init();
         Self {
             config,
-            target_actor: actor.valid(),
-            target_critic: critic.valid(),
-            actor: Trained { net: actor, optimiser: adam().init(), rate: config.actor_rate },
-            critic: Trained { net: critic, optimiser: critic_optimiser, rate: config.critic_rate },
+            actor: WithTarget::new(actor, adam().init(), config.actor_rate),
+            critic: WithTarget::new(critic, critic_optimiser, config.critic_rate),
             noise: vec![0.0; envs * shape.actions()],
             actions: shape.actions(),
         }
@@ -100,14 +96,14 @@ impl<'a> Ddpg<'a> {
         if self.config.gamma == 0.0 {
             return rewards;
         }
-        let action = self.target_actor.action(next.clone()); // [batch, actions]
-        rewards + self.target_critic.of_action(next, action, self.config.activation).mul_scalar(self.config.gamma)
+        let action = self.actor.target.action(next.clone()); // [batch, actions]
+        rewards + self.critic.target.of_action(next, action, self.config.activation).mul_scalar(self.config.gamma)
     }
 }
 
 impl Algorithm for Ddpg<'_> {
     fn explore(&mut self, features: Tensor<2>, random: &mut Random) -> Vec<f32> {
-        let mut actions = host(self.actor.net.valid().action(features));
+        let mut actions = host(self.actor().action(features));
         for (action, noise) in actions.iter_mut().zip(&mut self.noise) {
             let fresh: f32 = StandardNormal.sample(random);
             *noise += self.config.noise_sigma * fresh - self.config.noise_theta * *noise;
@@ -125,26 +121,25 @@ impl Algorithm for Ddpg<'_> {
         let Batch { features, actions, rewards, next_features } = batch;
         let target = Tensor::from_inner(self.targets(rewards, next_features));
         let (features, actions) = (Tensor::from_inner(features), Tensor::from_inner(actions));
-        let value = self.critic.net.of_action(features.clone(), actions, activation);
+        let value = self.critic.online.net.of_action(features.clone(), actions, activation);
         means.add("qf_values", value.clone().mean().into_scalar());
         let loss = mse(value, target);
         means.add("qf_loss", loss.clone().into_scalar());
-        self.critic.descend(loss);
+        self.critic.online.descend(loss);
 
-        let action = self.actor.net.action(features.clone());
-        let value = self.critic.net.clone().no_grad().of_action(features, action, activation);
+        let action = self.actor.online.net.action(features.clone());
+        let value = self.critic.online.net.clone().no_grad().of_action(features, action, activation);
         let loss = value.mean().neg();
         means.add("actor_loss", loss.clone().into_scalar());
-        self.actor.descend(loss);
+        self.actor.online.descend(loss);
         if self.config.gamma > 0.0 {
-            let tau = self.config.tau;
-            self.target_actor = polyak(self.target_actor.clone(), &self.actor.net.valid(), tau);
-            self.target_critic = polyak(self.target_critic.clone(), &self.critic.net.valid(), tau);
+            self.actor.follow(self.config.tau);
+            self.critic.follow(self.config.tau);
         }
     }
 
     fn actor(&self) -> Actor {
-        self.actor.net.valid()
+        self.actor.online.net.valid()
     }
 
     fn learning_rate(&self) -> f64 {
@@ -154,16 +149,12 @@ impl Algorithm for Ddpg<'_> {
     fn save(&self, folder: &Path) -> Result<(), TrainError> {
         self.actor.save(folder, "actor")?;
         self.critic.save(folder, "critic")?;
-        save_module(&self.target_actor, &folder.join("target-actor.bpk"))?;
-        save_module(&self.target_critic, &folder.join("target-critic.bpk"))?;
         write_state(&folder.join("noise.cbor"), &self.noise)
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), TrainError> {
         self.actor.load(folder, "actor")?;
         self.critic.load(folder, "critic")?;
-        self.target_actor = load_module(self.target_actor.clone(), &folder.join("target-actor.bpk"))?;
-        self.target_critic = load_module(self.target_critic.clone(), &folder.join("target-critic.bpk"))?;
         let path = folder.join("noise.cbor");
         let noise: Vec<f32> = read_state(&path)?;
         if noise.len() != self.noise.len() {

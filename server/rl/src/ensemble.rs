@@ -18,10 +18,10 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::error::TrainError;
 use super::hyper::{hyper_parameters, layers, learning_rate, whole};
-use super::memory::{Memory, Place};
 use super::mlp::{Mlp, MlpState};
 use super::nets::matrix;
 use super::rollout::Experience;
+use super::sequence_buffer::{Place, SequenceBuffer};
 use super::stop::UpdateGuard;
 use super::world_model::ModelLosses;
 
@@ -95,7 +95,7 @@ impl Ensemble {
     /// When a gradient is NaN or infinite, or the run is to stop.
     pub fn train(
         &mut self,
-        memory: &Memory,
+        memory: &SequenceBuffer,
         rng: &mut Xoshiro256PlusPlus,
         guard: UpdateGuard<'_>,
     ) -> Result<Option<ModelLosses>, TrainError> {
@@ -178,7 +178,7 @@ impl Ensemble {
     }
 
     /// The windows that stretches begin with, for [`Ensemble::relive`].
-    pub fn windows(&self, memory: &Memory, places: &[Place]) -> Vec<f32> {
+    pub fn windows(&self, memory: &SequenceBuffer, places: &[Place]) -> Vec<f32> {
         let mut windows = Vec::new();
         places.iter().for_each(|place| memory.window(*place, self.config.history, &mut windows));
         windows
@@ -195,7 +195,7 @@ impl Ensemble {
     pub fn relive(
         &self,
         member: usize,
-        memory: &Memory,
+        memory: &SequenceBuffer,
         places: &[Place],
         windows: &mut Vec<f32>,
         actions: &[f32],
@@ -259,11 +259,11 @@ mod tests {
         out
     }
 
-    fn trained(rng: &mut Xoshiro256PlusPlus) -> (Ensemble, Memory) {
+    fn trained(rng: &mut Xoshiro256PlusPlus) -> (Ensemble, SequenceBuffer) {
         let config =
             EnsembleConfig { members: 2, hidden: vec![32], updates: 400, batch: 64, ..EnsembleConfig::default() };
         let mut ensemble = Ensemble::new(&config, 2, 1, rng);
-        let mut memory = Memory::new(1, config.memory);
+        let mut memory = SequenceBuffer::new(1, config.memory);
         let rollout = live(600, rng);
         memory.add(&rollout, &rollout.rewards);
         let losses = ensemble.train(&memory, rng, Stop::default().guard(0)).expect("finite").expect("slots");
@@ -309,7 +309,7 @@ mod tests {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(3);
         let (ensemble, _) = trained(&mut rng);
         let rollout = live(60, &mut rng);
-        let mut memory = Memory::new(1, 60);
+        let mut memory = SequenceBuffer::new(1, 60);
         memory.add(&rollout, &rollout.rewards);
         let predicted = ensemble.observe(&rollout, 1);
         for place in memory.places(20, 1, &mut rng) {

@@ -15,7 +15,7 @@
 //! | [`replay`] | what off-policy algorithms learn from: the transitions of the past |
 //! | [`world_model`], [`rssm`] | the recurrent state-space model that world-model PPO imagines with, and its networks |
 //! | [`ensemble`] | the cheaper model of the tuned form: an ensemble of perceptrons |
-//! | [`memory`] | the slots of the past that world models learn from |
+//! | [`sequence_buffer`] | the slots of the past that world models learn from |
 //! | [`mlp`] | perceptrons with their gradients and their optimiser written out |
 //! | [`beta`] | the Beta distribution of the actions: sampling, log-probability, entropy, derivatives |
 //! | [`nets`] | value networks, their first weights, Polyak averaging |
@@ -23,6 +23,7 @@
 //! | [`rollout`] | stepping many simulated cells with a network and remembering what happened |
 //! | [`evaluate`] | any policy, learned or not, on fresh slots: reward, latency, energy, broken limits |
 //! | [`references`] | what policies are held against: the best constant action, plans |
+//! | [`judgement`] | all of them on the same fresh slots, a trained policy beside them |
 //! | [`hyper`] | how a hyper-parameter is declared: once, with key, range, unit, default and help |
 //! | [`settings`] | what every run has whatever its algorithm: system, budget, seed, evaluation |
 //! | [`session`] | what every algorithm does around its updates: evaluate, log, keep the best policy |
@@ -53,7 +54,7 @@ pub mod ensemble;
 pub mod error;
 pub mod evaluate;
 pub mod hyper;
-pub mod memory;
+pub mod judgement;
 pub mod mlp;
 pub mod nets;
 pub mod off_policy;
@@ -66,6 +67,7 @@ pub mod rollout;
 pub mod rssm;
 pub mod run;
 pub mod sac;
+pub mod sequence_buffer;
 pub mod session;
 pub mod set_dpg;
 pub mod set_net;

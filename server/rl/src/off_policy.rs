@@ -8,14 +8,14 @@ use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use mec::WorldSnapshot;
 use mec::world::nth_seed;
-use policy::{Actor, ActorConfig};
+use policy::{Activation, Actor, ActorConfig};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{read_state, write_state};
 use super::error::TrainError;
-use super::nets::{load_module, load_optimiser, rows, save_module, save_optimiser};
+use super::nets::{TwinCritic, load_module, load_optimiser, mse, polyak, rows, save_module, save_optimiser};
 use super::replay::{Batch, ReplayBuffer, ReplayConfig};
 use super::rollout::{Collector, Experience};
 use super::session::{Job, Session, Update};
@@ -116,6 +116,65 @@ impl<M: Module> Trained<M> {
         self.net = load_module(self.net.clone(), &folder.join(format!("{name}.bpk")))?;
         let path = folder.join(format!("{name}-optimiser.bpk"));
         self.optimiser = load_optimiser(self.optimiser.clone(), &path)?;
+        Ok(())
+    }
+}
+
+impl Trained<TwinCritic> {
+    /// A step of both critics towards `target`, `[batch]`, in the mean of squares. Logs their values and losses.
+    pub fn regress(
+        &mut self,
+        features: Tensor<2>,
+        actions: Tensor<2>,
+        target: Tensor<1>,
+        activation: Activation,
+        means: &mut Means,
+    ) {
+        let (first, second) = self.net.both(features, actions, activation);
+        means.add("qf1_values", first.clone().mean().into_scalar());
+        means.add("qf2_values", second.clone().mean().into_scalar());
+        let (first, second) = (mse(first, target.clone()), mse(second, target));
+        means.add("qf1_loss", first.clone().into_scalar());
+        means.add("qf2_loss", second.clone().into_scalar());
+        self.descend(first + second);
+    }
+}
+
+/// A network that is trained, and its target: a copy that follows slowly, from which others bootstrap.
+pub struct WithTarget<M> {
+    /// The network and its optimiser.
+    pub online: Trained<M>,
+    /// Without gradients.
+    pub target: M,
+}
+
+impl<M: Module> WithTarget<M> {
+    /// The target is the network as it stands.
+    pub fn new(net: M, optimiser: ModuleOptimizer, rate: f64) -> Self {
+        Self { target: net.valid(), online: Trained { net, optimiser, rate } }
+    }
+
+    /// Moves the target towards the network by a share `tau`.
+    pub fn follow(&mut self, tau: f32) {
+        self.target = polyak(self.target.clone(), &self.online.net.valid(), tau);
+    }
+
+    /// Writes both into a folder.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn save(&self, folder: &Path, name: &str) -> Result<(), TrainError> {
+        self.online.save(folder, name)?;
+        save_module(&self.target, &folder.join(format!("target-{name}.bpk")))
+    }
+
+    /// Reads what [`WithTarget::save`] wrote.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn load(&mut self, folder: &Path, name: &str) -> Result<(), TrainError> {
+        self.online.load(folder, name)?;
+        self.target = load_module(self.target.clone(), &folder.join(format!("target-{name}.bpk")))?;
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::actor_critic::{ActorCritic, Losses, Objective};
 use super::error::TrainError;
-use super::hyper::{Kind, activation, hyper_parameters, layers, learning_rate, over_zero, whole, within};
+use super::hyper::{activation, choice, hyper_parameters, layers, learning_rate, over_zero, switch, whole, within};
 use super::on_policy::{self, Algorithm, Learner, Rollout};
 use super::session::Job;
 use super::stats::{explained_variance, minibatches};
@@ -38,7 +38,7 @@ hyper_parameters! {
     /// which nothing is learned in its 150 episodes; the one here is the usual one.
     pub struct PpoConfig => {
         /// Estimator of the advantage: bandit (γ = 0: reward minus value), one-step temporal difference, or GAE with λ.
-        credit: Credit = Credit::Gae => Kind::Choice(&["bandit", "td0", "gae"]);
+        credit: Credit = Credit::Gae => choice(&["bandit", "td0", "gae"]);
         /// Discount γ; the bandit estimator takes 0.
         gamma: f32 = 0.99 => within(0.0, 1.0);
         /// λ of generalised advantage estimation.
@@ -46,7 +46,7 @@ hyper_parameters! {
         /// Learning rate at the start.
         learning_rate: f64 = 3e-4 => learning_rate();
         /// Whether the learning rate falls linearly to 0.
-        anneal: bool = false => Kind::Switch;
+        anneal: bool = false => switch();
         /// Steps of every environment in a rollout: the paper's whole episode.
         rollout_steps: usize = 200 => whole(1, 3200), "slots";
         /// Passes over a rollout.

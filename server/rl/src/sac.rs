@@ -17,8 +17,8 @@ use super::error::TrainError;
 use super::hyper::{
     HyperParameters, activation, below, hyper_parameters, learning_rate, optional_layers, over_zero, part, within,
 };
-use super::nets::{TwinCritic, fan_in, host, load_module, mse, polyak, rows, save_module};
-use super::off_policy::{self, Algorithm, Means, Random, Trained, adam};
+use super::nets::{TwinCritic, fan_in, host, rows};
+use super::off_policy::{self, Algorithm, Means, Random, Trained, WithTarget, adam};
 use super::replay::{Batch, ReplayConfig};
 use super::session::Job;
 use super::stop::Ending;
@@ -88,9 +88,8 @@ struct Temperature {
 struct Sac<'a> {
     config: &'a SacConfig,
     actor: Trained<Actor>,
-    critics: Trained<TwinCritic>,
+    critics: WithTarget<TwinCritic>,
     temperature: Trained<Temperature>,
-    target_critics: TwinCritic,
 }
 
 /// Actions drawn for states, `[batch, actions]` in [0, 1], and the log-probabilities of tanh x, `[batch]`.
@@ -115,9 +114,8 @@ impl<'a> Sac<'a> {
         let ln_alpha = Param::from_tensor(Tensor::from_floats([config.alpha.ln()], device));
         Self {
             config,
-            target_critics: critics.valid(),
             actor: Trained { net: actor, optimiser: adam().init(), rate: config.actor_rate },
-            critics: Trained { net: critics, optimiser: adam().init(), rate: config.critic_rate },
+            critics: WithTarget::new(critics, adam().init(), config.critic_rate),
             temperature: Trained { net: Temperature { ln_alpha }, optimiser: adam().init(), rate: config.alpha_rate },
         }
     }
@@ -128,7 +126,7 @@ impl<'a> Sac<'a> {
             return rewards;
         }
         let (action, log_prob) = draw(&self.actor.net.valid(), next.clone(), random);
-        let value = self.target_critics.lower(next, action, self.config.activation) - log_prob.mul_scalar(alpha);
+        let value = self.critics.target.lower(next, action, self.config.activation) - log_prob.mul_scalar(alpha);
         rewards + value.mul_scalar(self.config.gamma)
     }
 }
@@ -145,17 +143,11 @@ impl Algorithm for Sac<'_> {
         let Batch { features, actions, rewards, next_features } = batch;
         let target = Tensor::from_inner(self.targets(alpha, rewards, next_features, random));
         let (features, actions) = (Tensor::from_inner(features), Tensor::from_inner(actions));
-        let (first, second) = self.critics.net.both(features.clone(), actions, activation);
-        means.add("qf1_values", first.clone().mean().into_scalar());
-        means.add("qf2_values", second.clone().mean().into_scalar());
-        let (first, second) = (mse(first, target.clone()), mse(second, target));
-        means.add("qf1_loss", first.clone().into_scalar());
-        means.add("qf2_loss", second.clone().into_scalar());
-        self.critics.descend(first + second);
+        self.critics.online.regress(features.clone(), actions, target, activation, means);
 
         let (action, log_prob) = draw(&self.actor.net, features.clone(), random);
         let actions = action.dims()[1] as f32;
-        let value = self.critics.net.clone().no_grad().lower(features, action, activation);
+        let value = self.critics.online.net.clone().no_grad().lower(features, action, activation);
         let mean_log_prob = log_prob.clone().mean().into_scalar::<f32>();
         means.add("entropy", -mean_log_prob);
         let loss = (log_prob.mul_scalar(alpha) - value).mean();
@@ -168,7 +160,7 @@ impl Algorithm for Sac<'_> {
         means.add("alpha_loss", loss.clone().into_scalar());
         self.temperature.descend(loss);
         if self.config.gamma > 0.0 {
-            self.target_critics = polyak(self.target_critics.clone(), &self.critics.net.valid(), self.config.tau);
+            self.critics.follow(self.config.tau);
         }
     }
 
@@ -183,16 +175,13 @@ impl Algorithm for Sac<'_> {
     fn save(&self, folder: &Path) -> Result<(), TrainError> {
         self.actor.save(folder, "actor")?;
         self.critics.save(folder, "critics")?;
-        self.temperature.save(folder, "temperature")?;
-        save_module(&self.target_critics, &folder.join("target-critics.bpk"))
+        self.temperature.save(folder, "temperature")
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), TrainError> {
         self.actor.load(folder, "actor")?;
         self.critics.load(folder, "critics")?;
-        self.temperature.load(folder, "temperature")?;
-        self.target_critics = load_module(self.target_critics.clone(), &folder.join("target-critics.bpk"))?;
-        Ok(())
+        self.temperature.load(folder, "temperature")
     }
 }
 

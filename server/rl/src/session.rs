@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use mec::world::nth_seed;
 use mec::{MecParams, QosKnowledge, StaticPolicy};
-use policy::{Network, Policy, PolicyHeader, Shape, file};
+use policy::{Network, NetworkShape, Policy, PolicyHeader, file};
 
 use super::error::TrainError;
 use super::evaluate::{Bench, Judged, Score};
@@ -58,7 +58,7 @@ pub struct Next {
 }
 
 /// Evaluation slots of one number of users, and what there is to get on them.
-struct Trial {
+struct EvalSet {
     users: usize,
     bench: Bench,
     optimum: f64,
@@ -79,8 +79,8 @@ pub struct Session<'a> {
     /// Share of users and slots that may break a limit; a policy that stays within it is better than any that does not.
     pub allowed: Option<f64>,
     stop: &'a Stop,
-    shape: Shape,
-    trials: Vec<Trial>,
+    shape: NetworkShape,
+    trials: Vec<EvalSet>,
     begun: Instant,
     begun_at: u64,
     /// When the last checkpoint was written, and how long that took.
@@ -92,7 +92,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// When the policies to compare with cannot be evaluated, or the run is to stop.
-    pub fn open(job: Job<'a>, shape: Shape, batch: u64) -> Result<Self, TrainError> {
+    pub fn open(job: Job<'a>, shape: NetworkShape, batch: u64) -> Result<Self, TrainError> {
         let Job { algo, settings, run, stop } = job;
         let counts = shape.users();
         let slots = settings.eval_slots.div_ceil(counts.clone().count());
@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
             let judge = |judged| bench.score_unless(judged, || stop.check());
             let optimum = judge(Judged::Optimum)?.reward;
             let closed_form = judge(Judged::Static(StaticPolicy::ClosedForm(QosKnowledge::Mean)))?.reward;
-            trials.push(Trial { users, bench, optimum, closed_form });
+            trials.push(EvalSet { users, bench, optimum, closed_form });
         }
         run.references = match trials.as_slice() {
             [only] => vec![("optimum", only.optimum), ("closed form", only.closed_form)],
@@ -212,7 +212,7 @@ impl<'a> Session<'a> {
     fn evaluate(&self, network: &Network) -> Result<Vec<Score>, TrainError> {
         let policy = Policy::new(self.header(), network.clone(), &Device::flex());
         let guard = self.stop.guard(self.progress.update);
-        let judge = |trial: &Trial| trial.bench.score_unless(Judged::Learned(&policy), || guard.check());
+        let judge = |trial: &EvalSet| trial.bench.score_unless(Judged::Learned(&policy), || guard.check());
         self.trials.iter().map(judge).collect()
     }
 

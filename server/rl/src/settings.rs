@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ConfigError;
-use super::hyper::{Kind, hyper_parameters, whole};
+use super::hyper::{Declared, choice, hyper_parameters, whole};
 
 /// The simulated system, whose settings are declared in [`mec::settings`].
-const SYSTEM: Kind = Kind::Part(Vec::new);
+const SYSTEM: Declared = Declared::Part(Vec::new);
 
 hyper_parameters! {
     /// What holds for a run of any algorithm.
@@ -22,7 +22,7 @@ hyper_parameters! {
         /// Cells that are simulated side by side; with set-dpg of each number of users.
         envs: usize = 1 => whole(1, 65_536), "cells";
         /// What the policy's second action means: the power in watts, or its offset in dB from equal received power.
-        action_map: ActionMap = ActionMap::EqualReceived => Kind::Choice(&["received-10db", "linear-watts"]);
+        action_map: ActionMap = ActionMap::EqualReceived => choice(&["received-10db", "linear-watts"]);
         /// Updates between two evaluations of the mean action.
         eval_every: u64 = 10 => whole(1, 100_000), "updates";
         /// Slots of such an evaluation, the same every time.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use policy::manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest, SetEntry, SetEvaluation};
-use policy::{Policy, PolicyError, Shape};
+use policy::{NetworkShape, Policy, PolicyError};
 use sha2::{Digest, Sha256};
 
 use super::checkpoint::write_whole;
@@ -82,14 +82,14 @@ pub fn ship(
     let mut golden = read_or_default(&golden_path, GoldenDecisions::parse)?;
     let algo = policy.header().algo.clone();
     let id = match &policy.header().shape {
-        Shape::Fixed(config) => format!("{algo}-k{}", config.users),
-        Shape::Set(_) => "set".to_owned(),
+        NetworkShape::Fixed(config) => format!("{algo}-k{}", config.users),
+        NetworkShape::Set(_) => "set".to_owned(),
     };
     let file = format!("{id}.safetensors");
     let length = bytes.len() as u64;
     let sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     match &policy.header().shape {
-        Shape::Fixed(_) => {
+        NetworkShape::Fixed(_) => {
             let entries = scores.iter().map(|scores| PolicyEntry {
                 id: id.clone(),
                 users: scores.users,
@@ -110,7 +110,7 @@ pub fn ship(
             });
             entries.for_each(|entry| manifest.insert(entry));
         }
-        Shape::Set(_) => {
+        NetworkShape::Set(_) => {
             let evaluations = scores.iter().map(|scores| SetEvaluation {
                 users: scores.users,
                 reward: scores.policy.reward,

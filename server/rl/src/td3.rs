@@ -15,8 +15,8 @@ use super::hyper::{
     HyperParameters, activation, below, hyper_parameters, learning_rate, optional_layers, over_zero, part, whole,
     within,
 };
-use super::nets::{TwinCritic, fan_in, host, load_module, mse, polyak, rows, save_module};
-use super::off_policy::{self, Algorithm, Means, Random, Trained, adam};
+use super::nets::{TwinCritic, fan_in, host, rows};
+use super::off_policy::{self, Algorithm, Means, Random, WithTarget, adam};
 use super::replay::{Batch, ReplayConfig};
 use super::session::Job;
 use super::stop::Ending;
@@ -69,10 +69,8 @@ impl Td3Config {
 
 struct Td3<'a> {
     config: &'a Td3Config,
-    actor: Trained<Actor>,
-    critics: Trained<TwinCritic>,
-    target_actor: Actor,
-    target_critics: TwinCritic,
+    actor: WithTarget<Actor>,
+    critics: WithTarget<TwinCritic>,
 }
 
 impl<'a> Td3<'a> {
@@ -81,10 +79,8 @@ impl<'a> Td3<'a> {
         let critics = TwinCritic::fan_in(shape.inputs() + shape.actions(), &config.hidden, device, random);
         Self {
             config,
-            target_actor: actor.valid(),
-            target_critics: critics.valid(),
-            actor: Trained { net: actor, optimiser: adam().init(), rate: config.actor_rate },
-            critics: Trained { net: critics, optimiser: adam().init(), rate: config.critic_rate },
+            actor: WithTarget::new(actor, adam().init(), config.actor_rate),
+            critics: WithTarget::new(critics, adam().init(), config.critic_rate),
         }
     }
 
@@ -94,13 +90,13 @@ impl<'a> Td3<'a> {
         if config.gamma == 0.0 {
             return rewards;
         }
-        let action = self.target_actor.action(next.clone()); // [batch, actions]
+        let action = self.actor.target.action(next.clone()); // [batch, actions]
         let [batch, width] = action.dims();
         let limit = config.target_noise_limit;
         let noise: Vec<f32> =
             (0..batch * width).map(|_| (config.target_noise * gaussian(random)).clamp(-limit, limit)).collect();
         let action = (action + rows(&noise, width, &next.device())).clamp(0.0, 1.0);
-        rewards + self.target_critics.lower(next, action, config.activation).mul_scalar(config.gamma)
+        rewards + self.critics.target.lower(next, action, config.activation).mul_scalar(config.gamma)
     }
 }
 
@@ -110,7 +106,7 @@ fn gaussian(random: &mut Random) -> f32 {
 
 impl Algorithm for Td3<'_> {
     fn explore(&mut self, features: Tensor<2>, random: &mut Random) -> Vec<f32> {
-        let mut actions = host(self.actor.net.valid().action(features));
+        let mut actions = host(self.actor().action(features));
         for action in &mut actions {
             *action = (*action + self.config.exploration * gaussian(random)).clamp(0.0, 1.0);
         }
@@ -122,31 +118,24 @@ impl Algorithm for Td3<'_> {
         let Batch { features, actions, rewards, next_features } = batch;
         let target = Tensor::from_inner(self.targets(rewards, next_features, random));
         let (features, actions) = (Tensor::from_inner(features), Tensor::from_inner(actions));
-        let (first, second) = self.critics.net.both(features.clone(), actions, activation);
-        means.add("qf1_values", first.clone().mean().into_scalar());
-        means.add("qf2_values", second.clone().mean().into_scalar());
-        let (first, second) = (mse(first, target.clone()), mse(second, target));
-        means.add("qf1_loss", first.clone().into_scalar());
-        means.add("qf2_loss", second.clone().into_scalar());
-        self.critics.descend(first + second);
+        self.critics.online.regress(features.clone(), actions, target, activation, means);
 
         if !(number + 1).is_multiple_of(self.config.policy_delay) {
             return;
         }
-        let action = self.actor.net.action(features.clone());
-        let value = self.critics.net.first_fixed().of_action(features, action, activation);
+        let action = self.actor.online.net.action(features.clone());
+        let value = self.critics.online.net.first_fixed().of_action(features, action, activation);
         let loss = value.mean().neg();
         means.add("actor_loss", loss.clone().into_scalar());
-        self.actor.descend(loss);
+        self.actor.online.descend(loss);
         if self.config.gamma > 0.0 {
-            let tau = self.config.tau;
-            self.target_actor = polyak(self.target_actor.clone(), &self.actor.net.valid(), tau);
-            self.target_critics = polyak(self.target_critics.clone(), &self.critics.net.valid(), tau);
+            self.actor.follow(self.config.tau);
+            self.critics.follow(self.config.tau);
         }
     }
 
     fn actor(&self) -> Actor {
-        self.actor.net.valid()
+        self.actor.online.net.valid()
     }
 
     fn learning_rate(&self) -> f64 {
@@ -155,17 +144,12 @@ impl Algorithm for Td3<'_> {
 
     fn save(&self, folder: &Path) -> Result<(), TrainError> {
         self.actor.save(folder, "actor")?;
-        self.critics.save(folder, "critics")?;
-        save_module(&self.target_actor, &folder.join("target-actor.bpk"))?;
-        save_module(&self.target_critics, &folder.join("target-critics.bpk"))
+        self.critics.save(folder, "critics")
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), TrainError> {
         self.actor.load(folder, "actor")?;
-        self.critics.load(folder, "critics")?;
-        self.target_actor = load_module(self.target_actor.clone(), &folder.join("target-actor.bpk"))?;
-        self.target_critics = load_module(self.target_critics.clone(), &folder.join("target-critics.bpk"))?;
-        Ok(())
+        self.critics.load(folder, "critics")
     }
 }
 

@@ -37,13 +37,13 @@ use super::actor_critic::{ActorCritic, Batch, Imagined, Losses};
 use super::checkpoint::{read_state, write_state};
 use super::ensemble::{Ensemble, EnsembleConfig, Predicted};
 use super::error::TrainError;
-use super::hyper::{HyperParameters, Kind, hyper_parameters, part, whole, within};
-use super::memory::Memory;
+use super::hyper::{HyperParameters, choice, hyper_parameters, part, switch, whole, within};
 use super::mlp::MlpState;
 use super::on_policy::{self, Algorithm, Learner, Rollout};
 use super::ppo::{Credit, PpoConfig, advantages};
 use super::rollout::Experience;
 use super::run::Run;
+use super::sequence_buffer::SequenceBuffer;
 use super::session::Job;
 use super::settings::RunSettings;
 use super::stats::{explained_variance, minibatches, normalise, r_squared};
@@ -70,24 +70,24 @@ hyper_parameters! {
         /// Weight of what was imagined, η of (41); 0 switches imagination off.
         imagination: f32 = 0.3 => within(0.0, 1000.0);
         /// What imagines: the paper's recurrent model, or an ensemble of perceptrons.
-        imaginer: Imaginer = Imaginer::Recurrent => Kind::Choice(&["recurrent", "ensemble"]);
+        imaginer: Imaginer = Imaginer::Recurrent => choice(&["recurrent", "ensemble"]);
         /// How often an update passes over rollout and imagination, `ppo.epochs` times each, with stretches imagined anew.
         rounds: usize = 1 => whole(1, 64);
         /// Share of a rollout's slots that imagination may begin in: those that the recurrent model predicts best (open).
         reliable_share: f32 = 0.5 => within(0.0, 1.0);
-        /// Stretches that are imagined at a time (open).
+        /// Trajectories that are imagined at a time (open).
         starts: usize = 32 => whole(1, 16_384);
         /// Whether each imagined action is weighed by the return from its own slot on, instead of by that of the first.
-        per_slot_returns: bool = false => Kind::Switch;
+        per_slot_returns: bool = false => switch();
         /// λ of those returns.
         lambda: f32 = 1.0 => within(0.0, 1.0);
         /// Whether the weights of imagined actions are normalised.
-        normalised: bool = false => Kind::Switch;
+        normalised: bool = false => switch();
         /// Whether imagined actions enter by the clipped surrogate (32), and so may be used in every epoch of an update.
         /// Otherwise they enter by the logarithm of (41), and are imagined anew for every epoch.
-        clipped: bool = false => Kind::Switch;
+        clipped: bool = false => switch();
         /// Whether the critic learns from imagined returns too.
-        critic: bool = false => Kind::Switch;
+        critic: bool = false => switch();
         /// The PPO underneath. Its `credit` is the real part of (36): one step.
         ppo: PpoConfig = PpoConfig { credit: Credit::Td0, ..PpoConfig::default() } => part::<PpoConfig>();
         /// The recurrent world model.
@@ -163,17 +163,17 @@ struct Prediction {
     latent: Option<Latent>,
 }
 
-/// Stretches that are being imagined, a row of everything a stretch, an entry of `rewards` and `goes_on` a slot and one
+/// Trajectories that are being imagined, a row of everything a stretch, an entry of `rewards` and `goes_on` a slot and one
 /// more of `values`.
 #[derive(Default)]
-struct Stretches {
+struct Trajectories {
     batch: Batch,
     rewards: Vec<Vec<f32>>,
     goes_on: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
 }
 
-impl Stretches {
+impl Trajectories {
     /// Decides the next slot: remembers what was seen and done, and returns the actions.
     fn decide(
         &mut self,
@@ -209,14 +209,14 @@ impl Stretches {
 /// What the model adds to [`Learner`].
 struct Dreamer {
     model: Model,
-    memory: Memory,
+    memory: SequenceBuffer,
     rng: Xoshiro256PlusPlus,
 }
 
 /// [`Dreamer`] in a checkpoint, without the recurrent model, which writes files of its own.
 #[derive(Serialize, Deserialize)]
 struct DreamerState {
-    memory: Memory,
+    memory: SequenceBuffer,
     rng: Xoshiro256PlusPlus,
     carry: Vec<f32>,
     ensemble: Vec<MlpState>,
@@ -239,7 +239,7 @@ impl Dreamer {
             }
         };
         if run.progress.update == 0 {
-            return Ok(Self { model, memory: Memory::new(settings.envs, capacity), rng });
+            return Ok(Self { model, memory: SequenceBuffer::new(settings.envs, capacity), rng });
         }
         let path = run.checkpoint_file(STATE_FILE);
         let state: DreamerState = read_state(&path)?;
@@ -316,7 +316,7 @@ impl Dreamer {
                         continue;
                     }
                     let mut windows = ensemble.windows(&self.memory, &places);
-                    let mut stretches = Stretches::default();
+                    let mut stretches = Trajectories::default();
                     for _ in 0..config.horizon {
                         let features = ensemble.present(&windows);
                         stretches.values.push(agent.values(&features, guard)?);
@@ -336,7 +336,8 @@ impl Dreamer {
                 let mut latent = model.pick(latent, starts);
                 let seen = starts.iter().flat_map(|row| &experience.features[row * inputs..(row + 1) * inputs]);
                 let mut features: Vec<f32> = seen.copied().collect();
-                let mut stretches = Stretches { values: vec![agent.values(&features, guard)?], ..Stretches::default() };
+                let mut stretches =
+                    Trajectories { values: vec![agent.values(&features, guard)?], ..Trajectories::default() };
                 for _ in 0..config.horizon {
                     let actions = stretches.decide(config.clipped, agent, features, rng, guard)?;
                     let dreamt = model.dream(&latent, &actions, rng);

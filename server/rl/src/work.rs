@@ -21,7 +21,7 @@ const BYTES: f64 = 4.0;
 
 /// What a run asks of a machine, about.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Work {
+pub struct ComputeCost {
     /// Floating-point operations of a gradient step, between which a run can be stopped.
     pub step_flop: f64,
     /// Bytes of what is remembered and worked on.
@@ -36,7 +36,7 @@ fn weights(inputs: usize, hidden: &[usize], outputs: usize) -> f64 {
 
 impl TrainConfig {
     /// What the run asks of a machine.
-    pub fn work(&self) -> Work {
+    pub fn work(&self) -> ComputeCost {
         match self.algo {
             Algo::Ppo => self.of_ppo(&self.ppo),
             Algo::PpoLagrangian => self.of_ppo(&self.ppo_lagrangian.ppo),
@@ -55,19 +55,19 @@ impl TrainConfig {
         (shape.inputs(), shape.actions())
     }
 
-    fn of_ppo(&self, ppo: &PpoConfig) -> Work {
+    fn of_ppo(&self, ppo: &PpoConfig) -> ComputeCost {
         let (inputs, actions) = self.widths();
         let both = weights(inputs, &ppo.hidden, 2 * actions) + weights(inputs, &ppo.hidden, 1);
         let rows = self.envs as f64 * ppo.rollout_steps as f64;
         let minibatch = rows.min(ppo.minibatch as f64);
-        Work {
+        ComputeCost {
             step_flop: BOTH_WAYS * both * minibatch,
             // A rollout, its copy in rows to learn from, and the activations of a pass.
             memory_bytes: BYTES * rows * (3 * inputs + 3 * actions + 16) as f64,
         }
     }
 
-    fn of_wm_ppo(&self, wm: &WmPpoConfig) -> Work {
+    fn of_wm_ppo(&self, wm: &WmPpoConfig) -> ComputeCost {
         let (inputs, actions) = self.widths();
         let ppo = &wm.ppo;
         let base = self.of_ppo(ppo);
@@ -92,7 +92,7 @@ impl TrainConfig {
         };
         let parts = (rows / ppo.minibatch as f64).ceil().max(1.0);
         let remembered = (remembered as f64).min(self.steps as f64);
-        Work {
+        ComputeCost {
             step_flop: model_flop.max(base.step_flop + BOTH_WAYS * both * imagined / parts),
             memory_bytes: base.memory_bytes
                 + BYTES * rows * lived_row as f64
@@ -101,16 +101,19 @@ impl TrainConfig {
         }
     }
 
-    fn of_off_policy(&self, replay: &ReplayConfig, hidden: &[usize], critics: f64) -> Work {
+    fn of_off_policy(&self, replay: &ReplayConfig, hidden: &[usize], critics: f64) -> ComputeCost {
         let (inputs, actions) = self.widths();
         let (actor, critic) = (weights(inputs, hidden, 2 * actions), weights(inputs + actions, hidden, 1));
         // The critics learn, their targets are asked, and the actor learns through a critic.
         let step = BOTH_WAYS * (actor + (critics + 1.0) * critic) + FORWARD * (actor + critics * critic);
         let rows = (replay.capacity as f64).min(self.steps as f64);
-        Work { step_flop: step * replay.batch as f64, memory_bytes: BYTES * rows * (2 * inputs + actions + 1) as f64 }
+        ComputeCost {
+            step_flop: step * replay.batch as f64,
+            memory_bytes: BYTES * rows * (2 * inputs + actions + 1) as f64,
+        }
     }
 
-    fn of_set_dpg(&self) -> Work {
+    fn of_set_dpg(&self) -> ComputeCost {
         let dpg = &self.set_dpg;
         let replay = &dpg.replay;
         let net = |inputs: usize, encoder: &[usize], head: &[usize], outputs: usize| {
@@ -125,7 +128,7 @@ impl TrainConfig {
         // Users of a slot of each number of users.
         let users = counts * (counts + 1.0) / 2.0;
         let kept = (replay.capacity as f64).min(self.steps as f64 / counts);
-        Work {
+        ComputeCost {
             step_flop: BOTH_WAYS * (actor + 2.0 * critic) * users * replay.batch as f64,
             memory_bytes: BYTES * kept * users * (2 * SET_FEATURES_PER_USER + ACTIONS_PER_USER + 1) as f64,
         }

@@ -21,10 +21,10 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::error::TrainError;
 use super::hyper::{hyper_parameters, learning_rate, whole, within};
-use super::memory::{Memory, Sequences};
 use super::nets::{host, matrix, rows};
 use super::rollout::Experience;
 use super::rssm::{Decoded, Gaussian, Rssm, Sizes};
+use super::sequence_buffer::{SequenceBuffer, Sequences};
 use super::stop::UpdateGuard;
 
 /// Largest norm of a parameter's gradient.
@@ -95,7 +95,7 @@ pub struct Observed {
 }
 
 /// One imagined slot, a row a state.
-pub struct Dreamt {
+pub struct ImaginedSlot {
     /// The state that it leads to.
     pub latent: Latent,
     /// ô
@@ -142,7 +142,7 @@ impl WorldModel {
     /// When a loss is NaN or infinite, or the run is to stop.
     pub fn train(
         &mut self,
-        memory: &Memory,
+        memory: &SequenceBuffer,
         rng: &mut Xoshiro256PlusPlus,
         guard: UpdateGuard<'_>,
     ) -> Result<Option<ModelLosses>, TrainError> {
@@ -277,12 +277,12 @@ impl WorldModel {
     }
 
     /// One imagined slot from each state under the given actions, a row a state, with z drawn from the prior.
-    pub fn dream(&self, latent: &Latent, actions: &[f32], rng: &mut Xoshiro256PlusPlus) -> Dreamt {
+    pub fn dream(&self, latent: &Latent, actions: &[f32], rng: &mut Xoshiro256PlusPlus) -> ImaginedSlot {
         let rssm = self.rssm.valid();
         let h = rssm.advance(latent.h.clone(), latent.z.clone(), rows(actions, self.actions, &self.plain));
         let z = rssm.prior(h.clone()).sample(rng);
         let decoded = rssm.decode(h.clone(), z.clone());
-        Dreamt {
+        ImaginedSlot {
             latent: Latent { h, z },
             observation: host(decoded.observation),
             reward: host(decoded.reward),
@@ -317,7 +317,7 @@ impl WorldModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::tests::{Made, reward};
+    use crate::sequence_buffer::tests::{ToyWorld, reward};
     use crate::stats::r_squared;
     use crate::stop::Stop;
     use rand::SeedableRng;
@@ -346,10 +346,10 @@ mod tests {
     fn the_model_learns_to_predict_and_a_restored_one_goes_on_alike() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(2);
         let mut model = WorldModel::new(&config(), 2, 1, &mut rng);
-        let mut memory = Memory::new(2, 1000);
-        let rollout = Made::new(2).live(300, &mut rng);
+        let mut memory = SequenceBuffer::new(2, 1000);
+        let rollout = ToyWorld::new(2).live(300, &mut rng);
         memory.add(&rollout, &rollout.rewards);
-        let fresh = Made::new(2).live(100, &mut rng);
+        let fresh = ToyWorld::new(2).live(100, &mut rng);
         let judge = |model: &WorldModel| {
             let seen = model.observe(&fresh, 2, &mut Vec::new(), Stop::default().guard(0)).expect("not stopped");
             (explained(&fresh.rewards, &seen.reward, 1), explained(&fresh.next_features, &seen.observation, 2))
@@ -376,8 +376,8 @@ mod tests {
     fn an_imagined_slot_is_like_a_real_one() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(4);
         let mut model = WorldModel::new(&config(), 2, 1, &mut rng);
-        let mut memory = Memory::new(1, 1000);
-        let rollout = Made::new(1).live(500, &mut rng);
+        let mut memory = SequenceBuffer::new(1, 1000);
+        let rollout = ToyWorld::new(1).live(500, &mut rng);
         memory.add(&rollout, &rollout.rewards);
         model.train(&memory, &mut rng, Stop::default().guard(0)).expect("finite");
         let observed = model.observe(&rollout, 1, &mut Vec::new(), Stop::default().guard(0)).expect("not stopped");

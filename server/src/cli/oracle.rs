@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use mec::world::nth_seed;
-use mec::{ConstantAction, ConstantPower, MecParams, QosKnowledge, StaticPolicy, Variant};
+use mec::{ConstantPower, MecParams};
 use policy::Policy;
 
 use super::system::{SystemArgs, Users, print_settings};
-use rl::evaluate::{Bench, Judged, Sample, Score};
-use rl::references;
-use rl::ship::{self, Scores};
+use rl::evaluate::Score;
+use rl::judgement::{Judgement, judge};
+use rl::ship;
 
 /// What `tandem oracle` takes.
 ///
@@ -47,14 +46,6 @@ pub struct Args {
     #[arg(long)]
     settings: bool,
 }
-
-const STATICS: [StaticPolicy; 5] = [
-    StaticPolicy::ClosedForm(QosKnowledge::Mean),
-    StaticPolicy::ClosedForm(QosKnowledge::Exact),
-    StaticPolicy::AlwaysLocal,
-    StaticPolicy::AlwaysOffload,
-    StaticPolicy::Random,
-];
 
 /// Judges and prints.
 ///
@@ -95,9 +86,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut judgements = Vec::new();
     for users in args.system.users.counts() {
-        let judgement = judge(MecParams { users, ..params }, &args, policy)?;
+        let judgement = judge(MecParams { users, ..params }, args.draws, args.seed, policy)?;
         if !args.json {
-            judgement.print(&args);
+            print(&judgement, &args)?;
         }
         judgements.push(judgement);
     }
@@ -116,7 +107,7 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     if args.json {
-        let reports: Vec<_> = judgements.iter().map(|judgement| judgement.report(&args)).collect();
+        let reports: Vec<_> = judgements.iter().map(|judgement| report(judgement, &args)).collect::<Result<_>>()?;
         let report = match (args.system.users, reports.as_slice()) {
             (Users::One(_), [only]) => serde_json::to_string_pretty(only)?,
             _ => serde_json::to_string_pretty(&reports)?,
@@ -126,88 +117,36 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Everybody's scores with one number of users.
-struct Judgement {
-    params: MecParams,
-    /// Best first: the table's shares are of its first line.
-    scores: Vec<Score>,
-    /// Where the trained policy stands among them, the optimum and the policies without learning being before it.
-    learned: Option<usize>,
-    /// What the trained policy decided.
-    samples: Vec<Sample>,
-    constants: [ConstantAction; 2],
-    horizons: serde_json::Map<String, serde_json::Value>,
-    /// A mean reward that no decisions can pass.
-    bound: Option<f64>,
+/// The plans' mean rewards by horizon, as JSON.
+fn horizons(judgement: &Judgement) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let each = judgement.horizons.iter();
+    each.map(|(name, tried)| Ok(((*name).to_owned(), serde_json::to_value(tried)?))).collect()
 }
 
-fn judge(params: MecParams, args: &Args, policy: Option<&Policy>) -> Result<Judgement> {
-    let bench = Bench::new(params, args.draws, args.seed);
-    let mut scores = vec![bench.score(Judged::Optimum)?];
-    for policy in STATICS {
-        scores.push(bench.score(Judged::Static(policy))?);
-    }
-    let (mut learned, mut samples) = (None, Vec::new());
-    if let Some(policy) = policy {
-        let score;
-        let keep = ship::GOLDEN_CASES.div_ceil(policy.users().count());
-        (score, samples) = bench.score_and_keep(Judged::Learned(policy), keep)?;
-        learned = Some(scores.len());
-        scores.push(score);
-    }
-    let constants = references::best_constants(params, nth_seed(args.seed, u64::MAX))?;
-    for action in constants {
-        scores.push(bench.score(Judged::Constant(action))?);
-    }
-    let mut horizons = serde_json::Map::new();
-    if params.variant == Variant::Backlog {
-        let seed = nth_seed(args.seed, u64::MAX - 1);
-        let plans = [
-            ("clairvoyant", references::clairvoyant(&bench, &params)?),
-            ("lookahead", references::lookahead(&bench, &params, seed)?),
-        ];
-        for (name, planned) in plans.into_iter().rev() {
-            horizons.insert(name.to_owned(), serde_json::to_value(&planned.horizons)?);
-            scores.insert(0, planned.score);
-        }
-    }
-    Ok(Judgement { params, scores, learned, samples, constants, horizons, bound: bench.reward_bound() })
+fn report(judgement: &Judgement, args: &Args) -> Result<serde_json::Value> {
+    let Judgement { params, scores, constants, bound, .. } = judgement;
+    Ok(serde_json::json!({
+        "users": params.users, "draws": args.draws, "seed": args.seed, "params": params,
+        "scores": scores, "constants": constants, "horizons": horizons(judgement)?, "reward_bound": bound,
+    }))
 }
 
-impl Judgement {
-    /// What goes into the manifest, where there is a trained policy.
-    fn shipped_scores(&self, seed: u64) -> Option<Scores<'_>> {
-        let [optimum, closed_form, _, always_local, always_offload, random, ..] = self.scores.as_slice() else {
-            return None;
-        };
-        let policy = self.scores.get(self.learned?)?;
-        let users = self.params.users;
-        Some(Scores { users, policy, optimum, closed_form, always_local, always_offload, random, seed })
+fn print(judgement: &Judgement, args: &Args) -> Result<()> {
+    print_table(judgement.params.users, args, &judgement.scores);
+    if let (Some(bound), Some(best)) = (judgement.bound, judgement.scores.first()) {
+        let share = 100.0 * best.reward / bound;
+        println!("no decisions get more than {bound:.4} (relaxation); the optimum found is {share:.2} % of that");
     }
-
-    fn report(&self, args: &Args) -> serde_json::Value {
-        serde_json::json!({
-            "users": self.params.users, "draws": args.draws, "seed": args.seed, "params": self.params,
-            "scores": self.scores, "constants": self.constants, "horizons": self.horizons, "reward_bound": self.bound,
-        })
-    }
-
-    fn print(&self, args: &Args) {
-        print_table(self.params.users, args, &self.scores);
-        if let (Some(bound), Some(best)) = (self.bound, self.scores.first()) {
-            let share = 100.0 * best.reward / bound;
-            println!("no decisions get more than {bound:.4} (relaxation); the optimum found is {share:.2} % of that");
-        }
-        for action in self.constants {
-            match action.power {
-                ConstantPower::Watts(watts) => println!("best-constant-watts: α = {:.4}, {watts:.4} W", action.alpha),
-                ConstantPower::EqualReceived => println!("best-constant-received: α = {:.4}", action.alpha),
-            }
-        }
-        for (plan, tried) in &self.horizons {
-            println!("{plan}, mean reward by horizon: {tried}");
+    for action in judgement.constants {
+        match action.power {
+            ConstantPower::Watts(watts) => println!("best-constant-watts: α = {:.4}, {watts:.4} W", action.alpha),
+            ConstantPower::EqualReceived => println!("best-constant-received: α = {:.4}", action.alpha),
         }
     }
+    for (plan, tried) in &horizons(judgement)? {
+        println!("{plan}, mean reward by horizon: {tried}");
+    }
+    Ok(())
 }
 
 fn print_table(users: usize, args: &Args, scores: &[Score]) {

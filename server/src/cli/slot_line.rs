@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 /// A line: either the inputs themselves, or an object that holds them under `inputs`.
 #[derive(Deserialize)]
-struct Line {
+struct InputLine {
     #[serde(rename = "K")]
     users: Option<usize>,
     #[serde(default = "full")]
@@ -61,7 +61,7 @@ impl<T: DeserializeOwned> Slot<T> {
     /// # Errors
     /// When it is no slot, with the reason.
     pub fn parse(line: &str) -> Result<Self> {
-        let Line { users, f_mode, params: settings, backlog_s, inputs, mut rest } = serde_json::from_str(line)?;
+        let InputLine { users, f_mode, params: settings, backlog_s, inputs, mut rest } = serde_json::from_str(line)?;
         rest.extend(inputs);
         let inputs = serde_json::Value::Object(rest);
         let columns: T = serde_json::from_value(inputs.clone())?;

@@ -64,7 +64,7 @@ impl FromStr for Users {
         let users = match text {
             "any" => Self::UpTo(Self::ANY),
             _ => match (text.split_once('-'), text.parse()) {
-                (Some(("1", most)), _) => Self::UpTo(most.parse().map_err(|_| format!("`{most}` is no number"))?),
+                (Some(("1", most)), _) => Self::UpTo(most.parse().map_err(|_| format!("`{most}` is not a number"))?),
                 (_, Ok(users)) => Self::One(users),
                 _ => return Err("a number of users, a range from 1 on such as 1-10, or `any` is wanted".to_owned()),
             },
@@ -150,13 +150,13 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct ParsedArgs {
         #[command(flatten)]
         system: SystemArgs,
     }
 
     fn params(line: &str) -> Result<MecParams> {
-        Line::try_parse_from(std::iter::once("tandem").chain(line.split_whitespace()))?.system.params()
+        ParsedArgs::try_parse_from(std::iter::once("tandem").chain(line.split_whitespace()))?.system.params()
     }
 
     #[test]

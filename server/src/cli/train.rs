@@ -233,13 +233,13 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct ParsedArgs {
         #[command(flatten)]
         args: Args,
     }
 
     fn config(line: &str) -> Result<TrainConfig> {
-        Line::try_parse_from(std::iter::once("train").chain(line.split(' ')))?.args.train_config()
+        ParsedArgs::try_parse_from(std::iter::once("train").chain(line.split(' ')))?.args.train_config()
     }
 
     #[test]

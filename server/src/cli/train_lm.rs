@@ -122,7 +122,7 @@ pub struct Args {
 /// Trains to the end, or until Ctrl-C, which leaves a checkpoint.
 ///
 /// # Errors
-/// When a file cannot be read or written, or the loss becomes no number.
+/// When a file cannot be read or written, or the loss becomes NaN or infinite.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let folder = RunFolder::create(&args.out)?;

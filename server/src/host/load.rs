@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use client::protocol::manifest::ModelManifest;
 use engine::gguf::GgmlType;
-use engine::safetensors::{Checkpoint, INDEX, Index, WordFiles, weight_files};
+use engine::safetensors::{Checkpoint, INDEX, Index, TokenizerFiles, weight_files};
 use engine::{Engine, EngineError};
 use sha2::{Digest as _, Sha256};
 
@@ -123,7 +123,7 @@ fn from_folder(folder: &Path) -> Result<Engine, LoadError> {
     let shards = files.iter().map(|name| read(&folder.join(name))).collect::<Result<Vec<_>, _>>()?;
     let checkpoint = Checkpoint {
         config: &config,
-        words: WordFiles {
+        words: TokenizerFiles {
             tokenizer: &tokenizer,
             tokenizer_config: tokenizer_config.as_deref(),
             chat_template: chat_template.as_deref(),

@@ -66,7 +66,7 @@ impl Default for ConnectionLimits {
 
 /// One open connection.
 #[derive(Debug)]
-pub struct Line {
+pub struct OpenConnection {
     visitor: IpAddr,
     /// Requests being answered, and when that last changed.
     use_: Mutex<(usize, Instant)>,
@@ -78,7 +78,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Line {
+impl OpenConnection {
     /// Since when it has done nothing; `None` while it is busy.
     fn idle_since(&self) -> Option<Instant> {
         let (requests, since) = *lock(&self.use_);
@@ -103,7 +103,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Open {
-    lines: HashMap<u64, Arc<Line>>,
+    lines: HashMap<u64, Arc<OpenConnection>>,
     next: u64,
 }
 
@@ -127,7 +127,7 @@ impl Connections {
     }
 
     /// A place for a new connection; `None` where all are busy.
-    fn place(&self, address: IpAddr) -> Option<(Arc<Line>, Place)> {
+    fn place(&self, address: IpAddr) -> Option<(Arc<OpenConnection>, Place)> {
         let visitor = visitor(address);
         let mut open = lock(&self.0.open);
         let limits = self.0.limits;
@@ -143,7 +143,8 @@ impl Connections {
             open.lines.remove(&oldest)?.evict();
         }
         let use_ = Mutex::new((0, Instant::now()));
-        let line = Arc::new(Line { visitor, use_, evicted: AtomicBool::new(false), waker: AtomicWaker::new() });
+        let line =
+            Arc::new(OpenConnection { visitor, use_, evicted: AtomicBool::new(false), waker: AtomicWaker::new() });
         let id = open.next;
         open.next += 1;
         open.lines.insert(id, Arc::clone(&line));
@@ -166,7 +167,7 @@ impl Drop for Place {
 
 impl<S> Accept<TcpStream, S> for Connections {
     type Stream = Watched<TcpStream>;
-    type Service = AddExtension<S, Arc<Line>>;
+    type Service = AddExtension<S, Arc<OpenConnection>>;
     type Future = Ready<Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
@@ -187,7 +188,7 @@ impl<S> Accept<TcpStream, S> for Connections {
 #[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
-    line: Arc<Line>,
+    line: Arc<OpenConnection>,
     idle: Duration,
     stall: Duration,
     idle_timer: Pin<Box<Sleep>>,
@@ -196,7 +197,7 @@ pub struct Watched<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
-    fn new(stream: S, line: Arc<Line>, place: Place, limits: ConnectionLimits) -> Self {
+    fn new(stream: S, line: Arc<OpenConnection>, place: Place, limits: ConnectionLimits) -> Self {
         let idle_timer = Box::pin(tokio::time::sleep(limits.idle));
         let (idle, stall) = (limits.idle, limits.stall);
         Self { stream, line, idle, stall, idle_timer, stall_timer: None, _place: place }
@@ -272,10 +273,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 }
 
 /// Held while a request is answered.
-struct Busy(Arc<Line>);
+struct Busy(Arc<OpenConnection>);
 
 impl Busy {
-    fn begin(line: Arc<Line>) -> Self {
+    fn begin(line: Arc<OpenConnection>) -> Self {
         let mut use_ = lock(&line.use_);
         *use_ = (use_.0 + 1, Instant::now());
         drop(use_);
@@ -292,7 +293,7 @@ impl Drop for Busy {
 
 /// Marks the request's connection as busy until its answer has been sent.
 pub async fn mark(request: Request, next: Next) -> Response {
-    let Some(line) = request.extensions().get::<Arc<Line>>().cloned() else { return next.run(request).await };
+    let Some(line) = request.extensions().get::<Arc<OpenConnection>>().cloned() else { return next.run(request).await };
     let busy = Busy::begin(line);
     next.run(request).await.map(|body| Body::new(Counted { body, _busy: busy }))
 }

@@ -87,29 +87,29 @@ pub fn visitor(address: IpAddr) -> IpAddr {
 }
 
 /// What a request says of where it comes from.
-enum Asker {
+enum Requester {
     /// A program, or a page of this server's own.
     Own,
     /// A page of another origin; which, where it says so.
     Other(String),
 }
 
-fn asker(headers: &HeaderMap, authority: &str, cors_origins: &[String]) -> Asker {
+fn asker(headers: &HeaderMap, authority: &str, cors_origins: &[String]) -> Requester {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     if cors_origins.iter().any(|origin| origin == "*") {
-        return Asker::Own;
+        return Requester::Own;
     }
     // Several of them are nobody's, and must not pass by the first.
     if headers.get_all(header::ORIGIN).iter().count() > 1 {
-        return Asker::Other("several origins".to_owned());
+        return Requester::Other("several origins".to_owned());
     }
     match (text("origin"), text("sec-fetch-site")) {
         (Some(origin), _) => {
             let named = cors_origins.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin));
-            if named || same(origin, authority) { Asker::Own } else { Asker::Other(origin.to_owned()) }
+            if named || same(origin, authority) { Requester::Own } else { Requester::Other(origin.to_owned()) }
         }
-        (None, None | Some("same-origin" | "none")) => Asker::Own,
-        (None, Some(site)) => Asker::Other(format!("{site} page")),
+        (None, None | Some("same-origin" | "none")) => Requester::Own,
+        (None, Some(site)) => Requester::Other(format!("{site} page")),
     }
 }
 
@@ -172,8 +172,8 @@ fn refusal(app: &App, request: &Request) -> Option<ApiError> {
         return None;
     }
     match asker(request.headers(), &authority, &app.0.parts.cors_origins) {
-        Asker::Own => None,
-        Asker::Other(origin) => Some(ApiError::wrong_origin(&origin)),
+        Requester::Own => None,
+        Requester::Other(origin) => Some(ApiError::wrong_origin(&origin)),
     }
 }
 
@@ -242,15 +242,15 @@ mod tests {
                     headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
                 }
             }
-            let got = matches!(asker(&headers, "LocalHost:8080", &named), Asker::Own);
+            let got = matches!(asker(&headers, "LocalHost:8080", &named), Requester::Own);
             assert_eq!(got, own, "{origin:?} {site:?}");
-            assert!(matches!(asker(&headers, "LocalHost:8080", &["*".to_owned()]), Asker::Own));
+            assert!(matches!(asker(&headers, "LocalHost:8080", &["*".to_owned()]), Requester::Own));
         }
         assert!(same("http://h", "h:80") && same("https://h:443", "h") && !same("https://h", "h:80"));
         let mut two = HeaderMap::new();
         two.append("origin", HeaderValue::from_static("http://localhost:8080"));
         two.append("origin", HeaderValue::from_static("http://evil.example"));
-        assert!(matches!(asker(&two, "localhost:8080", &[]), Asker::Other(_)));
+        assert!(matches!(asker(&two, "localhost:8080", &[]), Requester::Other(_)));
     }
 
     #[test]

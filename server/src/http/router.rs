@@ -20,15 +20,15 @@ const API: [&str; 4] = ["v1", "api", "health", "metrics"];
 
 /// The server as a service.
 #[derive(Clone, Debug)]
-pub struct Tidy(Router);
+pub struct NormalizePath(Router);
 
 /// The server as a service.
 #[must_use]
-pub fn service(app: App) -> Tidy {
-    Tidy(router(app))
+pub fn service(app: App) -> NormalizePath {
+    NormalizePath(router(app))
 }
 
-impl<B> Service<axum::http::Request<B>> for Tidy
+impl<B> Service<axum::http::Request<B>> for NormalizePath
 where
     Router: Service<axum::http::Request<B>>,
 {

@@ -18,7 +18,7 @@ pub struct Lease(#[expect(dead_code, reason = "it counts by being held")] Arc<()
 pub(super) struct Leases(Mutex<HashMap<PathBuf, Weak<()>>>);
 
 /// A whole file in the cache.
-struct Kept {
+struct CachedFile {
     path: PathBuf,
     bytes: u64,
     asked: SystemTime,
@@ -73,7 +73,7 @@ impl Leases {
     }
 }
 
-fn idle(leases: &HashMap<PathBuf, Weak<()>>, folder: &Path) -> Vec<Kept> {
+fn idle(leases: &HashMap<PathBuf, Weak<()>>, folder: &Path) -> Vec<CachedFile> {
     let mut kept = Vec::new();
     collect(folder, &mut kept);
     kept.retain(|file| leases.get(&file.path).is_none_or(|lease| lease.strong_count() == 0));
@@ -81,7 +81,7 @@ fn idle(leases: &HashMap<PathBuf, Weak<()>>, folder: &Path) -> Vec<Kept> {
 }
 
 /// All whole files; those that are being written have an ending of their own.
-fn collect(folder: &Path, into: &mut Vec<Kept>) {
+fn collect(folder: &Path, into: &mut Vec<CachedFile>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
@@ -89,7 +89,7 @@ fn collect(folder: &Path, into: &mut Vec<Kept>) {
         if meta.is_dir() {
             collect(&path, into);
         } else if !path.extension().is_some_and(|ending| ending == "part" || ending == "etag") {
-            into.push(Kept { bytes: meta.len(), asked: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), path });
+            into.push(CachedFile { bytes: meta.len(), asked: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), path });
         }
     }
 }

@@ -27,7 +27,7 @@ const RESUMES: f64 = 24.0;
 
 /// What is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Over {
+pub struct LimitExceeded {
     /// Which field to change.
     pub param: &'static str,
     /// What would take how long, and what to do.
@@ -121,8 +121,8 @@ fn off_policy(
 /// Whether a run stays within what the server gives to one.
 ///
 /// # Errors
-/// [`Over`].
-pub fn within(config: &TrainConfig, limits: &RunLimits) -> Result<(), Over> {
+/// [`LimitExceeded`].
+pub fn within(config: &TrainConfig, limits: &RunLimits) -> Result<(), LimitExceeded> {
     let cost = of(config);
     let most_total_s = 60.0 * limits.minutes.max(1) as f64 * RESUMES;
     let cases = [
@@ -143,14 +143,14 @@ pub fn within(config: &TrainConfig, limits: &RunLimits) -> Result<(), Over> {
         ("steps", "This run", cost.total_s, most_total_s, "fewer steps, or what makes each of them cheaper"),
     ];
     for (param, what, takes_s, most_s, help) in cases {
-        // What is no number is over, too.
+        // NaN is over, too.
         if takes_s.is_nan() || takes_s > most_s {
             let message = format!(
                 "{what} would take about {}, over the {} of this server; {help} would help.",
                 words(takes_s),
                 words(most_s)
             );
-            return Err(Over { param, message });
+            return Err(LimitExceeded { param, message });
         }
     }
     Ok(())

@@ -13,8 +13,8 @@ use futures::Stream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::tail::{Mark, Tail};
-use super::{Pulse, Runs, RunsError};
+use super::tail::{LinePosition, Tail};
+use super::{RunProgress, Runs, RunsError};
 
 /// Comments go out so often when there is nothing to tell.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -46,17 +46,17 @@ enum Stage {
     /// Reads on from a place.
     Read {
         tail: Arc<Tail>,
-        at: Mark,
+        at: LinePosition,
         not_before: Instant,
     },
-    Over,
+    Done,
 }
 
 struct Follower {
     runs: Runs,
     id: i64,
     from: Option<Place>,
-    pulse: Option<watch::Receiver<Pulse>>,
+    progress: Option<watch::Receiver<RunProgress>>,
     /// Lines that the follower has.
     has: u64,
     stage: Stage,
@@ -72,8 +72,8 @@ impl Runs {
         id: i64,
         from: Option<Place>,
     ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, RunsError> {
-        let pulse = self.pulse(id)?;
-        let follower = Follower { runs: self.clone(), id, from, pulse, has: 0, stage: Stage::Begin };
+        let progress = self.progress(id)?;
+        let follower = Follower { runs: self.clone(), id, from, progress, has: 0, stage: Stage::Begin };
         Ok(futures::stream::unfold(follower, |mut follower| async move {
             let bytes = follower.next().await?;
             Some((Ok(bytes), follower))
@@ -93,7 +93,7 @@ impl Follower {
             let sent = match &self.stage {
                 Stage::Begin => self.begin().await,
                 Stage::Read { .. } => self.read().await,
-                Stage::Over => return None,
+                Stage::Done => return None,
             };
             if let Some(bytes) = sent.filter(|bytes| !bytes.is_empty()) {
                 return Some(bytes);
@@ -102,14 +102,14 @@ impl Follower {
     }
 
     async fn begin(&mut self) -> Option<Bytes> {
-        if let Some(pulse) = &mut self.pulse {
-            let begun = pulse.wait_for(|pulse| pulse.begun || pulse.over);
+        if let Some(progress) = &mut self.progress {
+            let begun = progress.wait_for(|progress| progress.begun || progress.over);
             // A sender that is gone means that it is over.
             if timeout(KEEP_ALIVE, begun).await.is_err() {
                 return Some(comment());
             }
         }
-        self.stage = Stage::Over;
+        self.stage = Stage::Done;
         let view = self.runs.view(self.id).await?;
         let tail = self.runs.tail(self.id, view.resumes);
         let mut reset = None;
@@ -127,7 +127,7 @@ impl Follower {
         let Stage::Read { tail, at, not_before } = &mut self.stage else { return None };
         sleep_until(*not_before).await;
         // Looked at before reading: whatever is written after the reading is a change after this look.
-        let over = self.pulse.as_mut().is_none_or(|pulse| pulse.borrow_and_update().over);
+        let over = self.progress.as_mut().is_none_or(|progress| progress.borrow_and_update().over);
         match tail.piece(*at).await {
             Ok(Some(piece)) => {
                 *at = piece.end;
@@ -136,23 +136,23 @@ impl Follower {
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(run = self.id, %error, "the metrics cannot be read");
-                self.stage = Stage::Over;
+                self.stage = Stage::Done;
                 return None;
             }
         }
         if over {
-            self.stage = Stage::Over;
+            self.stage = Stage::Done;
             let view = self.runs.view(self.id).await?;
             // Numbers and names always make JSON.
             let json = serde_json::to_string(&view).unwrap_or_default();
             return Some(Bytes::from(format!("event: {END_EVENT}\ndata: {json}\n\n")));
         }
         *not_before = Instant::now() + EVERY;
-        match &mut self.pulse {
-            Some(pulse) => match timeout(KEEP_ALIVE, pulse.changed()).await {
+        match &mut self.progress {
+            Some(progress) => match timeout(KEEP_ALIVE, progress.changed()).await {
                 Ok(Ok(())) => None,
                 Ok(Err(_)) => {
-                    self.pulse = None;
+                    self.progress = None;
                     None
                 }
                 Err(_) => Some(comment()),

@@ -23,7 +23,7 @@ const KEPT: usize = 16;
 
 /// Which page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Which {
+pub struct PageRequest {
     /// Runs on it.
     pub limit: usize,
     /// Only runs of smaller numbers: the newest come first.
@@ -44,7 +44,7 @@ pub struct Page {
 /// Pages that were made, and whether they still hold.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
-    made: Mutex<HashMap<Which, Made>>,
+    made: Mutex<HashMap<PageRequest, RenderedPage>>,
     /// Counts what has to show at once: a run that is new, gone, or in another state.
     changes: AtomicU64,
     /// Counts what may show a little later.
@@ -52,7 +52,7 @@ pub(super) struct Pages {
 }
 
 #[derive(Debug)]
-struct Made {
+struct RenderedPage {
     page: Arc<Page>,
     changes: u64,
     progress: u64,
@@ -68,7 +68,7 @@ impl Pages {
         self.progress.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn holds(&self, made: &Made) -> bool {
+    fn holds(&self, made: &RenderedPage) -> bool {
         made.changes == self.changes.load(Ordering::SeqCst)
             && (made.progress == self.progress.load(Ordering::Relaxed) || made.when.elapsed() < STALE)
     }
@@ -79,7 +79,7 @@ impl Runs {
     ///
     /// # Errors
     /// The list cannot be read.
-    pub fn page(&self, which: Which) -> Result<Arc<Page>, RunsError> {
+    pub fn page(&self, which: PageRequest) -> Result<Arc<Page>, RunsError> {
         let pages = &self.0.pages;
         // Held while it is made: who wants the same page waits for it.
         let mut made = lock(&pages.made);
@@ -91,7 +91,7 @@ impl Runs {
         if made.len() >= KEPT {
             made.clear();
         }
-        made.insert(which, Made { page: Arc::clone(&page), changes, progress, when: Instant::now() });
+        made.insert(which, RenderedPage { page: Arc::clone(&page), changes, progress, when: Instant::now() });
         Ok(page)
     }
 }

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use client::protocol::runs::{AlgoView, HyperKind, HyperParameter as ParameterView, RunLimits, RunRequest};
+use client::protocol::hyper::{HyperParameter, Refusal};
+use client::protocol::runs::{AlgoView, RunLimits, RunRequest};
 use mec::{MecParams, SettingError};
 use rl::config::{Algo, Preset, TrainConfig};
-use rl::hyper::{HyperParameter, HyperParameters as _, Kind, Refusal};
+use rl::hyper::HyperParameters as _;
 use rl::settings::RunSettings;
 use serde_json::{Map, Value};
 
@@ -30,24 +31,8 @@ fn declared(algo: Algo) -> Vec<HyperParameter> {
 
 /// The hyper-parameters of every algorithm, as the page's form is made of them.
 #[must_use]
-pub fn hyper_parameters() -> BTreeMap<String, Vec<ParameterView>> {
-    let kind = |kind: Kind| {
-        Some(match kind {
-            Kind::Whole { least, most } => HyperKind::Whole { least, most },
-            Kind::Number { least, most, ends, by_magnitude } => HyperKind::Number { least, most, ends, by_magnitude },
-            Kind::Switch => HyperKind::Switch,
-            Kind::Choice(names) => HyperKind::Choice { names: names.iter().map(|name| (*name).to_owned()).collect() },
-            Kind::Layers { fewest, most, units } => HyperKind::Layers { fewest, most, units },
-            // Laid out flat in every list.
-            Kind::Part(_) => return None,
-        })
-    };
-    let view = |parameter: HyperParameter| {
-        let HyperParameter { key, help, unit, .. } = parameter;
-        let kind = kind(parameter.kind)?;
-        Some(ParameterView { key, help: help.to_owned(), unit: unit.to_owned(), kind })
-    };
-    Algo::ALL.map(|algo| (algo.name().to_owned(), declared(algo).into_iter().filter_map(view).collect())).into()
+pub fn hyper_parameters() -> BTreeMap<String, Vec<HyperParameter>> {
+    Algo::ALL.map(|algo| (algo.name().to_owned(), declared(algo))).into()
 }
 
 /// Every algorithm with each of its presets.

@@ -23,7 +23,7 @@ const APART: u64 = 1 << 20;
 
 /// A place between two lines of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
+pub struct LinePosition {
     /// Bytes before it.
     pub offset: u64,
     /// Lines before it.
@@ -32,14 +32,14 @@ pub struct Mark {
 
 /// A stretch of lines as events.
 #[derive(Debug)]
-pub struct Piece {
-    begin: Mark,
+pub struct LineRange {
+    begin: LinePosition,
     /// Where it ends.
-    pub end: Mark,
+    pub end: LinePosition,
     text: Bytes,
 }
 
-impl Piece {
+impl LineRange {
     /// The events after so many lines of the file.
     #[must_use]
     pub fn after(&self, lines: u64) -> Bytes {
@@ -71,9 +71,9 @@ pub struct Tail {
 
 #[derive(Debug, Default)]
 struct State {
-    pieces: VecDeque<Arc<Piece>>,
+    pieces: VecDeque<Arc<LineRange>>,
     /// Some places, in order.
-    marks: Vec<Mark>,
+    marks: Vec<LinePosition>,
 }
 
 impl Tail {
@@ -84,7 +84,7 @@ impl Tail {
     }
 
     /// A known place with at most so many lines before it.
-    pub async fn near(&self, line: u64) -> Mark {
+    pub async fn near(&self, line: u64) -> LinePosition {
         let state = self.state.lock().await;
         state.marks.iter().rev().find(|mark| mark.line <= line).copied().unwrap_or_default()
     }
@@ -93,7 +93,7 @@ impl Tail {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn piece(&self, begin: Mark) -> std::io::Result<Option<Arc<Piece>>> {
+    pub async fn piece(&self, begin: LinePosition) -> std::io::Result<Option<Arc<LineRange>>> {
         // Held while the file is read: those who want the same piece wait for it.
         let mut state = self.state.lock().await;
         if let Some(piece) = state.pieces.iter().find(|piece| piece.begin == begin) {
@@ -138,7 +138,7 @@ fn lines(path: &std::path::Path, offset: u64) -> std::io::Result<Vec<u8>> {
     Err(std::io::Error::new(ErrorKind::InvalidData, "a line of the metrics is longer than any line of ours"))
 }
 
-fn render(lines: &[u8], begin: Mark, resumes: u32) -> Option<Piece> {
+fn render(lines: &[u8], begin: LinePosition, resumes: u32) -> Option<LineRange> {
     let mut end = begin;
     let mut text = String::with_capacity(lines.len() + lines.len() / 8);
     for line in lines.split_inclusive(|byte| *byte == b'\n') {
@@ -147,7 +147,7 @@ fn render(lines: &[u8], begin: Mark, resumes: u32) -> Option<Piece> {
         let line = String::from_utf8_lossy(line);
         text.push_str(&format!("id: {resumes}.{}\ndata: {}\n\n", end.line, line.trim_end_matches(['\n', '\r'])));
     }
-    (end != begin).then(|| Piece { begin, end, text: Bytes::from(text) })
+    (end != begin).then(|| LineRange { begin, end, text: Bytes::from(text) })
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    async fn all(tail: &Tail, mut at: Mark, after: u64) -> String {
+    async fn all(tail: &Tail, mut at: LinePosition, after: u64) -> String {
         let mut text = String::new();
         while let Some(piece) = tail.piece(at).await.unwrap() {
             text += std::str::from_utf8(&piece.after(after)).unwrap();
@@ -170,23 +170,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let tail = Tail::new(path.clone(), 2);
-        assert!(tail.piece(Mark::default()).await.unwrap().is_none(), "not there yet");
+        assert!(tail.piece(LinePosition::default()).await.unwrap().is_none(), "not there yet");
         let line = |n: usize| format!("{{\"global_step\":{n},\"text\":\"{}\"}}", "x".repeat(n % 400));
         let count = 20_000;
         let file: String = (1..=count).map(|n| line(n) + "\n").collect();
         std::fs::write(&path, file + "{\"half\":").unwrap();
         let events =
             |from: usize| -> String { (from..=count).map(|n| format!("id: 2.{n}\ndata: {}\n\n", line(n))).collect() };
-        assert!(all(&tail, Mark::default(), 0).await == events(1));
-        let first = tail.piece(Mark::default()).await.unwrap().unwrap();
+        assert!(all(&tail, LinePosition::default(), 0).await == events(1));
+        let first = tail.piece(LinePosition::default()).await.unwrap().unwrap();
         assert!(first.text.len() < 2 * PIECE as usize && first.end.line > 100, "{:?}", first.end);
         for after in [1, 2, first.end.line, first.end.line + 1, count as u64 - 1, count as u64] {
-            assert!(all(&tail, Mark::default(), after).await == events(after as usize + 1), "{after}");
+            assert!(all(&tail, LinePosition::default(), after).await == events(after as usize + 1), "{after}");
             let near = tail.near(after).await;
             assert!(near.line <= after && all(&tail, near, after).await == events(after as usize + 1), "{near:?}");
         }
         assert!(tail.near(u64::MAX).await.offset > APART, "the end is found without reading the beginning");
-        let end = Mark { offset: std::fs::metadata(&path).unwrap().len() - 8, line: count as u64 };
+        let end = LinePosition { offset: std::fs::metadata(&path).unwrap().len() - 8, line: count as u64 };
         assert!(tail.piece(end).await.unwrap().is_none(), "half a line is none");
         std::fs::File::options().append(true).open(&path).unwrap().write_all(b"1}\n").unwrap();
         let [one, other] = [tail.piece(end).await.unwrap().unwrap(), tail.piece(end).await.unwrap().unwrap()];
@@ -200,7 +200,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         std::fs::write(&path, "x".repeat(3 * LONGEST_LINE as usize)).unwrap();
-        let error = Tail::new(path, 0).piece(Mark::default()).await.unwrap_err();
+        let error = Tail::new(path, 0).piece(LinePosition::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
     }
 }

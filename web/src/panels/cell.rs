@@ -73,7 +73,7 @@ pub fn Cell() -> impl IntoView {
                         <Device device=k map svg />
                     </For>
                 </svg>
-                <Facts />
+                <RadioFigures />
             </div>
             <p class="hint">
                 "Drag a device, or focus it and use the arrow keys. "
@@ -208,9 +208,9 @@ fn Device(device: usize, map: Memo<CellMap>, svg: NodeRef<leptos::svg::Svg>) -> 
     }
 }
 
-/// The radio facts of this device.
+/// The radio figures of this device.
 #[component]
-fn Facts() -> impl IntoView {
+fn RadioFigures() -> impl IntoView {
     let ctx = ctx();
     let fact = move |read: fn(&DeviceView) -> String| {
         move || with_device(ctx, 0, read).unwrap_or_else(|| format::NA.to_owned())

@@ -10,7 +10,7 @@ use mec::settings::{Group, SETTINGS, Setting};
 use crate::ctx::ctx;
 use crate::panel::Panel;
 use crate::panels::decision::DECIDERS;
-use crate::settings::{MANUAL, Own, Settings};
+use crate::settings::{MANUAL, PageSetting, Settings};
 use crate::state::Kind;
 use crate::url::{from_name, wire_name};
 use crate::{dom, sliders};
@@ -165,7 +165,7 @@ fn ByHand() -> impl IntoView {
 
 /// A slider for a number of the page's own.
 #[component]
-fn OwnSlider(own: &'static Own) -> impl IntoView {
+fn OwnSlider(own: &'static PageSetting) -> impl IntoView {
     let ctx = ctx();
     let value = move || ctx.settings.with(own.read);
     view! {

@@ -86,7 +86,7 @@ fn sentence(state: &State) -> String {
 }
 
 /// What is known of the model itself.
-fn facts(state: &State) -> Option<String> {
+fn description(state: &State) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "a count for people")]
     let count = |parameters: u64| format::si(parameters as f64, "");
     if let Some(entry) = state.entry() {
@@ -103,7 +103,7 @@ fn facts(state: &State) -> Option<String> {
 }
 
 /// The verdict in a sentence. What there is to download is said until it comes.
-fn needs(verdict: &Verdict, state: &ModelState) -> String {
+fn memory_sentence(verdict: &Verdict, state: &ModelState) -> String {
     let memory = if verdict.tier == Tier::WebGpu { "GPU memory" } else { "WebAssembly memory" };
     let under_way = matches!(
         state,
@@ -128,20 +128,20 @@ fn needs(verdict: &Verdict, state: &ModelState) -> String {
 }
 
 /// What the verdict says, line by line, and whether the model fits; nothing where the model's state says the same already.
-struct Said {
+struct VerdictText {
     fits: bool,
     lines: Vec<String>,
 }
 
-fn said(state: &State) -> Option<Said> {
+fn said(state: &State) -> Option<VerdictText> {
     match (state.verdict.as_ref()?, state.model()) {
         (Err(problem), ModelState::Failed { message }) if problem == message => None,
-        (Err(problem), _) => Some(Said { fits: false, lines: vec![problem.clone()] }),
+        (Err(problem), _) => Some(VerdictText { fits: false, lines: vec![problem.clone()] }),
         (Ok(verdict), model) => {
-            let mut lines = vec![needs(verdict, model)];
+            let mut lines = vec![memory_sentence(verdict, model)];
             lines.extend_from_slice(&verdict.remarks);
             lines.extend(verdict.advice.clone());
-            Some(Said { fits: verdict.fits, lines })
+            Some(VerdictText { fits: verdict.fits, lines })
         }
     }
 }
@@ -195,7 +195,7 @@ pub fn ModelPanel() -> impl IntoView {
                     {move || ctx.state.with(State::model_name)}
                 </h2>
                 <p class="model-state">{move || ctx.state.with(sentence)}</p>
-                <p class="model-facts">{move || ctx.state.with(facts)}</p>
+                <p class="model-facts">{move || ctx.state.with(description)}</p>
                 <Show when=move || state.with(|s| progress(s).is_some())>
                     <div
                         class="progress"
@@ -252,8 +252,8 @@ fn CancelLoad() -> impl IntoView {
     }
 }
 
-fn verdict_view(said: Option<Said>) -> AnyView {
-    let Some(Said { fits, lines }) = said else { return ().into_any() };
+fn verdict_view(said: Option<VerdictText>) -> AnyView {
+    let Some(VerdictText { fits, lines }) = said else { return ().into_any() };
     view! {
         <ul class="model-verdict" class:refused=!fits data-testid="verdict" data-fits=fits.to_string()>
             {lines.into_iter().map(|line| view! { <li>{line}</li> }).collect_view()}

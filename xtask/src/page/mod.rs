@@ -17,7 +17,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::kernels;
-use crate::shell::step;
+use crate::shell::{step, target_folder};
 use crate::tools;
 
 pub mod dist;
@@ -79,7 +79,7 @@ fn first(index: &Index, modules: &[&Module]) -> Result<()> {
     for entry in index.entries() {
         match entry {
             Entry::Script(path) | Entry::Style(path) => {
-                let minified = crate::build::target_folder()?.join("minified").join(file_name(path)?);
+                let minified = target_folder()?.join("minified").join(file_name(path)?);
                 tools.minify(path, &minified, &[SYNTAX])?;
                 dist.put_hashed(&file_name(path)?, &read(&minified)?)?;
             }

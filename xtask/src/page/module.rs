@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::build::target_folder;
-use crate::shell::{command, run, step};
+use crate::shell::{command, run, step, target_folder};
 use crate::tools::{self, Tools};
 
 /// Changes when something is done to modules that the arguments of the tools do not show.

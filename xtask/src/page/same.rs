@@ -7,8 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::{DIST, dist, html};
-use crate::build::target_folder;
-use crate::shell::{run, step};
+use crate::shell::{run, step, target_folder};
 use crate::tools;
 
 /// Builds the page with trunk and compares it with dist/, or says that it did not.

@@ -1,15 +1,15 @@
 //! Getting a model file onto this device: resumable, verified, kept when there is room.
 //!
-//! A file is known by its SHA-256 where that is known, else by its address and version, also on the shelf: another version
-//! of a model can never be mixed into it. What has arrived of a cut or cancelled download stays on the shelf, and the next
+//! A file is known by its SHA-256 where that is known, else by its address and version, also in the store: another version
+//! of a model can never be mixed into it. What has arrived of a cut or cancelled download stays in the store, and the next
 //! try asks the server for the rest with a range request. A server that sends the whole file all the same is simply
 //! started over with. Nothing is handed out before its hash agrees.
 //!
-//! The bytes go to the shelf as they arrive and are not held in memory. A shelf that is full, not there, or emptied under
+//! The bytes go to the store as they arrive and are not held in memory. A store that is full, not there, or emptied under
 //! way is no failure for a file of up to [`MOST_IN_MEMORY`]: it is then held in memory, and the caller says so. A larger
 //! one is refused, before it starts where that can be told.
 //!
-//! Deliberately absent: fetch and file systems ([`Source`] and [`Shelf`] are passed in, so that all of this is tested
+//! Deliberately absent: fetch and file systems ([`Source`] and [`FileStore`] are passed in, so that all of this is tested
 //! natively), and unpacking: a GGUF file does not compress.
 
 use async_trait::async_trait;
@@ -32,7 +32,7 @@ const SILENCE_LIMIT_S: f64 = 20.0;
 const MAX_BARREN_TRIES: u32 = 4;
 /// Wait before the second try; doubled each time.
 const FIRST_PAUSE_S: f64 = 0.5;
-/// Largest file that is held in memory when the shelf does not take it. The worker's memory ends at 4 GiB, and a model's
+/// Largest file that is held in memory when the store does not take it. The worker's memory ends at 4 GiB, and a model's
 /// pieces, vocabulary and cache have to lie beside its file.
 pub const MOST_IN_MEMORY: u64 = 1 << 30;
 /// Bytes that are hashed between two looks at the event loop.
@@ -45,7 +45,7 @@ pub struct Wanted {
     pub url: String,
     /// Its size.
     pub bytes: u64,
-    /// Its name on the shelf; no two versions share one.
+    /// Its name in the store; no two versions share one.
     pub name: String,
     /// Its SHA-256 in lower-case hex; `None` where nobody tells.
     pub sha256: Option<String>,
@@ -101,7 +101,7 @@ impl Wanted {
     }
 }
 
-/// What the shelf's names of all versions of a file at this address begin with, and those of all files in a folder at it.
+/// What the store's names of all versions of a file at this address begin with, and those of all files in a folder at it.
 /// Never the beginning of a SHA-256.
 #[must_use]
 pub fn url_prefix(url: &str) -> String {
@@ -156,26 +156,26 @@ pub enum SourceError {
 
 /// Where files are kept on this device.
 #[async_trait(?Send)]
-pub trait Shelf {
+pub trait FileStore {
     /// Bytes that it would still take, as far as it tells.
     async fn room(&mut self) -> Option<u64>;
     /// How much is there of a file, complete or not; `None` for nothing.
-    async fn size(&mut self, name: &str) -> Result<Option<u64>, ShelfError>;
+    async fn size(&mut self, name: &str) -> Result<Option<u64>, FileStoreError>;
     /// `len` bytes of a file from byte `from` on; fewer where it ends.
-    async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, ShelfError>;
+    async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, FileStoreError>;
     /// Opens a file for writing behind its first `keep` bytes; what was behind them is gone.
-    async fn begin(&mut self, name: &str, keep: u64) -> Result<(), ShelfError>;
+    async fn begin(&mut self, name: &str, keep: u64) -> Result<(), FileStoreError>;
     /// Writes at the end of the open file.
-    fn append(&mut self, bytes: &[u8]) -> Result<(), ShelfError>;
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FileStoreError>;
     /// Closes the open file, if any.
     fn end(&mut self);
     /// Removes a file; one that is not there is removed already.
-    async fn delete(&mut self, name: &str) -> Result<(), ShelfError>;
+    async fn delete(&mut self, name: &str) -> Result<(), FileStoreError>;
 }
 
-/// Why a shelf did not do what it should.
+/// Why a store did not do what it should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ShelfError {
+pub enum FileStoreError {
     /// No room.
     #[error("the browser gives this page no more room to store files")]
     Full,
@@ -212,7 +212,7 @@ pub enum DownloadError {
         /// Its size.
         bytes: u64,
         /// Why it is not stored.
-        why: ShelfError,
+        why: FileStoreError,
     },
     /// Not enough memory for the file.
     #[error("this tab has no memory left for a model of {0} bytes; close other tabs, or let the server answer")]
@@ -224,61 +224,61 @@ pub enum DownloadError {
 
 /// A file whose hash agrees, as far as it was known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Obtained {
-    /// All of it, where it is not on the shelf.
+pub struct StoredFile {
+    /// All of it, where it is not in the store.
     pub memory: Option<Vec<u8>>,
-    /// Why it is not on the shelf; `None` when it is.
-    pub not_kept: Option<ShelfError>,
+    /// Why it is not in the store; `None` when it is.
+    pub not_kept: Option<FileStoreError>,
 }
 
-/// Gets a file onto the shelf, or what is missing of it from the source. `progress` is told how many bytes are here.
+/// Gets a file into the store, or what is missing of it from the source. `progress` is told how many bytes are here.
 ///
 /// # Errors
-/// [`DownloadError`]; after [`DownloadError::Cancelled`] and [`DownloadError::Cut`] the shelf keeps what has arrived.
-pub async fn obtain<S: Source, H: Shelf, C: Clock>(
+/// [`DownloadError`]; after [`DownloadError::Cancelled`] and [`DownloadError::Cut`] the store keeps what has arrived.
+pub async fn obtain<S: Source, H: FileStore, C: Clock>(
     wanted: &Wanted,
     source: &S,
-    shelf: &mut H,
+    store: &mut H,
     clock: &C,
     stop: &StopFlag,
     progress: &mut dyn FnMut(u64),
-) -> Result<Obtained, DownloadError> {
-    let mut file = Arriving::new(wanted);
-    match shelf.size(&wanted.name).await {
-        Ok(Some(size)) if size <= wanted.bytes => file.take(size, shelf, clock).await,
+) -> Result<StoredFile, DownloadError> {
+    let mut file = PartialFile::new(wanted);
+    match store.size(&wanted.name).await {
+        Ok(Some(size)) if size <= wanted.bytes => file.take(size, store, clock).await,
         Ok(_) => {}
         Err(error) => file.hold_in_memory(Vec::new(), error)?,
     }
     let missing = wanted.bytes - file.received;
-    let room = if missing > MOST_IN_MEMORY { shelf.room().await } else { None };
+    let room = if missing > MOST_IN_MEMORY { store.room().await } else { None };
     if room.is_some_and(|room| room < missing) {
-        return Err(DownloadError::NoRoom { bytes: wanted.bytes, why: ShelfError::Full });
+        return Err(DownloadError::NoRoom { bytes: wanted.bytes, why: FileStoreError::Full });
     }
     let mut first_from = file.received;
     progress(file.received);
     loop {
-        let result = fetch(source, shelf, clock, stop, &mut file, progress).await;
-        shelf.end();
+        let result = fetch(source, store, clock, stop, &mut file, progress).await;
+        store.end();
         result?;
         // A browser may have emptied its storage meanwhile, or have taken less than it said, without a word to the writer.
         if file.memory.is_none() {
-            let stored = shelf.size(&wanted.name).await;
+            let stored = store.size(&wanted.name).await;
             if stored != Ok(Some(wanted.bytes)) {
                 let why = match stored {
                     Ok(Some(stored)) => format!("the browser kept only {stored} of {} bytes", wanted.bytes),
                     _ => "what was stored has been cleared".to_owned(),
                 };
-                let _ = shelf.delete(&wanted.name).await;
+                let _ = store.delete(&wanted.name).await;
                 file.restart();
-                file.hold_in_memory(Vec::new(), ShelfError::Unavailable(why))?;
+                file.hold_in_memory(Vec::new(), FileStoreError::Unavailable(why))?;
                 continue;
             }
         }
         if file.agrees() {
-            return Ok(Obtained { memory: file.memory, not_kept: file.not_kept });
+            return Ok(StoredFile { memory: file.memory, not_kept: file.not_kept });
         }
-        // The damage may lie in what was on the shelf before: once more from the start, and no further.
-        let _ = shelf.delete(&wanted.name).await;
+        // The damage may lie in what was in the store before: once more from the start, and no further.
+        let _ = store.delete(&wanted.name).await;
         if first_from == 0 {
             return Err(DownloadError::Mismatch);
         }
@@ -288,24 +288,24 @@ pub async fn obtain<S: Source, H: Shelf, C: Clock>(
 }
 
 /// Fetches until the file has its full length.
-async fn fetch<S: Source, H: Shelf, C: Clock>(
+async fn fetch<S: Source, H: FileStore, C: Clock>(
     source: &S,
-    shelf: &mut H,
+    store: &mut H,
     clock: &C,
     stop: &StopFlag,
-    file: &mut Arriving<'_>,
+    file: &mut PartialFile<'_>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), DownloadError> {
     let mut barren = 0;
     while file.received < file.wanted.bytes {
         let before = file.received;
-        let one_try = unless_stopped(stop, one_try(source, shelf, clock, file, progress)).await;
+        let one_try = unless_stopped(stop, one_try(source, store, clock, file, progress)).await;
         let problem = match one_try.ok_or(DownloadError::Cancelled)? {
             Ok(()) => continue,
-            Err(Trouble::Final(error)) => return Err(error),
-            Err(Trouble::Cut(problem)) => problem,
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Cut(problem)) => problem,
         };
-        shelf.end();
+        store.end();
         barren = if file.received > before { 0 } else { barren + 1 };
         if barren >= MAX_BARREN_TRIES {
             return Err(DownloadError::Cut(problem));
@@ -316,12 +316,12 @@ async fn fetch<S: Source, H: Shelf, C: Clock>(
     Ok(())
 }
 
-enum Trouble {
+enum Failure {
     Cut(String),
     Final(DownloadError),
 }
 
-impl From<SourceError> for Trouble {
+impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
         match error {
             SourceError::Cut(problem) => Self::Cut(problem),
@@ -332,75 +332,75 @@ impl From<SourceError> for Trouble {
     }
 }
 
-impl From<DownloadError> for Trouble {
+impl From<DownloadError> for Failure {
     fn from(error: DownloadError) -> Self {
         Self::Final(error)
     }
 }
 
-async fn one_try<S: Source, H: Shelf, C: Clock>(
+async fn one_try<S: Source, H: FileStore, C: Clock>(
     source: &S,
-    shelf: &mut H,
+    store: &mut H,
     clock: &C,
-    file: &mut Arriving<'_>,
+    file: &mut PartialFile<'_>,
     progress: &mut dyn FnMut(u64),
-) -> Result<(), Trouble> {
-    let silent = || Trouble::Cut(format!("nothing came for {SILENCE_LIMIT_S} seconds"));
+) -> Result<(), Failure> {
+    let silent = || Failure::Cut(format!("nothing came for {SILENCE_LIMIT_S} seconds"));
     let wanted = file.wanted;
     let from = file.received;
     let opened = within(clock, SILENCE_LIMIT_S, source.open(&wanted.url, from)).await.ok_or_else(silent)??;
     if opened.begins_at != from {
         file.restart();
         if opened.begins_at != 0 {
-            return Err(Trouble::Cut("the server sent another part than it was asked for".to_owned()));
+            return Err(Failure::Cut("the server sent another part than it was asked for".to_owned()));
         }
     }
     if file.memory.is_none()
-        && let Err(error) = shelf.begin(&wanted.name, file.received).await
+        && let Err(error) = store.begin(&wanted.name, file.received).await
     {
-        file.leave_shelf(shelf, error).await?;
+        file.leave_store(store, error).await?;
     }
     let mut body = opened.body;
     while let Some(chunk) = within(clock, SILENCE_LIMIT_S, body.next()).await.ok_or_else(silent)? {
         let chunk = chunk?;
         if file.received + chunk.len() as u64 > wanted.bytes {
-            shelf.end();
-            let _ = shelf.delete(&wanted.name).await;
-            return Err(Trouble::Final(DownloadError::Mismatch));
+            store.end();
+            let _ = store.delete(&wanted.name).await;
+            return Err(Failure::Final(DownloadError::Mismatch));
         }
         if file.memory.is_none()
-            && let Err(error) = shelf.append(&chunk)
+            && let Err(error) = store.append(&chunk)
         {
-            file.leave_shelf(shelf, error).await?;
+            file.leave_store(store, error).await?;
         }
         file.append(&chunk);
         progress(file.received);
     }
     if file.received < wanted.bytes {
-        return Err(Trouble::Cut("the connection ended early".to_owned()));
+        return Err(Failure::Cut("the connection ended early".to_owned()));
     }
     Ok(())
 }
 
 /// A file on its way, hashed as it arrives.
-struct Arriving<'w> {
+struct PartialFile<'w> {
     wanted: &'w Wanted,
     received: u64,
     hash: Sha256,
-    /// What has arrived, where the shelf does not have it.
+    /// What has arrived, where the store does not have it.
     memory: Option<Vec<u8>>,
-    not_kept: Option<ShelfError>,
+    not_kept: Option<FileStoreError>,
 }
 
-impl<'w> Arriving<'w> {
+impl<'w> PartialFile<'w> {
     fn new(wanted: &'w Wanted) -> Self {
         Self { wanted, received: 0, hash: Sha256::new(), memory: None, not_kept: None }
     }
 
-    /// Takes in what the shelf has: its length, and its part of the hash.
-    async fn take<H: Shelf, C: Clock>(&mut self, size: u64, shelf: &mut H, clock: &C) {
+    /// Takes in what the store has: its length, and its part of the hash.
+    async fn take<H: FileStore, C: Clock>(&mut self, size: u64, store: &mut H, clock: &C) {
         while self.received < size {
-            match shelf.read(&self.wanted.name, self.received, HASH_SLICE).await {
+            match store.read(&self.wanted.name, self.received, HASH_SLICE).await {
                 Ok(slice) if !slice.is_empty() => self.append(&slice),
                 // Another tab is writing it, or it is gone: as if it had not been there.
                 _ => return self.restart(),
@@ -428,13 +428,13 @@ impl<'w> Arriving<'w> {
     }
 
     /// Refuses a file that is too large for memory.
-    fn may_be_held(&self, why: &ShelfError) -> Result<(), DownloadError> {
+    fn may_be_held(&self, why: &FileStoreError) -> Result<(), DownloadError> {
         let bytes = self.wanted.bytes;
         if bytes > MOST_IN_MEMORY { Err(DownloadError::NoRoom { bytes, why: why.clone() }) } else { Ok(()) }
     }
 
     /// From now on in memory, where `part` is what has arrived before.
-    fn hold_in_memory(&mut self, mut part: Vec<u8>, why: ShelfError) -> Result<(), DownloadError> {
+    fn hold_in_memory(&mut self, mut part: Vec<u8>, why: FileStoreError) -> Result<(), DownloadError> {
         self.may_be_held(&why)?;
         // The size comes from outside: a server that promises too much must not bring the tab down.
         usize::try_from(self.wanted.bytes)
@@ -446,23 +446,23 @@ impl<'w> Arriving<'w> {
         Ok(())
     }
 
-    /// The shelf does not take any more: what it has comes back, and is removed there. A part that cannot grow is of no use
+    /// The store does not take any more: what it has comes back, and is removed there. A part that cannot grow is of no use
     /// and takes room. Of a file that is too large for memory the part stays: with more room, a next try goes on.
-    async fn leave_shelf<H: Shelf>(&mut self, shelf: &mut H, why: ShelfError) -> Result<(), Trouble> {
-        shelf.end();
+    async fn leave_store<H: FileStore>(&mut self, store: &mut H, why: FileStoreError) -> Result<(), Failure> {
+        store.end();
         self.may_be_held(&why)?;
         let length = usize::try_from(self.received).map_err(|_| DownloadError::Memory(self.wanted.bytes))?;
-        let part = if length == 0 { Ok(Vec::new()) } else { shelf.read(&self.wanted.name, 0, length).await };
-        let removable = !matches!(why, ShelfError::Unavailable(_));
+        let part = if length == 0 { Ok(Vec::new()) } else { store.read(&self.wanted.name, 0, length).await };
+        let removable = !matches!(why, FileStoreError::Unavailable(_));
         if removable {
-            let _ = shelf.delete(&self.wanted.name).await;
+            let _ = store.delete(&self.wanted.name).await;
         }
         match part {
             Ok(part) if part.len() == length => Ok(self.hold_in_memory(part, why)?),
             _ => {
                 self.restart();
                 self.hold_in_memory(Vec::new(), why)?;
-                Err(Trouble::Cut("what was stored is gone".to_owned()))
+                Err(Failure::Cut("what was stored is gone".to_owned()))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Downloads on a simulated clock, from scripted sources onto a shelf in memory.
+//! Downloads on a simulated clock, from scripted sources into a store in memory.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -80,7 +80,7 @@ impl Source for FakeSource {
 }
 
 #[derive(Default)]
-struct FakeShelf {
+struct FakeStore {
     files: HashMap<String, Vec<u8>>,
     open: Option<String>,
     room: Option<usize>,
@@ -94,23 +94,23 @@ struct FakeShelf {
 }
 
 #[async_trait(?Send)]
-impl Shelf for FakeShelf {
+impl FileStore for FakeStore {
     async fn room(&mut self) -> Option<u64> {
         self.tells
     }
 
-    async fn size(&mut self, name: &str) -> Result<Option<u64>, ShelfError> {
+    async fn size(&mut self, name: &str) -> Result<Option<u64>, FileStoreError> {
         self.check()?;
         Ok(self.files.get(name).map(|file| file.len() as u64))
     }
 
-    async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, ShelfError> {
+    async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, FileStoreError> {
         self.check()?;
-        let file = self.files.get(name).ok_or_else(|| ShelfError::Unavailable("gone".to_owned()))?;
+        let file = self.files.get(name).ok_or_else(|| FileStoreError::Unavailable("gone".to_owned()))?;
         Ok(file.iter().skip(from as usize).take(len).copied().collect())
     }
 
-    async fn begin(&mut self, name: &str, keep: u64) -> Result<(), ShelfError> {
+    async fn begin(&mut self, name: &str, keep: u64) -> Result<(), FileStoreError> {
         self.check()?;
         assert_eq!(self.open, None, "a file is still open");
         self.files.entry(name.to_owned()).or_default().truncate(keep as usize);
@@ -118,7 +118,7 @@ impl Shelf for FakeShelf {
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), ShelfError> {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FileStoreError> {
         let name = self.open.clone().expect("a file is open");
         if self.cleared_at.is_some_and(|at| self.files.get(&name).is_some_and(|file| file.len() >= at)) {
             self.cleared_at = None;
@@ -127,7 +127,7 @@ impl Shelf for FakeShelf {
         // What is written into a file that is gone is gone too, and nobody says so.
         let Some(file) = self.files.get_mut(&name) else { return Ok(()) };
         if self.room.is_some_and(|room| file.len() + bytes.len() > room) {
-            return Err(ShelfError::Full);
+            return Err(FileStoreError::Full);
         }
         file.extend_from_slice(bytes);
         file.truncate(self.keeps.unwrap_or(usize::MAX));
@@ -138,16 +138,16 @@ impl Shelf for FakeShelf {
         self.open = None;
     }
 
-    async fn delete(&mut self, name: &str) -> Result<(), ShelfError> {
+    async fn delete(&mut self, name: &str) -> Result<(), FileStoreError> {
         assert_eq!(self.open, None, "a file is still open");
         self.files.remove(name);
         Ok(())
     }
 }
 
-impl FakeShelf {
-    fn check(&self) -> Result<(), ShelfError> {
-        if self.unavailable { Err(ShelfError::Unavailable("no OPFS".to_owned())) } else { Ok(()) }
+impl FakeStore {
+    fn check(&self) -> Result<(), FileStoreError> {
+        if self.unavailable { Err(FileStoreError::Unavailable("no OPFS".to_owned())) } else { Ok(()) }
     }
 
     fn with(part: &[u8]) -> Self {
@@ -160,16 +160,16 @@ impl FakeShelf {
 }
 
 struct Seen {
-    result: Result<Obtained, DownloadError>,
+    result: Result<StoredFile, DownloadError>,
     opened_from: Vec<u64>,
     progress: Vec<u64>,
 }
 
-fn play(shelf: &mut FakeShelf, script: &[Serve], stop_at_s: Option<f64>) -> Seen {
-    play_for(&wanted(), shelf, script, stop_at_s)
+fn play(store: &mut FakeStore, script: &[Serve], stop_at_s: Option<f64>) -> Seen {
+    play_for(&wanted(), store, script, stop_at_s)
 }
 
-fn play_for(wanted: &Wanted, shelf: &mut FakeShelf, script: &[Serve], stop_at_s: Option<f64>) -> Seen {
+fn play_for(wanted: &Wanted, store: &mut FakeStore, script: &[Serve], stop_at_s: Option<f64>) -> Seen {
     let clock = FakeClock::default();
     let source =
         FakeSource { script: RefCell::new(script.to_vec()), opened_from: RefCell::default(), clock: clock.clone() };
@@ -183,84 +183,84 @@ fn play_for(wanted: &Wanted, shelf: &mut FakeShelf, script: &[Serve], stop_at_s:
             }
         };
         let mut note = |received| progress.push(received);
-        join(obtain(wanted, &source, shelf, &clock, &stop, &mut note), stopper).await.0
+        join(obtain(wanted, &source, store, &clock, &stop, &mut note), stopper).await.0
     });
-    assert_eq!(shelf.open, None, "the file was closed");
+    assert_eq!(store.open, None, "the file was closed");
     if result == whole() {
-        assert_eq!(shelf.files.get(&wanted.name), Some(&content()), "all of it is on the shelf");
+        assert_eq!(store.files.get(&wanted.name), Some(&content()), "all of it is in the store");
     }
     Seen { result, opened_from: source.opened_from.into_inner(), progress }
 }
 
-fn whole() -> Result<Obtained, DownloadError> {
-    Ok(Obtained { memory: None, not_kept: None })
+fn whole() -> Result<StoredFile, DownloadError> {
+    Ok(StoredFile { memory: None, not_kept: None })
 }
 
 #[test]
 fn a_quiet_download_is_stored_and_found_again_without_a_request() {
-    let mut shelf = FakeShelf::default();
-    let seen = play(&mut shelf, &[Serve::Rest], None);
-    assert_eq!((seen.result, shelf.stored()), (whole(), Some(SIZE)));
+    let mut store = FakeStore::default();
+    let seen = play(&mut store, &[Serve::Rest], None);
+    assert_eq!((seen.result, store.stored()), (whole(), Some(SIZE)));
     assert_eq!((seen.progress.first(), seen.progress.last()), (Some(&0), Some(&1000)));
-    let seen = play(&mut shelf, &[Serve::Fail(SourceError::Status(404))], None);
+    let seen = play(&mut store, &[Serve::Fail(SourceError::Status(404))], None);
     assert_eq!((seen.result, seen.opened_from.len()), (whole(), 0));
 }
 
 #[test]
 fn a_cut_download_goes_on_where_it_was() {
-    let mut shelf = FakeShelf::default();
+    let mut store = FakeStore::default();
     let gone = Serve::Fail(SourceError::Cut("connection refused".to_owned()));
-    let seen = play(&mut shelf, &[Serve::Cut(300), gone.clone(), Serve::Cut(0), Serve::Cut(250), Serve::Rest], None);
+    let seen = play(&mut store, &[Serve::Cut(300), gone.clone(), Serve::Cut(0), Serve::Cut(250), Serve::Rest], None);
     assert_eq!((seen.result, seen.opened_from), (whole(), vec![0, 300, 300, 300, 550]));
-    assert_eq!(shelf.stored(), Some(SIZE));
+    assert_eq!(store.stored(), Some(SIZE));
 
-    let mut shelf = FakeShelf::default();
-    let seen = play(&mut shelf, &[Serve::Cut(300), gone], None);
+    let mut store = FakeStore::default();
+    let seen = play(&mut store, &[Serve::Cut(300), gone], None);
     assert_eq!(seen.result, Err(DownloadError::Cut("connection refused".to_owned())));
-    assert_eq!((seen.opened_from.len(), shelf.stored()), (5, Some(300)), "the part is kept");
-    let seen = play(&mut shelf, &[Serve::Rest], None);
+    assert_eq!((seen.opened_from.len(), store.stored()), (5, Some(300)), "the part is kept");
+    let seen = play(&mut store, &[Serve::Rest], None);
     assert_eq!((seen.result, seen.opened_from), (whole(), vec![300]));
 }
 
 #[test]
 fn a_server_without_ranges_is_started_over_with() {
-    let mut shelf = FakeShelf::with(&[9; 400]);
-    let seen = play(&mut shelf, &[Serve::Whole], None);
-    assert_eq!((seen.result, seen.opened_from, shelf.stored()), (whole(), vec![400], Some(SIZE)));
+    let mut store = FakeStore::with(&[9; 400]);
+    let seen = play(&mut store, &[Serve::Whole], None);
+    assert_eq!((seen.result, seen.opened_from, store.stored()), (whole(), vec![400], Some(SIZE)));
 }
 
 #[test]
 fn cancelling_keeps_the_part() {
     for (script, kept) in [(Serve::Rest, Some(400)), (Serve::Hang, None)] {
-        let mut shelf = FakeShelf::default();
-        let seen = play(&mut shelf, &[script], Some(0.045));
-        assert_eq!((seen.result, shelf.stored()), (Err(DownloadError::Cancelled), kept));
+        let mut store = FakeStore::default();
+        let seen = play(&mut store, &[script], Some(0.045));
+        assert_eq!((seen.result, store.stored()), (Err(DownloadError::Cancelled), kept));
     }
 }
 
 #[test]
 fn damage_on_the_shelf_heals_and_damage_on_the_server_does_not() {
     for part in [vec![9; 400], vec![9; SIZE], vec![9; SIZE + 5]] {
-        let mut shelf = FakeShelf::with(&part);
-        let seen = play(&mut shelf, &[Serve::Rest], None);
-        assert_eq!((seen.result, shelf.stored()), (whole(), Some(SIZE)), "{} bytes on the shelf", part.len());
+        let mut store = FakeStore::with(&part);
+        let seen = play(&mut store, &[Serve::Rest], None);
+        assert_eq!((seen.result, store.stored()), (whole(), Some(SIZE)), "{} bytes in the store", part.len());
     }
     for script in [Serve::Other, Serve::TooMuch] {
-        let mut shelf = FakeShelf::default();
-        let seen = play(&mut shelf, &[script], None);
-        assert_eq!((seen.result, shelf.stored()), (Err(DownloadError::Mismatch), None));
+        let mut store = FakeStore::default();
+        let seen = play(&mut store, &[script], None);
+        assert_eq!((seen.result, store.stored()), (Err(DownloadError::Mismatch), None));
     }
 }
 
 #[test]
 fn a_full_or_missing_shelf_means_memory() {
-    let full = FakeShelf { room: Some(450), ..FakeShelf::default() };
-    let missing = FakeShelf { unavailable: true, ..FakeShelf::default() };
-    let unavailable = ShelfError::Unavailable("no OPFS".to_owned());
-    for (mut shelf, why) in [(full, ShelfError::Full), (missing, unavailable)] {
-        let seen = play(&mut shelf, &[Serve::Cut(600), Serve::Rest], None);
-        assert_eq!(seen.result, Ok(Obtained { memory: Some(content()), not_kept: Some(why) }));
-        assert_eq!((shelf.stored(), seen.opened_from), (None, vec![0, 600]));
+    let full = FakeStore { room: Some(450), ..FakeStore::default() };
+    let missing = FakeStore { unavailable: true, ..FakeStore::default() };
+    let unavailable = FileStoreError::Unavailable("no OPFS".to_owned());
+    for (mut store, why) in [(full, FileStoreError::Full), (missing, unavailable)] {
+        let seen = play(&mut store, &[Serve::Cut(600), Serve::Rest], None);
+        assert_eq!(seen.result, Ok(StoredFile { memory: Some(content()), not_kept: Some(why) }));
+        assert_eq!((store.stored(), seen.opened_from), (None, vec![0, 600]));
     }
 }
 
@@ -269,32 +269,32 @@ fn a_file_too_large_for_memory_is_refused_where_it_cannot_be_stored() {
     let large = Wanted { bytes: MOST_IN_MEMORY + 1 + SIZE as u64, ..wanted() };
     let refused = |why| Err(DownloadError::NoRoom { bytes: large.bytes, why });
     // Told before: nothing is fetched, and what is there stays.
-    let little = FakeShelf { tells: Some(MOST_IN_MEMORY), ..FakeShelf::with(&content()[..400]) };
-    let missing = FakeShelf { unavailable: true, ..FakeShelf::default() };
-    let unavailable = ShelfError::Unavailable("no OPFS".to_owned());
-    for (mut shelf, why, stored) in [(little, ShelfError::Full, Some(400)), (missing, unavailable, None)] {
-        let seen = play_for(&large, &mut shelf, &[Serve::Rest], None);
-        assert_eq!((seen.result, seen.opened_from.len(), shelf.stored()), (refused(why), 0, stored));
+    let little = FakeStore { tells: Some(MOST_IN_MEMORY), ..FakeStore::with(&content()[..400]) };
+    let missing = FakeStore { unavailable: true, ..FakeStore::default() };
+    let unavailable = FileStoreError::Unavailable("no OPFS".to_owned());
+    for (mut store, why, stored) in [(little, FileStoreError::Full, Some(400)), (missing, unavailable, None)] {
+        let seen = play_for(&large, &mut store, &[Serve::Rest], None);
+        assert_eq!((seen.result, seen.opened_from.len(), store.stored()), (refused(why), 0, stored));
     }
     // Found out under way: what has arrived stays.
-    let mut shelf = FakeShelf { room: Some(450), tells: Some(u64::MAX), ..FakeShelf::default() };
-    let seen = play_for(&large, &mut shelf, &[Serve::Rest], None);
-    assert_eq!((seen.result, shelf.stored()), (refused(ShelfError::Full), Some(400)));
+    let mut store = FakeStore { room: Some(450), tells: Some(u64::MAX), ..FakeStore::default() };
+    let seen = play_for(&large, &mut store, &[Serve::Rest], None);
+    assert_eq!((seen.result, store.stored()), (refused(FileStoreError::Full), Some(400)));
     // As large, and room enough: nothing is said of it.
-    let mut shelf = FakeShelf { tells: Some(large.bytes), ..FakeShelf::default() };
-    let seen = play_for(&large, &mut shelf, &[Serve::Cut(0)], None);
+    let mut store = FakeStore { tells: Some(large.bytes), ..FakeStore::default() };
+    let seen = play_for(&large, &mut store, &[Serve::Cut(0)], None);
     assert_eq!(seen.result, Err(DownloadError::Cut("connection reset".to_owned())));
-    let words = refused(ShelfError::Full).unwrap_err().to_string();
+    let words = refused(FileStoreError::Full).unwrap_err().to_string();
     assert!(words.contains("1.1 GB") && words.contains("drop the file"), "{words}");
 }
 
 #[test]
 fn what_the_server_says_decides_on_another_try() {
-    let seen = play(&mut FakeShelf::default(), &[Serve::Fail(SourceError::Status(404))], None);
+    let seen = play(&mut FakeStore::default(), &[Serve::Fail(SourceError::Status(404))], None);
     assert_eq!((seen.result, seen.opened_from.len()), (Err(DownloadError::Refused(SourceError::Status(404))), 1));
-    let seen = play(&mut FakeShelf::default(), &[Serve::Fail(SourceError::Status(503)), Serve::Rest], None);
+    let seen = play(&mut FakeStore::default(), &[Serve::Fail(SourceError::Status(503)), Serve::Rest], None);
     assert_eq!(seen.result, whole());
-    let seen = play(&mut FakeShelf::default(), &[Serve::Hang], None);
+    let seen = play(&mut FakeStore::default(), &[Serve::Hang], None);
     assert_eq!(seen.result, Err(DownloadError::Cut("nothing came for 20 seconds".to_owned())));
 }
 
@@ -322,17 +322,17 @@ fn entries_are_checked() {
         assert!(Wanted::from_entry("http://s/models/", &entry(file, hash)).is_err(), "{file} {hash}");
     }
     let huge = Wanted { bytes: u64::MAX, ..wanted() };
-    let mut shelf = FakeShelf { unavailable: true, ..FakeShelf::default() };
-    let seen = play_for(&huge, &mut shelf, &[Serve::Rest], None);
-    let why = ShelfError::Unavailable("no OPFS".to_owned());
+    let mut store = FakeStore { unavailable: true, ..FakeStore::default() };
+    let seen = play_for(&huge, &mut store, &[Serve::Rest], None);
+    let why = FileStoreError::Unavailable("no OPFS".to_owned());
     assert_eq!((seen.result, seen.opened_from.len()), (Err(DownloadError::NoRoom { bytes: u64::MAX, why }), 0));
 }
 
 #[test]
 fn storage_that_is_cleared_under_way_means_memory() {
     for cleared_at in [100, 600] {
-        let mut shelf = FakeShelf { cleared_at: Some(cleared_at), ..FakeShelf::default() };
-        let seen = play(&mut shelf, &[Serve::Rest], None);
+        let mut store = FakeStore { cleared_at: Some(cleared_at), ..FakeStore::default() };
+        let seen = play(&mut store, &[Serve::Rest], None);
         let obtained = seen.result.expect("a file");
         assert_eq!(obtained.memory, Some(content()));
         assert!(obtained.not_kept.is_some_and(|why| why.to_string().contains("cleared")));
@@ -342,10 +342,10 @@ fn storage_that_is_cleared_under_way_means_memory() {
 
 #[test]
 fn a_browser_that_drops_bytes_in_silence_means_memory() {
-    let mut shelf = FakeShelf { keeps: Some(450), ..FakeShelf::default() };
-    let seen = play(&mut shelf, &[Serve::Rest], None);
+    let mut store = FakeStore { keeps: Some(450), ..FakeStore::default() };
+    let seen = play(&mut store, &[Serve::Rest], None);
     let obtained = seen.result.expect("a file");
-    assert_eq!((obtained.memory, shelf.stored()), (Some(content()), None));
+    assert_eq!((obtained.memory, store.stored()), (Some(content()), None));
     assert!(obtained.not_kept.is_some_and(|why| why.to_string().contains("450 of 1000")));
 }
 
@@ -355,10 +355,10 @@ fn a_file_without_a_known_hash_is_known_by_address_size_and_version() {
     let file = of(SIZE as u64, "\"v1\"");
     assert!(file.name.starts_with(&url_prefix("http://elsewhere/m.gguf")) && !is_sha256(&file.name));
     assert!(file.name != of(SIZE as u64, "\"v2\"").name && file.name != of(1, "\"v1\"").name);
-    let mut shelf = FakeShelf::default();
-    let seen = play_for(&file, &mut shelf, &[Serve::Cut(300), Serve::Rest], None);
+    let mut store = FakeStore::default();
+    let seen = play_for(&file, &mut store, &[Serve::Cut(300), Serve::Rest], None);
     assert_eq!((seen.result, seen.opened_from), (whole(), vec![0, 300]));
-    let seen = play_for(&file, &mut shelf, &[Serve::Hang], None);
+    let seen = play_for(&file, &mut store, &[Serve::Hang], None);
     assert_eq!((seen.result, seen.opened_from.len()), (whole(), 0));
     let known = Wanted::from_url("http://elsewhere/m.gguf", 5, "", wanted().sha256);
     assert_eq!(known.name, wanted().name, "the same file from elsewhere");

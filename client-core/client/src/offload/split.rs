@@ -16,7 +16,7 @@ impl OffloadRatio {
     /// Everything goes to the server.
     pub const ALL: Self = Self(1.0);
 
-    /// The nearest ratio to `value`; what is not a number counts as 0.
+    /// The nearest ratio to `value`; NaN counts as 0.
     #[must_use]
     pub fn saturating(value: f64) -> Self {
         if value.is_nan() { Self::NONE } else { Self(value.clamp(0.0, 1.0)) }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::worker::Tier;
+use super::tier::Tier;
 
 /// How the matrices of a checkpoint are stored when it is loaded, by GGUF's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,21 +2,25 @@
 //!
 //! - [`worker`]: page → worker commands and worker → page events, as JSON texts
 //! - [`engine`]: what both of them say about a model by itself
+//! - [`tier`]: which engine runs in the tab
 //! - [`sampling`]: how long and how freely to write, each number with its range
 //! - [`world`]: what both of them say about the simulated cell
 //! - [`manifest`]: the manifest under `/models`
 //! - [`health`]: the state of the server, under `/health`
 //! - [`runs`]: training runs, under `/api/runs`
+//! - [`hyper`]: their hyper-parameters as they are declared
 //! - [`similarity`]: the server's own endpoint for eq. 26–27
 //!
 //! The OpenAI-compatible API keeps that API's own names and is typed where the server implements it.
 
 pub mod engine;
 pub mod health;
+pub mod hyper;
 pub mod manifest;
 pub mod runs;
 pub mod sampling;
 pub mod similarity;
+pub mod tier;
 pub mod worker;
 pub mod world;
 

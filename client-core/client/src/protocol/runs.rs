@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::hyper::{HyperKind, HyperParameter};
+
 use mec::{ServerShare, Variant};
 
 /// Name of the last event of a stream of metrics.
@@ -223,59 +225,6 @@ pub struct AlgoView {
 /// The hyper-parameters of every algorithm by its name, in the order in which they are best shown; those that hold for all
 /// algorithms come last in each.
 pub type HyperParameters = BTreeMap<String, Vec<HyperParameter>>;
-
-/// A hyper-parameter; its default is what [`AlgoView::hyper`] holds under its key.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HyperParameter {
-    /// Its name in requests; `model.hidden` for one of a part.
-    pub key: String,
-    /// What it does, in a sentence or two.
-    pub help: String,
-    /// Unit, empty for a plain number.
-    pub unit: String,
-    /// What it may be.
-    pub kind: HyperKind,
-}
-
-/// What a hyper-parameter may be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case")]
-pub enum HyperKind {
-    /// A whole number.
-    Whole {
-        /// Least allowed value.
-        least: u64,
-        /// Greatest allowed value.
-        most: u64,
-    },
-    /// A number.
-    Number {
-        /// Least value.
-        least: f64,
-        /// Greatest value.
-        most: f64,
-        /// Whether these two are allowed themselves.
-        ends: [bool; 2],
-        /// Whether it is chosen by orders of magnitude (a logarithmic slider).
-        by_magnitude: bool,
-    },
-    /// Yes or no.
-    Switch,
-    /// One of several names.
-    Choice {
-        /// The names.
-        names: Vec<String>,
-    },
-    /// Units of the layers of a network.
-    Layers {
-        /// Fewest layers.
-        fewest: usize,
-        /// Most layers.
-        most: usize,
-        /// Most units of a layer.
-        units: u64,
-    },
-}
 
 /// What a server refuses to train, so that a public one cannot be made to compute without end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::{Finish, Input, MemoryReport, ModelSource, Verdict, WriteRecord};
 use super::manifest::ModelEntry;
 use super::sampling::Sampling;
+pub use super::tier::{Tier, TierChoice, TierReport};
 use super::world::{PolicyBackend, WorldSettings, WorldView};
 
 /// Page → worker.
@@ -126,21 +127,6 @@ pub enum Command {
         /// Which one.
         ask: u64,
     },
-}
-
-/// Which engine the page wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TierChoice {
-    /// The best that works here.
-    #[default]
-    Auto,
-    /// WebGPU or an error.
-    WebGpu,
-    /// The CPU backend.
-    Cpu,
-    /// No engine in the tab.
-    ServerOnly,
 }
 
 /// Where the answer may be made.
@@ -360,31 +346,6 @@ pub struct PromptPlan {
     pub entropy: Option<f32>,
     /// Share of this prompt's answer that the server writes, 0..=1; between them for the one on the boundary.
     pub server_share: f64,
-}
-
-/// What this tab can run, in plain words.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TierReport {
-    /// The engine in use.
-    pub tier: Tier,
-    /// Name of the GPU adapter or of the CPU build.
-    pub device: String,
-    /// Why this one, in a sentence.
-    pub reason: String,
-    /// Whether this looks like a desktop-class GPU (a software adapter or a phone does not).
-    pub desktop_class: bool,
-}
-
-/// The engines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tier {
-    /// Own WGSL kernels on WebGPU.
-    WebGpu,
-    /// Own kernels with wasm SIMD.
-    Cpu,
-    /// No engine in the tab.
-    ServerOnly,
 }
 
 /// State of the server as seen from here.

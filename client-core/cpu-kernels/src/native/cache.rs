@@ -3,8 +3,7 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 
-use crate::attention::{KEYS, MAX_HEAD, stride};
-use crate::math::LANES;
+use crate::layout::{KEYS, LANES, MAX_HEAD, stride};
 
 /// Tokens for which room is made at once: doubling would leave up to half of a long context's memory empty.
 const GROWTH: usize = 8 * KEYS;

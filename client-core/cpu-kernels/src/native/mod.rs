@@ -27,10 +27,9 @@ use std::sync::OnceLock;
 use cache::HalfCache;
 use packed::Packed;
 
-use crate::attention::{self, QUERIES};
 use crate::blocks::BLOCK;
-use crate::math::Gated;
-use crate::matrix::GROUP;
+use crate::glu::Gated;
+use crate::layout::{AttentionShape, GROUP, QUERIES};
 use crate::pool::{self, Job, Places, Work};
 
 /// Sets of vector instructions for which there are tiles.
@@ -137,7 +136,7 @@ pub fn attend(
     cache: &HalfCache,
     begin: [usize; QUERIES],
     end: [usize; QUERIES],
-    shape: attention::Shape,
+    shape: AttentionShape,
     write: impl FnMut(usize, &[f32]),
 ) {
     match isa() {

@@ -2,8 +2,8 @@
 //!
 //! Four codes of a row are a word here and mostly one in the file too, so that most of the work is moving words.
 
-use crate::blocks::{BLOCK, Format};
-use crate::matrix::GROUP;
+use crate::blocks::{BLOCK, GgmlType};
+use crate::layout::GROUP;
 
 use super::packed::{Bits, Factors, Packed, SUPER};
 
@@ -12,7 +12,7 @@ type Words = [u32; 8];
 
 impl Packed {
     /// An empty matrix of whole groups of rows; `None` where the format is not quantised. `cols` is whole blocks.
-    pub fn zeros(format: Format, rows: usize, cols: usize) -> Option<Self> {
+    pub fn zeros(format: GgmlType, rows: usize, cols: usize) -> Option<Self> {
         let bits = Self::bits(format)?;
         let (groups, blocks) = (rows.div_ceil(GROUP), cols / BLOCK);
         let is_super = Self::is_super(format);
@@ -20,7 +20,7 @@ impl Packed {
             halves: vec![0; groups * GROUP * if is_super { blocks / SUPER } else { blocks }],
             parts: vec![0; if is_super { groups * GROUP * blocks * parts } else { 0 }],
         };
-        let with_minima = matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K);
+        let with_minima = matches!(format, GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K);
         Some(Self {
             format,
             bits,
@@ -42,12 +42,12 @@ impl Packed {
     /// Puts a block of the file in, whose columns begin with block `first` of 32.
     fn put(&mut self, group: usize, row: usize, first: usize, block: &[u8]) {
         match self.format {
-            Format::F32 | Format::F16 | Format::Bf16 => {}
-            Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q8_0 => {
+            GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => {}
+            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q8_0 => {
                 self.put_plain(group, row, first, block);
             }
-            Format::Q4K | Format::Q5K => self.put_with_minima(group, row, first, block),
-            Format::Q6K => self.put_six(group, row, first, block),
+            GgmlType::Q4K | GgmlType::Q5K => self.put_with_minima(group, row, first, block),
+            GgmlType::Q6K => self.put_six(group, row, first, block),
         }
     }
 

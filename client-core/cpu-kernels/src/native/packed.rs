@@ -7,8 +7,8 @@
 
 use half::f16;
 
-use crate::blocks::{BLOCK, Format};
-use crate::matrix::GROUP;
+use crate::blocks::{BLOCK, GgmlType};
+use crate::layout::GROUP;
 
 /// Blocks of 32 columns that share a half-precision scale in the K formats.
 pub const SUPER: usize = 8;
@@ -60,7 +60,7 @@ pub struct Factors {
 #[derive(Debug)]
 pub struct Packed {
     /// How the file has it.
-    pub format: Format,
+    pub format: GgmlType,
     /// What the codes are.
     pub bits: Bits,
     /// Blocks of a row.
@@ -75,19 +75,19 @@ pub struct Packed {
 
 impl Packed {
     /// The bits of a quantised format's codes, or `None` of one that is not.
-    pub const fn bits(format: Format) -> Option<Bits> {
+    pub const fn bits(format: GgmlType) -> Option<Bits> {
         match format {
-            Format::F32 | Format::F16 | Format::Bf16 => None,
-            Format::Q4_0 | Format::Q4_1 | Format::Q4K => Some(Bits::Four),
-            Format::Q5_0 | Format::Q5_1 | Format::Q5K => Some(Bits::Five),
-            Format::Q6K => Some(Bits::Six),
-            Format::Q8_0 => Some(Bits::Eight),
+            GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => None,
+            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q4K => Some(Bits::Four),
+            GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q5K => Some(Bits::Five),
+            GgmlType::Q6K => Some(Bits::Six),
+            GgmlType::Q8_0 => Some(Bits::Eight),
         }
     }
 
     /// Whether scales are a half for 256 columns times bytes.
-    pub const fn is_super(format: Format) -> bool {
-        matches!(format, Format::Q4K | Format::Q5K | Format::Q6K)
+    pub const fn is_super(format: GgmlType) -> bool {
+        matches!(format, GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q6K)
     }
 
     /// Bytes that it takes.
@@ -96,7 +96,7 @@ impl Packed {
         self.codes.len() + of(&self.scales) + of(&self.minima)
     }
 
-    /// The code at a column of a block, for row `row` of a group, as stored: [`Format::offset`] is not taken off.
+    /// The code at a column of a block, for row `row` of a group, as stored: [`GgmlType::offset`] is not taken off.
     fn code(&self, place: usize, row: usize, col: usize) -> i32 {
         let codes = &self.codes[place * self.bits.bytes()..][..self.bits.bytes()];
         let (k, at) = (col / 4, row * 4 + col % 4);

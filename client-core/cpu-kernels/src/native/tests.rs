@@ -3,19 +3,27 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::blocks::{self, Format};
+use crate::blocks::{self, GgmlType};
 use crate::matrix::{Matrix, Store};
 use crate::product::{Activations, multiply};
 
-const QUANTISED: [Format; 8] =
-    [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0, Format::Q4K, Format::Q5K, Format::Q6K];
+const QUANTISED: [GgmlType; 8] = [
+    GgmlType::Q4_0,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+    GgmlType::Q8_0,
+    GgmlType::Q4K,
+    GgmlType::Q5K,
+    GgmlType::Q6K,
+];
 
-/// Random blocks with scales that are numbers of sensible size.
-pub(super) fn random_bytes(format: Format, rows: usize, cols: usize, mut random: impl FnMut() -> u32) -> Vec<u8> {
+/// Random blocks with finite scales of sensible size.
+pub(super) fn random_bytes(format: GgmlType, rows: usize, cols: usize, mut random: impl FnMut() -> u32) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap()).map(|_| (random() >> 8) as u8).collect();
     let halves: &[usize] = match format {
-        Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
-        Format::Q6K => &[208],
+        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K => &[0, 2],
+        GgmlType::Q6K => &[208],
         _ => &[0],
     };
     for block in bytes.chunks_exact_mut(format.block().1) {
@@ -64,10 +72,10 @@ proptest! {
             // Codes of all ones or all zeros, and activations of the largest size and any sign.
             let size = format.block().1;
             let (from, to) = match format {
-                Format::Q4K => (16, size),
-                Format::Q5K => (16, size),
-                Format::Q6K => (0, 192),
-                Format::Q4_1 | Format::Q5_1 => (4, size),
+                GgmlType::Q4K => (16, size),
+                GgmlType::Q5K => (16, size),
+                GgmlType::Q6K => (0, 192),
+                GgmlType::Q4_1 | GgmlType::Q5_1 => (4, size),
                 _ => (2, size),
             };
             for block in bytes.chunks_exact_mut(size) {
@@ -115,8 +123,8 @@ fn nan_stays_visible() {
     if isa().is_none() {
         return;
     }
-    let bytes = random_bytes(Format::Q4_0, 8, 64, generator(1));
-    let matrix = Matrix::new(Format::Q4_0, 8, 64, &bytes, false).unwrap();
+    let bytes = random_bytes(GgmlType::Q4_0, 8, 64, generator(1));
+    let matrix = Matrix::new(GgmlType::Q4_0, 8, 64, &bytes, false).unwrap();
     for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = vec![1.0; 64];
         x[40] = bad;

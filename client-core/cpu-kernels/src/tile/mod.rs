@@ -8,7 +8,7 @@
 //!
 //! All sums of codes are exact, so that the builds differ in nothing.
 
-use crate::matrix::{Codes, GROUP, Order};
+use crate::layout::{Codes, GROUP, Order};
 
 /// What is taken from four-bit codes, where something is.
 const CENTRE: i8 = 8;

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::vector::{Sums, each_block, load};
 use super::{BlockStats, CENTRE, Columns, Kernel, Task, Weights, wide};
-use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
+use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
 /// Unknown (0), no (1) or yes (2).
 static FUSED: AtomicU8 = AtomicU8::new(0);

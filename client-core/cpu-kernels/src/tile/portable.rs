@@ -2,7 +2,7 @@
 
 use super::{BlockStats, CENTRE, Columns, Kernel, ROUND, Task, Weights};
 use crate::blocks::BLOCK;
-use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
+use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
 /// How codes are to lie.
 pub fn order(_: Codes) -> Order {

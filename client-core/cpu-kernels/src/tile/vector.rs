@@ -4,7 +4,7 @@ use std::arch::wasm32::*;
 
 use super::{BlockStats, CENTRE, Columns, ROUND, Weights};
 use crate::blocks::BLOCK;
-use crate::matrix::GROUP;
+use crate::layout::GROUP;
 
 /// Sums of `C` columns, a lane to each of the eight rows.
 pub type Sums<const C: usize> = [[v128; 2]; C];

@@ -6,7 +6,7 @@ use std::arch::wasm32::*;
 
 use super::vector::{Sums, each_block, load};
 use super::{BlockStats, Columns, Kernel, Task, Weights};
-use crate::matrix::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
+use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
 
 /// How codes are to lie.
 #[cfg_attr(target_feature = "relaxed-simd", allow(dead_code))]

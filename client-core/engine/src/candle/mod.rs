@@ -128,7 +128,7 @@ impl CandleBackend {
                 }
             }
             if let Some(table) = traits.rope.table() {
-                let turns = ops::Turns { rotation: &rotation, width: model.rotations.width(), table };
+                let turns = ops::RopeTable { rotation: &rotation, width: model.rotations.width(), table };
                 ops::rope(&mut q, config.head_dim, q_dim, config.rope.dim, turns);
                 ops::rope(&mut k, config.head_dim, kv_dim, config.rope.dim, turns);
             }

@@ -1,51 +1,15 @@
 //! Everything of the forward pass that is not a product with weights. Sums run in eight lanes so that they vectorise.
 
+use cpu_kernels::math::dot;
+pub(super) use cpu_kernels::math::{add, rms_norm, scale};
+
 use crate::config::{Activation, ModelConfig};
 use crate::weights::LayerTraits;
-
-const LANES: usize = 8;
-
-/// a · b.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
-    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
-    }
-    lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
-}
-
-/// RMSNorm of every row of `x`, `[m, dim]`, into `out`: y = x / sqrt(mean(x²) + ε) · weight.
-pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
-        let scale = 1.0 / (dot(x, x) / weight.len() as f32 + eps).sqrt();
-        for ((y, x), w) in out.iter_mut().zip(x).zip(weight) {
-            *y = x * scale * w;
-        }
-    }
-}
 
 /// Adds `bias` to every row of `x`, `[m, bias.len()]`.
 pub(super) fn add_rows(x: &mut [f32], bias: &[f32]) {
     for row in x.chunks_exact_mut(bias.len()) {
         add(row, bias);
-    }
-}
-
-/// x += y.
-pub(super) fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
-    }
-}
-
-/// x · factor.
-pub(super) fn scale(x: &mut [f32], factor: f32) {
-    if factor != 1.0 {
-        x.iter_mut().for_each(|x| *x *= factor);
     }
 }
 
@@ -65,7 +29,7 @@ pub(super) fn capped(x: f32, cap: f32) -> f32 {
 
 /// One of the rotations of some positions.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Turns<'a> {
+pub(super) struct RopeTable<'a> {
     /// (cos, sin) pairs, `[m, width]`.
     pub rotation: &'a [f32],
     /// Numbers of a position.
@@ -75,7 +39,7 @@ pub(super) struct Turns<'a> {
 }
 
 /// Rotates neighbours (2i, 2i + 1) of the first `rope_dim` elements of every head. `x` is `[m, width]`.
-pub(super) fn rope(x: &mut [f32], head_dim: usize, width: usize, rope_dim: usize, turns: Turns<'_>) {
+pub(super) fn rope(x: &mut [f32], head_dim: usize, width: usize, rope_dim: usize, turns: RopeTable<'_>) {
     for (row, rotation) in x.chunks_exact_mut(width).zip(turns.rotation.chunks_exact(turns.width)) {
         let rotation = &rotation[turns.table * rope_dim..][..rope_dim];
         for head in row.chunks_exact_mut(head_dim) {

@@ -12,8 +12,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cpu_kernels::blocks::Format;
-use cpu_kernels::model::{Layer, Model, Sequences, Shape};
+use cpu_kernels::model::{Layer, Model, ModelShape, Sequences};
 
 use super::assemble::at_once;
 use super::backend::{Backend, Batch, Output, Stop, Turn, Want};
@@ -62,12 +61,12 @@ pub fn set_threads(threads: usize) -> usize {
 pub fn runs_here(weights: &dyn Weights) -> Result<bool, EngineError> {
     #[cfg(feature = "candle")]
     if Form::of_size(weights.totals()?.parameters) == Form::Stored {
-        if cpu_kernels::native::isa().is_none() || weights.config().head_dim > cpu_kernels::attention::MAX_HEAD {
+        if cpu_kernels::native::isa().is_none() || weights.config().head_dim > cpu_kernels::layout::MAX_HEAD {
             return Ok(false);
         }
         for part in weights.parts() {
             let form = weights.form(part)?;
-            if form.is_some_and(|form| !Format::from_id(form.dtype.id()).is_some_and(Format::is_quantised)) {
+            if form.is_some_and(|form| !form.dtype.is_quantised()) {
                 return Ok(false);
             }
         }
@@ -119,9 +118,9 @@ struct CpuModel {
 }
 
 /// The sizes as the kernels want them.
-pub fn shape(config: &ModelConfig) -> Shape {
+pub fn shape(config: &ModelConfig) -> ModelShape {
     let traits = &config.traits;
-    Shape {
+    ModelShape {
         vocab: config.vocab,
         dim: config.dim,
         heads: config.heads,
@@ -151,15 +150,14 @@ async fn matrix(
 ) -> Result<Option<cpu_kernels::matrix::Matrix>, EngineError> {
     let wrong = |_| EngineError::Inconsistent("a matrix has the wrong number of bytes".into());
     let Some(stored) = weights.form(part)? else { return Ok(None) };
-    let format = Format::from_id(stored.dtype.id()).ok_or_else(|| refused(stored.dtype.name()))?;
-    let mut matrix =
-        cpu_kernels::matrix::Matrix::zeros(format, stored.rows, stored.cols, form == Form::Singles).map_err(wrong)?;
+    let mut matrix = cpu_kernels::matrix::Matrix::zeros(stored.dtype, stored.rows, stored.cols, form == Form::Singles)
+        .map_err(wrong)?;
     for rows in stored.pieces(stored.row_bytes(), PIECE_BYTES) {
         let bytes = weights.rows(part, rows.clone()).await?;
         if bytes.len() != stored.row_bytes() * rows.len() {
             return Err(wrong(cpu_kernels::matrix::WrongSize));
         }
-        matrix.put_rows(format, rows.start, &bytes).map_err(wrong)?;
+        matrix.put_rows(stored.dtype, rows.start, &bytes).map_err(wrong)?;
     }
     Ok(Some(matrix))
 }

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use super::context::GpuContext;
 use super::model::GpuModel;
 use super::readback::Readback;
-use super::sequence::{Ending, Feed, Line, Sequences};
+use super::sequence::{Ending, Feed, SequenceParams, Sequences};
 use super::source::PLACES;
-use super::{CHUNK, DRAW, Reading, line, output_in, singles, token_in};
+use super::{CHUNK, DRAW, Reading, output_in, sequence_params, singles, token_in};
 use crate::backend::{Batch, Counters, Output, Turn, Want};
 use crate::error::EngineError;
 use crate::preconditions::{check_input, check_row, check_turns};
@@ -48,13 +48,13 @@ impl GpuBatch {
     async fn call(
         &mut self,
         feed: Feed<'_>,
-        lines: &[Line],
+        sequences: &[SequenceParams],
         ending: Ending,
         bytes: u64,
     ) -> Result<Vec<u8>, EngineError> {
         let staging = (bytes > 0).then(|| self.readback.staging(&self.gpu, bytes));
         let target = staging.as_ref().map(|staging| (staging, bytes));
-        let (dispatches, submission) = self.sequences.submit(&self.gpu, &self.model, feed, lines, ending, target);
+        let (dispatches, submission) = self.sequences.submit(&self.gpu, &self.model, feed, sequences, ending, target);
         self.counters.dispatches += dispatches;
         self.counters.submits += 1;
         match staging {
@@ -70,12 +70,12 @@ impl GpuBatch {
     async fn turn(
         &mut self,
         turns: &[Turn],
-        lines: &[Line],
+        sequences: &[SequenceParams],
         ending: Ending,
         column_bytes: usize,
     ) -> Result<Vec<u8>, EngineError> {
         let tokens: Vec<u32> = turns.iter().map(|turn| turn.token).collect();
-        let bytes = self.call(Feed::Each(&tokens), lines, ending, (turns.len() * column_bytes) as u64).await?;
+        let bytes = self.call(Feed::Each(&tokens), sequences, ending, (turns.len() * column_bytes) as u64).await?;
         for turn in turns {
             if let Some(len) = self.lens.get_mut(turn.row) {
                 *len += 1;
@@ -111,8 +111,8 @@ impl GpuBatch {
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let want = if i + 1 == chunks { want } else { Want::Nothing };
             let Reading { ending, bytes } = Reading::new(want, chunk.len(), choosing.as_ref(), vocab);
-            let line = line(want, choosing.as_ref(), before + i * CHUNK, row);
-            let bytes = self.call(Feed::Chunk(chunk), &[line], ending, bytes).await?;
+            let params = sequence_params(want, choosing.as_ref(), before + i * CHUNK, row);
+            let bytes = self.call(Feed::Chunk(chunk), &[params], ending, bytes).await?;
             if want != Want::Nothing {
                 output = output_in(want, &bytes, vocab)?;
             }
@@ -125,31 +125,31 @@ impl GpuBatch {
 
     async fn step_logits(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError> {
         self.check(turns)?;
-        let lines: Vec<Line> =
-            turns.iter().map(|turn| line(Want::Logits, None, self.len(turn.row), turn.row)).collect();
+        let sequences: Vec<SequenceParams> =
+            turns.iter().map(|turn| sequence_params(Want::Logits, None, self.len(turn.row), turn.row)).collect();
         let column_bytes = 4 * self.model.config.vocab;
-        let bytes = self.turn(turns, &lines, Ending::Logits, column_bytes).await?;
+        let bytes = self.turn(turns, &sequences, Ending::Logits, column_bytes).await?;
         Ok(bytes.chunks_exact(column_bytes).map(singles).collect())
     }
 
     async fn step_tokens(&mut self, turns: &[Turn]) -> Result<Vec<u32>, EngineError> {
         self.check(turns)?;
-        let mut lines = Vec::with_capacity(turns.len());
+        let mut sequences = Vec::with_capacity(turns.len());
         let mut draws = false;
         for Turn { row, draw, .. } in turns {
             let Some(params) = self.choosing.get(*row).and_then(Option::as_ref) else {
                 return Err(EngineError::Inconsistent(format!("how row {row} chooses was not said")));
             };
             draws |= !params.is_greedy();
-            lines.push(line(Want::Choice(*draw), Some(params), self.len(*row), *row));
+            sequences.push(sequence_params(Want::Choice(*draw), Some(params), self.len(*row), *row));
         }
         if draws {
             // Among those that draw, a row that takes the likeliest draws from one candidate.
-            let greedy = lines.iter_mut().filter(|line| line.mode != DRAW);
-            greedy.for_each(|line| *line = Line { mode: DRAW, top_k: 1, draw: 0.0, ..*line });
+            let greedy = sequences.iter_mut().filter(|params| params.mode != DRAW);
+            greedy.for_each(|params| *params = SequenceParams { mode: DRAW, top_k: 1, draw: 0.0, ..*params });
         }
         let ending = if draws { Ending::Sorted } else { Ending::Peak };
-        let bytes = self.turn(turns, &lines, ending, LIST_BYTES).await?;
+        let bytes = self.turn(turns, &sequences, ending, LIST_BYTES).await?;
         bytes.chunks_exact(LIST_BYTES).map(|list| token_in(list, self.model.config.vocab)).collect()
     }
 }

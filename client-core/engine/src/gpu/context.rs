@@ -1,18 +1,18 @@
-//! A WebGPU device and what it has reported: facts about the adapter, and faults, which WebGPU delivers outside of any
+//! A WebGPU device and what it has reported: the capabilities of its adapter, and faults, which WebGPU delivers outside of any
 //! call and which would otherwise end in a panic.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::oneshot;
 
-use super::pace::Pace;
-use super::tier::{self, KernelSet, Proof, Trial};
+use super::pace::PrefillTimes;
+use super::tier::{self, KernelSet, KernelTest, SelfTestReport};
 use crate::error::EngineError;
 use crate::parts::Weights;
 
 /// What the adapter says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdapterFacts {
+pub struct AdapterCaps {
     /// Name, where the browser tells it.
     pub name: String,
     /// Whether the "GPU" is a program on the CPU.
@@ -40,7 +40,7 @@ pub struct GpuContext {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
-    facts: AdapterFacts,
+    caps: AdapterCaps,
     driver: String,
     kernels: KernelSet,
     fault: Arc<Mutex<Fault>>,
@@ -48,7 +48,7 @@ pub struct GpuContext {
 
 impl GpuContext {
     /// Asks the browser (natively: Vulkan) for a device with all the limits that the adapter has. Kernels are those of
-    /// the baseline until a [proof](Self::prove) says more.
+    /// the baseline until a [report](Self::self_test) says more.
     ///
     /// # Errors
     /// There is no WebGPU, no adapter, or the adapter gives no device; the text says which.
@@ -60,7 +60,7 @@ impl GpuContext {
             ..Default::default()
         };
         let adapter = instance.request_adapter(&options).await;
-        let adapter = adapter.map_err(|error| refused("there is no WebGPU adapter", &error))?;
+        let adapter = adapter.map_err(|error| EngineError::NoAdapter(error.to_string()))?;
         let limits = adapter.limits();
         let mut wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
         // For profiles, which only native programs make.
@@ -89,7 +89,7 @@ impl GpuContext {
             fault.lost.get_or_insert_with(|| format!("{reason:?}: {message}"));
         });
         let driver = format!("{} {} {:x}:{:x}", info.driver, info.driver_info, info.vendor, info.device);
-        let facts = AdapterFacts {
+        let caps = AdapterCaps {
             software: info.device_type == wgpu::DeviceType::Cpu
                 || ["swiftshader", "llvmpipe"].iter().any(|name| info.name.to_lowercase().contains(name)),
             name: if info.name.is_empty() { info.driver } else { info.name },
@@ -98,79 +98,82 @@ impl GpuContext {
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             packed: instance.wgsl_language_features().contains(wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct),
         };
-        Ok(Self { device, queue, limits, facts, driver, kernels: KernelSet::BASELINE, fault })
+        Ok(Self { device, queue, limits, caps, driver, kernels: KernelSet::BASELINE, fault })
     }
 
-    /// This device, or another one where a trial took it away, after the self-test of the kernels that a model needs and of
+    /// This device, or another one where a test took it away, after the self-test of the kernels that a model needs and of
     /// those of `parts` that the adapter offers. What `known` tells of this device and these kernels is not tried again;
     /// keep what comes back for the next time.
     ///
     /// Parts that fail are left out, and so are packed products where they are not faster, by `clock`, which returns
-    /// seconds. Whether the rest computes the model as it should, [`Proof::check`] says.
+    /// seconds. Whether the rest computes the model as it should, [`SelfTestReport::check`] says.
     ///
     /// # Errors
     /// The device is lost and there is no other; the model's own errors.
-    pub async fn prove(
+    pub async fn self_test(
         self,
         parts: KernelSet,
         weights: &dyn Weights,
-        known: Option<Proof>,
+        known: Option<SelfTestReport>,
         clock: &dyn Fn() -> f64,
-    ) -> Result<(Self, Proof), EngineError> {
-        self.prove_while(parts, weights, known, clock, &mut |_, _| true).await
+    ) -> Result<(Self, SelfTestReport), EngineError> {
+        self.self_test_while(parts, weights, known, clock, &mut |_, _| true).await
     }
 
-    /// As [`GpuContext::prove`]; before every trial `go_on` is told what has been found so far, how many of the trials that
-    /// are necessary are over and how many there are. The test ends early where it says no. What was not tried counts as
-    /// failed for the parts, and is tried by the next test that is given what this one found.
+    /// As [`GpuContext::self_test`]; before every kernel test `go_on` gets what has been found so far, how many of the
+    /// tests that are necessary are over and how many there are. The self-test ends early where it says no. What was not
+    /// tried counts as failed for the parts, and is tried by the next self-test that is given this one's report.
     ///
     /// # Errors
-    /// As [`GpuContext::prove`].
-    pub async fn prove_while(
+    /// As [`GpuContext::self_test`].
+    pub async fn self_test_while(
         self,
         parts: KernelSet,
         weights: &dyn Weights,
-        known: Option<Proof>,
+        known: Option<SelfTestReport>,
         clock: &dyn Fn() -> f64,
-        go_on: &mut dyn FnMut(&Proof, [u64; 2]) -> bool,
-    ) -> Result<(Self, Proof), EngineError> {
-        let AdapterFacts { subgroups, shader_f16: half, packed, .. } = self.facts;
+        go_on: &mut dyn FnMut(&SelfTestReport, [u64; 2]) -> bool,
+    ) -> Result<(Self, SelfTestReport), EngineError> {
+        let AdapterCaps { subgroups, shader_f16: half, packed, .. } = self.caps;
         let offered = KernelSet { subgroups, half, packed };
-        let mut proof = known.filter(|proof| proof.is_of(&self)).unwrap_or_else(|| Proof::of(&self));
+        let mut report = known.filter(|report| report.is_of(&self)).unwrap_or_else(|| SelfTestReport::of(&self));
         let mut gpu = self;
-        let mut trials = tier::trials(weights, parts.intersection(offered))?;
-        trials.retain(|trial| !proof.tells_of(*trial));
-        for (over, trial) in trials.iter().copied().enumerate() {
-            if !go_on(&proof, [over, trials.len()].map(|count| count as u64)) {
+        let mut kernel_tests = tier::kernel_tests(weights, parts.intersection(offered))?;
+        kernel_tests.retain(|test| !report.tells_of(*test));
+        for (over, test) in kernel_tests.iter().copied().enumerate() {
+            if !go_on(&report, [over, kernel_tests.len()].map(|count| count as u64)) {
                 break;
             }
-            let mut outcome = trial.run(&gpu).await;
-            if trial == Trial::Packed && outcome.is_ok() {
-                outcome =
-                    Pace::measure(&gpu, clock).await.map(|pace| proof.pace = Some(pace)).map_err(|e| e.to_string());
+            let mut outcome = test.run(&gpu).await;
+            if test == KernelTest::Packed && outcome.is_ok() {
+                outcome = PrefillTimes::measure(&gpu, clock)
+                    .await
+                    .map(|pace| report.pace = Some(pace))
+                    .map_err(|e| e.to_string());
             }
-            proof.note(trial, outcome);
+            report.note(test, outcome);
             if gpu.check().is_err() {
                 gpu = Self::request().await?;
             }
         }
-        gpu.kernels = proof.kernels().intersection(offered);
-        Ok((gpu, proof))
+        gpu.kernels = report.kernels().intersection(offered);
+        Ok((gpu, report))
     }
 
     /// What the adapter says about itself.
-    pub fn facts(&self) -> &AdapterFacts {
-        &self.facts
+    pub fn caps(&self) -> &AdapterCaps {
+        &self.caps
     }
 
-    /// Which parts of the kernels are proved on this device. Half precision is less exact: a caller may leave it out.
+    /// Which parts of the kernels have passed the self-test on this device. Half precision is less exact: a caller may
+    /// leave it out.
     pub fn kernels(&self) -> KernelSet {
         self.kernels
     }
 
-    /// What a proof is tied to: adapter and driver, as far as they are told.
+    /// What a report is tied to: adapter and driver, as far as they are told.
     pub fn identity(&self) -> String {
-        format!("{} / {}", self.facts.name, self.driver)
+        format!("{} / {}", self.caps.name, self.driver)
     }
 
     /// Ends the device on purpose: everything on it is gone, as after a driver reset. For tests of what follows.

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `context.rs` | the device, the adapter's facts, and faults as errors |
+//! | `context.rs` | the device, the adapter's capabilities, and faults as errors |
 //! | `tier.rs` | kernel sets beyond the baseline, and the self-test that lets them in |
 //! | `pace.rs` | whether packed products are faster on a device |
 //! | `pack.rs` | matrices in the order in which kernels read them, still quantised |
@@ -58,15 +58,15 @@ use async_trait::async_trait;
 
 pub use self::bandwidth::copy_bandwidth;
 pub use self::batch::GpuBatch;
-pub use self::context::{AdapterFacts, GpuContext};
+pub use self::context::{AdapterCaps, GpuContext};
 use self::model::GpuModel;
-pub use self::pace::Pace;
+pub use self::pace::PrefillTimes;
 pub use self::profile::KernelTime;
 use self::profile::Stamps;
 use self::readback::Readback;
-use self::sequence::{ALL_COLUMNS, Ending, Feed, Line, SavedCache, Sequences};
+use self::sequence::{ALL_COLUMNS, Ending, Feed, SavedCache, SequenceParams, Sequences};
 use self::source::PLACES;
-pub use self::tier::{KERNEL_VERSION, KernelSet, Proof};
+pub use self::tier::{KERNEL_VERSION, KernelSet, SelfTestReport};
 use super::backend::{Backend, Batch, Counters, Draw, Output, Snapshot, Want};
 use super::config::ModelConfig;
 use super::error::EngineError;
@@ -104,7 +104,7 @@ pub struct GpuBackend {
 }
 
 impl GpuBackend {
-    /// Uploads the weights and makes everything that a token needs, with the kernels that are proved on the device, in
+    /// Uploads the weights and makes everything that a token needs, with the kernels that have passed the self-test there, in
     /// single precision.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl GpuBackend {
         Self::with_kernels(gpu, weights, set).await
     }
 
-    /// As [`new`](Self::new), with kernels of the caller's choice, proved or not.
+    /// As [`new`](Self::new), with kernels of the caller's choice, tested or not.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -166,7 +166,7 @@ impl GpuBackend {
     fn submit(&mut self, tokens: Option<&[u32]>, want: Want) {
         let columns = tokens.map_or(1, <[u32]>::len);
         let reading = Reading::new(want, columns, self.choosing.as_ref(), self.model.config.vocab);
-        let line = line(want, self.choosing.as_ref(), self.len, 0);
+        let params = sequence_params(want, self.choosing.as_ref(), self.len, 0);
         let feed = tokens.map_or(Feed::Chosen, Feed::Chunk);
         let staging = match reading.bytes {
             0 => None,
@@ -174,7 +174,7 @@ impl GpuBackend {
         };
         let target = staging.as_ref().map(|staging| (staging, reading.bytes));
         let (dispatches, submission) =
-            self.sequence.submit(&self.gpu, &self.model, feed, &[line], reading.ending, target);
+            self.sequence.submit(&self.gpu, &self.model, feed, &[params], reading.ending, target);
         self.counters.dispatches += dispatches;
         self.counters.submits += 1;
         if let Some(staging) = staging {
@@ -228,20 +228,20 @@ fn is_list(k: usize, vocab: usize) -> bool {
     k <= PLACES.min(vocab)
 }
 
-/// What the kernels are told about a sequence of `len` tokens.
-fn line(want: Want, choosing: Option<&SamplerParams>, len: usize, row: usize) -> Line {
-    let plain = Line {
+/// The parameters of a sequence of `len` tokens.
+fn sequence_params(want: Want, choosing: Option<&SamplerParams>, len: usize, row: usize) -> SequenceParams {
+    let plain = SequenceParams {
         position: len as u32,
         row: row as u32,
         mode: GREEDY,
         temperature: 1.0,
         top_p: 1.0,
         penalty: 1.0,
-        ..Line::default()
+        ..SequenceParams::default()
     };
     match (want, choosing) {
-        (Want::TopK(k), _) => Line { mode: LIST, top_k: k.max(1) as u32, ..plain },
-        (Want::Choice(draw), Some(params)) => Line {
+        (Want::TopK(k), _) => SequenceParams { mode: LIST, top_k: k.max(1) as u32, ..plain },
+        (Want::Choice(draw), Some(params)) => SequenceParams {
             mode: if params.is_greedy() { GREEDY } else { DRAW },
             top_k: u32::try_from(params.top_k).unwrap_or(0),
             temperature: params.temperature.max(1e-6),

@@ -1,4 +1,4 @@
-//! How long a prompt takes with packed products and without. Whether they are faster, no fact about an adapter tells: a
+//! How long a prompt takes with packed products and without. Whether they are faster, no capability of an adapter tells: a
 //! GPU without the instruction has them written out in shifts and additions.
 
 use serde::{Deserialize, Serialize};
@@ -18,18 +18,18 @@ const RUN_S: f64 = 0.02;
 const MOST_PROMPTS: f64 = 16.0;
 /// A block that is large enough to fill a GPU, and little to wait for: vocabulary, width, layers, query heads, key heads,
 /// inner width.
-const SHAPE: synthetic::Shape = [64, 1024, 1, 8, 1, 1024];
+const SHAPE: synthetic::Sizes = [64, 1024, 1, 8, 1, 1024];
 
 /// Microseconds that a prompt of [`CHUNK`] tokens takes through one block in Q4_0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pace {
+pub struct PrefillTimes {
     /// With products in single precision.
     pub single_us: u32,
     /// With packed products.
     pub packed_us: u32,
 }
 
-impl Pace {
+impl PrefillTimes {
     /// Whether packed products are faster by more than chance: by more than a twentieth.
     pub fn prefers_packed(self) -> bool {
         u64::from(self.packed_us) * 20 < u64::from(self.single_us) * 19
@@ -46,7 +46,7 @@ impl Pace {
         let mut single = GpuBackend::with_cache(gpu, &weights, KernelSet::BASELINE, false).await?;
         let set = KernelSet { packed: true, ..KernelSet::BASELINE };
         let mut packed = GpuBackend::with_cache(gpu, &weights, set, false).await?;
-        let mut run = Run { gpu, clock, tokens: &tokens, prompts: 1.0 };
+        let mut run = PromptLoop { gpu, clock, tokens: &tokens, prompts: 1.0 };
         // The first prompt pays for compiling, the second says how many make a run.
         for backend in [&mut single, &mut packed] {
             run.prompt_s(backend).await?;
@@ -66,14 +66,14 @@ impl Pace {
 }
 
 /// Prompts one after the other, without waiting in between.
-struct Run<'r> {
+struct PromptLoop<'r> {
     gpu: &'r GpuContext,
     clock: &'r dyn Fn() -> f64,
     tokens: &'r [u32],
     prompts: f64,
 }
 
-impl Run<'_> {
+impl PromptLoop<'_> {
     /// Seconds that one of them takes.
     async fn prompt_s(&self, backend: &mut GpuBackend) -> Result<f64, EngineError> {
         let started_s = (self.clock)();
@@ -102,7 +102,7 @@ mod tests {
         for (single_us, packed_us, packed) in
             [(1000, 949, true), (1000, 950, false), (0, 0, false), (1000, 2000, false), (u32::MAX, 1, true)]
         {
-            assert_eq!(Pace { single_us, packed_us }.prefers_packed(), packed, "{single_us} {packed_us}");
+            assert_eq!(PrefillTimes { single_us, packed_us }.prefers_packed(), packed, "{single_us} {packed_us}");
         }
     }
 }

@@ -37,10 +37,10 @@ pub(super) enum Ending {
     Sorted,
 }
 
-/// What the kernels are told about one sequence in a call; see `common_call.wgsl`.
+/// The parameters of one sequence in a call; see `common_call.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct Line {
+pub(super) struct SequenceParams {
     pub position: u32,
     pub row: u32,
     pub top_k: u32,
@@ -59,17 +59,17 @@ struct Call {
     apart: u32,
     capacity: u32,
     unused: u32,
-    lines: [Line; MAX_ROWS],
+    sequences: [SequenceParams; MAX_ROWS],
 }
 
 /// Which tokens a call appends.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Feed<'t> {
-    /// These, at most [`CHUNK`], to the first line's sequence.
+    /// These, at most [`CHUNK`], to the first sequence.
     Chunk(&'t [u32]),
-    /// One to each line's sequence.
+    /// One to each sequence.
     Each(&'t [u32]),
-    /// To each line's sequence the one that was chosen for it last.
+    /// To each sequence the one that was chosen for it last.
     Chosen,
 }
 
@@ -212,37 +212,37 @@ impl Sequences {
         self.blocks.len() + 3
     }
 
-    /// Encodes and submits one call, with a line for each sequence that takes part. The first `bytes` of the result are
+    /// Encodes and submits one call, with parameters for each sequence that takes part. The first `bytes` of the result are
     /// copied to `staging`. Returns the number of dispatches and what to wait for.
     pub(super) fn submit(
         &mut self,
         gpu: &GpuContext,
         model: &GpuModel,
         feed: Feed<'_>,
-        lines: &[Line],
+        sequences: &[SequenceParams],
         ending: Ending,
         staging: Option<(&wgpu::Buffer, u64)>,
     ) -> (u64, wgpu::SubmissionIndex) {
         let (columns, apart) = match feed {
             Feed::Chunk(tokens) => (tokens.len(), 0),
-            Feed::Each(_) | Feed::Chosen => (lines.len(), 1),
+            Feed::Each(_) | Feed::Chosen => (sequences.len(), 1),
         };
         let mut call =
             Call { columns: columns as u32, apart, capacity: self.capacity as u32, ..bytemuck::Zeroable::zeroed() };
-        call.lines.iter_mut().zip(lines).for_each(|(place, line)| *place = *line);
+        call.sequences.iter_mut().zip(sequences).for_each(|(place, params)| *place = *params);
         let mut rotation = Vec::with_capacity(columns * model.rotations.width());
         let mut rotate = |position: u32| model.rotations.at(position as usize, &mut rotation);
         let queue = &gpu.queue;
-        match (feed, lines) {
-            (Feed::Chunk(tokens), [line, ..]) => {
-                (line.position..).take(columns).for_each(&mut rotate);
+        match (feed, sequences) {
+            (Feed::Chunk(tokens), [params, ..]) => {
+                (params.position..).take(columns).for_each(&mut rotate);
                 queue.write_buffer(&self.tokens, 0, bytemuck::cast_slice(tokens));
             }
-            _ => lines.iter().for_each(|line| rotate(line.position)),
+            _ => sequences.iter().for_each(|params| rotate(params.position)),
         }
         if let Feed::Each(tokens) = feed {
-            for (token, line) in tokens.iter().zip(lines) {
-                let place = 4 * (CHUNK as u64 + u64::from(line.row));
+            for (token, params) in tokens.iter().zip(sequences) {
+                let place = 4 * (CHUNK as u64 + u64::from(params.row));
                 queue.write_buffer(&self.tokens, place, &token.to_le_bytes());
             }
         }

@@ -1,11 +1,11 @@
 //! The self-test: which kernels compute what they should on this device, and which of those beyond the baseline are used.
 //!
-//! A trial is a small model on the GPU against the oracle. What was found is data ([`Proof`]), so that a page can keep it
-//! and try every device and version once.
+//! A kernel test is a small model on the GPU against the oracle. What was found is data ([`SelfTestReport`]), so that a
+//! page can keep it and try every device and version once.
 
 use serde::{Deserialize, Serialize};
 
-use super::pace::Pace;
+use super::pace::PrefillTimes;
 use super::{GpuBackend, GpuContext};
 use crate::backend::{Backend, Draw, Output, Turn, Want};
 use crate::config::ModelTraits;
@@ -17,7 +17,7 @@ use crate::sampler::{Sampler, SamplerParams};
 use crate::synthetic::{self, Family, Storage};
 use crate::weights::ModelWeights;
 
-/// Changes whenever kernels do, so that proofs of older ones no longer count.
+/// Changes whenever kernels do, so that reports of older ones no longer count.
 pub const KERNEL_VERSION: u32 = 4;
 
 /// Largest difference of a logit from the oracle's, with single precision throughout.
@@ -67,20 +67,20 @@ impl KernelSet {
 
 /// What the self-test found on a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
+pub struct SelfTestReport {
     /// The adapter's name and driver as it was.
     pub device: String,
     /// [`KERNEL_VERSION`] as it was.
     pub version: u32,
-    /// Names of the trials that were passed.
+    /// Names of the tests that were passed.
     pub passed: Vec<String>,
     /// Names of those that were not, with what was found.
     pub failed: Vec<(String, String)>,
     /// What packed products are worth, where they hold.
-    pub pace: Option<Pace>,
+    pub pace: Option<PrefillTimes>,
 }
 
-impl Proof {
+impl SelfTestReport {
     /// Of nothing yet.
     pub(super) fn of(gpu: &GpuContext) -> Self {
         Self { device: gpu.identity(), version: KERNEL_VERSION, passed: Vec::new(), failed: Vec::new(), pace: None }
@@ -93,9 +93,9 @@ impl Proof {
 
     /// Which of the kernels beyond the baseline hold and are worth it.
     pub fn kernels(&self) -> KernelSet {
-        let holds = |trial: Trial| self.passed.iter().any(|passed| passed == trial.name());
-        let packed = holds(Trial::Packed) && self.pace.is_some_and(Pace::prefers_packed);
-        KernelSet { subgroups: holds(Trial::Subgroups), half: holds(Trial::Half), packed }
+        let holds = |test: KernelTest| self.passed.iter().any(|passed| passed == test.name());
+        let packed = holds(KernelTest::Packed) && self.pace.is_some_and(PrefillTimes::prefers_packed);
+        KernelSet { subgroups: holds(KernelTest::Subgroups), half: holds(KernelTest::Half), packed }
     }
 
     /// Whether this model is computed as it should be on the device.
@@ -103,8 +103,8 @@ impl Proof {
     /// # Errors
     /// Kernels that it needs have failed, with what was found; the model's own errors.
     pub fn check(&self, weights: &dyn Weights) -> Result<(), EngineError> {
-        let needed = trials(weights, KernelSet::BASELINE)?;
-        match self.failed.iter().find(|(name, _)| needed.iter().any(|trial| trial.name() == name)) {
+        let needed = kernel_tests(weights, KernelSet::BASELINE)?;
+        match self.failed.iter().find(|(name, _)| needed.iter().any(|test| test.name() == name)) {
             None => Ok(()),
             Some((what, found)) => Err(EngineError::SelfTest { what: what.clone(), found: found.clone() }),
         }
@@ -112,26 +112,26 @@ impl Proof {
 
     /// What failed of the parts beyond the baseline, with what was found.
     pub fn dropped(&self) -> impl Iterator<Item = &(String, String)> {
-        let parts = [Trial::Subgroups, Trial::Half, Trial::Packed].map(Trial::name);
+        let parts = [KernelTest::Subgroups, KernelTest::Half, KernelTest::Packed].map(KernelTest::name);
         self.failed.iter().filter(move |(name, _)| parts.contains(&name.as_str()))
     }
 
-    pub(super) fn tells_of(&self, trial: Trial) -> bool {
-        let name = trial.name();
+    pub(super) fn tells_of(&self, test: KernelTest) -> bool {
+        let name = test.name();
         self.passed.iter().chain(self.failed.iter().map(|(name, _)| name)).any(|known| known == name)
     }
 
-    pub(super) fn note(&mut self, trial: Trial, outcome: Result<(), String>) {
+    pub(super) fn note(&mut self, test: KernelTest, outcome: Result<(), String>) {
         match outcome {
-            Ok(()) => self.passed.push(trial.name().to_owned()),
-            Err(found) => self.failed.push((trial.name().to_owned(), found)),
+            Ok(()) => self.passed.push(test.name().to_owned()),
+            Err(found) => self.failed.push((test.name().to_owned(), found)),
         }
     }
 }
 
 /// One question to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trial {
+pub(super) enum KernelTest {
     /// A model stored in this type.
     Stored(GgmlType),
     /// A KV cache in half precision.
@@ -148,8 +148,8 @@ pub(super) enum Trial {
     Packed,
 }
 
-impl Trial {
-    /// What people and proofs call it.
+impl KernelTest {
+    /// What people and reports call it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Stored(dtype) => dtype.name(),
@@ -203,20 +203,20 @@ impl Trial {
     }
 }
 
-/// The trials for a model, with these parts beyond the baseline.
+/// The tests for a model, with these parts beyond the baseline.
 ///
 /// # Errors
 /// As [`Weights::form`].
-pub(super) fn trials(weights: &dyn Weights, parts: KernelSet) -> Result<Vec<Trial>, EngineError> {
-    let mut trials = vec![Trial::Choosing, Trial::HalfCache];
+pub(super) fn kernel_tests(weights: &dyn Weights, parts: KernelSet) -> Result<Vec<KernelTest>, EngineError> {
+    let mut kernel_tests = vec![KernelTest::Choosing, KernelTest::HalfCache];
     let types = types_of(weights)?;
-    trials.extend(types.iter().copied().map(Trial::Stored));
-    trials.extend((weights.config().traits != ModelTraits::default()).then_some(Trial::Gemma));
-    trials.extend(parts.subgroups.then_some(Trial::Subgroups));
-    trials.extend(parts.half.then_some(Trial::Half));
+    kernel_tests.extend(types.iter().copied().map(KernelTest::Stored));
+    kernel_tests.extend((weights.config().traits != ModelTraits::default()).then_some(KernelTest::Gemma));
+    kernel_tests.extend(parts.subgroups.then_some(KernelTest::Subgroups));
+    kernel_tests.extend(parts.half.then_some(KernelTest::Half));
     let quantised = types.iter().any(|dtype| dtype.block_len() > 1);
-    trials.extend((parts.packed && quantised).then_some(Trial::Packed));
-    Ok(trials)
+    kernel_tests.extend((parts.packed && quantised).then_some(KernelTest::Packed));
+    Ok(kernel_tests)
 }
 
 /// How matrices of a model are stored once they are packed, each type once.

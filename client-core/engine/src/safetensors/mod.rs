@@ -9,7 +9,7 @@
 //! rows of queries and keys are reordered on the way, once.
 
 mod folder;
-mod read;
+pub(crate) mod read;
 
 pub use folder::{
     CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, Index, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, weight_files,
@@ -25,7 +25,7 @@ use super::weights::ModelWeights;
 
 /// The files of a checkpoint that say how text becomes tokens and conversations become text.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct WordFiles<'a> {
+pub struct TokenizerFiles<'a> {
     /// `tokenizer.json`.
     pub tokenizer: &'a [u8],
     /// `tokenizer_config.json`: names of the special tokens, and often the chat template.
@@ -44,7 +44,7 @@ pub struct Checkpoint<'a> {
     /// `config.json`.
     pub config: &'a [u8],
     /// What belongs to text.
-    pub words: WordFiles<'a>,
+    pub words: TokenizerFiles<'a>,
     /// `model.safetensors`, or all its shards.
     pub shards: Vec<&'a [u8]>,
     /// How matrices are to be stored; rows that are not whole blocks of it stay single precision.
@@ -55,7 +55,7 @@ fn json(name: &str, bytes: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(bytes).map_err(|error| format!("{name} cannot be read: {error}"))
 }
 
-impl WordFiles<'_> {
+impl TokenizerFiles<'_> {
     /// The chat template's source; of several the one that is called `default`.
     ///
     /// # Errors

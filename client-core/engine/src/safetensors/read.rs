@@ -182,7 +182,7 @@ impl<'a> TensorFile<'a> {
 #[derive(Deserialize)]
 struct Entry {
     dtype: StorageName,
-    shape: Shape,
+    shape: Dims,
     /// First byte and the one after the last, counted from the end of the header.
     data_offsets: (u64, u64),
 }
@@ -197,17 +197,17 @@ impl<'de> Deserialize<'de> for StorageName {
 }
 
 /// Up to [`MAX_DIMS`] numbers.
-struct Shape(Vec<usize>);
+struct Dims(Vec<usize>);
 
-impl<'de> Deserialize<'de> for Shape {
+impl<'de> Deserialize<'de> for Dims {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ShapeVisitor;
-        impl<'de> Visitor<'de> for ShapeVisitor {
-            type Value = Shape;
+        struct DimsVisitor;
+        impl<'de> Visitor<'de> for DimsVisitor {
+            type Value = Dims;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "a list of at most {MAX_DIMS} dimensions")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shape, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Dims, A::Error> {
                 let mut dims = Vec::new();
                 while let Some(dim) = list.next_element::<u64>()? {
                     if dims.len() == MAX_DIMS {
@@ -215,10 +215,10 @@ impl<'de> Deserialize<'de> for Shape {
                     }
                     dims.push(usize::try_from(dim).map_err(|_| A::Error::custom("a dimension is too large"))?);
                 }
-                Ok(Shape(dims))
+                Ok(Dims(dims))
             }
         }
-        deserializer.deserialize_seq(ShapeVisitor)
+        deserializer.deserialize_seq(DimsVisitor)
     }
 }
 

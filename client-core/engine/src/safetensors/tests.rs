@@ -40,7 +40,7 @@ fn a_checkpoint_is_read_and_checked() {
     };
     let read = |bytes: &[u8]| {
         let checkpoint =
-            Checkpoint { config, words: WordFiles::default(), shards: vec![bytes], store_as: GgmlType::Q8_0 };
+            Checkpoint { config, words: TokenizerFiles::default(), shards: vec![bytes], store_as: GgmlType::Q8_0 };
         checkpoint.weights()
     };
     let weights = read(&file("", "")).unwrap();
@@ -57,10 +57,10 @@ fn a_checkpoint_is_read_and_checked() {
 
 #[test]
 fn templates_and_stops_are_found_wherever_they_are() {
-    let from = |config: &'static str, jinja: Option<&'static str>| WordFiles {
+    let from = |config: &'static str, jinja: Option<&'static str>| TokenizerFiles {
         tokenizer_config: Some(config.as_bytes()),
         chat_template: jinja.map(str::as_bytes),
-        ..WordFiles::default()
+        ..TokenizerFiles::default()
     };
     let named = r#"{"chat_template":[{"name":"tool_use","template":"t"},{"name":"default","template":"d"}]}"#;
     for (files, expect) in [
@@ -68,7 +68,7 @@ fn templates_and_stops_are_found_wherever_they_are() {
         (from(r#"{"chat_template":"old"}"#, Some("new")), Some("new")),
         (from(named, None), Some("d")),
         (from("{}", None), None),
-        (WordFiles::default(), None),
+        (TokenizerFiles::default(), None),
     ] {
         assert_eq!(files.template().unwrap().as_deref(), expect, "{files:?}");
     }
@@ -80,7 +80,7 @@ fn templates_and_stops_are_found_wherever_they_are() {
         ("{}", Some(vec![])),
         ("[", None),
     ] {
-        let files = WordFiles { generation_config: Some(json.as_bytes()), ..WordFiles::default() };
+        let files = TokenizerFiles { generation_config: Some(json.as_bytes()), ..TokenizerFiles::default() };
         assert_eq!(files.stops().ok(), expect, "{json}");
     }
 }

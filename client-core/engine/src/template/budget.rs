@@ -23,7 +23,7 @@ pub(super) const ROOM: &str = "room left";
 pub(super) const STOP: &str = "stop now";
 
 /// Bytes left to a render.
-struct Room(usize);
+struct BytesLeft(usize);
 
 /// What says whether a render is to be given up, as a value of a template that cannot name it.
 pub(super) struct Stops(pub(super) Stop);
@@ -52,12 +52,12 @@ pub(super) fn check_stop(state: &mut State<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn room<'s>(state: &'s mut State<'_, '_>) -> &'s mut usize {
-    if state.get_extension::<Room>().is_none() {
-        let room = state.lookup(ROOM).and_then(|room| room.as_usize()).unwrap_or(0);
-        state.get_or_insert_extension(Room(room));
+fn bytes_left<'s>(state: &'s mut State<'_, '_>) -> &'s mut usize {
+    if state.get_extension::<BytesLeft>().is_none() {
+        let left = state.lookup(ROOM).and_then(|left| left.as_usize()).unwrap_or(0);
+        state.get_or_insert_extension(BytesLeft(left));
     }
-    &mut state.get_or_insert_extension(Room(0)).0
+    &mut state.get_or_insert_extension(BytesLeft(0)).0
 }
 
 fn exhausted() -> Error {
@@ -70,8 +70,8 @@ fn exhausted() -> Error {
 /// Takes `bytes` from what the render may still make.
 pub(super) fn charge(state: &mut State<'_, '_>, bytes: usize) -> Result<(), Error> {
     check_stop(state)?;
-    let room = room(state);
-    *room = room.checked_sub(bytes).ok_or_else(exhausted)?;
+    let left = bytes_left(state);
+    *left = left.checked_sub(bytes).ok_or_else(exhausted)?;
     Ok(())
 }
 
@@ -101,10 +101,10 @@ pub(super) fn charge_text(state: &mut State<'_, '_>, value: &Value) -> Result<()
         return charge(state, text.len());
     }
     check_stop(state)?;
-    let room = room(state);
-    let mut counter = Counter(*room);
+    let left = bytes_left(state);
+    let mut counter = Counter(*left);
     let fits = super::repr::write_str(value, &mut counter);
-    *room = counter.0;
+    *left = counter.0;
     fits.map_err(|_| exhausted())
 }
 
@@ -137,8 +137,8 @@ pub(super) fn kept(state: &mut State<'_, '_>, value: Value) -> Result<Value, Err
 /// Refuses a value that is nested too deep or holds a namespace. A namespace in a namespace could hold itself: it would
 /// never be shown to the end, nor be given back.
 pub(super) fn shallow(state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    fn look(value: &Value, depth: usize, room: &mut usize) -> Result<(), Error> {
-        *room = room.checked_sub(LOOK).ok_or_else(exhausted)?;
+    fn look(value: &Value, depth: usize, left: &mut usize) -> Result<(), Error> {
+        *left = left.checked_sub(LOOK).ok_or_else(exhausted)?;
         let is_map = value.kind() == ValueKind::Map;
         if !is_map && !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
             return Ok(());
@@ -152,24 +152,24 @@ pub(super) fn shallow(state: &mut State<'_, '_>, value: &Value) -> Result<(), Er
         }
         for item in value.try_iter()? {
             if is_map {
-                look(&value.get_item(&item)?, depth + 1, room)?;
+                look(&value.get_item(&item)?, depth + 1, left)?;
             }
-            look(&item, depth + 1, room)?;
+            look(&item, depth + 1, left)?;
         }
         Ok(())
     }
-    look(value, 0, room(state))
+    look(value, 0, bytes_left(state))
 }
 
 /// A text that is written bit by bit and charged for at the end, and that does not grow beyond what is left.
 pub(super) struct Text {
     out: String,
-    room: usize,
+    left: usize,
 }
 
 impl Write for Text {
     fn write_str(&mut self, part: &str) -> fmt::Result {
-        self.room = self.room.checked_sub(part.len()).ok_or(fmt::Error)?;
+        self.left = self.left.checked_sub(part.len()).ok_or(fmt::Error)?;
         self.out.push_str(part);
         Ok(())
     }
@@ -181,10 +181,10 @@ pub(super) fn text(
     write: impl FnOnce(&mut Text) -> Result<(), fmt::Error>,
 ) -> Result<String, Error> {
     check_stop(state)?;
-    let room = room(state);
-    let mut text = Text { out: String::new(), room: *room };
+    let left = bytes_left(state);
+    let mut text = Text { out: String::new(), left: *left };
     let written = write(&mut text);
-    *room = text.room;
+    *left = text.left;
     written.map_err(|_| exhausted())?;
     Ok(text.out)
 }

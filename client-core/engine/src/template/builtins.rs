@@ -13,7 +13,7 @@ use super::{filters as own, functions as own_functions, json, pyformat, python, 
 
 /// What a filter may make of its input.
 #[derive(Clone, Copy)]
-enum Makes {
+enum FilterOutput {
     /// A number, or a part of the input that is there already.
     Nothing,
     /// A text of the whole input, however it is nested.
@@ -115,20 +115,20 @@ fn slice(state: &mut State<'_, '_>, value: &Value, bounds: [Option<i64>; 3]) -> 
 }
 
 /// Adds the filter `inner` under `name`, with its costs.
-fn add_filter(environment: &mut Environment<'static>, name: &'static str, makes: Makes, inner: Value) {
+fn add_filter(environment: &mut Environment<'static>, name: &'static str, makes: FilterOutput, inner: Value) {
     environment.add_filter(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
         let args = args.into_values();
         check_stop(state)?;
         for (at, arg) in args.iter().enumerate() {
             match (makes, arg.as_str()) {
-                (Makes::Nothing, _) => {}
-                (Makes::Items, Some(text)) if at == 0 => charge_items(state, text.len())?,
-                (Makes::Items, None) if at == 0 => {}
+                (FilterOutput::Nothing, _) => {}
+                (FilterOutput::Items, Some(text)) if at == 0 => charge_items(state, text.len())?,
+                (FilterOutput::Items, None) if at == 0 => {}
                 _ => charge_text(state, arg)?,
             }
         }
         let result = inner.call(state, &args)?;
-        if matches!(makes, Makes::Nothing) { Ok(result) } else { kept(state, result) }
+        if matches!(makes, FilterOutput::Nothing) { Ok(result) } else { kept(state, result) }
     });
 }
 
@@ -219,7 +219,7 @@ pub(super) fn environment() -> Environment<'static> {
     add_operators(&mut environment);
     macro_rules! add {
         ($makes:ident: $($name:ident as $inner:ident),*) => {
-            $(add_filter(&mut environment, stringify!($name), Makes::$makes, Value::from_function(filters::$inner));)*
+            $(add_filter(&mut environment, stringify!($name), FilterOutput::$makes, Value::from_function(filters::$inner));)*
         };
     }
     add!(Nothing: abs as abs, attr as attr, first as first);

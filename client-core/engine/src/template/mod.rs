@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `budget.rs` | what a template may make, and what it is charged |
 //! | `builtins.rs` | its filters, tests and functions |
-//! | `filters.rs`, `lists.rs`, `links.rs`, `functions.rs` | filters and functions that minijinja has otherwise or not at all |
+//! | `filters/`, `lists.rs`, `links.rs`, `functions.rs` | filters and functions that minijinja has otherwise or not at all |
 //! | `python.rs`, `letters.rs`, `pyformat.rs` | methods of Python's values, texts' letters, values put into texts |
 //! | `json.rs`, `time.rs`, `repr.rs`, `args.rs` | `json.dumps`, `strftime`, `str` and `repr`, arguments as Python takes them |
 //! | `rewrite.rs` | the operators that would pass the budget by |

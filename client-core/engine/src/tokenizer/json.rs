@@ -19,7 +19,7 @@ use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
 
-use super::library::{Cutting, guarded};
+use super::library::{SplitPatterns, guarded};
 use super::{MAX_TOKENS, parts};
 use crate::error::EngineError;
 
@@ -41,7 +41,7 @@ const MAX_WORD: usize = 1000;
 /// A tokenizer, how it cuts texts, and which tokens it puts around one.
 pub(super) struct Loaded {
     pub tokenizer: Tokenizer,
-    pub cutting: Cutting,
+    pub cutting: SplitPatterns,
     pub around: [Option<u32>; 2],
 }
 
@@ -62,7 +62,7 @@ pub(super) fn parse(bytes: &[u8], control: &[&str]) -> Result<Loaded, EngineErro
         return Err(fail(format!("its version is {version:?}; only 1.0 is read")));
     }
     let model = file.model.ok_or_else(|| fail("it has no model"))?.build()?;
-    let mut cutting = Cutting::default();
+    let mut cutting = SplitPatterns::default();
     let normalizer = parts::normalizer(file.normalizer.as_ref(), &mut cutting).map_err(fail)?;
     let pre_tokenizer = parts::pre_tokenizer(file.pre_tokenizer.as_ref(), &mut cutting).map_err(fail)?;
     let decoder = parts::decoder(file.decoder.as_ref()).map_err(fail)?;

@@ -37,14 +37,14 @@ pub(super) fn guarded<T>(what: &str, work: impl FnOnce() -> tokenizers::Result<T
 
 /// The regular expressions with which a tokenizer cuts texts.
 #[derive(Debug, Default)]
-pub(super) struct Cutting {
+pub(super) struct SplitPatterns {
     /// Whether there are any at all.
     pub any: bool,
     /// Those that are not known to need few steps.
     pub strange: Vec<Regex>,
 }
 
-impl Cutting {
+impl SplitPatterns {
     /// With the patterns of a known scheme, or none.
     pub(super) fn known(any: bool) -> Self {
         Self { any, strange: Vec::new() }
@@ -96,7 +96,7 @@ impl Cutting {
 /// The library's, or the text cannot be cut.
 pub(super) fn encode(
     tokenizer: &tokenizers::Tokenizer,
-    cutting: &Cutting,
+    cutting: &SplitPatterns,
     text: &str,
 ) -> Result<Vec<u32>, EngineError> {
     cutting.check(text)?;

@@ -33,7 +33,7 @@ use super::error::EngineError;
 use super::gguf::{Gguf, Value};
 pub(super) use controls::BREAK;
 use controls::{Controls, HOLE};
-use library::{Cutting, guarded};
+use library::{SplitPatterns, guarded};
 pub use stream::TextStream;
 
 /// Texts that end an assistant's turn in the chat formats in use; a token of this text ends generation.
@@ -69,7 +69,7 @@ pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     /// The same without control tokens, made when a text first asks for it.
     plain: Arc<OnceLock<tokenizers::Tokenizer>>,
-    cutting: Arc<Cutting>,
+    cutting: Arc<SplitPatterns>,
     controls: Arc<Controls>,
     doubles: Arc<BTreeMap<u32, u32>>,
     bos: Option<u32>,
@@ -82,7 +82,7 @@ pub struct Tokenizer {
 /// What a tokenizer is made of, wherever it came from.
 struct Parts {
     inner: tokenizers::Tokenizer,
-    cutting: Cutting,
+    cutting: SplitPatterns,
     doubles: BTreeMap<u32, u32>,
     bos: Option<u32>,
     eos: Option<u32>,

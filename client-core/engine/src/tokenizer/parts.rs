@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokenizers::{DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
-use super::library::Cutting;
+use super::library::SplitPatterns;
 use super::precompiled;
 
 /// Most steps of one part, sequences in sequences counted with all that is in them, and how deep they may lie.
@@ -24,7 +24,7 @@ const MAX_COUNTS: u64 = 10_000;
 struct Sum<'c> {
     steps: usize,
     growth: usize,
-    cutting: Option<&'c mut Cutting>,
+    cutting: Option<&'c mut SplitPatterns>,
 }
 
 type Checked = Result<(), String>;
@@ -33,7 +33,10 @@ type Checked = Result<(), String>;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn normalizer(part: Option<&Value>, cutting: &mut Cutting) -> Result<Option<NormalizerWrapper>, String> {
+pub(super) fn normalizer(
+    part: Option<&Value>,
+    cutting: &mut SplitPatterns,
+) -> Result<Option<NormalizerWrapper>, String> {
     read(part, "normalizer", "normalizers", Some(cutting), |step, kind, sum| match kind {
         "Bert" | "BertNormalizer" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "StripAccents" | "Strip"
         | "Nmt" | "ByteLevel" => Ok(()),
@@ -57,7 +60,7 @@ pub(super) fn normalizer(part: Option<&Value>, cutting: &mut Cutting) -> Result<
 /// What is wrong with it.
 pub(super) fn pre_tokenizer(
     part: Option<&Value>,
-    cutting: &mut Cutting,
+    cutting: &mut SplitPatterns,
 ) -> Result<Option<PreTokenizerWrapper>, String> {
     read(part, "pre_tokenizer", "pretokenizers", Some(cutting), |step, kind, sum| match kind {
         "BertPreTokenizer" | "CharDelimiterSplit" | "Delimiter" | "Metaspace" | "Whitespace" | "Punctuation"
@@ -105,7 +108,7 @@ fn read<T: DeserializeOwned>(
     part: Option<&Value>,
     name: &str,
     inner: &str,
-    cutting: Option<&mut Cutting>,
+    cutting: Option<&mut SplitPatterns>,
     check: impl Fn(&Value, &str, &mut Sum<'_>) -> Checked,
 ) -> Result<Option<T>, String> {
     fn walk(

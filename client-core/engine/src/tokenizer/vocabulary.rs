@@ -16,7 +16,7 @@ use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence as N
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::library::{Cutting, guarded};
+use super::library::{SplitPatterns, guarded};
 use super::{CONTROL_TEXTS, MAX_TOKENS, schemes};
 use crate::error::EngineError;
 use crate::gguf::{ArrayView, Gguf, Value};
@@ -29,15 +29,15 @@ const SPACE: &str = "\u{2581}";
 /// A tokenizer with all that is known of it besides.
 pub(super) struct Loaded {
     pub tokenizer: Tokenizer,
-    pub cutting: Cutting,
-    pub usual: Usual,
+    pub cutting: SplitPatterns,
+    pub usual: Defaults,
     /// Tokens that have the text of an earlier one, with that one.
     pub doubles: BTreeMap<u32, u32>,
 }
 
 /// What holds where a file says nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Usual {
+pub(super) struct Defaults {
     pub bos: Option<u32>,
     pub eos: Option<u32>,
     pub add_bos: bool,
@@ -79,7 +79,7 @@ pub(super) fn from_gguf(gguf: &Gguf<'_>) -> Result<Loaded, EngineError> {
     let (mut tokenizer, usual) =
         if kind == "gpt2" { byte_level(gguf, vocab)? } else { sentence_piece(gguf, tokens, vocab)? };
     add_special(&mut tokenizer, gguf, tokens, usual)?;
-    Ok(Loaded { tokenizer, cutting: Cutting::known(kind == "gpt2"), usual, doubles })
+    Ok(Loaded { tokenizer, cutting: SplitPatterns::known(kind == "gpt2"), usual, doubles })
 }
 
 /// Refuses ids of special tokens that no token has: the model would be asked for them with every prompt.
@@ -99,7 +99,7 @@ fn strings<'g, 'a>(gguf: &'g Gguf<'a>, key: &str) -> Option<&'g [&'a str]> {
     gguf.get(key).and_then(Value::as_array).and_then(ArrayView::as_strs)
 }
 
-fn byte_level(gguf: &Gguf<'_>, vocab: Vocab) -> Result<(Tokenizer, Usual), EngineError> {
+fn byte_level(gguf: &Gguf<'_>, vocab: Vocab) -> Result<(Tokenizer, Defaults), EngineError> {
     let merges = strings(gguf, "tokenizer.ggml.merges").ok_or_else(|| fail("the list of merges is missing"))?;
     let mut pairs = Vec::with_capacity(merges.len());
     for merge in merges {
@@ -116,10 +116,10 @@ fn byte_level(gguf: &Gguf<'_>, vocab: Vocab) -> Result<(Tokenizer, Usual), Engin
     let mut tokenizer = Tokenizer::new(guarded("at the vocabulary", || bpe.build())?);
     tokenizer.with_pre_tokenizer(Some(scheme.pre_tokenizer()?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
-    Ok((tokenizer, Usual { bos: None, eos: None, add_bos: scheme.add_bos }))
+    Ok((tokenizer, Defaults { bos: None, eos: None, add_bos: scheme.add_bos }))
 }
 
-fn sentence_piece(gguf: &Gguf<'_>, tokens: &[&str], vocab: Vocab) -> Result<(Tokenizer, Usual), EngineError> {
+fn sentence_piece(gguf: &Gguf<'_>, tokens: &[&str], vocab: Vocab) -> Result<(Tokenizer, Defaults), EngineError> {
     let scores = gguf.get("tokenizer.ggml.scores").and_then(Value::as_array);
     let scores: Vec<f64> = scores.map(|list| list.iter().filter_map(|v| v.as_f64()).collect()).unwrap_or_default();
     if scores.len() != tokens.len() || scores.iter().any(|score| score.is_nan()) {
@@ -173,7 +173,7 @@ fn sentence_piece(gguf: &Gguf<'_>, tokens: &[&str], vocab: Vocab) -> Result<(Tok
     tokenizer.with_decoder(Some(DecoderSequence::new(steps)));
     // llama.cpp's defaults for SentencePiece vocabularies.
     let usual = |id: u32| (tokens.len() > id as usize).then_some(id);
-    Ok((tokenizer, Usual { bos: usual(1), eos: usual(2), add_bos: true }))
+    Ok((tokenizer, Defaults { bos: usual(1), eos: usual(2), add_bos: true }))
 }
 
 /// What a token is for; llama.cpp's numbers.
@@ -207,7 +207,12 @@ fn kinds(gguf: &Gguf<'_>, count: usize) -> Vec<Kind> {
 
 /// Adds what is found in a text before anything is cut: control tokens, among them those that end a turn whatever kind the
 /// file says they are, and tokens that users have defined.
-fn add_special(tokenizer: &mut Tokenizer, gguf: &Gguf<'_>, tokens: &[&str], usual: Usual) -> Result<(), EngineError> {
+fn add_special(
+    tokenizer: &mut Tokenizer,
+    gguf: &Gguf<'_>,
+    tokens: &[&str],
+    usual: Defaults,
+) -> Result<(), EngineError> {
     let mut kinds = kinds(gguf, tokens.len());
     let named = ["bos", "eos", "eot", "eom"].map(|key| gguf.get(&format!("tokenizer.ggml.{key}_token_id")));
     let named = named.into_iter().flatten().filter_map(Value::as_u64);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use wasm_bindgen_futures::spawn_local;
 
-use super::Hub;
+use super::EngineWorker;
 use super::engine::Writing;
 use super::models::sentence;
 use super::world::Change;
@@ -24,7 +24,7 @@ pub(super) struct Asked {
     answered: bool,
 }
 
-impl Hub {
+impl EngineWorker {
     /// Notes a task that can be stopped by its number.
     pub(super) fn begin(&self, ask: u64) -> StopFlag {
         let stop = StopFlag::default();
@@ -49,16 +49,16 @@ impl Hub {
         }
         let ask = Ask { id, prompts, begun, options };
         let stop = self.begin(id);
-        let hub = Rc::clone(self);
+        let engine_worker = Rc::clone(self);
         spawn_local(async move {
-            let outcome = hub.answer(&ask, started_s, &stop).await;
-            if let Some(asked) = hub.asks.borrow_mut().get_mut(&id) {
+            let outcome = engine_worker.answer(&ask, started_s, &stop).await;
+            if let Some(asked) = engine_worker.asks.borrow_mut().get_mut(&id) {
                 asked.answered = true;
             }
             if let Some(outcome) = outcome {
-                hub.compare(&ask, &outcome, &stop).await;
+                engine_worker.compare(&ask, &outcome, &stop).await;
             }
-            hub.asks.borrow_mut().remove(&id);
+            engine_worker.asks.borrow_mut().remove(&id);
         });
     }
 
@@ -78,7 +78,7 @@ impl Hub {
         };
         let mut length = *self.length.borrow();
         let outcome = {
-            let mut writing = loaded.as_mut().map(|loaded| Writing { hub: self, loaded });
+            let mut writing = loaded.as_mut().map(|loaded| Writing { engine_worker: self, loaded });
             let emit = |event| self.emit(event);
             let (server, clock) = (self.server(), &self.clock);
             run(ask, &slot, started_s, writing.as_mut(), &server, clock, &mut length, stop, &emit).await
@@ -90,8 +90,8 @@ impl Hub {
         }
         let lost = outcome.record.as_ref().is_none_or(|record| record.server_lost);
         if lost {
-            let hub = Rc::clone(self);
-            spawn_local(async move { hub.check_server().await });
+            let engine_worker = Rc::clone(self);
+            spawn_local(async move { engine_worker.check_server().await });
         }
         Some(outcome)
     }

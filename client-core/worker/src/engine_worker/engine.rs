@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use async_trait::async_trait;
 
-use super::{Hub, tier};
-use crate::file::{ModelFiles, Reading};
+use super::{EngineWorker, tier};
 use crate::kernels::{Kernels, RemoteBackend};
+use crate::reading::{ModelFiles, Reading};
 use client::offload::local::EnginePort;
 use client::offload::ports::{Clock, Jobs, LocalEngine, LocalError};
 use client::offload::signal::StopFlag;
@@ -64,7 +64,7 @@ impl Loaded {
 /// Loads a model into the engine of the present tier; a GPU that refuses it is given up for the CPU. `progress` is told the
 /// bytes that have been read and those that will be.
 pub(super) async fn load(
-    hub: &Hub,
+    engine_worker: &EngineWorker,
     id: &str,
     files: ModelFiles,
     context: Option<u32>,
@@ -72,7 +72,7 @@ pub(super) async fn load(
     progress: &dyn Fn(u64, u64),
 ) -> Result<Loaded, String> {
     let reading = Reading::new(&files, stop, progress);
-    let gpu: Option<GpuContext> = hub.gpu.borrow().clone();
+    let gpu: Option<GpuContext> = engine_worker.gpu.borrow().clone();
     let loaded = |(engine, cache_width), on_gpu| Loaded {
         id: id.to_owned(),
         engine,
@@ -83,7 +83,7 @@ pub(super) async fn load(
     };
     let problem = match &gpu {
         None => None,
-        Some(gpu) => match build(hub, &reading, context, Some(gpu)).await {
+        Some(gpu) => match build(engine_worker, &reading, context, Some(gpu)).await {
             Ok(built) => return Ok(loaded(built, true)),
             Err(error) if stop.is_stopped() => return Err(error.to_string()),
             // A damaged file is damaged on the CPU too; let that path say so.
@@ -91,13 +91,13 @@ pub(super) async fn load(
         },
     };
     if let Some(problem) = &problem
-        && hub.choice.get() == TierChoice::WebGpu
+        && engine_worker.choice.get() == TierChoice::WebGpu
     {
         return Err(format!("you chose WebGPU, but {problem}; choose the CPU"));
     }
-    let built = build(hub, &reading, context, None).await.map_err(|error| error.to_string())?;
+    let built = build(engine_worker, &reading, context, None).await.map_err(|error| error.to_string())?;
     if let Some(problem) = problem {
-        hub.onto_cpu(&format!("The GPU could not take the model ({problem}), so the CPU computes."));
+        engine_worker.onto_cpu(&format!("The GPU could not take the model ({problem}), so the CPU computes."));
     }
     Ok(loaded(built, false))
 }
@@ -105,7 +105,7 @@ pub(super) async fn load(
 /// An engine over a model, with a context of at most so many tokens; and the width of its KV cache. Files are read piece by
 /// piece: they may be larger than this memory.
 async fn build(
-    hub: &Hub,
+    engine_worker: &EngineWorker,
     reading: &Reading<'_>,
     context: Option<u32>,
     gpu: Option<&GpuContext>,
@@ -115,13 +115,15 @@ async fn build(
     let config = weights.config();
     let cache_width = 2 * config.layers as u64 * config.kv_dim() as u64;
     let backend: Box<dyn Backend> = match gpu {
-        Some(gpu) => Box::new(GpuBackend::new(&hub.proven(gpu, &weights, reading.stop).await?, &weights).await?),
-        None => hub.cpu_backend(&weights).await?,
+        Some(gpu) => {
+            Box::new(GpuBackend::new(&engine_worker.tested(gpu, &weights, reading.stop).await?, &weights).await?)
+        }
+        None => engine_worker.cpu_backend(&weights).await?,
     };
     Ok((Engine::from_parts(words.tokenizer, words.template, &weights, backend)?, cache_width))
 }
 
-impl Hub {
+impl EngineWorker {
     /// The CPU's backend: small models in this module, large ones in the best build of the kernels that loads.
     async fn cpu_backend<R: ReadAt>(&self, weights: &WeightStream<Files<R>>) -> Result<Box<dyn Backend>, EngineError> {
         if cpu::Form::of_size(weights.totals()?.parameters) == cpu::Form::Stored
@@ -160,17 +162,17 @@ impl Hub {
 
 /// The engine for the time of an ask.
 pub(super) struct Writing<'a> {
-    pub(super) hub: &'a Hub,
+    pub(super) engine_worker: &'a EngineWorker,
     pub(super) loaded: &'a mut Loaded,
 }
 
 #[async_trait(?Send)]
 impl LocalEngine for Writing<'_> {
     async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError> {
-        let clock = || self.hub.clock.now_s();
+        let clock = || self.engine_worker.clock.now_s();
         let entropy = EnginePort { engine: self.loaded.engine(), clock: &clock }.entropy(prompt).await;
-        // Between two prompts the page gets a word in.
-        self.hub.clock.sleep(0.0).await;
+        // Yields between two prompts, so that queued messages of the page are handled.
+        self.engine_worker.clock.sleep(0.0).await;
         entropy
     }
 
@@ -182,13 +184,13 @@ impl LocalEngine for Writing<'_> {
         options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
     ) -> Result<Finish, LocalError> {
-        let clock = || self.hub.clock.now_s();
+        let clock = || self.engine_worker.clock.now_s();
         let mut port = EnginePort { engine: self.loaded.engine(), clock: &clock };
         port.generate(prompt, prefix, max_tokens, options, on_token).await
     }
 
     async fn answer_all(&mut self, jobs: &mut dyn Jobs, options: &AskOptions) -> Result<(), LocalError> {
-        let clock = || self.hub.clock.now_s();
+        let clock = || self.engine_worker.clock.now_s();
         EnginePort { engine: self.loaded.engine(), clock: &clock }.answer_all(jobs, options).await
     }
 
@@ -199,13 +201,14 @@ impl LocalEngine for Writing<'_> {
         let failed = |problem: String| LocalError::new(format!("{error}, and the CPU could not take over: {problem}"));
         let (files, stop) = (self.loaded.files.clone(), StopFlag::default());
         let reading = Reading::new(&files, &stop, &|_, _| ());
-        let built = build(self.hub, &reading, self.loaded.context, None).await;
+        let built = build(self.engine_worker, &reading, self.loaded.context, None).await;
         let built = built.map_err(|error| failed(error.to_string()))?;
         self.loaded.engine = built.0;
         self.loaded.on_gpu = false;
-        self.hub.onto_cpu(&format!("The CPU took over because {error}. Reload the page to try the GPU again."));
+        self.engine_worker
+            .onto_cpu(&format!("The CPU took over because {error}. Reload the page to try the GPU again."));
         let state = ModelState::Ready { memory_bytes: self.loaded.memory_bytes() };
-        self.hub.emit(Event::Model { id: self.loaded.id.clone(), state });
+        self.engine_worker.emit(Event::Model { id: self.loaded.id.clone(), state });
         Ok(format!("The GPU failed in the middle of the answer ({error}); the CPU goes on."))
     }
 }

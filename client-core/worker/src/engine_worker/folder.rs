@@ -5,17 +5,17 @@ use std::rc::Rc;
 
 use futures::StreamExt;
 
-use super::Hub;
+use super::EngineWorker;
 use super::models::{LoadError, Remote, Span};
 use crate::checkpoint::{CheckpointFiles, index, storage};
 use crate::file::ModelFile;
-use crate::shelf::OpfsShelf;
-use client::download::{DownloadError, Shelf, Wanted, url_prefix};
+use crate::opfs::OpfsStore;
+use client::download::{DownloadError, FileStore, Wanted, url_prefix};
 use client::offload::run::unless_stopped;
 use client::offload::signal::StopFlag;
 use client::protocol::engine::StoreAs;
 use client::protocol::worker::ModelState;
-use client::verdict::{LONGEST_HEAD, Shape};
+use client::verdict::{LONGEST_HEAD, ModelFootprint};
 use engine::assemble::WeightStream;
 use engine::safetensors::{
     CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, Index, TOKENIZER, TOKENIZER_CONFIG, TensorFile, WEIGHTS,
@@ -34,9 +34,9 @@ struct Found {
 impl Found {
     /// Its first bytes, until `enough` says so of them; all of it where that never happens.
     async fn head(self, enough: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>, String> {
-        let shelf = OpfsShelf::default();
-        if shelf.stored(&self.wanted.name).await == self.wanted.bytes
-            && let Ok(Some(file)) = shelf.file(&self.wanted.name).await
+        let store = OpfsStore::default();
+        if store.stored(&self.wanted.name).await == self.wanted.bytes
+            && let Ok(Some(file)) = store.file(&self.wanted.name).await
         {
             let file = ModelFile::Blob(file.into());
             let mut head = Vec::new();
@@ -70,7 +70,7 @@ impl Found {
     }
 }
 
-impl Hub {
+impl EngineWorker {
     /// The file called `name`, kept as one of the folder's; `None` where there is none.
     async fn find_in(&self, folder: &str, name: &str) -> Result<Option<Found>, String> {
         let url = format!("{folder}{name}");
@@ -101,16 +101,20 @@ impl Hub {
 
     /// Bytes that are stored of a folder's files.
     async fn stored_of(&self, folder: &str) -> u64 {
-        let (shelf, prefix) = (OpfsShelf::default(), url_prefix(folder));
+        let (store, prefix) = (OpfsStore::default(), url_prefix(folder));
         let mut bytes = 0;
-        for name in shelf.names().await.into_iter().filter(|name| name.starts_with(&prefix)) {
-            bytes += shelf.stored(&name).await;
+        for name in store.names().await.into_iter().filter(|name| name.starts_with(&prefix)) {
+            bytes += store.stored(&name).await;
         }
         bytes
     }
 
     /// What a folder's checkpoint will take, the size of its files, and how much of them is here. No tensor is read.
-    pub(super) async fn weigh_folder(&self, url: &str, store_as: StoreAs) -> Result<(Shape, u64, u64), String> {
+    pub(super) async fn weigh_folder(
+        &self,
+        url: &str,
+        store_as: StoreAs,
+    ) -> Result<(ModelFootprint, u64, u64), String> {
         let folder = self.absolute(url)?;
         let config = self.require_in(&folder, CONFIG).await?.all().await?;
         let mut words_bytes = config.len() as u64;
@@ -143,13 +147,13 @@ impl Hub {
                 (header.names().map(str::to_owned).collect(), bytes)
             }
         };
-        let shape = || {
+        let footprint = || {
             let weights = WeightStream::from_names(&config, names, storage(store_as))?;
-            Shape::of_checkpoint(name_of(url), &weights, words_bytes)
+            ModelFootprint::of_checkpoint(name_of(url), &weights, words_bytes)
         };
         let file_bytes = words_bytes + tensor_bytes;
         let here_bytes = self.stored_of(&folder).await.min(file_bytes);
-        Ok((shape().map_err(|error| error.to_string())?, file_bytes, here_bytes))
+        Ok((footprint().map_err(|error| error.to_string())?, file_bytes, here_bytes))
     }
 
     /// Brings a folder's files onto this device, one after the other; also says what becomes of them when the model leaves
@@ -163,7 +167,7 @@ impl Hub {
     ) -> Result<(CheckpointFiles, ModelState), LoadError> {
         let folder = self.absolute(url)?;
         let mut arriving =
-            Arriving { hub: self, id, folder: &folder, stop, files: BTreeMap::new(), kept: true, bytes: 0 };
+            Arriving { engine_worker: self, id, folder: &folder, stop, files: BTreeMap::new(), kept: true, bytes: 0 };
         for name in [CONFIG, TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE, GENERATION_CONFIG, INDEX] {
             arriving.text(name).await?;
         }
@@ -181,12 +185,12 @@ impl Hub {
 
 /// A folder's files on their way.
 struct Arriving<'a> {
-    hub: &'a Rc<Hub>,
+    engine_worker: &'a Rc<EngineWorker>,
     id: &'a str,
     folder: &'a str,
     stop: &'a StopFlag,
     files: BTreeMap<String, ModelFile>,
-    /// Whether all of them are on the shelf.
+    /// Whether all of them are in the store.
     kept: bool,
     /// Bytes of them together.
     bytes: u64,
@@ -195,7 +199,7 @@ struct Arriving<'a> {
 impl Arriving<'_> {
     /// What a load that was stopped leaves; `total` are the bytes of all files, as far as that is known.
     async fn stopped(&self, total: u64) -> LoadError {
-        let received = self.hub.stored_of(self.folder).await;
+        let received = self.engine_worker.stored_of(self.folder).await;
         let partial = ModelState::Partial { received, total: total.max(received) };
         LoadError::Stopped(if received > 0 { partial } else { ModelState::Absent })
     }
@@ -204,8 +208,8 @@ impl Arriving<'_> {
     async fn text(&mut self, name: &str) -> Result<(), LoadError> {
         let fetch = async {
             let found = match name {
-                CONFIG | TOKENIZER => Some(self.hub.require_in(self.folder, name).await?),
-                name => self.hub.find_in(self.folder, name).await?,
+                CONFIG | TOKENIZER => Some(self.engine_worker.require_in(self.folder, name).await?),
+                name => self.engine_worker.find_in(self.folder, name).await?,
             };
             let Some(found) = found else { return Ok(None) };
             let wanted = found.wanted.clone();
@@ -227,12 +231,12 @@ impl Arriving<'_> {
 
     /// Fetches a file with tensors; `expected` are the bytes of all files, as far as that is known.
     async fn tensors(&mut self, name: &str, expected: u64) -> Result<(), LoadError> {
-        let Found { wanted, remote } = self.hub.require_in(self.folder, name).await?;
+        let Found { wanted, remote } = self.engine_worker.require_in(self.folder, name).await?;
         // Its body has not been read: whoever fetches asks for what is missing.
         drop(remote);
         let bytes = wanted.bytes;
         let span = Span { before: self.bytes, total: expected.max(self.bytes + bytes) };
-        let (file, afterwards) = match self.hub.fetch_file(self.id, wanted, Some(span), self.stop).await {
+        let (file, afterwards) = match self.engine_worker.fetch_file(self.id, wanted, Some(span), self.stop).await {
             Err(LoadError::Download(DownloadError::Cancelled, _)) => return Err(self.stopped(span.total).await),
             fetched => fetched?,
         };
@@ -243,16 +247,16 @@ impl Arriving<'_> {
     }
 }
 
-/// Puts a small file onto the shelf; `None` where that cannot be done.
+/// Puts a small file into the store; `None` where that cannot be done.
 async fn keep(wanted: &Wanted, bytes: &[u8]) -> Option<ModelFile> {
-    let mut shelf = OpfsShelf::default();
-    if shelf.stored(&wanted.name).await != wanted.bytes {
-        shelf.begin(&wanted.name, 0).await.ok()?;
-        let written = shelf.append(bytes);
-        shelf.end();
+    let mut store = OpfsStore::default();
+    if store.stored(&wanted.name).await != wanted.bytes {
+        store.begin(&wanted.name, 0).await.ok()?;
+        let written = store.append(bytes);
+        store.end();
         written.ok()?;
     }
-    let file = shelf.file(&wanted.name).await.ok()??;
+    let file = store.file(&wanted.name).await.ok()??;
     Some(ModelFile::Blob(file.into())).filter(|file| file.size() == wanted.bytes)
 }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::Hub;
+use super::EngineWorker;
 use crate::fetch::{self, Ask};
 use client::offload::ports::Clock;
 use client::offload::run::within;
@@ -17,7 +17,7 @@ const IDLE_AFTER_S: f64 = 600.0;
 /// How long an answer may take.
 const LIMIT_S: f64 = 4.0;
 
-impl Hub {
+impl EngineWorker {
     /// Looks at the server for as long as the worker lives.
     pub(super) async fn watch_server(self: &Rc<Self>) {
         let mut next_s = self.clock.now_s() + INTERVAL_S;

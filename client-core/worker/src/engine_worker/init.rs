@@ -5,7 +5,7 @@ use std::rc::Rc;
 use futures::future::{join, join3};
 use wasm_bindgen_futures::spawn_local;
 
-use super::{Hub, tier};
+use super::{EngineWorker, tier};
 use crate::fetch;
 use crate::transport::Server;
 use client::cell::{Cell, MeasuredQuality};
@@ -20,7 +20,7 @@ const PATIENCE_S: f64 = 0.3;
 /// Version of the model manifest that this build reads.
 const MANIFEST_VERSION: u32 = 1;
 
-impl Hub {
+impl EngineWorker {
     pub(super) async fn init(self: &Rc<Self>, base_url: &str, choice: TierChoice, world: WorldSettings) {
         *self.server.borrow_mut() = Server::at(base_url);
         self.choice.set(choice);
@@ -52,8 +52,8 @@ impl Hub {
         join3(policies, greet, server).await;
         self.ready();
         self.report_models().await;
-        let hub = Rc::clone(self);
-        spawn_local(async move { hub.watch_server().await });
+        let engine_worker = Rc::clone(self);
+        spawn_local(async move { engine_worker.watch_server().await });
     }
 
     /// Tells the page what is there; again when the server comes up after it was away from the start.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `init` | the greeting: what can run here, what the server has |
 //! | `tier` | choosing WebGPU, the CPU, or nothing |
-//! | `proof` | the GPU's self-test, kept from visit to visit |
+//! | `self_test` | the GPU's self-test, kept from visit to visit |
 //! | `models` | finding, download, load, delete |
 //! | `folder` | a checkpoint's files in a folder of some server |
 //! | `weigh` | what a model would take, and what the engine does take |
@@ -27,7 +27,7 @@ mod init;
 mod models;
 mod pair;
 mod policies;
-mod proof;
+mod self_test;
 mod tier;
 mod weigh;
 mod world;
@@ -45,7 +45,7 @@ use super::clock::BrowserClock;
 use super::kernels::Kernels;
 use super::message::command_of;
 use super::transport::Server;
-use ::engine::gpu::{GpuContext, Proof};
+use ::engine::gpu::{GpuContext, SelfTestReport};
 use client::offload::length::AnswerLength;
 use client::offload::ports::Clock;
 use client::protocol::health::HealthModel;
@@ -56,13 +56,13 @@ use client::protocol::worker::{Command, Event, Pair, ServerHealth, Tier, TierCho
 pub fn start() {
     console_error_panic_hook::set_once();
     let scope: DedicatedWorkerGlobalScope = js_sys::global().unchecked_into();
-    let hub = Rc::new(Hub::new(scope.clone()));
+    let engine_worker = Rc::new(EngineWorker::new(scope.clone()));
     let on_message =
         Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| match command_of(&message.data()) {
-            Ok((command, files)) => hub.handle(command, files),
+            Ok((command, files)) => engine_worker.handle(command, files),
             Err(error) => {
                 let message = format!("The page and its engine are of different versions ({error}). Reload the page.");
-                hub.emit(Event::Failed { ask: None, message });
+                engine_worker.emit(Event::Failed { ask: None, message });
             }
         });
     scope.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
@@ -71,7 +71,7 @@ pub fn start() {
 }
 
 /// Everything that the worker's tasks share.
-struct Hub {
+struct EngineWorker {
     scope: DedicatedWorkerGlobalScope,
     clock: BrowserClock,
     server: RefCell<Server>,
@@ -85,7 +85,7 @@ struct Hub {
     tier: RefCell<TierReport>,
     gpu: RefCell<Option<GpuContext>>,
     /// What is known of the GPU's kernels.
-    proof: RefCell<Option<Proof>>,
+    tested: RefCell<Option<SelfTestReport>>,
     /// The kernels' module, once it was needed.
     kernels: futures::lock::Mutex<Option<Rc<Kernels>>>,
     models: models::Models,
@@ -95,13 +95,13 @@ struct Hub {
     /// Asks are answered one after the other.
     turn: futures::lock::Mutex<()>,
     length: RefCell<AnswerLength>,
-    world: world::WorldDesk,
-    policies: policies::PolicyDesk,
+    world: world::CellQueue,
+    policies: policies::Policies,
     /// When the page last wanted something.
     last_command_s: Cell<f64>,
 }
 
-impl Hub {
+impl EngineWorker {
     fn new(scope: DedicatedWorkerGlobalScope) -> Self {
         let unknown = TierReport {
             tier: Tier::ServerOnly,
@@ -120,15 +120,15 @@ impl Hub {
             choice: Cell::default(),
             tier: RefCell::new(unknown),
             gpu: RefCell::default(),
-            proof: RefCell::default(),
+            tested: RefCell::default(),
             kernels: futures::lock::Mutex::default(),
             models: models::Models::default(),
             asks: RefCell::default(),
             drafts: RefCell::default(),
             turn: futures::lock::Mutex::new(()),
             length: RefCell::default(),
-            world: world::WorldDesk::default(),
-            policies: policies::PolicyDesk::default(),
+            world: world::CellQueue::default(),
+            policies: policies::Policies::default(),
             last_command_s: Cell::default(),
         }
     }
@@ -138,31 +138,33 @@ impl Hub {
         if !matches!(command, Command::Measure { .. }) {
             self.last_command_s.set(self.clock.now_s());
         }
-        let hub = Rc::clone(self);
+        let engine_worker = Rc::clone(self);
         match command {
             Command::Init { version: _, base_url, tier, world } => {
-                spawn_local(async move { hub.init(&base_url, tier, world).await });
+                spawn_local(async move { engine_worker.init(&base_url, tier, world).await });
             }
             Command::Weigh { ask, source, context } => {
                 self.models.choose(&source, files);
-                spawn_local(async move { hub.weigh(ask, &source, context).await });
+                spawn_local(async move { engine_worker.weigh(ask, &source, context).await });
             }
             Command::LoadModel { source, context, unasked } => {
                 self.models.choose(&source, files);
-                spawn_local(async move { hub.load_model(&source, context, unasked).await });
+                spawn_local(async move { engine_worker.load_model(&source, context, unasked).await });
             }
             Command::Write { ask, input, options } => self.write(ask, input, options),
             Command::Embed { ask, texts } => self.embed(ask, texts),
-            Command::Measure { ask } => spawn_local(async move { hub.measure(ask).await }),
+            Command::Measure { ask } => spawn_local(async move { engine_worker.measure(ask).await }),
             Command::CancelLoad => self.cancel_load(),
-            Command::DeleteModel { id } => spawn_local(async move { hub.delete_model(&id).await }),
+            Command::DeleteModel { id } => spawn_local(async move { engine_worker.delete_model(&id).await }),
             Command::SetWorld { world } => self.change_world(world::Change::Set(Box::new(world))),
             Command::NextSlot => self.change_world(world::Change::Next),
             Command::ResetWorld => self.change_world(world::Change::Reset),
             Command::UsePolicyBackend { backend } => {
-                spawn_local(async move { hub.use_policy_backend(backend).await });
+                spawn_local(async move { engine_worker.use_policy_backend(backend).await });
             }
-            Command::UsePolicy { path, name } => spawn_local(async move { hub.use_policy(&path, name).await }),
+            Command::UsePolicy { path, name } => {
+                spawn_local(async move { engine_worker.use_policy(&path, name).await })
+            }
             Command::DropPolicy { users } => self.drop_policy(users),
             Command::Ask { ask, prompts, begun, options } => self.ask(ask, prompts, begun, options),
             Command::Stop { ask } => {

@@ -6,15 +6,16 @@ use std::rc::Rc;
 
 use web_sys::Blob;
 
-use super::Hub;
+use super::EngineWorker;
 use super::engine::{Loaded, load};
 use crate::checkpoint::CheckpointFiles;
 use crate::fetch::{self, Ask};
-use crate::file::{ModelFile, ModelFiles};
+use crate::file::ModelFile;
 use crate::message::property;
-use crate::shelf::OpfsShelf;
+use crate::opfs::OpfsStore;
+use crate::reading::ModelFiles;
 use client::download::{
-    DownloadError, Obtained, Shelf, ShelfError, Wanted, file_prefix, is_sha256, obtain, url_prefix,
+    DownloadError, FileStore, FileStoreError, StoredFile, Wanted, file_prefix, is_sha256, obtain, url_prefix,
 };
 use client::offers::Offers;
 use client::offload::ports::Clock;
@@ -27,7 +28,7 @@ use client::protocol::worker::{Event, ModelState, Tier};
 /// Progress is reported at most this often.
 const REPORT_INTERVAL_S: f64 = 0.1;
 /// Where it is remembered which server offered which models.
-const OFFERS_SHELF: &str = "offers";
+const OFFERS_FOLDER: &str = "offers";
 const OFFERS_FILE: &str = "offers.json";
 /// More than it ever has.
 const MAX_OFFERS_BYTES: usize = 1 << 20;
@@ -150,7 +151,7 @@ pub(super) struct Remote {
     pub(super) reply: fetch::Reply,
 }
 
-impl Hub {
+impl EngineWorker {
     pub(super) fn model_state(&self, id: &str, state: ModelState) {
         self.emit(Event::Model { id: id.to_owned(), state });
     }
@@ -220,12 +221,12 @@ impl Hub {
         Ok(absolute)
     }
 
-    /// Tells what is on the shelf of every model, and tidies up.
+    /// Tells what is in the store of every model, and tidies up.
     pub(super) async fn report_models(&self) {
         let models = self.manifest.borrow().models.clone();
-        let mut shelf = OpfsShelf::default();
+        let mut store = OpfsStore::default();
         for entry in &models {
-            let state = stored_state(entry.bytes, shelf.stored(&entry.sha256).await);
+            let state = stored_state(entry.bytes, store.stored(&entry.sha256).await);
             self.model_state(&entry.id, state);
         }
         if !models.is_empty() {
@@ -233,7 +234,7 @@ impl Hub {
             let url = self.server().url("models/manifest.json");
             for file in withdrawn(&url, models.iter().map(|model| model.sha256.as_str())).await {
                 // Tidying up is not worth an error.
-                let _ = shelf.delete(&file).await;
+                let _ = store.delete(&file).await;
             }
         }
     }
@@ -276,7 +277,7 @@ impl Hub {
         let state = match self.obtain_and_load(source, context, &stop).await {
             Ok(state) => state,
             Err(LoadError::Download(DownloadError::Cancelled, Some(wanted))) => {
-                stored_state(wanted.bytes, OpfsShelf::default().stored(&wanted.name).await)
+                stored_state(wanted.bytes, OpfsStore::default().stored(&wanted.name).await)
             }
             Err(LoadError::Download(DownloadError::Cancelled, None)) => ModelState::Absent,
             Err(LoadError::Stopped(state)) => state,
@@ -353,26 +354,26 @@ impl Hub {
         span: Option<Span>,
         stop: &StopFlag,
     ) -> Result<(ModelFile, ModelState), LoadError> {
-        let mut shelf = OpfsShelf::default();
+        let mut store = OpfsStore::default();
         let mut reported_s = f64::NEG_INFINITY;
         let Span { before, total } = span.unwrap_or(Span { before: 0, total: wanted.bytes });
         let mut progress = |received: u64| {
             let now_s = self.clock.now_s();
-            // The last byte is followed by `Loading` at once, and a file from the shelf is no download at all.
+            // The last byte is followed by `Loading` at once, and a file from the store is no download at all.
             if now_s - reported_s >= REPORT_INTERVAL_S && received < wanted.bytes {
                 reported_s = now_s;
                 self.model_state(id, ModelState::Downloading { received: before + received, total });
             }
         };
-        let obtained = obtain(&wanted, &self.server(), &mut shelf, &self.clock, stop, &mut progress).await;
-        let Obtained { memory, not_kept } =
+        let obtained = obtain(&wanted, &self.server(), &mut store, &self.clock, stop, &mut progress).await;
+        let StoredFile { memory, not_kept } =
             obtained.map_err(|error| LoadError::Download(error, Some(wanted.clone())))?;
         if let Some(reason) = &not_kept {
             self.notice(format!("The model is here, but only until this tab is closed: {reason}."));
         }
         match memory {
             Some(bytes) => Ok((ModelFile::Memory(Rc::new(bytes)), ModelState::Absent)),
-            None => match shelf.file(&wanted.name).await {
+            None => match store.file(&wanted.name).await {
                 Ok(Some(file)) => Ok((ModelFile::Blob(file.into()), ModelState::Cached)),
                 Ok(None) => Err(LoadError::Other("what was stored has been cleared; try again".to_owned())),
                 Err(error) => Err(LoadError::Other(error.to_string())),
@@ -383,12 +384,12 @@ impl Hub {
     /// What is stored whole of the file at an address, in a folder if it is one of many, whose server is not there now.
     pub(super) async fn stored_version(&self, url: &str, folder: Option<&str>) -> Option<Wanted> {
         let url = self.absolute(url).ok()?;
-        let shelf = OpfsShelf::default();
+        let store = OpfsStore::default();
         let prefix = folder.map_or_else(|| url_prefix(&url), |folder| file_prefix(folder, &url));
-        for name in shelf.names().await {
+        for name in store.names().await {
             let bytes = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse().ok());
             if let Some(bytes) = bytes
-                && shelf.stored(&name).await == bytes
+                && store.stored(&name).await == bytes
             {
                 return Some(Wanted { url, bytes, name, sha256: None });
             }
@@ -416,7 +417,7 @@ impl Hub {
             Err(error) => {
                 self.notice(format!("The stored model could not be deleted: {error}."));
                 match self.model_entry(id) {
-                    Some(entry) => stored_state(entry.bytes, OpfsShelf::default().stored(&entry.sha256).await),
+                    Some(entry) => stored_state(entry.bytes, OpfsStore::default().stored(&entry.sha256).await),
                     None => ModelState::Cached,
                 }
             }
@@ -424,17 +425,17 @@ impl Hub {
         self.model_state(id, state);
     }
 
-    async fn remove_stored(&self, id: &str) -> Result<(), ShelfError> {
-        let mut shelf = OpfsShelf::default();
+    async fn remove_stored(&self, id: &str) -> Result<(), FileStoreError> {
+        let mut store = OpfsStore::default();
         if let Some(entry) = self.model_entry(id) {
-            return shelf.delete(&entry.sha256).await;
+            return store.delete(&entry.sha256).await;
         }
         // The files of a folder are kept once, however they are stored in memory.
         let folder = StoreAs::ALL.iter().find_map(|one| id.strip_suffix(one.name())?.strip_suffix('#'));
         let Ok(url) = self.absolute(folder.unwrap_or(id)) else { return Ok(()) };
         let prefix = url_prefix(&url);
-        for name in shelf.names().await.into_iter().filter(|name| name.starts_with(&prefix)) {
-            shelf.delete(&name).await?;
+        for name in store.names().await.into_iter().filter(|name| name.starts_with(&prefix)) {
+            store.delete(&name).await?;
         }
         Ok(())
     }
@@ -464,18 +465,18 @@ impl From<&str> for LoadError {
 
 /// What a server's own list of models makes superfluous here; nothing where that cannot be remembered.
 async fn withdrawn<'a>(url: &str, offered: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let mut shelf = OpfsShelf::of(OFFERS_SHELF);
-    let known = shelf.read(OFFERS_FILE, 0, MAX_OFFERS_BYTES).await.ok();
+    let mut store = OpfsStore::of(OFFERS_FOLDER);
+    let known = store.read(OFFERS_FILE, 0, MAX_OFFERS_BYTES).await.ok();
     let mut offers: Offers = known.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let before = offers.clone();
     let withdrawn = offers.update(url, offered.into_iter().filter(|file| is_sha256(file)));
     if offers != before {
         let remember = async {
-            let text = serde_json::to_vec(&offers).map_err(|error| ShelfError::Unavailable(error.to_string()))?;
-            shelf.begin(OFFERS_FILE, 0).await?;
-            shelf.append(&text)?;
-            shelf.end();
-            Ok::<(), ShelfError>(())
+            let text = serde_json::to_vec(&offers).map_err(|error| FileStoreError::Unavailable(error.to_string()))?;
+            store.begin(OFFERS_FILE, 0).await?;
+            store.append(&text)?;
+            store.end();
+            Ok::<(), FileStoreError>(())
         };
         if remember.await.is_err() {
             return Vec::new();

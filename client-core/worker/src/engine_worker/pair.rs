@@ -1,10 +1,10 @@
 //! Whether this tab's model and the server's belong together; the page is told when that changes.
 
-use super::Hub;
+use super::EngineWorker;
 use client::pair::{Device, pair};
 use client::protocol::worker::{Event, Fit};
 
-impl Hub {
+impl EngineWorker {
     /// Looks at both models, and tells the page what is new.
     pub(super) fn look_at_pair(&self) {
         let device = self.models.words();

@@ -98,9 +98,9 @@ async fn probe_gpu(choice: TierChoice, clock: &BrowserClock) -> Result<(Adapter,
     }
     let context = within(clock, PROBE_LIMIT_S, GpuContext::request()).await.ok_or("the GPU does not answer")?;
     let context = context.map_err(|error| error.to_string())?;
-    let facts = context.facts();
-    let software = emulated || facts.software || is_software(&facts.name);
-    let name = if !facts.name.is_empty() { facts.name.clone() } else { label };
+    let caps = context.caps();
+    let software = emulated || caps.software || is_software(&caps.name);
+    let name = if !caps.name.is_empty() { caps.name.clone() } else { label };
     let name = if name.is_empty() { "a GPU without a name".to_owned() } else { name };
     if software && choice == TierChoice::Auto {
         return Err(emulated_only(&name));

@@ -6,17 +6,17 @@ use futures::StreamExt;
 use wasm_bindgen::JsCast;
 use web_sys::WorkerGlobalScope;
 
-use super::Hub;
+use super::EngineWorker;
 use super::models::{Remote, sentence};
-use crate::file::{ModelFile, shape_of_head};
+use crate::file::{ModelFile, footprint_of_head};
 use crate::message::property;
-use crate::shelf::{OpfsShelf, free_bytes, storage};
+use crate::opfs::{OpfsStore, free_bytes, storage};
 use client::download::{Source, SourceError, Wanted};
 use client::protocol::engine::{MemoryReport, ModelSource, Verdict};
 use client::protocol::worker::Event;
-use client::verdict::{LONGEST_HEAD, Room, Shape, weigh};
+use client::verdict::{DeviceLimits, LONGEST_HEAD, ModelFootprint, weigh};
 
-impl Hub {
+impl EngineWorker {
     pub(super) async fn weigh(self: &Rc<Self>, ask: u64, source: &ModelSource, context: Option<u32>) {
         match self.verdict(source, context).await {
             Ok(verdict) => self.emit(Event::Weighed { ask, verdict }),
@@ -25,48 +25,48 @@ impl Hub {
     }
 
     async fn verdict(&self, source: &ModelSource, context: Option<u32>) -> Result<Verdict, String> {
-        let (shape, file_bytes, here_bytes) = match source {
+        let (footprint, file_bytes, here_bytes) = match source {
             ModelSource::File { .. } => {
                 let file = self.models.chosen_file(source)?;
-                (file.shape().await?, file.size(), file.size())
+                (file.footprint().await?, file.size(), file.size())
             }
             ModelSource::Files { name, store_as, .. } => {
                 let files = self.models.chosen_files(source, *store_as).await?;
-                let shape = files.shape(name).await.map_err(|error| error.to_string())?;
-                (shape, files.size(), files.size())
+                let footprint = files.footprint(name).await.map_err(|error| error.to_string())?;
+                (footprint, files.size(), files.size())
             }
             ModelSource::Folder { url, store_as } => self.weigh_folder(url, *store_as).await?,
             ModelSource::Server { id } => {
                 let entry = self.model_entry(id).ok_or("the server does not offer this model (any more)")?;
-                let stored = OpfsShelf::default().stored(&entry.sha256).await;
-                let shape = match Shape::from_entry(&entry) {
-                    Some(shape) => shape,
+                let stored = OpfsStore::default().stored(&entry.sha256).await;
+                let footprint = match ModelFootprint::from_entry(&entry) {
+                    Some(footprint) => footprint,
                     None => {
                         let wanted = self.wanted(&entry).map_err(|error| error.to_string())?;
-                        self.shape_of(&wanted, None).await?
+                        self.footprint_of(&wanted, None).await?
                     }
                 };
-                (shape, entry.bytes, stored.min(entry.bytes))
+                (footprint, entry.bytes, stored.min(entry.bytes))
             }
             ModelSource::Url { url, sha256 } => {
                 let remote = self.look_at_url(url, sha256.as_deref()).await?;
-                let stored = OpfsShelf::default().stored(&remote.wanted.name).await;
+                let stored = OpfsStore::default().stored(&remote.wanted.name).await;
                 let bytes = remote.wanted.bytes;
-                let shape = self.shape_of(&remote.wanted.clone(), Some(remote)).await?;
-                (shape, bytes, stored.min(bytes))
+                let footprint = self.footprint_of(&remote.wanted.clone(), Some(remote)).await?;
+                (footprint, bytes, stored.min(bytes))
             }
         };
         let others: Vec<_> = self.manifest.borrow().models.clone();
-        Ok(weigh(&shape, file_bytes, here_bytes, context, self.room().await, &others))
+        Ok(weigh(&footprint, file_bytes, here_bytes, context, self.device_limits().await, &others))
     }
 
-    /// The shape of a file that may be on the shelf; else from the beginning of what its server sends.
-    async fn shape_of(&self, wanted: &Wanted, remote: Option<Remote>) -> Result<Shape, String> {
-        let shelf = OpfsShelf::default();
-        if shelf.stored(&wanted.name).await == wanted.bytes
-            && let Ok(Some(file)) = shelf.file(&wanted.name).await
+    /// The footprint of a file that may be in the store; else from the beginning of what its server sends.
+    async fn footprint_of(&self, wanted: &Wanted, remote: Option<Remote>) -> Result<ModelFootprint, String> {
+        let store = OpfsStore::default();
+        if store.stored(&wanted.name).await == wanted.bytes
+            && let Ok(Some(file)) = store.file(&wanted.name).await
         {
-            return ModelFile::Blob(file.into()).shape().await;
+            return ModelFile::Blob(file.into()).footprint().await;
         }
         let mut body = match remote {
             Some(Remote { reply, .. }) => reply.chunks()?.map(|chunk| chunk.map_err(SourceError::Cut)).boxed_local(),
@@ -81,18 +81,18 @@ impl Hub {
             // Parsing is repeated only when there is twice as much: headers of many megabytes come in small chunks.
             if over || head.len() >= 2 * tried {
                 tried = head.len();
-                if let Some(shape) = shape_of_head(&head, wanted.bytes, over) {
-                    return shape;
+                if let Some(footprint) = footprint_of_head(&head, wanted.bytes, over) {
+                    return footprint;
                 }
             }
         }
     }
 
-    async fn room(&self) -> Room {
+    async fn device_limits(&self) -> DeviceLimits {
         let storage_bytes = free_bytes().await;
-        Room {
+        DeviceLimits {
             tier: self.tier.borrow().tier,
-            binding_bytes: self.gpu.borrow().as_ref().map(|gpu| gpu.facts().max_binding_bytes),
+            binding_bytes: self.gpu.borrow().as_ref().map(|gpu| gpu.caps().max_binding_bytes),
             device_bytes: device_memory(),
             storage_bytes,
         }

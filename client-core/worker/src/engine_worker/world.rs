@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use wasm_bindgen_futures::spawn_local;
 
-use super::Hub;
+use super::EngineWorker;
 use client::cell::{Cell, MeasuredQuality};
 use client::offload::ports::Clock;
-use client::offload::signal::Bell;
+use client::offload::signal::Notify;
 use client::protocol::worker::Event;
 use client::protocol::world::WorldSettings;
 use mec::{UserDecision, World};
@@ -37,20 +37,20 @@ pub(super) enum Change {
 
 /// The cell and what is about to happen to it.
 #[derive(Default)]
-pub(super) struct WorldDesk {
+pub(super) struct CellQueue {
     cell: RefCell<Option<Cell>>,
     changes: RefCell<Vec<Change>>,
     busy: cell::Cell<bool>,
     /// Whether changes have been taken that are not made yet.
     applying: cell::Cell<bool>,
     /// Rings when they are.
-    applied: Bell,
+    applied: Notify,
     optimum_s: cell::Cell<f64>,
     /// What was last said about refused settings, so that it is said once.
     refused: RefCell<Vec<String>>,
 }
 
-impl WorldDesk {
+impl CellQueue {
     pub(super) fn open(&self, cell: Cell) {
         *self.cell.borrow_mut() = Some(cell);
     }
@@ -73,23 +73,23 @@ impl WorldDesk {
     }
 
     /// A copy of the cell and what is decided about its present slot; `None` before the greeting.
-    pub(super) async fn decided(&self, hub: &Rc<Hub>) -> Option<(Cell, Vec<UserDecision>)> {
+    pub(super) async fn decided(&self, engine_worker: &Rc<EngineWorker>) -> Option<(Cell, Vec<UserDecision>)> {
         let cell = self.cell.borrow().clone()?;
-        let policy = hub.policy_decision(cell.world()).await;
+        let policy = engine_worker.policy_decision(cell.world()).await;
         let (_, decisions) = cell.decide(policy.as_ref());
         Some((cell, decisions))
     }
 }
 
-impl Hub {
+impl EngineWorker {
     pub(super) fn show_world(self: &Rc<Self>) {
         self.change_world(Change::Show);
     }
 
     pub(super) fn change_world(self: &Rc<Self>, change: Change) {
-        let desk = &self.world;
+        let queue = &self.world;
         {
-            let mut changes = desk.changes.borrow_mut();
+            let mut changes = queue.changes.borrow_mut();
             let full = changes.len() >= MAX_CHANGES;
             match (changes.last_mut(), &change) {
                 (Some(last @ Change::Set(_)), Change::Set(_)) => *last = change,
@@ -98,11 +98,11 @@ impl Hub {
                 _ => changes.push(change),
             }
         }
-        if !desk.busy.replace(true) {
-            let hub = Rc::clone(self);
+        if !queue.busy.replace(true) {
+            let engine_worker = Rc::clone(self);
             spawn_local(async move {
-                hub.run_changes().await;
-                hub.world.busy.set(false);
+                engine_worker.run_changes().await;
+                engine_worker.world.busy.set(false);
             });
         }
     }
@@ -120,7 +120,7 @@ impl Hub {
                 self.make_change(change).await;
             }
             self.world.applying.set(false);
-            self.world.applied.ring();
+            self.world.applied.notify_all();
             let quick = self.world.optimum_s.get() <= QUICK_OPTIMUM_S;
             self.post_view(quick).await;
             if !quick {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use wasm_bindgen_futures::spawn_local;
 
-use super::Hub;
+use super::EngineWorker;
 use super::engine::{Loaded, Writing};
 use super::models::sentence;
 use client::offload::local::{engine_options, row_tokens};
@@ -41,7 +41,7 @@ pub(super) struct Draft {
     ttft_s: Option<f64>,
 }
 
-impl Hub {
+impl EngineWorker {
     /// Writes a text when its turn comes, together with the others that wait then.
     pub(super) fn write(self: &Rc<Self>, ask: u64, input: Input, options: Sampling) {
         if let Err(problem) = options.check() {
@@ -52,30 +52,30 @@ impl Hub {
         let (text, tokens, prompt_tokens, ttft_s) = (String::new(), 0, None, None);
         let draft = Draft { ask, input, options, stop, begun_s, text, tokens, prompt_tokens, ttft_s };
         self.drafts.borrow_mut().push_back(draft);
-        let hub = Rc::clone(self);
+        let engine_worker = Rc::clone(self);
         spawn_local(async move {
-            let _turn = hub.turn.lock().await;
+            let _turn = engine_worker.turn.lock().await;
             // Others that were asked for in the same breath are messages that have not been heard yet.
             next_task().await;
-            let drafts = hub.drafts.take();
+            let drafts = engine_worker.drafts.take();
             if !drafts.is_empty() {
-                hub.write_all(drafts).await;
+                engine_worker.write_all(drafts).await;
             }
         });
     }
 
     pub(super) fn embed(self: &Rc<Self>, ask: u64, texts: Vec<String>) {
         let Some(stop) = self.admitted(ask) else { return };
-        let hub = Rc::clone(self);
+        let engine_worker = Rc::clone(self);
         spawn_local(async move {
-            let _turn = hub.turn.lock().await;
-            let (mut loaded, epoch) = hub.models.take();
+            let _turn = engine_worker.turn.lock().await;
+            let (mut loaded, epoch) = engine_worker.models.take();
             let result = match loaded.as_mut() {
-                Some(loaded) => hub.embed_all(loaded, &texts, &stop).await,
+                Some(loaded) => engine_worker.embed_all(loaded, &texts, &stop).await,
                 None => Err(NO_MODEL.to_owned()),
             };
-            hub.models.put_back(loaded, epoch);
-            hub.end(ask, result.map(|(vectors, tokens)| Event::Embedded { ask, vectors, tokens }));
+            engine_worker.models.put_back(loaded, epoch);
+            engine_worker.end(ask, result.map(|(vectors, tokens)| Event::Embedded { ask, vectors, tokens }));
         });
     }
 
@@ -126,9 +126,10 @@ impl Hub {
             return drafts;
         };
         let capacity = together.capacity();
-        let mut desk = Desk { hub: self, engine, waiting: &mut drafts, capacity, begun: Vec::new() };
-        let fault = together.write(&mut desk).await.err();
-        let mut left: VecDeque<_> = desk.begun.into_iter().flatten().collect();
+        let mut draft_texts =
+            DraftTexts { engine_worker: self, engine, waiting: &mut drafts, capacity, begun: Vec::new() };
+        let fault = together.write(&mut draft_texts).await.err();
+        let mut left: VecDeque<_> = draft_texts.begun.into_iter().flatten().collect();
         left.append(&mut drafts);
         if let Some(fault) = fault {
             web_sys::console::warn_1(&format!("texts are written one by one: {fault}").into());
@@ -166,7 +167,7 @@ impl Hub {
                         return Err(error.message);
                     }
                     // A lost GPU: the CPU goes on where it was, or there is nothing left to try.
-                    let recovered = Writing { hub: self, loaded }.recover(&error).await;
+                    let recovered = Writing { engine_worker: self, loaded }.recover(&error).await;
                     let message = recovered.map_err(|error| error.message)?;
                     self.emit(Event::Notice { ask: Some(draft.ask), message });
                 }
@@ -192,7 +193,7 @@ impl Hub {
             let (count, vector) = self.embedded(loaded, text).await?;
             tokens += count;
             vectors.push(vector);
-            // Between two texts the page gets a word in.
+            // Yields between two texts, so that queued messages of the page are handled.
             self.clock.sleep(0.0).await;
         }
         Ok((vectors, tokens))
@@ -207,7 +208,7 @@ impl Hub {
                     if error.prompt_only {
                         return Err(error.message);
                     }
-                    let recovered = Writing { hub: self, loaded }.recover(&error).await;
+                    let recovered = Writing { engine_worker: self, loaded }.recover(&error).await;
                     let message = recovered.map_err(|error| error.message)?;
                     self.notice(message);
                 }
@@ -236,12 +237,12 @@ impl Draft {
     }
 
     /// Takes a token and tells the page; breaks where the text was stopped.
-    fn take(&mut self, hub: &Hub, token: &TokenEvent<'_>) -> ControlFlow<()> {
-        self.ttft_s.get_or_insert_with(|| hub.clock.now_s() - self.begun_s);
+    fn take(&mut self, engine_worker: &EngineWorker, token: &TokenEvent<'_>) -> ControlFlow<()> {
+        self.ttft_s.get_or_insert_with(|| engine_worker.clock.now_s() - self.begun_s);
         self.tokens += 1;
         self.text.push_str(token.text);
         if !token.text.is_empty() {
-            hub.emit(Event::Text { ask: self.ask, text: token.text.to_owned() });
+            engine_worker.emit(Event::Text { ask: self.ask, text: token.text.to_owned() });
         }
         if self.stop.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -255,8 +256,8 @@ impl Draft {
 }
 
 /// Drafts as texts for the rows of a [`Together`].
-struct Desk<'a> {
-    hub: &'a Hub,
+struct DraftTexts<'a> {
+    engine_worker: &'a EngineWorker,
     engine: &'a Engine,
     waiting: &'a mut VecDeque<Draft>,
     /// Tokens of a row.
@@ -265,18 +266,18 @@ struct Desk<'a> {
     begun: Vec<Option<Draft>>,
 }
 
-impl Desk<'_> {
+impl DraftTexts<'_> {
     fn end(&self, draft: &Draft, record: WriteRecord) {
-        self.hub.end(draft.ask, Ok(Event::Written { ask: draft.ask, record }));
+        self.engine_worker.end(draft.ask, Ok(Event::Written { ask: draft.ask, record }));
     }
 }
 
-impl Texts for Desk<'_> {
+impl Texts for DraftTexts<'_> {
     fn next(&mut self) -> Option<Text> {
         loop {
             let draft = self.waiting.pop_front()?;
             if draft.stop.is_stopped() {
-                self.end(&draft, draft.record(self.hub.clock.now_s(), Finish::Cancelled));
+                self.end(&draft, draft.record(self.engine_worker.clock.now_s(), Finish::Cancelled));
                 continue;
             }
             match draft.prompt(self.engine) {
@@ -287,7 +288,7 @@ impl Texts for Desk<'_> {
                     self.begun.push(Some(draft));
                     return Some(text);
                 }
-                Err(error) => self.hub.end(draft.ask, Err(error.to_string())),
+                Err(error) => self.engine_worker.end(draft.ask, Err(error.to_string())),
             }
         }
     }
@@ -300,7 +301,7 @@ impl Texts for Desk<'_> {
 
     fn token(&mut self, id: usize, token: TokenEvent<'_>) -> ControlFlow<()> {
         match &mut self.begun[id] {
-            Some(draft) => draft.take(self.hub, &token),
+            Some(draft) => draft.take(self.engine_worker, &token),
             None => ControlFlow::Break(()),
         }
     }
@@ -313,7 +314,7 @@ impl Texts for Desk<'_> {
             return;
         }
         if let Some(draft) = self.begun[id].take() {
-            let record = draft.record(self.hub.clock.now_s(), finish.into());
+            let record = draft.record(self.engine_worker.clock.now_s(), finish.into());
             let record = WriteRecord { prompt_tokens: draft.prompt_tokens.unwrap_or(0), tokens, ..record };
             self.end(&draft, record);
         }

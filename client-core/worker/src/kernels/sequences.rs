@@ -59,7 +59,7 @@ impl RemoteSequences {
         }
     }
 
-    /// Room for `bytes`; kept from call to call.
+    /// Space for `bytes`; kept from call to call.
     fn room(&mut self, bytes: u32) -> Result<u32, EngineError> {
         let (start, held) = self.scratch;
         if held >= bytes {
@@ -107,8 +107,8 @@ impl RemoteSequences {
         let code = abi::want_code(cpu::wanted(want)?);
         let rotation = model.rotations.span(before, tokens.len());
         let (start, turns) = self.write(tokens, &rotation)?;
-        let facts = [self.number, row as u32, start, tokens.len() as u32, turns, rotation.len() as u32, code];
-        if let Err(error) = model.kernels.accepted("forward", &facts) {
+        let args = [self.number, row as u32, start, tokens.len() as u32, turns, rotation.len() as u32, code];
+        if let Err(error) = model.kernels.accepted("forward", &args) {
             self.truncate(row, before);
             return Err(error);
         }
@@ -231,8 +231,8 @@ impl Batch for RemoteBatch {
         let count = rows.len() as u32;
         rows.extend(tokens);
         let (start, angles) = self.0.write(&rows, &rotation)?;
-        let facts = [self.0.number, start, start + 4 * count, count, angles, rotation.len() as u32];
-        model.kernels.accepted("step", &facts)?;
+        let args = [self.0.number, start, start + 4 * count, count, angles, rotation.len() as u32];
+        model.kernels.accepted("step", &args)?;
         for turn in turns {
             if let Some(len) = self.0.lens.get_mut(turn.row) {
                 *len += 1;

@@ -27,7 +27,7 @@ const MAX_TEXT: usize = 16 << 20;
 
 /// Which of the two APIs is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum Endpoint {
     /// `/v1/chat/completions`
     Chat,
     /// `/v1/completions`
@@ -40,7 +40,7 @@ pub type Opening = BoxFuture<'static, Result<Vec<Tracked>, HostError>>;
 /// What all pieces of the answers to one request have in common.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    shape: Shape,
+    endpoint: Endpoint,
     id: String,
     created_unix_s: u64,
     model: String,
@@ -63,11 +63,11 @@ struct Whole {
 impl Answer {
     /// New answers of this model.
     #[must_use]
-    pub fn new(shape: Shape, model: String, per_prompt: usize, echo: Vec<String>, include_usage: bool) -> Self {
-        let prefix = if shape == Shape::Chat { "chatcmpl" } else { "cmpl" };
+    pub fn new(endpoint: Endpoint, model: String, per_prompt: usize, echo: Vec<String>, include_usage: bool) -> Self {
+        let prefix = if endpoint == Endpoint::Chat { "chatcmpl" } else { "cmpl" };
         let id = format!("{prefix}-{:016x}", RandomState::new().hash_one(0u8));
         let created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { shape, id, created_unix_s, model, per_prompt, echo, include_usage }
+        Self { endpoint, id, created_unix_s, model, per_prompt, echo, include_usage }
     }
 
     /// Waits for the whole answers.
@@ -77,7 +77,7 @@ impl Answer {
     pub async fn whole(self, opening: Opening) -> Result<Response, ApiError> {
         let all = futures::future::try_join_all(opening.await?.into_iter().map(complete)).await?;
         let choices: Vec<Value> = all.iter().enumerate().map(|(index, whole)| self.choice(index, whole)).collect();
-        let object = if self.shape == Shape::Chat { "chat.completion" } else { "text_completion" };
+        let object = if self.endpoint == Endpoint::Chat { "chat.completion" } else { "text_completion" };
         let mut body = self.envelope(object, json!(choices));
         let summaries: Vec<Option<Summary>> = all.iter().map(|whole| whole.summary).collect();
         self.add_counts(&mut body, &summaries);
@@ -87,14 +87,14 @@ impl Answer {
     fn choice(&self, index: usize, whole: &Whole) -> Value {
         let finish = whole.summary.map(|summary| reason(summary.finish));
         let mut choice = json!({ "index": index, "finish_reason": finish, "logprobs": whole.scores });
-        match self.shape {
-            Shape::Chat => {
+        match self.endpoint {
+            Endpoint::Chat => {
                 choice["message"] = json!({ "role": "assistant", "content": whole.text });
                 if !whole.thought.is_empty() {
                     choice["message"]["reasoning_content"] = json!(whole.thought);
                 }
             }
-            Shape::Text => {
+            Endpoint::Text => {
                 let echo = self.echo.get(index).map_or("", String::as_str);
                 choice["text"] = json!(format!("{echo}{}", whole.text));
             }
@@ -137,7 +137,7 @@ impl Answer {
     fn piece(&self, index: usize, mut choice: Value, finish: Option<FinishReason>) -> Event {
         choice["index"] = json!(index);
         choice["finish_reason"] = json!(finish.map(reason));
-        let object = if self.shape == Shape::Chat { "chat.completion.chunk" } else { "text_completion" };
+        let object = if self.endpoint == Endpoint::Chat { "chat.completion.chunk" } else { "text_completion" };
         let mut body = self.envelope(object, json!([choice]));
         if self.include_usage {
             body["usage"] = Value::Null;
@@ -146,9 +146,9 @@ impl Answer {
     }
 
     fn text(&self, index: usize, text: &str, scores: Option<Value>) -> Event {
-        let mut choice = match self.shape {
-            Shape::Chat => json!({ "delta": { "content": text } }),
-            Shape::Text => json!({ "text": text }),
+        let mut choice = match self.endpoint {
+            Endpoint::Chat => json!({ "delta": { "content": text } }),
+            Endpoint::Text => json!({ "text": text }),
         };
         if let Some(scores) = scores {
             choice["logprobs"] = scores;
@@ -157,7 +157,7 @@ impl Answer {
     }
 
     fn counts(&self, summaries: &[Option<Summary>]) -> Event {
-        let object = if self.shape == Shape::Chat { "chat.completion.chunk" } else { "text_completion" };
+        let object = if self.endpoint == Endpoint::Chat { "chat.completion.chunk" } else { "text_completion" };
         let mut body = self.envelope(object, json!([]));
         self.add_counts(&mut body, summaries);
         data(&body)
@@ -268,7 +268,7 @@ impl Pieces {
         self.summaries = vec![None; events.len()];
         self.source = Source::Running(events);
         for index in 0..self.summaries.len() {
-            if self.answer.shape == Shape::Chat {
+            if self.answer.endpoint == Endpoint::Chat {
                 let role = json!({ "delta": { "role": "assistant", "content": "" } });
                 self.ready.push_back(self.answer.piece(index, role, None));
             }
@@ -306,13 +306,14 @@ impl Pieces {
         let piece = match event {
             GenerationEvent::Text(text) => answer.text(index, &text, None),
             GenerationEvent::Scored(text, scores) => answer.text(index, &text, Some(scores)),
-            GenerationEvent::Reasoning(text) if answer.shape == Shape::Chat => {
+            GenerationEvent::Reasoning(text) if answer.endpoint == Endpoint::Chat => {
                 answer.piece(index, json!({ "delta": { "reasoning_content": text } }), None)
             }
             GenerationEvent::Reasoning(_) => return,
             GenerationEvent::Failed(error) => return self.fail(error),
             GenerationEvent::Done(summary) => {
-                let last = if answer.shape == Shape::Chat { json!({ "delta": {} }) } else { json!({ "text": "" }) };
+                let last =
+                    if answer.endpoint == Endpoint::Chat { json!({ "delta": {} }) } else { json!({ "text": "" }) };
                 if let Some(place) = self.summaries.get_mut(index) {
                     *place = Some(summary);
                 }

@@ -25,7 +25,7 @@ pub mod models;
 pub mod request;
 pub mod tracked;
 
-use answer::{Answer, Shape};
+use answer::{Answer, Endpoint};
 use request::CompletionRequest;
 use tracked::Tracked;
 
@@ -34,7 +34,7 @@ use tracked::Tracked;
 /// # Errors
 /// What is wrong with the request, or with the model before its first token.
 pub async fn chat(State(app): State<App>, ApiJson(request): ApiJson<CompletionRequest>) -> Result<Response, ApiError> {
-    complete(&app, request, Shape::Chat).await
+    complete(&app, request, Endpoint::Chat).await
 }
 
 /// `POST /v1/completions`
@@ -45,21 +45,21 @@ pub async fn completions(
     State(app): State<App>,
     ApiJson(request): ApiJson<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    complete(&app, request, Shape::Text).await
+    complete(&app, request, Endpoint::Text).await
 }
 
-async fn complete(app: &App, request: CompletionRequest, shape: Shape) -> Result<Response, ApiError> {
+async fn complete(app: &App, request: CompletionRequest, endpoint: Endpoint) -> Result<Response, ApiError> {
     let model = app.host().known_model().await?.id;
     models::check(request.model.as_deref(), std::slice::from_ref(&model))?;
     let (stream, include_usage) = (request.stream(), request.include_usage());
-    let work = request.into_work(shape)?;
+    let work = request.into_work(endpoint)?;
     if let Some(field) = work.answers.iter().find_map(|generation| app.host().lacks(generation)) {
         return Err(ApiError::unsupported(field, format!("'{field}' is not offered by this server's model.")));
     }
     if *app.phase().borrow() != Phase::Running {
         return Err(HostError::ShuttingDown.into());
     }
-    let answer = Answer::new(shape, model, work.per_prompt, work.echo, include_usage);
+    let answer = Answer::new(endpoint, model, work.per_prompt, work.echo, include_usage);
     let app = app.clone();
     let opening = Box::pin(async move {
         // Each takes its place in the queue; where one finds none, none of them is answered.

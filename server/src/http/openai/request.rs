@@ -8,7 +8,7 @@ use client::protocol::sampling;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
-use super::answer::Shape;
+use super::answer::Endpoint;
 use crate::host::{Generation, Message, Prompt, Sampling};
 use crate::http::error::ApiError;
 
@@ -198,15 +198,15 @@ impl CompletionRequest {
     ///
     /// # Errors
     /// The first field that is out of range or not offered.
-    pub fn into_work(mut self, shape: Shape) -> Result<Work, ApiError> {
-        self.refuse_unsupported(shape)?;
-        let sampling = self.sampling(shape)?;
+    pub fn into_work(mut self, endpoint: Endpoint) -> Result<Work, ApiError> {
+        self.refuse_unsupported(endpoint)?;
+        let sampling = self.sampling(endpoint)?;
         let counted = !self.stream() || self.include_usage();
         let per_prompt = self.choices()?;
         let wants_echo = self.echo == Some(true);
-        let prompts = match shape {
-            Shape::Chat => vec![conversation(self.messages.take(), self.continue_final_message)?],
-            Shape::Text => prompts(self.prompt.take(), self.parse_special == Some(true))?,
+        let prompts = match endpoint {
+            Endpoint::Chat => vec![conversation(self.messages.take(), self.continue_final_message)?],
+            Endpoint::Text => prompts(self.prompt.take(), self.parse_special == Some(true))?,
         };
         let count = prompts.len().saturating_mul(per_prompt);
         if count > MAX_CHOICES {
@@ -238,9 +238,9 @@ impl CompletionRequest {
         Ok(work)
     }
 
-    fn refuse_unsupported(&self, shape: Shape) -> Result<(), ApiError> {
+    fn refuse_unsupported(&self, endpoint: Endpoint) -> Result<(), ApiError> {
         let is_listed = |list: &Option<Vec<Value>>| list.as_ref().is_some_and(|list| !list.is_empty());
-        let is_chat = shape == Shape::Chat;
+        let is_chat = endpoint == Endpoint::Chat;
         let continues = self.continue_final_message == Some(true);
         let begins = self.add_generation_prompt != Some(false) || continues;
         let cases = [
@@ -288,7 +288,7 @@ impl CompletionRequest {
         }
     }
 
-    fn sampling(&self, shape: Shape) -> Result<Sampling, ApiError> {
+    fn sampling(&self, endpoint: Endpoint) -> Result<Sampling, ApiError> {
         let (name, asked) = match self.max_completion_tokens {
             Some(limit) => ("max_completion_tokens", Some(limit)),
             None => ("max_tokens", self.max_tokens),
@@ -351,7 +351,7 @@ impl CompletionRequest {
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             logit_bias: self.bias()?,
-            logprobs: self.log_probabilities(shape)?,
+            logprobs: self.log_probabilities(endpoint)?,
             seed,
             stop,
             stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
@@ -368,24 +368,24 @@ impl CompletionRequest {
     }
 
     /// `true` and `top_logprobs` for chats, a number for plain texts.
-    fn log_probabilities(&self, shape: Shape) -> Result<Option<usize>, ApiError> {
+    fn log_probabilities(&self, endpoint: Endpoint) -> Result<Option<usize>, ApiError> {
         let count = |name: &str, count: i64| match usize::try_from(count) {
             Ok(others) if count <= MAX_LOGPROBS => Ok(Some(others)),
             _ => Err(range(name, &format!("has to be between 0 and {MAX_LOGPROBS}"))),
         };
         let others = self.top_logprobs.unwrap_or(0);
-        match (shape, &self.logprobs) {
-            (Shape::Chat, Some(Value::Bool(true))) => count("top_logprobs", others),
-            (Shape::Text, Some(Value::Number(number))) if self.top_logprobs.is_none() => {
+        match (endpoint, &self.logprobs) {
+            (Endpoint::Chat, Some(Value::Bool(true))) => count("top_logprobs", others),
+            (Endpoint::Text, Some(Value::Number(number))) if self.top_logprobs.is_none() => {
                 count("logprobs", number.as_i64().unwrap_or(-1))
             }
             (_, None | Some(Value::Null | Value::Bool(false))) if others == 0 => Ok(None),
-            (Shape::Chat, None | Some(Value::Null | Value::Bool(false))) => {
+            (Endpoint::Chat, None | Some(Value::Null | Value::Bool(false))) => {
                 Err(range("top_logprobs", "needs 'logprobs': true"))
             }
-            (Shape::Text, _) if self.top_logprobs.is_some() => Err(range("top_logprobs", "is for chats")),
-            (Shape::Text, _) => Err(range("logprobs", "has to be a whole number")),
-            (Shape::Chat, _) => Err(range("logprobs", "has to be true or false")),
+            (Endpoint::Text, _) if self.top_logprobs.is_some() => Err(range("top_logprobs", "is for chats")),
+            (Endpoint::Text, _) => Err(range("logprobs", "has to be a whole number")),
+            (Endpoint::Chat, _) => Err(range("logprobs", "has to be true or false")),
         }
     }
 }

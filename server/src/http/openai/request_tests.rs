@@ -1,11 +1,11 @@
 use super::*;
 
-fn work(shape: Shape, body: Value) -> Result<Work, ApiError> {
-    serde_json::from_value::<CompletionRequest>(body).unwrap().into_work(shape)
+fn work(endpoint: Endpoint, body: Value) -> Result<Work, ApiError> {
+    serde_json::from_value::<CompletionRequest>(body).unwrap().into_work(endpoint)
 }
 
-fn one(shape: Shape, body: Value) -> Generation {
-    let mut work = work(shape, body).unwrap();
+fn one(endpoint: Endpoint, body: Value) -> Generation {
+    let mut work = work(endpoint, body).unwrap();
     assert_eq!(work.answers.len(), 1);
     work.answers.pop().unwrap()
 }
@@ -13,7 +13,7 @@ fn one(shape: Shape, body: Value) -> Generation {
 #[test]
 fn reads_a_chat() {
     let got = one(
-        Shape::Chat,
+        Endpoint::Chat,
         json!({"messages": [
             {"role": "developer", "content": "Be brief."},
             {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
@@ -41,24 +41,25 @@ fn reads_a_chat() {
 
 #[test]
 fn without_a_seed_every_answer_differs() {
-    let sampling = one(Shape::Text, json!({"prompt": "p"})).sampling;
+    let sampling = one(Endpoint::Text, json!({"prompt": "p"})).sampling;
     assert_eq!(sampling, Sampling::default(), "nothing is made up");
     assert_ne!(sampling.seed_or_any(), sampling.seed_or_any());
-    let large = one(Shape::Text, json!({"prompt": ["p"], "seed": u64::MAX}));
+    let large = one(Endpoint::Text, json!({"prompt": ["p"], "seed": u64::MAX}));
     assert_eq!(large.sampling.seed_or_any(), u64::MAX);
 }
 
 #[test]
 fn several_prompts_and_answers() {
-    let got = work(Shape::Text, json!({"prompt": ["a", "b"], "n": 2, "best_of": 2, "seed": 5, "echo": true})).unwrap();
+    let got =
+        work(Endpoint::Text, json!({"prompt": ["a", "b"], "n": 2, "best_of": 2, "seed": 5, "echo": true})).unwrap();
     let prompts: Vec<_> = got.answers.iter().map(|answer| (answer.prompt.clone(), answer.sampling.seed)).collect();
     let text = |text: &str| Prompt::Text(text.to_owned());
     let expect = [(text("a"), Some(5)), (text("a"), Some(6)), (text("b"), Some(5)), (text("b"), Some(6))];
     assert_eq!(prompts, expect);
     assert_eq!((got.per_prompt, got.echo.concat().as_str()), (2, "aabb"));
-    let ids = work(Shape::Text, json!({"prompt": [[1, 2], [3]]})).unwrap();
+    let ids = work(Endpoint::Text, json!({"prompt": [[1, 2], [3]]})).unwrap();
     assert_eq!(ids.answers[1].prompt, Prompt::Tokens(vec![3]));
-    let stream = one(Shape::Text, json!({"prompt": "a", "stream": true}));
+    let stream = one(Endpoint::Text, json!({"prompt": "a", "stream": true}));
     assert!(!stream.counted);
 }
 
@@ -69,7 +70,7 @@ fn a_complete_answer_of_the_assistants_is_not_continued_where_the_client_says_so
             "continue_final_message": continues, "add_generation_prompt": continues == json!(false)})
     };
     for (continues, turns, prefix) in [(json!(true), 1, "a"), (json!(false), 2, "")] {
-        let Prompt::Chat { messages, assistant_prefix } = one(Shape::Chat, body(continues)).prompt else { panic!() };
+        let Prompt::Chat { messages, assistant_prefix } = one(Endpoint::Chat, body(continues)).prompt else { panic!() };
         assert_eq!((messages.len(), assistant_prefix.as_str()), (turns, prefix));
     }
 }
@@ -127,7 +128,7 @@ fn every_field_is_honoured_or_refused_by_name() {
             Some((place, name)) => body[place][name] = value.clone(),
             None => body[field] = value.clone(),
         }
-        let error = work(Shape::Chat, body).expect_err(&format!("{field} = {value}"));
+        let error = work(Endpoint::Chat, body).expect_err(&format!("{field} = {value}"));
         assert_eq!(error.param.as_deref(), Some(field), "{error:?}");
         assert_eq!(error.status.as_u16(), 400);
         assert!(error.message.contains(field.rsplit('.').next().unwrap()) || field.starts_with("mess"), "{error:?}");
@@ -145,7 +146,7 @@ fn every_field_is_honoured_or_refused_by_name() {
     ] {
         let mut body = json!({"messages": [{"role": "user", "content": "q"}]});
         body[field] = value.clone();
-        assert!(work(Shape::Chat, body).is_ok(), "{field} = {value}");
+        assert!(work(Endpoint::Chat, body).is_ok(), "{field} = {value}");
     }
     for body in [
         json!({}),
@@ -155,15 +156,15 @@ fn every_field_is_honoured_or_refused_by_name() {
         json!({"prompt": [[]]}),
         json!({"prompt": vec!["a"; 17]}),
     ] {
-        let error = work(Shape::Text, body.clone()).expect_err(&body.to_string());
+        let error = work(Endpoint::Text, body.clone()).expect_err(&body.to_string());
         assert_eq!(error.param.as_deref(), Some("prompt"));
     }
     for (field, value) in [("logprobs", json!(true)), ("logprobs", json!(21)), ("top_logprobs", json!(1))] {
         let mut body = json!({"prompt": "p"});
         body[field] = value;
-        assert_eq!(work(Shape::Text, body).unwrap_err().param.as_deref(), Some(field));
+        assert_eq!(work(Endpoint::Text, body).unwrap_err().param.as_deref(), Some(field));
     }
-    let scored = one(Shape::Chat, json!({"messages": [{"role": "user"}], "logprobs": true, "top_logprobs": 3}));
+    let scored = one(Endpoint::Chat, json!({"messages": [{"role": "user"}], "logprobs": true, "top_logprobs": 3}));
     assert_eq!(scored.sampling.logprobs, Some(3));
-    assert_eq!(one(Shape::Text, json!({"prompt": "p", "logprobs": 0})).sampling.logprobs, Some(0));
+    assert_eq!(one(Endpoint::Text, json!({"prompt": "p", "logprobs": 0})).sampling.logprobs, Some(0));
 }

@@ -1,20 +1,19 @@
 //! The form of the next run.
 
-use client::protocol::runs::AlgoView;
+use client::protocol::runs::{AlgoView, HyperKind, HyperParameter};
 use leptos::prelude::*;
 use serde_json::Value;
 
 use crate::ctx::ctx;
 use crate::panel::Panel;
 use crate::state::Kind;
-use crate::training::{LOG_PLACES, SHARES, VARIANTS, hyper_text, log_place, log_value, rate_key};
+use crate::training::{LOG_PLACES, SHARES, VARIANTS, hyper_text, log_place, log_range, log_value, rate_key};
 use crate::training_link::Link;
 use crate::url::{from_name, wire_name};
 use crate::{dom, format};
 
-/// Ends of the logarithmic sliders.
+/// Where the slider of the steps begins; it ends at the server's limit.
 const FEWEST_STEPS: f64 = 1e3;
-const RATES: (f64, f64) = (1e-5, 1e-1);
 /// Sizes of a task, Mbit, as in the paper's figures.
 const SIZES: (f64, f64, f64) = (1.0, 2.5, 0.1);
 
@@ -35,6 +34,15 @@ pub fn NewRun(link: Link, off: Memo<Option<String>>) -> impl IntoView {
         Memo::new(move |_| ctx.training.with(|t| t.list.as_ref().map(|l| l.training.limits).unwrap_or_default()));
     let request = Memo::new(move |_| ctx.training.with(|t| t.form.request.clone()));
     let rate = Memo::new(move |_| algo.with(|a| a.as_ref().and_then(rate_key)));
+    // The ends of its slider, and what it does.
+    let declared_rate = Memo::new(move |_| {
+        let (algo, rate) = (algo.get()?, rate.get()?);
+        ctx.training.with(|t| {
+            let declared = t.declared(&algo.name).iter().find(|parameter| parameter.key == rate)?;
+            Some((log_range(&declared.kind)?, declared.help.clone()))
+        })
+    });
+    let rates = move || declared_rate.with(|declared| declared.as_ref().map_or((1e-5, 1.0), |(range, _)| *range));
     let learning_rate =
         move || ctx.training.with(|t| algo.get().and_then(|a| t.form.hyper(&a, &rate.get()?).and_then(Value::as_f64)));
     let changed_rate = move || rate.get().is_some_and(|rate| request.with(|r| r.hyper.contains_key(&rate)));
@@ -136,15 +144,20 @@ pub fn NewRun(link: Link, off: Memo<Option<String>>) -> impl IntoView {
                         ctx.training.update(|t| t.form.request.steps = steps);
                     }
                 />
-                <Show when=move || learning_rate().is_some()>
+                <Show when=move || learning_rate().is_some() && declared_rate.with(Option::is_some)>
                     <Slider
                         key="learning-rate" label="Learning rate" low=Signal::derive(|| 0.0) high=Signal::derive(|| LOG_PLACES) step=1.0
                         changed=Signal::derive(changed_rate)
-                        place=Signal::derive(move || log_place(learning_rate().unwrap_or(RATES.0), RATES.0, RATES.1))
+                        help=Signal::derive(move || declared_rate.with(|declared| declared.as_ref().map_or(String::new(), |(_, help)| help.clone())))
+                        place=Signal::derive(move || {
+                            let (low, high) = rates();
+                            log_place(learning_rate().unwrap_or(low), low, high)
+                        })
                         text=Signal::derive(move || format::or_na(learning_rate(), |rate| format!("{rate:.1e}").replace('-', "−")))
                         set=move |place: f64| {
                             let (Some(algo), Some(rate)) = (algo.get_untracked(), rate.get_untracked()) else { return };
-                            let value = Value::from(log_value(place, RATES.0, RATES.1));
+                            let (low, high) = rates();
+                            let value = Value::from(log_value(place, low, high));
                             ctx.training.update(|t| t.form.set_hyper(&algo, &rate, value));
                         }
                     />
@@ -228,6 +241,7 @@ fn Slider(
     #[prop(into)] place: Signal<f64>,
     #[prop(into)] text: Signal<String>,
     #[prop(optional, into)] changed: Option<Signal<bool>>,
+    #[prop(optional, into)] help: Option<Signal<String>>,
     set: impl Fn(f64) + 'static,
 ) -> impl IntoView {
     let id = format!("train-{key}");
@@ -241,6 +255,7 @@ fn Slider(
                 max=move || high.get().to_string()
                 step=step.to_string()
                 data-testid=id
+                title=move || help.map(|help| help.get())
                 aria-valuetext=move || text.get()
                 prop:value=move || place.get().to_string()
                 on:input:target=move |event| {
@@ -265,10 +280,14 @@ fn Hyper(
         Ok(count) => ctx.training.update(|t| t.form.request.envs = Some(count.clamp(1, most_envs.get_untracked()))),
         Err(_) => ctx.training.update(|t| t.form.request.envs = None),
     };
-    let keys = Memo::new(move |_| {
+    // As they are declared with the algorithms, but for the one that has a slider.
+    let fields = Memo::new(move |_| {
         let Some(algo) = algo.get() else { return Vec::new() };
         let rate = rate_key(&algo);
-        algo.hyper.into_iter().map(|(key, _)| key).filter(|key| Some(key) != rate.as_ref()).collect::<Vec<_>>()
+        let has_field = |parameter: &&HyperParameter| {
+            algo.hyper.contains_key(&parameter.key) && Some(&parameter.key) != rate.as_ref()
+        };
+        ctx.training.with(|t| t.declared(&algo.name).iter().filter(has_field).cloned().collect::<Vec<_>>())
     });
     view! {
         <details class="more">
@@ -280,40 +299,52 @@ fn Hyper(
                         prop:value=move || envs.get().map_or(String::new(), |n| n.to_string())
                         on:change:target=move |event| set_envs(event.target().value()) />
                 </label>
-                <For each=move || keys.get() key=Clone::clone let(key)>
-                    <HyperField algo key />
+                // Two algorithms may mean different things by one name.
+                <For each=move || fields.get() key=|field| format!("{field:?}") let(field)>
+                    <HyperField algo declared=field />
                 </For>
             </div>
         </details>
     }
 }
 
-/// One hyper-parameter.
+/// One hyper-parameter, as it is declared.
 #[component]
-fn HyperField(algo: Memo<Option<AlgoView>>, key: String) -> impl IntoView {
+fn HyperField(algo: Memo<Option<AlgoView>>, declared: HyperParameter) -> impl IntoView {
     let ctx = ctx();
-    let key = StoredValue::new(key);
+    let name = label(&declared);
+    let test_id = format!("hyper-{}", declared.key);
+    let HyperParameter { key, help, kind, .. } = declared;
+    let wanted = format!("Must be {}.", kind.wanted());
+    let title = format!("{help} {wanted}");
+    let names = match &kind {
+        HyperKind::Choice { names } => names.clone(),
+        _ => Vec::new(),
+    };
+    let is_switch = kind == HyperKind::Switch;
+    let declared = StoredValue::new((key, kind));
     let value = move || {
         let algo = algo.get()?;
-        ctx.training.with(|t| t.form.hyper(&algo, &key.get_value()).cloned())
+        ctx.training.with(|t| declared.with_value(|(key, _)| t.form.hyper(&algo, key).cloned()))
     };
     let text = move || value().map_or(String::new(), |v| hyper_text(&v));
-    let is_switch = algo
-        .with_untracked(|a| a.as_ref().is_some_and(|a| matches!(a.hyper.get(&key.get_value()), Some(Value::Bool(_)))));
+    // What a person typed may be out of range: the server would refuse it.
+    let fits =
+        Memo::new(move |_| value().is_none_or(|value| declared.with_value(|(_, kind)| kind.check(&value).is_ok())));
     let change = move |text: String| {
         let Some(algo) = algo.get_untracked() else { return };
-        let mut fits = true;
+        let mut is_value = true;
         // Also after a refusal: the field shows the value in force again.
-        ctx.training.update(|t| fits = t.form.type_hyper(&algo, &key.get_value(), &text));
-        if !fits {
-            ctx.notify(Kind::Problem, format!("“{text}” is no value for {}.", key.get_value()));
-        }
+        declared.with_value(|(key, kind)| {
+            ctx.training.update(|t| is_value = t.form.type_hyper(&algo, key, kind, &text));
+            if !is_value {
+                ctx.notify(Kind::Problem, format!("“{text}” is no value for {key}: it must be {}.", kind.wanted()));
+            }
+        });
     };
-    let name = key.get_value().replace(['_', '.'], " ");
-    let test_id = format!("hyper-{}", key.get_value());
     if is_switch {
         view! {
-            <label class="switch">
+            <label class="switch" title=title>
                 <input
                     type="checkbox"
                     role="switch"
@@ -325,13 +356,36 @@ fn HyperField(algo: Memo<Option<AlgoView>>, key: String) -> impl IntoView {
             </label>
         }
         .into_any()
+    } else if !names.is_empty() {
+        view! {
+            <label class="field" title=title>
+                <span>{name}</span>
+                <select data-testid=test_id on:change:target=move |event| change(event.target().value())>
+                    {names.into_iter().map(|name| {
+                        let this = name.clone();
+                        view! { <option value=name.clone() prop:selected=move || text() == this>{name.clone()}</option> }
+                    }).collect_view()}
+                </select>
+            </label>
+        }
+        .into_any()
     } else {
         view! {
-            <label class="field">
+            <label class="field" title=title>
                 <span>{name}</span>
-                <input class="num" type="text" autocomplete="off" spellcheck="false" data-testid=test_id prop:value=text on:change:target=move |event| change(event.target().value()) />
+                <input class="num" type="text" autocomplete="off" spellcheck="false" data-testid=test_id
+                    aria-invalid=move || (!fits.get()).to_string()
+                    prop:value=text
+                    on:change:target=move |event| change(event.target().value()) />
+                <small class="hint" hidden=move || fits.get()>{wanted}</small>
             </label>
         }
         .into_any()
     }
+}
+
+/// What a person reads of a hyper-parameter: its name, and its unit where it has one.
+fn label(declared: &HyperParameter) -> String {
+    let name = declared.key.replace(['_', '.'], " ");
+    if declared.unit.is_empty() { name } else { format!("{name} ({})", declared.unit) }
 }

@@ -11,7 +11,7 @@ use crate::offload::length::AnswerLength;
 use crate::offload::openai::Decoded;
 use crate::offload::pacing::Uplink;
 use crate::offload::ports::{Job, LocalError, TransportError};
-use crate::offload::signal::{Bell, StopFlag};
+use crate::offload::signal::{Notify, StopFlag};
 use crate::offload::split::PromptShare;
 use crate::protocol::engine::Finish;
 use crate::protocol::worker::{Event, Origin};
@@ -32,7 +32,7 @@ pub(super) struct Board<'a> {
     slot: &'a SlotModel,
     shares: &'a [PromptShare],
     emit: &'a dyn Fn(Event),
-    bell: Bell,
+    changed: Notify,
     state: RefCell<State>,
 }
 
@@ -81,7 +81,7 @@ impl<'a> Board<'a> {
             given_up: None,
             measured: Measured::new(started_s, now_s),
         };
-        let board = Self { ask, stop, slot, shares, emit, bell: Bell::default(), state: RefCell::new(state) };
+        let board = Self { ask, stop, slot, shares, emit, changed: Notify::default(), state: RefCell::new(state) };
         let shared = (0..shares.len()).filter(|&prompt| shares[prompt].is_shared());
         let whole = (0..shares.len()).filter(|&prompt| shares[prompt].server_share >= 1.0);
         for prompt in shared.chain(whole) {
@@ -98,7 +98,7 @@ impl<'a> Board<'a> {
 
     /// The device's next prompt; `None` when there is nothing left to do in this run.
     pub(super) async fn next_device_prompt(&self) -> Option<usize> {
-        let next = self.bell.wait_for(|| {
+        let next = self.changed.wait_for(|| {
             let mut state = self.state.borrow_mut();
             if state.open == 0 || !state.device_up {
                 return Some(None);
@@ -129,7 +129,7 @@ impl<'a> Board<'a> {
 
     /// The server's next request; `None` when there is nothing left to do in this run.
     pub(super) async fn next_server_job(&self) -> Option<ServerJob> {
-        let next = self.bell.wait_for(|| {
+        let next = self.changed.wait_for(|| {
             let mut state = self.state.borrow_mut();
             if state.open == 0 || !state.server_up {
                 return Some(None);
@@ -178,13 +178,13 @@ impl<'a> Board<'a> {
             }
         }
         (self.emit)(Event::PromptDone { ask: self.ask.id, prompt, finish });
-        self.bell.ring();
+        self.changed.notify_all();
     }
 
     /// The device goes on with a prompt from where its text ends.
     pub(super) fn give_to_device(&self, prompt: usize) {
         self.state.borrow_mut().device_jobs.push_back(prompt);
-        self.bell.ring();
+        self.changed.notify_all();
     }
 
     /// Nobody can go on with a prompt: it stays as it is.
@@ -196,7 +196,7 @@ impl<'a> Board<'a> {
             state.given_up.get_or_insert_with(|| reason.to_owned());
             debug_assert!(prompt < state.answers.len());
         }
-        self.bell.ring();
+        self.changed.notify_all();
     }
 
     fn give_to_server(&self, prompt: usize, bits: f64, max_tokens: usize, now_s: f64) {
@@ -206,7 +206,7 @@ impl<'a> Board<'a> {
             state.measured.last_arrival_s = Some(arrival_s);
             state.server_jobs.push_back(ServerJob { prompt, max_tokens, arrival_s });
         }
-        self.bell.ring();
+        self.changed.notify_all();
     }
 
     /// A request failed: the device takes over this prompt, and all others of the server's unless the fault lies with

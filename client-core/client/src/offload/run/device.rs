@@ -14,7 +14,7 @@ const MAX_RECOVERIES: usize = 2;
 /// Answers the device's prompts until there are none left for it.
 pub(super) async fn answer<E: LocalEngine, C: Clock>(board: &Board<'_>, engine: &mut E, clock: &C) {
     let mut recoveries = 0;
-    let mut hand = Hand { board, clock, waiting: VecDeque::new(), begun: Vec::new() };
+    let mut hand = InFlight { board, clock, waiting: VecDeque::new(), begun: Vec::new() };
     while let Some(prompt) = board.next_device_prompt().await {
         hand.waiting.push_back(prompt);
         while let Err(error) = engine.answer_all(&mut hand, &board.ask.options).await {
@@ -33,7 +33,7 @@ pub(super) async fn answer<E: LocalEngine, C: Clock>(board: &Board<'_>, engine: 
 }
 
 /// What the device has in hand: prompts that it took from the board and has not answered.
-struct Hand<'h, C> {
+struct InFlight<'h, C> {
     board: &'h Board<'h>,
     clock: &'h C,
     waiting: VecDeque<usize>,
@@ -46,7 +46,7 @@ struct Begun {
     told: bool,
 }
 
-impl<C: Clock> Hand<'_, C> {
+impl<C: Clock> InFlight<'_, C> {
     /// What was begun waits again; the board knows how far it came.
     fn put_back(&mut self) {
         if !self.begun.is_empty() {
@@ -58,7 +58,7 @@ impl<C: Clock> Hand<'_, C> {
     }
 }
 
-impl<C: Clock> Jobs for Hand<'_, C> {
+impl<C: Clock> Jobs for InFlight<'_, C> {
     fn waiting(&self) -> usize {
         if self.board.stop.is_stopped() { 0 } else { self.waiting.len() + self.board.device_prompts() }
     }

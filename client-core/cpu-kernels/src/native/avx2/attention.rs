@@ -5,8 +5,7 @@ use std::arch::x86_64::*;
 
 use super::math::{capped, exp};
 use super::{halves, singles};
-use crate::attention::{KEYS, MAX_HEAD, NONE, QUERIES, Shape, stride};
-use crate::math::LANES;
+use crate::layout::{AttentionShape, KEYS, LANES, MAX_HEAD, NONE, QUERIES, stride};
 use crate::native::cache::HalfCache;
 
 /// Vectors of a step's keys.
@@ -21,7 +20,7 @@ pub struct Tile<'a> {
     /// The token behind the last that each sees.
     pub end: [usize; QUERIES],
     /// The layer's.
-    pub shape: Shape,
+    pub shape: AttentionShape,
 }
 
 /// Attention of the queries of a tile: `write(query, row)` takes their rows, `[head_dim]`.

@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 
 use super::{bytes, halves, singles, splat, splat_single};
 use crate::blocks::BLOCK;
-use crate::matrix::GROUP;
+use crate::layout::GROUP;
 use crate::native::activations::{self, Block, HALVES, SCALE, SIXTEEN, WEIGHTED, WHOLE};
 use crate::native::packed::{Bits, Factors, Packed, SUPER};
 

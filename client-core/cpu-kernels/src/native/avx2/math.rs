@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::singles;
-use crate::math::Gated;
+use crate::glu::Gated;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -33,7 +33,7 @@ fn count_from(slice: u32, key: u32) -> u32 {
 
 // What a slice's masses are multiplied with to be comparable with the others'.
 fn slice_unit(slice: u32, top: f32) -> f32 {
-    return exp((logit_of(candidate_at(slice, 0u).key) - top) / line.temperature);
+    return exp((logit_of(candidate_at(slice, 0u).key) - top) / params.temperature);
 }
 
 fn mass_of(slice: u32, count: u32, top: f32) -> f32 {
@@ -73,7 +73,7 @@ fn total_from(key: u32, top: f32, thread: u32) -> Total {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     begin(group.y);
     // The same once more: branches around barriers may only depend on what is seen to be the same for all threads.
-    let told = call.lines[group.y];
+    let call_params = call.sequences[group.y];
     let winner = best_of_all(thread);
     // The `top_k` best: everything above `cut`, and of those with exactly this key the first `ties`.
     let top = logit_of(winner.key);
@@ -81,24 +81,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var ties = NOBODY;
     // Past everybody.
     let beyond_best = max(winner.key, cut) + 1u;
-    if (told.top_k > 0u && told.top_k < VOCAB) {
+    if (call_params.top_k > 0u && call_params.top_k < VOCAB) {
         var above = beyond_best;
         for (var step = 0u; step < 32u; step++) {
             let middle = cut + (above - cut) / 2u;
-            if (total_from(middle, top, thread).count >= line.top_k) {
+            if (total_from(middle, top, thread).count >= params.top_k) {
                 cut = middle;
             } else {
                 above = middle;
             }
         }
-        ties = line.top_k - min(line.top_k, total_from(cut + 1u, top, thread).count);
+        ties = params.top_k - min(params.top_k, total_from(cut + 1u, top, thread).count);
     }
     // Of those, the fewest whose masses reach `top_p`.
-    if (told.mode != LIST && told.top_p < 1.0) {
+    if (call_params.mode != LIST && call_params.top_p < 1.0) {
         let all = total_from(cut, top, thread);
         let over = total_from(cut + 1u, top, thread);
-        let kept = over.mass + f32(min(ties, all.count - over.count)) * exp((logit_of(cut) - top) / line.temperature);
-        let goal = max(line.top_p * kept, 1e-30);
+        let kept = over.mass + f32(min(ties, all.count - over.count)) * exp((logit_of(cut) - top) / params.temperature);
+        let goal = max(params.top_p * kept, 1e-30);
         let bound = cut;
         var above = beyond_best;
         for (var step = 0u; step < 32u; step++) {
@@ -112,7 +112,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
         let beyond = total_from(cut + 1u, top, thread).mass;
-        let weight = exp((logit_of(cut) - top) / line.temperature);
+        let weight = exp((logit_of(cut) - top) / params.temperature);
         let needed = u32(clamp(ceil((goal - beyond) / weight), 1.0, f32(VOCAB)));
         ties = select(needed, min(needed, ties), cut == bound);
     }
@@ -151,7 +151,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             mass += mass_of(slice, over + extra, top);
         }
     }
-    if (told.mode == LIST) {
+    if (call_params.mode == LIST) {
         place(thread, cut, granted, count);
         return;
     }
@@ -163,7 +163,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             all += sums[i];
         }
         // The last slices may be empty: rounding must not lead there.
-        var goal = line.draw * all;
+        var goal = params.draw * all;
         var owner = 0u;
         for (var i = 0u; i < THREADS; i++) {
             if (sums[i] > 0.0) {

@@ -16,13 +16,13 @@ const THREADS: u32 = 256u;
 
 var<workgroup> best: array<Choice, THREADS>;
 
-// What the column is told, and where its candidates and its list begin. To be set before anything else.
-var<private> line: Line;
+// The parameters of the column, and where its candidates and its list begin. To be set before anything else.
+var<private> params: SequenceParams;
 var<private> first_sorted: u32;
 var<private> first_place: u32;
 
 fn begin(column: u32) {
-    line = call.lines[column];
+    params = call.sequences[column];
     first_sorted = column * SLICES * SLICE;
     first_place = column * PLACES;
 }
@@ -55,6 +55,6 @@ fn leave(choice: Choice) {
     let logit = select(bitcast<u32>(logit_of(choice.key)), 0u, choice.id == NOBODY);
     chosen[first_place] = vec2<u32>(choice.id, logit);
     let id = min(choice.id, VOCAB - 1u);
-    tokens[CHUNK + line.row] = id;
-    seen[line.row * WORDS + (id >> 5u)] |= 1u << (id & 31u);
+    tokens[CHUNK + params.row] = id;
+    seen[params.row * WORDS + (id >> 5u)] |= 1u << (id & 31u);
 }

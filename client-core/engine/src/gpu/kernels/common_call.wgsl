@@ -1,7 +1,7 @@
-// What one call computes: consecutive tokens of one sequence (line 0), or one token of each of several sequences (a line
+// What one call computes: consecutive tokens of one sequence (number 0), or one token of each of several sequences (a line
 // each). From the host: LINES.
 
-struct Line {
+struct SequenceParams {
     position: u32, // of the first column in its sequence
     row: u32,      // which of the sequences that share the caches
     top_k: u32,    // places of the list, or candidates of the draw; 0 for all
@@ -17,15 +17,15 @@ struct Call {
     apart: u32,    // 1 where every column is another sequence's, 0 where all are of one
     capacity: u32, // tokens that a sequence's cache holds
     unused: u32,
-    lines: array<Line, LINES>,
+    sequences: array<SequenceParams, LINES>,
 }
 
 // Where a column's token stands in its sequence.
 fn position_of(column: u32) -> u32 {
-    return call.lines[column * call.apart].position + column * (1u - call.apart);
+    return call.sequences[column * call.apart].position + column * (1u - call.apart);
 }
 
 // Where a column's sequence begins in a cache, in positions.
 fn cache_of(column: u32) -> u32 {
-    return call.lines[column * call.apart].row * call.capacity;
+    return call.sequences[column * call.apart].row * call.capacity;
 }

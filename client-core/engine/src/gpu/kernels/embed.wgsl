@@ -14,7 +14,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (block >= BLOCKS || column >= call.columns) {
         return;
     }
-    let place = select(column, CHUNK + call.lines[column * call.apart].row, call.apart == 1u);
+    let place = select(column, CHUNK + call.sequences[column * call.apart].row, call.apart == 1u);
     let v = value_of(coded(tokens[place] * BLOCKS + block, part));
     let at = column * X_STRIDE + block * 8u + part * 4u;
     result[at] = v.a * EMBEDDING_SCALE;

@@ -9,13 +9,13 @@ const THREADS: u32 = 256u;
 @group(0) @binding(2) var<uniform> call: Call;
 @group(0) @binding(3) var<storage, read_write> sorted: array<Choice>;
 
-// What the column is told. To be set before anything else.
-var<private> line: Line;
+// The parameters of the column. To be set before anything else.
+var<private> params: SequenceParams;
 // Where its logits begin.
 var<private> first_logit: u32;
 
 fn begin(column: u32) {
-    line = call.lines[column];
+    params = call.sequences[column];
     first_logit = column * VOCAB;
 }
 
@@ -32,8 +32,8 @@ fn candidate(id: u32) -> Choice {
     if ((bitcast<u32>(logit) & 0x7fffffffu) > 0x7f800000u) {
         return Choice(NOBODY, 0u); // not a number
     }
-    if (((seen[line.row * WORDS + (id >> 5u)] >> (id & 31u)) & 1u) == 1u) {
-        logit = select(logit * line.penalty, logit / line.penalty, logit > 0.0);
+    if (((seen[params.row * WORDS + (id >> 5u)] >> (id & 31u)) & 1u) == 1u) {
+        logit = select(logit * params.penalty, logit / params.penalty, logit > 0.0);
     }
     return Choice(id, key_of(clamp(logit, LOWEST, HIGHEST)));
 }

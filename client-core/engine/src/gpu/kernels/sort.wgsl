@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var i = 0u; i < share; i++) {
         let mine = run[thread * share + i];
         if (mine.id != NOBODY) {
-            sum += exp((logit_of(mine.key) - top) / line.temperature);
+            sum += exp((logit_of(mine.key) - top) / params.temperature);
         }
         weights[i] = sum;
     }

@@ -9,7 +9,7 @@ use crate::synthetic::Family;
 /// kinds of caches; a row that is taken back and read anew.
 #[test]
 fn rows_are_sequences_alone() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     let cases = [
         (Family::Llama, GgmlType::Q4_0, false),
         (Family::Qwen3, GgmlType::Q8_0, true),
@@ -50,7 +50,7 @@ fn rows_are_sequences_alone() {
 /// penalty, over several slices of the vocabulary.
 #[test]
 fn rows_choose_for_themselves() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     let config = synthetic::config([2500, 64, 1, 2, 1, 64]);
     let weights = synthetic::weights(config, storage(GgmlType::Q8_0, GgmlType::Q8_0, false), 5).unwrap();
     let backend = block_on(GpuBackend::new(&gpu, &weights)).unwrap();
@@ -95,7 +95,7 @@ fn rows_choose_for_themselves() {
 /// A step costs what one token costs, and one submission.
 #[test]
 fn a_step_costs_a_tokens_dispatches() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     let config = synthetic::config([64, 32, 3, 2, 1, 32]);
     let weights = synthetic::weights(config, storage(GgmlType::Q4_0, GgmlType::Q8_0, false), 1).unwrap();
     let backend = block_on(GpuBackend::new(&gpu, &weights)).unwrap();

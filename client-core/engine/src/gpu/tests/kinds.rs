@@ -7,20 +7,6 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use super::*;
 use crate::synthetic::Family;
 
-pub(super) const TYPES: [GgmlType; 11] = [
-    GgmlType::F32,
-    GgmlType::F16,
-    GgmlType::Bf16,
-    GgmlType::Q4_0,
-    GgmlType::Q4_1,
-    GgmlType::Q5_0,
-    GgmlType::Q5_1,
-    GgmlType::Q8_0,
-    GgmlType::Q4K,
-    GgmlType::Q5K,
-    GgmlType::Q6K,
-];
-
 /// Blocks of random codes whose weights have about the variance 1 / cols. Types without blocks keep their values.
 fn random_codes(matrix: &mut Matrix<'_>, dtype: GgmlType, rng: &mut Xoshiro256PlusPlus) {
     let amplitude = (3.0 / matrix.cols as f32).sqrt();
@@ -85,8 +71,8 @@ pub(super) fn worst(backend: &mut dyn Backend, weights: &ModelWeights<'_>, calls
 
 #[test]
 fn every_storage_type() {
-    let gpu = gpu();
-    for (dtype, untied) in TYPES.into_iter().zip([false, true].into_iter().cycle()) {
+    let Some(gpu) = gpu() else { return };
+    for (dtype, untied) in GgmlType::ALL.into_iter().zip([false, true].into_iter().cycle()) {
         let config = synthetic::config([300, 256, 2, 4, 2, 512]);
         let plain = synthetic::weights(config, storage(GgmlType::F32, GgmlType::F32, untied), 11).unwrap();
         let weights = with_codes(plain, dtype, 12);
@@ -99,7 +85,7 @@ fn every_storage_type() {
 /// Rows long enough for 16 and 32 lanes, matrices large enough for two units to a group.
 #[test]
 fn long_rows_and_many_rows() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     for (vocab, ffn) in [(4500, 8192), (80, 2048)] {
         let config = synthetic::config([vocab, 64, 1, 4, 1, ffn]);
         let weights = synthetic::weights(config, storage(GgmlType::Q4_0, GgmlType::Q8_0, false), 13).unwrap();
@@ -112,7 +98,7 @@ fn long_rows_and_many_rows() {
 /// attention, one that ends inside the prompt, one as long as everything.
 #[test]
 fn every_family() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     let families = [
         Family::Llama,
         Family::Qwen2,
@@ -147,7 +133,7 @@ fn every_family() {
 /// Only one of the two norms.
 #[test]
 fn a_single_norm_of_heads() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     for keep_queries in [true, false] {
         let config = synthetic::config([40, 64, 1, 2, 1, 64]);
         let stored = storage(GgmlType::F32, GgmlType::F32, false);
@@ -158,77 +144,78 @@ fn a_single_norm_of_heads() {
     }
 }
 
-/// A test that is told to end does so after the trial that is under way, and the next one goes on with what it found.
+/// A self-test that is to end does so after the kernel test that is under way; the next one goes on with its report.
 #[test]
 fn a_stopped_test_goes_on_later() {
-    let gpu = gpu();
+    let Some(gpu) = gpu() else { return };
     let config = synthetic::config([40, 256, 1, 2, 1, 256]);
     let weights = synthetic::weights(config, storage(GgmlType::Q8_0, GgmlType::Q8_0, false), 3).unwrap();
     let mut seen = Vec::new();
-    let mut prove = |known, trials: usize| {
-        let mut left = trials;
-        let mut go_on = |proof: &Proof, counts: [u64; 2]| {
-            seen.push((proof.clone(), counts));
+    let mut self_test = |known, kernel_tests: usize| {
+        let mut left = kernel_tests;
+        let mut go_on = |report: &SelfTestReport, counts: [u64; 2]| {
+            seen.push((report.clone(), counts));
             let more = left > 0;
             left = left.saturating_sub(1);
             more
         };
-        block_on(gpu.clone().prove_while(KernelSet::BASELINE, &weights, known, &|| 0.0, &mut go_on)).unwrap().1
+        block_on(gpu.clone().self_test_while(KernelSet::BASELINE, &weights, known, &|| 0.0, &mut go_on)).unwrap().1
     };
-    let first = prove(None, 1);
+    let first = self_test(None, 1);
     assert_eq!((first.passed.as_slice(), first.failed.len()), (&["choosing tokens".to_owned()][..], 0));
-    let whole = prove(Some(first.clone()), usize::MAX);
+    let whole = self_test(Some(first.clone()), usize::MAX);
     assert_eq!(whole.passed, ["choosing tokens", "KV cache in half precision", "Q8_0"]);
     let counts: Vec<_> = seen.iter().map(|(_, counts)| *counts).collect();
     assert_eq!(counts, [[0, 3], [1, 3], [0, 2], [1, 2]], "nothing is tried twice");
     assert_eq!((&seen[1].0, &seen[2].0), (&first, &first));
 }
 
-/// What the adapter offers beyond the baseline holds here, and what a proof of this device tells is not tried again.
+/// What the adapter offers beyond the baseline holds here, and what a report of this device tells is not tried again.
 #[test]
 fn kernels_are_proved_once() {
-    let plain = gpu();
+    let Some(plain) = gpu() else { return };
     // Packed products have a test of their own.
     let all = KernelSet { half: true, packed: false, ..KernelSet::EXACT };
     let stored = |dtype| {
         let config = synthetic::config([40, 256, 1, 2, 1, 256]);
         synthetic::weights(config, storage(dtype, GgmlType::Q8_0, false), 3).unwrap()
     };
-    let prove = |weights: &ModelWeights<'_>, known: Option<Proof>| {
-        let gpu = gpu();
-        block_on(gpu.prove(all, weights, known, &|| 0.0)).unwrap()
+    let self_test = |weights: &ModelWeights<'_>, known: Option<SelfTestReport>| {
+        let gpu = another();
+        block_on(gpu.self_test(all, weights, known, &|| 0.0)).unwrap()
     };
     let q4_0 = stored(GgmlType::Q4_0);
-    let (gpu, proof) = prove(&q4_0, None);
-    println!("{proof:?}");
-    let facts = plain.facts();
+    let (gpu, report) = self_test(&q4_0, None);
+    println!("{report:?}");
+    let caps = plain.caps();
     // They are right for subgroups of every size (SwiftShader's have four threads, most GPUs' 32).
-    assert_eq!(gpu.kernels().subgroups, facts.subgroups, "{proof:?}");
-    assert!(["Q4_0", "Q8_0", "F32", "choosing tokens"].iter().all(|name| proof.passed.iter().any(|it| it == name)));
-    assert!(proof.check(&q4_0).is_ok());
+    assert_eq!(gpu.kernels().subgroups, caps.subgroups, "{report:?}");
+    assert!(["Q4_0", "Q8_0", "F32", "choosing tokens"].iter().all(|name| report.passed.iter().any(|it| it == name)));
+    assert!(report.check(&q4_0).is_ok());
     assert_eq!(plain.kernels(), KernelSet::BASELINE);
 
-    // Taken as it is, though no trial can have found this.
+    // Taken as it is, though no test can have found this.
     let fault = |name: &str| (name.to_owned(), "a driver's fault".to_owned());
-    let without = |name: &str| proof.passed.iter().filter(|passed| *passed != name).cloned().collect();
-    let known = Proof { passed: without("subgroups"), failed: vec![fault("subgroups")], ..proof.clone() };
-    let (again, taken) = prove(&q4_0, Some(known.clone()));
+    let without = |name: &str| report.passed.iter().filter(|passed| *passed != name).cloned().collect();
+    let known = SelfTestReport { passed: without("subgroups"), failed: vec![fault("subgroups")], ..report.clone() };
+    let (again, taken) = self_test(&q4_0, Some(known.clone()));
     assert_eq!((&taken, again.kernels().subgroups), (&known, false));
     assert_eq!(taken.dropped().collect::<Vec<_>>(), [&fault("subgroups")]);
     assert!(taken.check(&q4_0).is_ok());
 
     // A model that needs what failed is not computed; another type is tried, and only that.
-    let known = Proof { passed: without("Q4_0"), failed: vec![fault("Q4_0")], ..proof.clone() };
+    let known = SelfTestReport { passed: without("Q4_0"), failed: vec![fault("Q4_0")], ..report.clone() };
     let q6_k = stored(GgmlType::Q6K);
-    let (_, more) = prove(&q6_k, Some(known.clone()));
+    let (_, more) = self_test(&q6_k, Some(known.clone()));
     assert_eq!(more.passed, [known.passed.clone(), vec!["Q6_K".to_owned()]].concat());
     assert!(more.check(&q6_k).is_ok());
     let refused = more.check(&q4_0).unwrap_err().to_string();
     assert!(refused.contains("Q4_0") && refused.contains("a driver's fault"), "{refused}");
 
     // Of other kernels or of another device: worth nothing.
-    for other in [Proof { version: 0, ..known.clone() }, Proof { device: "another".into(), ..known }] {
-        assert_eq!(prove(&q4_0, Some(other)).1, proof);
+    for other in [SelfTestReport { version: 0, ..known.clone() }, SelfTestReport { device: "another".into(), ..known }]
+    {
+        assert_eq!(self_test(&q4_0, Some(other)).1, report);
     }
     if gpu.kernels().subgroups {
         let set = KernelSet { subgroups: true, ..KernelSet::BASELINE };
@@ -246,21 +233,21 @@ fn kernels_are_proved_once() {
 /// What only Gemma needs is tried for Gemma, and no other model is refused for it.
 #[test]
 fn gemmas_kernels_are_proved_for_gemma() {
-    let plain = gpu();
+    let Some(plain) = gpu() else { return };
     let of = |family| {
         let config = synthetic::config([40, 64, 1, 2, 1, 64]);
         synthetic::weights_like(family, config, storage(GgmlType::Q8_0, GgmlType::Q8_0, false), 3).unwrap()
     };
     let passed = ["choosing tokens", "KV cache in half precision", "Q8_0"].map(str::to_owned).to_vec();
-    let known = Proof { passed, ..Proof::of(&plain) };
-    let prove = |weights: &ModelWeights<'_>| {
-        let gpu = gpu();
-        block_on(gpu.prove(KernelSet::BASELINE, weights, Some(known.clone()), &|| 0.0)).unwrap().1
+    let known = SelfTestReport { passed, ..SelfTestReport::of(&plain) };
+    let self_test = |weights: &ModelWeights<'_>| {
+        let gpu = another();
+        block_on(gpu.self_test(KernelSet::BASELINE, weights, Some(known.clone()), &|| 0.0)).unwrap().1
     };
-    assert_eq!(prove(&of(Family::Llama)), known);
-    let found = prove(&of(Family::Gemma3(5)));
+    assert_eq!(self_test(&of(Family::Llama)), known);
+    let found = self_test(&of(Family::Gemma3(5)));
     assert_eq!(found.passed.last().map(String::as_str), Some("Gemma"), "{found:?}");
-    let failed = Proof { failed: vec![("Gemma".to_owned(), "a driver's fault".to_owned())], ..known };
+    let failed = SelfTestReport { failed: vec![("Gemma".to_owned(), "a driver's fault".to_owned())], ..known };
     assert!(failed.check(&of(Family::Llama)).is_ok());
     assert!(failed.check(&of(Family::Gemma)).unwrap_err().to_string().contains("a driver's fault"));
 }

@@ -2,16 +2,16 @@
 
 use std::cell::Cell;
 
-use super::kinds::{TYPES, with_codes, worst};
+use super::kinds::{with_codes, worst};
 use super::*;
 
 const PACKED: KernelSet = KernelSet { packed: true, ..KernelSet::BASELINE };
 
 /// A device that knows the instruction, or whose compiler writes it out, which natively every one does.
-fn packing_gpu() -> GpuContext {
-    let gpu = gpu();
-    assert!(gpu.facts().packed, "{:?} has no packed 4x8-bit products", gpu.facts());
-    gpu
+fn packing_gpu() -> Option<GpuContext> {
+    let gpu = gpu()?;
+    assert!(gpu.caps().packed, "{:?} has no packed 4x8-bit products", gpu.caps());
+    Some(gpu)
 }
 
 fn packed(gpu: &GpuContext, weights: &ModelWeights<'_>) -> GpuBackend {
@@ -21,8 +21,8 @@ fn packed(gpu: &GpuContext, weights: &ModelWeights<'_>) -> GpuBackend {
 /// Rows that are no whole tiles, an odd number of blocks to a row, columns that are no whole tiles and several of them.
 #[test]
 fn every_quantised_type_in_packed_bytes() {
-    let gpu = packing_gpu();
-    for dtype in TYPES.into_iter().filter(|dtype| dtype.block_len() > 1) {
+    let Some(gpu) = packing_gpu() else { return };
+    for dtype in GgmlType::ALL.into_iter().filter(|dtype| dtype.block_len() > 1) {
         // Queries, keys and values are two tiles and a half, or four and a half.
         let shape = if dtype.block_len() > 32 { [77, 256, 1, 16, 1, 256] } else { [77, 96, 1, 3, 1, 160] };
         let config = synthetic::config(shape);
@@ -39,7 +39,7 @@ fn every_quantised_type_in_packed_bytes() {
 /// with elements whose squares vanish: every logit is a number, and none is off. The head has an odd number of rows.
 #[test]
 fn columns_that_are_hard_to_scale() {
-    let gpu = packing_gpu();
+    let Some(gpu) = packing_gpu() else { return };
     let config = synthetic::config([77, 96, 1, 3, 1, 96]);
     let mut weights = synthetic::weights(config, storage(GgmlType::Q4_0, GgmlType::F32, true), 41).unwrap();
     let mut table = weights.embedding.to_f32();
@@ -66,10 +66,10 @@ fn columns_that_are_hard_to_scale() {
     }
 }
 
-/// They are used where they hold and are faster, by the caller's clock, and what a proof tells is not timed again.
+/// They are used where they hold and are faster, by the caller's clock, and what a report tells is not timed again.
 #[test]
 fn packed_bytes_are_used_where_they_are_faster() {
-    let gpu = packing_gpu();
+    let Some(gpu) = packing_gpu() else { return };
     let weights =
         synthetic::weights(synthetic::config([40, 64, 1, 2, 1, 64]), storage(GgmlType::Q4_0, GgmlType::F16, false), 3)
             .unwrap();
@@ -83,24 +83,24 @@ fn packed_bytes_are_used_where_they_are_faster() {
         asked.set(asked.get() + 1);
         now_s.get()
     };
-    let prove =
-        |weights: &ModelWeights<'_>, known| block_on(gpu.clone().prove(PACKED, weights, known, &clock)).unwrap();
-    let (proved, proof) = prove(&weights, None);
-    assert_eq!(proof.pace, Some(Pace { single_us: 2_000_000, packed_us: 1_000_000 }), "{proof:?}");
-    assert_eq!(proved.kernels(), PACKED);
+    let self_test =
+        |weights: &ModelWeights<'_>, known| block_on(gpu.clone().self_test(PACKED, weights, known, &clock)).unwrap();
+    let (tested, report) = self_test(&weights, None);
+    assert_eq!(report.pace, Some(PrefillTimes { single_us: 2_000_000, packed_us: 1_000_000 }), "{report:?}");
+    assert_eq!(tested.kernels(), PACKED);
     assert_eq!(PACKED.names(), ["packed 4x8"]);
 
     let timings = asked.get();
-    let slower = Proof { pace: Some(Pace { single_us: 1000, packed_us: 3000 }), ..proof.clone() };
-    let (proved, taken) = prove(&weights, Some(slower.clone()));
-    assert_eq!((taken, proved.kernels()), (slower, KernelSet::BASELINE));
-    assert_eq!(proof.dropped().count(), 0);
+    let slower = SelfTestReport { pace: Some(PrefillTimes { single_us: 1000, packed_us: 3000 }), ..report.clone() };
+    let (tested, taken) = self_test(&weights, Some(slower.clone()));
+    assert_eq!((taken, tested.kernels()), (slower, KernelSet::BASELINE));
+    assert_eq!(report.dropped().count(), 0);
     assert_eq!(asked.get(), timings);
 
     // Nothing to pack, nothing to try.
     let plain =
         synthetic::weights(synthetic::config([40, 64, 1, 2, 1, 64]), storage(GgmlType::F16, GgmlType::F16, false), 3)
             .unwrap();
-    assert_eq!(prove(&plain, None).1.pace, None);
+    assert_eq!(self_test(&plain, None).1.pace, None);
     assert_eq!(asked.get(), timings);
 }

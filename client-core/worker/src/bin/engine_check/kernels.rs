@@ -180,13 +180,13 @@ impl EngineBench {
         if spec.backend == "webgpu" {
             let mut gpu = GpuContext::request().await?;
             // As the page does.
-            if !gpu.facts().software {
+            if !gpu.caps().software {
                 let clock = BrowserClock::default();
-                let (proved, proof) = gpu.prove(KernelSet::EXACT, &weights, None, &|| clock.now_s()).await?;
-                proof.check(&weights)?;
-                gpu = proved;
+                let (tested, report) = gpu.self_test(KernelSet::EXACT, &weights, None, &|| clock.now_s()).await?;
+                report.check(&weights)?;
+                gpu = tested;
             }
-            about.build = [vec!["WebGPU", &gpu.facts().name], gpu.kernels().names()].concat().join(", ");
+            about.build = [vec!["WebGPU", &gpu.caps().name], gpu.kernels().names()].concat().join(", ");
             let backend = Box::new(GpuBackend::new(&gpu, &weights).await?);
             return Ok(Self { backend, rows: None, kernels: None, about });
         }

@@ -49,8 +49,8 @@ mod browser {
                 });
             }
         }
-        let facts = gpu.facts();
-        let report = Report { adapter: facts.name.clone(), software: facts.software, checks };
+        let caps = gpu.caps();
+        let report = Report { adapter: caps.name.clone(), software: caps.software, checks };
         Ok(serde_json::to_string(&report)?)
     }
 

@@ -10,8 +10,8 @@ use wasm_bindgen_futures::spawn_local;
 
 use super::Held;
 use super::link::{Decided, Fault, Module, PolicyLink};
-use crate::engine_worker::Hub;
-use client::offload::signal::Bell;
+use crate::engine_worker::EngineWorker;
+use client::offload::signal::Notify;
 use client::protocol::worker::Event;
 use client::protocol::world::PolicyBackend;
 use mec::World;
@@ -29,7 +29,7 @@ pub(super) struct Backends {
     /// How often burn flex's module was started.
     starts: Cell<u32>,
     /// Rings when burn flex's module is up or has failed.
-    settled: Bell,
+    settled: Notify,
     pub(super) gpu: RefCell<Option<Rc<PolicyLink>>>,
     /// Raised with every switch, so that a slow start that nobody wants any more is noticed.
     switches: Cell<u32>,
@@ -47,7 +47,7 @@ enum Cpu {
     Gone(String),
 }
 
-impl Hub {
+impl EngineWorker {
     /// burn flex's module; `None` while it is not there. One that may still be started is.
     pub(super) fn cpu_link(self: &Rc<Self>) -> Option<Rc<PolicyLink>> {
         self.open_cpu();
@@ -65,15 +65,15 @@ impl Hub {
         }
         *backends.cpu.borrow_mut() = Cpu::Starting;
         backends.starts.set(backends.starts.get() + 1);
-        let hub = Rc::clone(self);
+        let engine_worker = Rc::clone(self);
         spawn_local(async move {
-            match PolicyLink::open(Module::Cpu, hub.clock.clone()).await {
+            match PolicyLink::open(Module::Cpu, engine_worker.clock.clone()).await {
                 Ok(link) => {
-                    *hub.policies.backends.cpu.borrow_mut() = Cpu::Up(Rc::new(link));
-                    hub.policies.backends.settled.ring();
-                    hub.show_world();
+                    *engine_worker.policies.backends.cpu.borrow_mut() = Cpu::Up(Rc::new(link));
+                    engine_worker.policies.backends.settled.notify_all();
+                    engine_worker.show_world();
                 }
-                Err(problem) => hub.close_cpu(&problem, false),
+                Err(problem) => engine_worker.close_cpu(&problem, false),
             }
         });
     }
@@ -115,7 +115,7 @@ impl Hub {
         let backends = &self.policies.backends;
         let again = backends.starts.get() < MAX_STARTS;
         *backends.cpu.borrow_mut() = if again { Cpu::Closed } else { Cpu::Gone(problem.to_owned()) };
-        backends.settled.ring();
+        backends.settled.notify_all();
         if !again {
             self.notice(format!(
                 "The policy's module does not work ({problem}); the closed form decides. Reload the page to try again."

@@ -71,7 +71,7 @@ enum Answer {
 
 /// What the callbacks share with whoever waits.
 #[derive(Default)]
-struct Line {
+struct Connection {
     /// Who waits, by the number of the request.
     waiting: RefCell<BTreeMap<u32, oneshot::Sender<Result<Answer, Fault>>>>,
     /// Why the module does not work; nobody need wait for it any more.
@@ -85,7 +85,7 @@ const UP: u32 = 0;
 pub(super) struct PolicyLink {
     worker: Worker,
     clock: BrowserClock,
-    line: Rc<Line>,
+    line: Rc<Connection>,
     calls: Cell<u32>,
     /// Number of the policy that the worker has; locked while it is used.
     loaded: futures::lock::Mutex<Option<u32>>,
@@ -118,7 +118,7 @@ impl PolicyLink {
 
     fn start(module: Module, clock: BrowserClock, up: oneshot::Sender<Result<Answer, Fault>>) -> Result<Self, String> {
         let worker = Worker::new(module.script()).map_err(|error| describe(&error))?;
-        let line = Rc::new(Line::default());
+        let line = Rc::new(Connection::default());
         line.waiting.borrow_mut().insert(UP, up);
         let for_message = Rc::clone(&line);
         let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {

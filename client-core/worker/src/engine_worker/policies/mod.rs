@@ -18,7 +18,7 @@ use std::rc::Rc;
 use sha2::{Digest, Sha256};
 use wasm_bindgen_futures::spawn_local;
 
-use super::Hub;
+use super::EngineWorker;
 use crate::fetch;
 use backends::Backends;
 use client::cell::PolicyDecision;
@@ -33,7 +33,7 @@ const MAX_FILE_BYTES: usize = 32 << 20;
 
 /// Policies and who computes them.
 #[derive(Default)]
-pub(super) struct PolicyDesk {
+pub(super) struct Policies {
     manifest: RefCell<PolicyManifest>,
     /// By the id in the manifest.
     files: RefCell<BTreeMap<String, File>>,
@@ -59,7 +59,7 @@ struct Held {
     bytes: Vec<u8>,
 }
 
-impl Hub {
+impl EngineWorker {
     /// Fetches the list of policies; a server that is away is asked again when it is back. The module that decides is fetched
     /// meanwhile.
     pub(super) async fn fetch_policy_manifest(self: &Rc<Self>) {
@@ -164,15 +164,15 @@ impl Hub {
             None => {}
         }
         self.policies.files.borrow_mut().insert(id.clone(), File::Fetching);
-        let hub = Rc::clone(self);
+        let engine_worker = Rc::clone(self);
         spawn_local(async move {
-            let file = hub.fetch_policy(&id, &file, &sha256).await;
+            let file = engine_worker.fetch_policy(&id, &file, &sha256).await;
             if let Err(problem) = &file {
-                hub.notice(format!("The policy {id} cannot be used ({problem}); the closed form decides."));
+                engine_worker.notice(format!("The policy {id} cannot be used ({problem}); the closed form decides."));
             }
             let file = file.map_or(File::Missing, |held| File::Ready(Rc::new(held)));
-            hub.policies.files.borrow_mut().insert(id, file);
-            hub.show_world();
+            engine_worker.policies.files.borrow_mut().insert(id, file);
+            engine_worker.show_world();
         });
         None
     }

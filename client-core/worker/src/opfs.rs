@@ -12,33 +12,33 @@ use web_sys::{
 };
 
 use super::message::{describe, error_name, property};
-use client::download::{Shelf, ShelfError};
+use client::download::{FileStore, FileStoreError};
 
 /// Folder of the model files.
 const MODELS: &str = "models";
 
-/// The shelf; opened anew for each use, since a browser may take its storage away at any time.
+/// The store; opened anew for each use, since a browser may take its storage away at any time.
 #[derive(Debug)]
-pub struct OpfsShelf {
+pub struct OpfsStore {
     folder: &'static str,
     writing: Option<(FileSystemSyncAccessHandle, f64)>,
 }
 
-impl Default for OpfsShelf {
-    /// The shelf of the model files.
+impl Default for OpfsStore {
+    /// The store of the model files.
     fn default() -> Self {
         Self::of(MODELS)
     }
 }
 
-impl OpfsShelf {
-    /// The shelf in a folder of this name.
+impl OpfsStore {
+    /// The store in a folder of this name.
     pub fn of(folder: &'static str) -> Self {
         Self { folder, writing: None }
     }
 
-    async fn open(&self) -> Result<FileSystemDirectoryHandle, ShelfError> {
-        let missing = || ShelfError::Unavailable("the browser has no private file system for this page".to_owned());
+    async fn open(&self) -> Result<FileSystemDirectoryHandle, FileStoreError> {
+        let missing = || FileStoreError::Unavailable("the browser has no private file system for this page".to_owned());
         let scope: WorkerGlobalScope = js_sys::global().dyn_into().map_err(|_| missing())?;
         // Not there on pages that are not secure, and in older browsers; web-sys would throw past us.
         let storage = property(&scope.navigator(), "storage").ok_or_else(missing)?;
@@ -78,7 +78,7 @@ impl OpfsShelf {
     ///
     /// # Errors
     /// Nothing can be stored here.
-    pub async fn file(&self, name: &str) -> Result<Option<File>, ShelfError> {
+    pub async fn file(&self, name: &str) -> Result<Option<File>, FileStoreError> {
         let folder = self.open().await?;
         match JsFuture::from(folder.get_file_handle(name)).await {
             Ok(handle) => {
@@ -93,24 +93,24 @@ impl OpfsShelf {
 }
 
 #[async_trait(?Send)]
-impl Shelf for OpfsShelf {
+impl FileStore for OpfsStore {
     async fn room(&mut self) -> Option<u64> {
         free_bytes().await
     }
 
-    async fn size(&mut self, name: &str) -> Result<Option<u64>, ShelfError> {
+    async fn size(&mut self, name: &str) -> Result<Option<u64>, FileStoreError> {
         Ok(self.file(name).await?.map(|file| file.size() as u64))
     }
 
-    async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, ShelfError> {
-        let gone = || ShelfError::Unavailable("what was stored is gone".to_owned());
+    async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, FileStoreError> {
+        let gone = || FileStoreError::Unavailable("what was stored is gone".to_owned());
         let file = self.file(name).await?.ok_or_else(gone)?;
         let slice = file.slice_with_f64_and_f64(from as f64, from as f64 + len as f64).map_err(shelf_error)?;
         let buffer = JsFuture::from(slice.array_buffer()).await.map_err(shelf_error)?;
         Ok(Uint8Array::new(buffer.unchecked_ref::<ArrayBuffer>()).to_vec())
     }
 
-    async fn begin(&mut self, name: &str, keep: u64) -> Result<(), ShelfError> {
+    async fn begin(&mut self, name: &str, keep: u64) -> Result<(), FileStoreError> {
         self.end();
         let folder = self.open().await?;
         let options = FileSystemGetFileOptions::new();
@@ -118,7 +118,7 @@ impl Shelf for OpfsShelf {
         let handle = JsFuture::from(folder.get_file_handle_with_options(name, &options)).await.map_err(shelf_error)?;
         // Older browsers have the file system but not this way of writing.
         if property(&handle, "createSyncAccessHandle").is_none() {
-            return Err(ShelfError::Unavailable("the browser cannot write such files".to_owned()));
+            return Err(FileStoreError::Unavailable("the browser cannot write such files".to_owned()));
         }
         let handle: FileSystemFileHandle = handle.unchecked_into();
         let access = JsFuture::from(handle.create_sync_access_handle()).await.map_err(shelf_error)?;
@@ -131,15 +131,15 @@ impl Shelf for OpfsShelf {
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), ShelfError> {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FileStoreError> {
         let Some((access, end)) = &mut self.writing else {
-            return Err(ShelfError::Unavailable("no file is open".to_owned()));
+            return Err(FileStoreError::Unavailable("no file is open".to_owned()));
         };
         let options = FileSystemReadWriteOptions::new();
         options.set_at_f64(*end);
         let written = access.write_with_u8_array_and_options(bytes, &options).map_err(shelf_error)?;
         if written < bytes.len() as f64 {
-            return Err(ShelfError::Full);
+            return Err(FileStoreError::Full);
         }
         *end += written;
         Ok(())
@@ -153,7 +153,7 @@ impl Shelf for OpfsShelf {
         }
     }
 
-    async fn delete(&mut self, name: &str) -> Result<(), ShelfError> {
+    async fn delete(&mut self, name: &str) -> Result<(), FileStoreError> {
         self.end();
         match JsFuture::from(self.open().await?.remove_entry(name)).await {
             Ok(_) => Ok(()),
@@ -163,7 +163,7 @@ impl Shelf for OpfsShelf {
     }
 }
 
-impl Drop for OpfsShelf {
+impl Drop for OpfsStore {
     fn drop(&mut self) {
         self.end();
     }
@@ -189,12 +189,12 @@ pub async fn free_bytes() -> Option<u64> {
     quota.map(|quota| quota.saturating_sub(stored.unwrap_or(0)))
 }
 
-fn shelf_error(error: JsValue) -> ShelfError {
+fn shelf_error(error: JsValue) -> FileStoreError {
     match error_name(&error).as_str() {
-        "QuotaExceededError" => ShelfError::Full,
+        "QuotaExceededError" => FileStoreError::Full,
         "NoModificationAllowedError" => {
-            ShelfError::Unavailable("another tab of this page is writing the same file".to_owned())
+            FileStoreError::Unavailable("another tab of this page is writing the same file".to_owned())
         }
-        _ => ShelfError::Unavailable(describe(&error)),
+        _ => FileStoreError::Unavailable(describe(&error)),
     }
 }

@@ -2,86 +2,87 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Hub, tier};
-use crate::shelf::OpfsShelf;
-use client::download::{Shelf, ShelfError};
+use super::{EngineWorker, tier};
+use crate::opfs::OpfsStore;
+use client::download::{FileStore, FileStoreError};
 use client::offload::ports::Clock;
 use client::offload::run::within;
 use client::offload::signal::StopFlag;
 use client::protocol::worker::{Event, ModelState, Tier};
 use engine::EngineError;
-use engine::gpu::{GpuContext, KernelSet, Proof};
+use engine::gpu::{GpuContext, KernelSet, SelfTestReport};
 use engine::parts::Weights;
 
-/// Where proofs are kept, and the file in it.
-const SHELF: &str = "proofs";
+/// Where reports are kept, and the file in it.
+const FOLDER: &str = "proofs";
 const FILE: &str = "webgpu.json";
-/// More than any proof has.
+/// More than any report has.
 const MAX_BYTES: usize = 64 << 10;
 /// A slow phone compiles a hundred shaders in this time; a driver that hangs takes longer.
 const LIMIT_S: f64 = 120.0;
 
-/// A proof and what WebGPU does not tell of where it was found.
+/// A report and what WebGPU does not tell of where it was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Kept {
+struct StoredReport {
     /// The browser's name and version: it brings its own shader compiler.
     browser: String,
-    proof: Proof,
+    #[serde(rename = "proof")]
+    report: SelfTestReport,
 }
 
-impl Hub {
-    /// The device, with the kernels that are proved on it, after the self-test of those that the model needs. The first
-    /// time it takes seconds. An emulated GPU is taken as it is: it is the browser's own program, there is no driver to
-    /// find out about, nobody gets it unasked, and the test would take it tens of seconds. A load that is stopped ends the
-    /// test after the trial that is under way; the next load goes on with the others.
+impl EngineWorker {
+    /// The device, with the kernels that passed the self-test there, after it has run for those that the model needs. The
+    /// first time it takes seconds. An emulated GPU is taken as it is: it is the browser's own program, there is no driver
+    /// to find out about, nobody gets it unasked, and the self-test would take it tens of seconds. A load that is stopped
+    /// ends it after the kernel test that is under way; the next load goes on with the others.
     ///
     /// # Errors
     /// What the model needs has failed, the load was stopped, or the device does not answer or was lost.
-    pub(super) async fn proven(
+    pub(super) async fn tested(
         &self,
         gpu: &GpuContext,
         weights: &dyn Weights,
         stop: &StopFlag,
     ) -> Result<GpuContext, EngineError> {
-        if gpu.facts().software {
+        if gpu.caps().software {
             return Ok(gpu.clone());
         }
         let browser = self.scope.navigator().user_agent().unwrap_or_default();
-        let known = self.proof.borrow().clone();
+        let known = self.tested.borrow().clone();
         let known = match known {
-            Some(proof) => Some(proof),
-            None => kept().await.filter(|kept| kept.browser == browser).map(|kept| kept.proof),
+            Some(report) => Some(report),
+            None => kept().await.filter(|kept| kept.browser == browser).map(|kept| kept.report),
         };
         if known.as_ref().is_none_or(|known| !known.is_of(gpu)) {
             self.tell("Its kernels are tested on this GPU: once for a device, a browser and a version.");
         }
         let clock = || self.clock.now_s();
-        let mut go_on = |found: &Proof, [over, total]: [u64; 2]| {
-            *self.proof.borrow_mut() = Some(found.clone());
+        let mut go_on = |found: &SelfTestReport, [over, total]: [u64; 2]| {
+            *self.tested.borrow_mut() = Some(found.clone());
             self.loading_state(ModelState::Testing { over, total });
             !stop.is_stopped()
         };
-        let proving = gpu.clone().prove_while(KernelSet::EXACT, weights, known.clone(), &clock, &mut go_on);
-        let proved = within(&self.clock, LIMIT_S, proving).await;
-        let (gpu, proof) = proved.ok_or_else(|| EngineError::SelfTest {
+        let testing = gpu.clone().self_test_while(KernelSet::EXACT, weights, known.clone(), &clock, &mut go_on);
+        let tested = within(&self.clock, LIMIT_S, testing).await;
+        let (gpu, report) = tested.ok_or_else(|| EngineError::SelfTest {
             what: "all kernels".to_owned(),
             found: format!("not finished after {LIMIT_S} s"),
         })??;
-        if known.as_ref() != Some(&proof) {
-            for (part, found) in proof.dropped() {
+        if known.as_ref() != Some(&report) {
+            for (part, found) in report.dropped() {
                 self.notice(format!("The GPU is used without {part}, which failed the self-test: {found}."));
             }
             // Without storage, the next visit tries again.
-            let _ = keep(&Kept { browser, proof: proof.clone() }).await;
+            let _ = keep(&StoredReport { browser, report: report.clone() }).await;
         }
-        *self.proof.borrow_mut() = Some(proof.clone());
+        *self.tested.borrow_mut() = Some(report.clone());
         self.loading_state(ModelState::Loading { read: 0, total: 0 });
         if stop.is_stopped() {
             return Err(EngineError::File("the load was stopped".to_owned()));
         }
         *self.gpu.borrow_mut() = Some(gpu.clone());
-        proof.check(weights)?;
-        self.tell(&words(gpu.kernels(), &proof));
+        report.check(weights)?;
+        self.tell(&words(gpu.kernels(), &report));
         Ok(gpu)
     }
 
@@ -95,16 +96,16 @@ impl Hub {
 }
 
 /// What the self-test found, in a sentence or two.
-fn words(kernels: KernelSet, proof: &Proof) -> String {
+fn words(kernels: KernelSet, report: &SelfTestReport) -> String {
     let mut text = "Its kernels passed the self-test on this GPU".to_owned();
     for name in kernels.names() {
         text += &format!(", with {name}");
     }
     text.push('.');
-    for (part, found) in proof.dropped() {
+    for (part, found) in report.dropped() {
         text += &format!(" Left out: {part} ({found}).");
     }
-    if let Some(pace) = proof.pace.filter(|pace| !pace.prefers_packed()) {
+    if let Some(pace) = report.pace.filter(|pace| !pace.prefers_packed()) {
         let [packed_ms, single_ms] = [pace.packed_us, pace.single_us].map(|us| f64::from(us) / 1e3);
         text += &format!(
             " Without packed 4x8, which is no faster here than single precision ({packed_ms:.1} and {single_ms:.1} ms)."
@@ -113,16 +114,16 @@ fn words(kernels: KernelSet, proof: &Proof) -> String {
     text
 }
 
-async fn kept() -> Option<Kept> {
-    let bytes = OpfsShelf::of(SHELF).read(FILE, 0, MAX_BYTES).await.ok()?;
+async fn kept() -> Option<StoredReport> {
+    let bytes = OpfsStore::of(FOLDER).read(FILE, 0, MAX_BYTES).await.ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
-async fn keep(kept: &Kept) -> Result<(), ShelfError> {
-    let mut shelf = OpfsShelf::of(SHELF);
-    let text = serde_json::to_vec(kept).map_err(|error| ShelfError::Unavailable(error.to_string()))?;
-    shelf.begin(FILE, 0).await?;
-    shelf.append(&text)?;
-    shelf.end();
+async fn keep(kept: &StoredReport) -> Result<(), FileStoreError> {
+    let mut store = OpfsStore::of(FOLDER);
+    let text = serde_json::to_vec(kept).map_err(|error| FileStoreError::Unavailable(error.to_string()))?;
+    store.begin(FILE, 0).await?;
+    store.append(&text)?;
+    store.end();
     Ok(())
 }

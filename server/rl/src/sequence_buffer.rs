@@ -11,7 +11,7 @@ use super::rollout::Experience;
 
 /// A stretch of one environment within one episode: n slots and the n + 1 observations around them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Stretch {
+struct Segment {
     observations: Vec<f32>,
     actions: Vec<f32>,
     rewards: Vec<f32>,
@@ -20,15 +20,15 @@ struct Stretch {
 
 /// The last slots of every environment, to draw sequences from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Memory {
-    stretches: VecDeque<Stretch>,
+pub struct SequenceBuffer {
+    stretches: VecDeque<Segment>,
     /// For each environment, which stretch (counted from the first one ever) its next slot goes to.
     open: Vec<Option<usize>>,
     forgotten: usize,
     capacity: usize,
 }
 
-/// A slot in a [`Memory`].
+/// A slot in a [`SequenceBuffer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     stretch: usize,
@@ -56,7 +56,7 @@ pub struct Sequences {
     pub length: usize,
 }
 
-impl Memory {
+impl SequenceBuffer {
     /// An empty one for that many environments and about that many slots.
     pub fn new(envs: usize, capacity: usize) -> Self {
         Self { stretches: VecDeque::new(), open: vec![None; envs], forgotten: 0, capacity }
@@ -78,7 +78,7 @@ impl Memory {
                 Some(index) if index >= self.forgotten => index,
                 _ => {
                     let first = experience.features[row * inputs..(row + 1) * inputs].to_vec();
-                    self.stretches.push_back(Stretch { observations: first, ..Stretch::default() });
+                    self.stretches.push_back(Segment { observations: first, ..Segment::default() });
                     self.forgotten + self.stretches.len() - 1
                 }
             };
@@ -102,7 +102,7 @@ impl Memory {
 
     /// Places drawn evenly from all those where so many slots follow; none if there is no such place.
     pub fn places(&self, count: usize, length: usize, rng: &mut Xoshiro256PlusPlus) -> Vec<Place> {
-        let fitting = |s: &Stretch| (s.rewards.len() + 1).saturating_sub(length);
+        let fitting = |s: &Segment| (s.rewards.len() + 1).saturating_sub(length);
         let all: usize = self.stretches.iter().map(fitting).sum();
         let count = if all == 0 { 0 } else { count };
         (0..count)
@@ -180,12 +180,12 @@ pub(super) mod tests {
 
     /// A made-up world: the observation shows the last action, the reward is the product of the last two, and an episode
     /// has ten slots. Goes on where the last call stopped.
-    pub struct Made {
+    pub struct ToyWorld {
         last: Vec<f32>,
         slot: usize,
     }
 
-    impl Made {
+    impl ToyWorld {
         pub fn new(envs: usize) -> Self {
             Self { last: vec![0.5; envs], slot: 0 }
         }
@@ -216,7 +216,7 @@ pub(super) mod tests {
     #[test]
     fn memory_keeps_episodes_apart_and_forgets_the_oldest() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let (mut memory, mut made) = (Memory::new(2, 40), Made::new(2));
+        let (mut memory, mut made) = (SequenceBuffer::new(2, 40), ToyWorld::new(2));
         for _ in 0..5 {
             let rollout = made.live(15, &mut rng);
             memory.add(&rollout, &rollout.rewards);

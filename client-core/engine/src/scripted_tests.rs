@@ -1,4 +1,4 @@
-//! What becomes of tokens and logits, whatever computed them: a backend that says what it is told to.
+//! What becomes of tokens and logits, whatever computed them: a backend that returns the logits of a script.
 #![allow(clippy::unwrap_used)]
 
 use pollster::block_on;
@@ -10,10 +10,10 @@ use crate::gguf::GgmlType;
 use crate::weights::ModelWeights;
 
 /// Logits for one position after the other.
-struct Told(Vec<Vec<f32>>, ModelConfig, usize);
+struct ScriptedBackend(Vec<Vec<f32>>, ModelConfig, usize);
 
 #[async_trait::async_trait(?Send)]
-impl Backend for Told {
+impl Backend for ScriptedBackend {
     fn config(&self) -> &ModelConfig {
         &self.1
     }
@@ -43,19 +43,19 @@ impl Backend for Told {
 }
 
 /// An engine with the vocabulary of [`model`] that gives these logits.
-fn told(script: impl Fn(&Tokenizer, usize) -> Vec<Vec<f32>>) -> Engine {
+fn scripted(script: impl Fn(&Tokenizer, usize) -> Vec<Vec<f32>>) -> Engine {
     let bytes = model(1, 256, GgmlType::Q4_0);
     let gguf = Gguf::parse(&bytes).unwrap();
-    let words = Words::from_gguf(&gguf).unwrap();
+    let words = ChatTokenizer::from_gguf(&gguf).unwrap();
     let weights = ModelWeights::from_gguf(&gguf).unwrap();
     let script = script(&words.tokenizer, weights.config.vocab);
-    let backend = Box::new(Told(script, weights.config.clone(), 0));
+    let backend = Box::new(ScriptedBackend(script, weights.config.clone(), 0));
     Engine::from_parts(words.tokenizer, words.template, &weights, backend).unwrap()
 }
 
 /// One that writes these texts, and then the first token for ever.
 fn writes(texts: &'static [&'static str]) -> Engine {
-    told(|tokenizer, vocab| {
+    scripted(|tokenizer, vocab| {
         let ids = texts.iter().flat_map(|text| tokenizer.encode(text).unwrap());
         let certain = |id: u32| (0..vocab as u32).map(|other| if other == id { 5.0 } else { 0.0 }).collect();
         ids.chain([0; 64]).map(certain).collect()
@@ -88,9 +88,9 @@ fn stop_texts_may_be_those_of_control_tokens() {
 }
 
 #[test]
-fn logits_that_are_no_numbers_end_in_an_error() {
+fn logits_of_nan_or_infinity_end_in_an_error() {
     for (wrong, temperature) in [(f32::NAN, 0.0), (f32::NAN, 1.0), (f32::INFINITY, 0.0), (f32::NEG_INFINITY, 1.0)] {
-        let mut one = told(|_, vocab| vec![vec![1.0; vocab], vec![wrong; vocab]]);
+        let mut one = scripted(|_, vocab| vec![vec![1.0; vocab], vec![wrong; vocab]]);
         let asked = SamplingOptions { temperature, ..options(8) };
         let mut count = 0;
         let mut on_token = |_: TokenEvent<'_>| {
@@ -114,10 +114,10 @@ fn tokens_come_with_their_probabilities() {
     let hi = [ChatMessage { role: "user".into(), content: "hi".into() }];
     block_on(one.generate(&hi, "", &asked, &|| 0.0, &mut on_token)).unwrap();
     assert_eq!(seen.len(), 6);
-    for (id, told) in &seen {
+    for (id, found) in &seen {
         // Greedy: the likeliest is the one.
-        assert!(told.top.len() == 3 && told.top[0] == (*id, told.logprob) && told.logprob < 0.0, "{told:?}");
-        assert!(told.top.windows(2).all(|pair| pair[0].1 >= pair[1].1));
+        assert!(found.top.len() == 3 && found.top[0] == (*id, found.logprob) && found.logprob < 0.0, "{found:?}");
+        assert!(found.top.windows(2).all(|pair| pair[0].1 >= pair[1].1));
     }
     let plain = run(&mut one, "hi", "", &options(6), usize::MAX).1;
     assert_eq!(plain, seen.iter().map(|(id, _)| *id).collect::<Vec<_>>(), "they change nothing");
