@@ -35,7 +35,7 @@ pub enum EcldError {
         problem: String,
     },
     /// A tensor of a file is not as it has to be.
-    #[error("{}: tensor {tensor:?}: {problem}", file.display())]
+    #[error("{}: tensor {tensor:?}: {problem}", .file.display())]
     Tensor {
         /// The file.
         file: PathBuf,
@@ -45,7 +45,7 @@ pub enum EcldError {
         problem: String,
     },
     /// A file as a whole is not as it has to be.
-    #[error("{}: {problem}", file.display())]
+    #[error("{}: {problem}", .file.display())]
     File {
         /// The file.
         file: PathBuf,
@@ -53,7 +53,7 @@ pub enum EcldError {
         problem: String,
     },
     /// The file system refused.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {source}", .file.display())]
     Io {
         /// The file.
         file: PathBuf,

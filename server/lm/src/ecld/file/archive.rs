@@ -132,6 +132,7 @@ impl Archive {
             })
             .collect();
         tensors.sort_by_key(|tensor| tensor.start);
+        drop(gguf);
         let format = Format::Gguf(head);
         Ok(Self { path: path.to_owned(), format, disk, tensors, plan })
     }
@@ -179,6 +180,7 @@ impl Archive {
                 let (shape, name) = (view.shape.clone(), name.to_owned());
                 tensors.push(Stored { name, kind, layer, shape, dtype, file, start: view.start, len: view.len });
             }
+            drop(parsed);
             headers.push(header);
         }
         tensors.sort_by_key(|tensor| (tensor.file, tensor.start));
