@@ -40,6 +40,3 @@ pub mod spec;
 pub mod uniform;
 
 pub use error::EcldError;
-
-#[cfg(test)]
-mod file_tests;

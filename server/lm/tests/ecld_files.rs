@@ -1,5 +1,7 @@
 //! Real files of every family that the engine runs (tiny checkpoints that `transformers` wrote and computed): the forward
 //! pass, cuts against W ⊙ M, quantised files, and what must not be left behind.
+// Clippy's leave for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,14 +13,14 @@ use engine::safetensors::{Checkpoint, WordFiles};
 use engine::weights::ModelWeights;
 use serde::Deserialize;
 
-use super::cut::{Cut, Edit, Keep, Kind, zeroed};
-use super::encode::Fit;
-use super::error::EcldError;
-use super::file::{Archive, Teacher};
-use super::forward;
-use super::prune::prune;
-use super::quantise::{Scheme, quantise};
-use super::spec::{Block, Model, Spec};
+use lm::ecld::cut::{Cut, Edit, Keep, Kind, zeroed};
+use lm::ecld::encode::Fit;
+use lm::ecld::error::EcldError;
+use lm::ecld::file::{Archive, Teacher};
+use lm::ecld::forward;
+use lm::ecld::prune::prune;
+use lm::ecld::quantise::{Scheme, quantise};
+use lm::ecld::spec::{Block, Model, Spec};
 
 #[derive(Deserialize)]
 struct Golden {
