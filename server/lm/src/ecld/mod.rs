@@ -5,7 +5,7 @@
 //! | [`score`], [`depth`] | stage I, eq. 1: importance from activations; blocks by the rise of the loss |
 //! | [`select`] | eq. 2, 4, 6: what stays, by ratio or threshold |
 //! | [`cut`], [`names`] | eq. 3, 5, 7: which rows and columns of which tensor |
-//! | [`calibration`], [`plan`] | what scores are taken on; from wishes to what stays |
+//! | [`calibration`], [`plan`], [`trial`] | what scores are taken on; from wishes to what stays; splits of a budget compared |
 //! | [`prune`] | a file cut, tensor by tensor |
 //! | [`distil`] | stage II, eq. 8 to 11: the loss and its gradient |
 //! | [`uniform`] | stage III, eq. 12 and 13: the uniform quantiser and its minimisation |
@@ -37,6 +37,7 @@ pub mod real;
 pub mod score;
 pub mod select;
 pub mod spec;
+pub mod trial;
 pub mod uniform;
 
 pub use error::EcldError;

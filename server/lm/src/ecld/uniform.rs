@@ -205,17 +205,18 @@ fn pairs(factors: &[f64]) -> impl Iterator<Item = (f64, f64)> + '_ {
 fn alternate(weights: &[f64], mut grid: Grid) -> Grid {
     let n = weights.len() as f64;
     let mean = weights.iter().sum::<f64>() / n;
-    let mut codes: Vec<u16> = Vec::new();
+    let (mut codes, mut next) = (Vec::new(), Vec::with_capacity(weights.len()));
     for _ in 0..MAX_ROUNDS {
         // A start whose ends have crossed leads nowhere.
         if grid.delta <= 0.0 {
             return Grid { a: mean, delta: 0.0, bits: grid.bits };
         }
-        let next: Vec<u16> = weights.iter().map(|w| grid.code(*w)).collect();
+        next.clear();
+        next.extend(weights.iter().map(|w| grid.code(*w)));
         if next == codes {
             break;
         }
-        codes = next;
+        std::mem::swap(&mut codes, &mut next);
         let mean_code = codes.iter().map(|c| f64::from(*c)).sum::<f64>() / n;
         let (mut variance, mut covariance) = (0.0, 0.0);
         for (code, weight) in codes.iter().zip(weights) {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use lm::ecld::calibration::fingerprint;
 use lm::ecld::file::{Archive, Teacher};
 use lm::ecld::plan::{self, Amount, DepthBy, Wishes};
-use lm::ecld::prune;
+use lm::ecld::{prune, trial};
 
 use super::{Calibration, Watch, report_path, write_json};
 
@@ -67,6 +68,9 @@ pub struct Args {
     /// Share of the target that goes in blocks, the rest in neurons. Both ends are bad: try several.
     #[arg(long, default_value_t = 1.0 / 3.0)]
     pub depth_share: f64,
+    /// Try five values of --depth-share and take the one whose loss is lowest, unhealed: the report has them all.
+    #[arg(long, conflicts_with = "depth_share")]
+    pub search: bool,
     /// How blocks are chosen.
     #[arg(long, value_enum, default_value = "loss")]
     pub layers_by: LayersBy,
@@ -116,7 +120,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let teacher = Teacher::new(&archive, args.calibration.memory_bytes())?;
     let watch = Watch::blocks()?;
     let wishes = args.wishes(&archive);
-    let decided = plan::decide(&teacher, &sequences, &wishes, &mut || watch.tick(1))?;
+    let mut tick = || watch.tick(1);
+    let mut splits = Vec::new();
+    let decided = if args.search {
+        splits = trial::search(&teacher, &sequences, &wishes, &trial::SHARES, !args.keep_norms, &mut tick)?;
+        let best = splits.first().context("no split of the budget can be made")?;
+        best.decided.clone()
+    } else {
+        plan::decide(&teacher, &sequences, &wishes, &mut tick)?
+    };
     watch.bar.finish_and_clear();
     drop(teacher);
 
@@ -129,11 +141,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         fields.insert("calibration".into(), fingerprint(&sequences).into());
         fields.insert("options".into(), serde_json::to_value(wishes.options)?);
         fields.insert("scores".into(), serde_json::to_value(&decided.scores)?);
+        fields.insert("splits".into(), serde_json::to_value(&splits)?);
         fields.insert("dropped".into(), serde_json::to_value(&decided.dropped)?);
     }
     write_json(&path, &json)?;
     for warning in report.warnings.iter().chain(&decided.warnings) {
         eprintln!("warning: {warning}");
+    }
+    for split in &splits {
+        println!("depth share {:.2}: mean NLL {:.4} nats a token", split.depth_share, split.mean_nll);
     }
     let [before, after] = report.parameters;
     let share = 100.0 * after as f64 / before.max(1) as f64;
