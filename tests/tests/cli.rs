@@ -5,7 +5,7 @@
 use tests::{run, text};
 
 /// Every command there is, in the order of the help.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "serve",
     "corpus",
     "train-lm",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 13] = [
     "figures",
     "train",
     "distil",
+    "ecld",
     "export-lm",
     "bench-engine",
     "bench-serve",
@@ -102,6 +103,10 @@ fn bad_input_is_named_and_fails() {
         (vec!["eval", "--model", "no-such-file.gguf"], "", "no-such-file.gguf"),
         (vec!["serve", "--listen", "nowhere"], "", "nowhere"),
         (vec!["serve", "--model", "no-such-file.gguf", "--listen", "127.0.0.1:0"], "", "no-such-file.gguf"),
+        (vec!["ecld", "case", "--vectors", "no-such-file"], "", "no-such-file"),
+        (vec!["ecld", "score", "no-such-model", "--out", "x.json"], "", "no-such-model"),
+        (vec!["ecld", "prune", "no-such-model", "--out", "x.gguf", "--neurons", "0.5"], "", "no-such-model"),
+        (vec!["ecld", "quantise", "no-such-model", "x.gguf", "Q9_0"], "", "Q9_0"),
         (vec!["train", "--algo", "magic"], "", "magic"),
         (vec!["train", "--users", "0"], "", "users"),
         (vec!["train", "--hyper", "gae_lambda=-0.5"], "", "gae_lambda"),

@@ -1,6 +1,7 @@
 //! What a model file is worth: accuracy (eq. 23) and hallucination (eq. 24), by the engine that users run.
 
 use super::corpus::{Article, Corpus, Fact, Hops};
+use super::ecld::hallucination::{Tally, Telling};
 use super::normalise::is_correct;
 use engine::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions};
 use futures::executor::block_on;
@@ -24,9 +25,9 @@ pub struct Share {
 }
 
 impl Share {
-    /// hits / of; 0 of nothing is 0.
-    pub fn value(self) -> f64 {
-        self.hits as f64 / self.of.max(1) as f64
+    /// hits / of; nothing of nothing is no share.
+    pub fn value(self) -> Option<f64> {
+        (self.of > 0).then(|| self.hits as f64 / self.of as f64)
     }
 
     fn count(&mut self, hit: bool) {
@@ -55,6 +56,8 @@ pub struct Report {
     pub two_hop: Share,
     /// Eq. 24: unsupported sentences of all that continue an article's opening.
     pub hallucination: Share,
+    /// The same sentences with openings and repeats counted apart.
+    pub told: Tally,
     /// The first wrong answers.
     pub misses: Vec<Miss>,
     /// The first unsupported sentences.
@@ -98,13 +101,15 @@ pub fn evaluate(
     let mut articles: Vec<&Article> = corpus.articles.iter().collect();
     articles.shuffle(&mut rng);
     for article in articles.into_iter().take(limit) {
-        for sentence in continuation(engine, article)? {
+        let (text, cut) = continuation(engine, article)?;
+        for sentence in whole_sentences(&text, cut, article) {
             let unsupported = !article.supports(&sentence);
             report.hallucination.count(unsupported);
             if unsupported && report.unsupported.len() < 40 {
                 report.unsupported.push(sentence);
             }
         }
+        report.told.add(Telling { opening: &article.opening, text: &text, cut }, &|s| article.supports(s));
         tick();
     }
     Ok(report)
@@ -121,20 +126,25 @@ fn ask(engine: &mut Engine, question: &str, options: &SamplingOptions) -> Result
     Ok(text)
 }
 
-/// The complete sentences with which the model goes on after the article's opening.
-fn continuation(engine: &mut Engine, article: &Article) -> Result<Vec<String>, EngineError> {
+/// What the model goes on with after the article's opening, and whether the limit cut it.
+fn continuation(engine: &mut Engine, article: &Article) -> Result<(String, bool), EngineError> {
     let options = SamplingOptions { max_tokens: ARTICLE_TOKENS, ..SamplingOptions::default() };
     let mut text = String::new();
     let stats = block_on(engine.complete(&article.opening, &options, &|| 0.0, &mut |event| {
         text.push_str(event.text);
         ControlFlow::Continue(())
     }))?;
-    let mut all = sentences(&text, &|s| article.supports(s));
-    if stats.finish != FinishReason::Stop && !text.trim_end().ends_with('.') {
-        // Cut by the limit: half a sentence states nothing.
+    Ok((text, stats.finish != FinishReason::Stop))
+}
+
+/// The complete sentences of it.
+fn whole_sentences(text: &str, cut: bool, article: &Article) -> Vec<String> {
+    let mut all = sentences(text, &|s| article.supports(s));
+    if cut && !text.trim_end().ends_with('.') {
+        // Half a sentence states nothing.
         all.pop();
     }
-    Ok(all)
+    all
 }
 
 /// Splits at a full stop that is followed by a space and an upper-case letter. One that may end an initial ("T. S.

@@ -62,6 +62,9 @@ pub fn gguf(model: &Llama, tokenizer: &Tokenizer, name: &str, scheme: Scheme) ->
         .meta("llama.feed_forward_length", u32(c.ffn))
         .meta("llama.attention.head_count", u32(c.heads))
         .meta("llama.attention.head_count_kv", u32(c.kv_heads))
+        // Written out: in a pruned model it is no longer the width by the heads.
+        .meta("llama.attention.key_length", u32(c.head_dim()))
+        .meta("llama.attention.value_length", u32(c.head_dim()))
         .meta("llama.attention.layer_norm_rms_epsilon", MetaValue::F32(c.rms_eps))
         .meta("llama.rope.dimension_count", u32(c.head_dim()))
         .meta("llama.rope.freq_base", MetaValue::F32(c.rope_theta));

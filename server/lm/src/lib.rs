@@ -12,6 +12,7 @@
 //! | [`run_folder`] | a run on disk: begun, resumed, stopped |
 //! | [`export`] | GGUF v3 with tokenizer and template inside |
 //! | [`normalise`], [`evaluate`], [`manifest`] | eq. 23 and 24 by the engine that users run; what is published of it |
+//! | [`ecld`] | compact models from any checkpoint: scores, cuts, quantisers |
 //!
 //! # The corpus
 //! 12 tables with 5,837 facts about 1,577 entities. `tandem corpus --out DIR --seed 1` writes 72,510 training and 14,584
@@ -40,12 +41,12 @@
 //! (L = (1-a)·CE + a·τ²·KL(teacher‖student)), `tandem export-lm` writes GGUF, `tandem eval` measures it. Loss is taken on
 //! answers and articles, never on questions.
 //!
-//! Deliberately absent: pruning, calibration and the other variants of the ECLD pipeline; any inference for users (that
-//! is `engine`).
+//! Deliberately absent: any inference for users (that is `engine`).
 
 pub mod batch;
 pub mod checkpoint;
 pub mod corpus;
+pub mod ecld;
 pub mod evaluate;
 pub mod export;
 pub mod manifest;

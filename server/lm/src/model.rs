@@ -20,6 +20,9 @@ pub struct LlamaConfig {
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
+    /// Channels of one head where they are not the width by the heads: after a cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_head_dim: Option<usize>,
     /// Width of the feed-forward part.
     pub ffn: usize,
     /// Longest context in tokens.
@@ -39,6 +42,7 @@ impl LlamaConfig {
             layers: 4,
             heads: 8,
             kv_heads: 4,
+            own_head_dim: None,
             ffn: 704,
             context: 512,
             rope_theta: 1e4,
@@ -53,21 +57,26 @@ impl LlamaConfig {
 
     /// Channels of one head.
     pub fn head_dim(&self) -> usize {
-        self.dim / self.heads
+        self.own_head_dim.unwrap_or(self.dim / self.heads)
+    }
+
+    /// Width of all query heads together.
+    pub fn q_dim(&self) -> usize {
+        self.heads * self.head_dim()
     }
 
     /// Names (llama.cpp's) and shapes `[in, out]` of all weights, in the order in which [`Llama`] holds them. The
     /// embedding is `[vocab, dim]`, a norm `[1, dim]`.
     pub fn layout(&self) -> Vec<(String, [usize; 2])> {
-        let (d, kv) = (self.dim, self.kv_heads * self.head_dim());
+        let (d, q, kv) = (self.dim, self.q_dim(), self.kv_heads * self.head_dim());
         let mut all = vec![("token_embd.weight".to_owned(), [self.vocab, d])];
         for l in 0..self.layers {
             for (part, shape) in [
                 ("attn_norm", [1, d]),
-                ("attn_q", [d, d]),
+                ("attn_q", [d, q]),
                 ("attn_k", [d, kv]),
                 ("attn_v", [d, kv]),
-                ("attn_output", [d, d]),
+                ("attn_output", [q, d]),
                 ("ffn_norm", [1, d]),
                 ("ffn_gate", [d, self.ffn]),
                 ("ffn_up", [d, self.ffn]),
@@ -209,7 +218,7 @@ impl Llama {
             let v = v.reshape([rows, len, c.kv_heads, hd]).swap_dims(1, 2);
             let scores = q.matmul(k.swap_dims(2, 3)) + mask.clone();
             let out = activation::softmax(scores, 3).matmul(v);
-            let out = out.reshape([rows, c.heads, len, hd]).swap_dims(1, 2).reshape([n, c.dim]);
+            let out = out.reshape([rows, c.heads, len, hd]).swap_dims(1, 2).reshape([n, c.q_dim()]);
             x = x + out.matmul(w[4].clone());
             let h = rms_norm(x.clone(), &w[5], c.rms_eps);
             let gate = activation::silu(h.clone().matmul(w[6].clone()));

@@ -30,6 +30,7 @@ fn tiny_config(vocab: usize) -> LlamaConfig {
         layers: 2,
         heads: 4,
         kv_heads: 2,
+        own_head_dim: None,
         ffn: 96,
         context: 64,
         rope_theta: 1e4,
@@ -129,19 +130,28 @@ fn a_document_in_a_row_is_computed_as_if_alone() {
 
 #[test]
 fn the_engine_computes_what_training_computed() {
-    let (corpus, device) = (tiny_corpus(), Device::flex());
-    let t = tiny_tokenizer(&corpus);
-    let mut model = Llama::init(&tiny_config(t.get_vocab_size(true)), 9, &device);
+    let t = tiny_tokenizer(&tiny_corpus());
+    let whole = tiny_config(t.get_vocab_size(true));
+    // What is left of heads of 16 after half of the channels went.
+    let cut = LlamaConfig { dim: 32, own_head_dim: Some(16), ..whole.clone() };
+    for config in [whole, cut] {
+        the_engine_computes(&t, &config);
+    }
+}
+
+fn the_engine_computes(t: &Tokenizer, config: &LlamaConfig) {
+    let device = Device::flex();
+    let mut model = Llama::init(config, 9, &device);
     // Norms that are not all one, so that their place in the file matters.
     for w in &mut model.weights {
         if w.dims()[0] == 1 {
             *w = Tensor::random(w.dims(), burn::tensor::Distribution::Uniform(0.5, 1.5), &device);
         }
     }
-    let ids = tokenizer::encode(&t, "<|user|>What is the capital of Land3?<|assistant|>").expect("encodes");
+    let ids = tokenizer::encode(t, "<|user|>What is the capital of Land3?<|assistant|>").expect("encodes");
     let want = burn_logits(&model, &ids, &device);
     let scheme = Scheme { matrices: GgmlType::F32, embedding: GgmlType::F32 };
-    let file = export::gguf(&model, &t, "tiny", scheme).expect("writes");
+    let file = export::gguf(&model, t, "tiny", scheme).expect("writes");
     let weights = ModelWeights::from_gguf(&Gguf::parse(&file).expect("valid")).expect("complete");
     let got: Vec<f32> = engine::reference::Reference::new(&weights).logits(&ids).concat();
     let worst = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -152,7 +162,7 @@ fn the_engine_computes_what_training_computed() {
     for text in ["<|user|>What is the capital of Land3?<|assistant|>Town3.<|end|>", "S\u{e3}o Tom\u{e9}, 42 coins"] {
         assert_eq!(
             inside.encode_prompt(text).expect("encodes"),
-            tokenizer::encode(&t, text).expect("encodes"),
+            tokenizer::encode(t, text).expect("encodes"),
             "{text}"
         );
     }

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use engine::Engine;
 use engine::config::Blueprint;
 use engine::gguf::Gguf;
+use lm::evaluate::Share;
 use lm::manifest::{self, Accuracy, ModelEntry};
 use lm::{corpus, evaluate, tables};
 use sha2::{Digest as _, Sha256};
@@ -56,18 +57,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let bar = indicatif::ProgressBar::new(3 * args.limit as u64);
     let report = evaluate::evaluate(&mut engine, &corpus, args.limit, args.seed, &|| bar.inc(1))?;
     bar.finish_and_clear();
+    let told = |value: Option<f64>| value.map_or_else(|| "n/a".to_owned(), |value| format!("{value:.4}"));
     eprintln!(
-        "{}: single-hop {:.4} ({}/{}), two-hop {:.4} ({}/{}), hallucination {:.4} ({}/{} sentences)",
+        "{}: single-hop {} ({}/{}), two-hop {} ({}/{}), hallucination {} ({}/{} sentences; {} without {} repeats, \
+         {} articles empty)",
         args.model.display(),
-        report.single_hop.value(),
+        told(report.single_hop.value()),
         report.single_hop.hits,
         report.single_hop.of,
-        report.two_hop.value(),
+        told(report.two_hop.value()),
         report.two_hop.hits,
         report.two_hop.of,
-        report.hallucination.value(),
+        told(report.hallucination.value()),
         report.hallucination.hits,
         report.hallucination.of,
+        told(report.told.rate()),
+        report.told.repeats,
+        report.told.empty_articles,
     );
     if args.show {
         for m in &report.misses {
@@ -82,10 +88,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         serde_json::json!({
             "model": args.model, "bytes": bytes.len(), "parameters": info.parameters, "quantisation": info.quantisation,
             "single_hop": report.single_hop, "two_hop": report.two_hop, "hallucination": report.hallucination,
+            "hallucination_without_repeats": report.told.rate(), "told": report.told,
         })
     );
     if let (Some(path), Some(id)) = (&args.manifest, args.id) {
-        let round = |v: f64| (v * 1e4).round() / 1e4;
+        let round = |share: Share| -> anyhow::Result<f64> {
+            let value = share.value().context("nothing was measured that the manifest could say")?;
+            Ok((value * 1e4).round() / 1e4)
+        };
         let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
         manifest::upsert(
             path,
@@ -98,11 +108,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 quantisation: info.quantisation.to_owned(),
                 context_length: u32::try_from(info.context)?,
                 cache_width: u32::try_from(cache_width)?,
-                accuracy: Accuracy {
-                    single_hop: round(report.single_hop.value()),
-                    two_hop: round(report.two_hop.value()),
-                },
-                hallucination: round(report.hallucination.value()),
+                accuracy: Accuracy { single_hop: round(report.single_hop)?, two_hop: round(report.two_hop)? },
+                hallucination: round(report.hallucination)?,
                 licence: "Apache-2.0".into(),
                 corpus_seed: args.corpus_seed,
                 id,

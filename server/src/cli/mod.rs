@@ -13,6 +13,7 @@ pub mod bench_serve;
 pub mod corpus;
 pub mod decide;
 pub mod distil;
+pub mod ecld;
 pub mod eval;
 pub mod export_lm;
 pub mod figures;
@@ -56,6 +57,8 @@ enum Command {
     Train(train::Args),
     /// Distil a compact student from a trained teacher.
     Distil(distil::Args),
+    /// Make compact models of any checkpoint: score, prune, quantise.
+    Ecld(ecld::Args),
     /// Write a training checkpoint as a GGUF file.
     ExportLm(export_lm::Args),
     /// Measure how fast the engine decodes and prefills, on the GPU through Vulkan or on the CPU.
@@ -82,6 +85,7 @@ impl Cli {
             Command::Figures(args) => figures::run(args),
             Command::Train(args) => train::run(args),
             Command::Distil(args) => distil::run(args),
+            Command::Ecld(args) => ecld::run(args),
             Command::ExportLm(args) => export_lm::run(args),
             Command::BenchEngine(args) => bench_engine::run(args),
             Command::BenchServe(args) => bench_serve::run(args),
