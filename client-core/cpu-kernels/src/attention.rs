@@ -5,6 +5,7 @@
 //! and sums are vectors. Query heads of one key head and neighbouring tokens are such queries.
 
 use crate::math::LANES;
+use crate::matrix::WrongSize;
 use crate::pool::{self, Job, Places, Work};
 use crate::simd::F4;
 
@@ -55,6 +56,58 @@ impl HeadCache {
             Self::Half(cache) => cache.put(token, key, value),
         }
     }
+
+    /// An empty one of the same kind.
+    pub(crate) fn emptied(&self) -> Self {
+        match self {
+            Self::Single(_) => Self::default(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Half(_) => Self::Half(HalfCache::default()),
+        }
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Single(cache) => (cache.k.capacity() + cache.v.capacity()) * size_of::<f32>(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Half(cache) => cache.bytes(),
+        }
+    }
+
+    /// Takes over some tokens of `from`, which holds them; they follow those that are there. Heads have `stride` elements.
+    pub(crate) fn copy(&mut self, from: &Self, tokens: std::ops::Range<usize>, stride: usize) -> Result<(), WrongSize> {
+        match (self, from) {
+            (Self::Single(to), Self::Single(from)) => {
+                append(&mut to.k, &from.k, tokens.start * stride..tokens.end * stride)?;
+                append(&mut to.v, &from.v, steps(&tokens, stride))
+            }
+            #[cfg(not(target_arch = "wasm32"))]
+            (Self::Half(to), Self::Half(from)) => to.copy(from, steps(&tokens, stride)),
+            #[cfg(not(target_arch = "wasm32"))]
+            _ => Err(WrongSize),
+        }
+    }
+}
+
+/// Where the steps lie that hold these tokens: of the first one, the tokens before are the same in both caches.
+fn steps(tokens: &std::ops::Range<usize>, stride: usize) -> std::ops::Range<usize> {
+    tokens.start / KEYS * KEYS * stride..tokens.end.next_multiple_of(KEYS) * stride
+}
+
+/// Copies `place` of `from` to the same place of `to`.
+pub(crate) fn append<T: Copy + Default>(
+    to: &mut Vec<T>,
+    from: &[T],
+    place: std::ops::Range<usize>,
+) -> Result<(), WrongSize> {
+    let from = from.get(place.clone()).ok_or(WrongSize)?;
+    if to.len() < place.end {
+        to.reserve_exact(place.end - to.len());
+        to.resize(place.end, T::default());
+    }
+    to.get_mut(place).ok_or(WrongSize)?.copy_from_slice(from);
+    Ok(())
 }
 
 /// Keys and values in single precision, padded with zeros to whole lanes, in the order in which they are read.

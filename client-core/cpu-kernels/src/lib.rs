@@ -9,6 +9,7 @@
 //! | [`tile`] | the innermost loops: wasm simd128, wasm relaxed SIMD, portable |
 //! | `native` | the same natively, for the vector instructions that the machine turns out to have |
 //! | [`attention`] | causal attention over the cache with a softmax that streams |
+//! | [`cache`] | keys and values of a sequence, to be kept and shared |
 //! | [`math`] | RMSNorm, RoPE, SwiGLU, GeGLU |
 //! | [`simd`] | four singles at a time |
 //! | [`model`] | weights, sequences and the pass itself |
@@ -27,6 +28,7 @@
 pub mod abi;
 pub mod attention;
 pub mod blocks;
+pub mod cache;
 pub mod math;
 pub mod matrix;
 pub mod model;

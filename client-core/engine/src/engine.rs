@@ -64,7 +64,7 @@ impl std::fmt::Debug for Engine {
 }
 
 /// What a model's files hold besides tensors.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Words {
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
@@ -94,6 +94,14 @@ impl Words {
         let source = files.template();
         let template = template(&tokenizer, source.as_ref().map(Option::as_deref));
         Ok(Self { tokenizer, template })
+    }
+
+    /// As [`Engine::prompt`].
+    ///
+    /// # Errors
+    /// The template refuses the messages.
+    pub fn prompt(&self, messages: &[ChatMessage], assistant_prefix: &str) -> Result<Prompt, EngineError> {
+        Prompt::of_chat(&self.tokenizer, &self.template, messages, assistant_prefix)
     }
 }
 
@@ -219,6 +227,11 @@ impl Engine {
     pub async fn together(&self, rows: usize, capacity: usize) -> Result<Together, EngineError> {
         let batch = self.backend.batch(rows, capacity).await?;
         Ok(Together::new(self.tokenizer.clone(), batch, self.backend.prefill_chunk(), self.yield_now))
+    }
+
+    /// Takes the engine apart, for whoever drives the backend in another way: one conversation is too few for a server.
+    pub fn into_parts(self) -> (Words, Box<dyn Backend>) {
+        (Words { tokenizer: self.tokenizer, template: self.template }, self.backend)
     }
 
     /// What is loaded.

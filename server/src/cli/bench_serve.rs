@@ -1,8 +1,10 @@
 //! `tandem bench-serve`: what the server does under load, measured from outside.
 //!
-//! Starts a server of its own on a loopback address, with a folder of its own, and puts loads on it one after the other:
-//! idle connections, many who ask at once, followers of a training run, polls of the list of runs. Prints for each how
-//! long `/health` takes meanwhile and how much memory the server has. Every load is bounded in number and time.
+//! Starts a server of its own on a loopback address, with a folder of its own, and puts loads on it one after the other.
+//! First clients that ask at the same time (`bench_clients.rs`): tokens a second, TTFT and TPOT. Then idle connections,
+//! many who ask at once, followers of a training run, polls of the list of runs: how long `/health` takes meanwhile and how
+//! much memory the server has. Every load is bounded in number and time. With `--url` another server is measured, ours or
+//! not, by clients that ask.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
@@ -17,6 +19,8 @@ use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
+use super::bench_clients::{self, ClientArgs};
+
 /// Longest time for one load.
 const LONGEST: Duration = Duration::from_secs(120);
 /// Between two looks at `/health` and memory.
@@ -27,6 +31,15 @@ const LAST: Duration = Duration::from_secs(10);
 /// What `tandem bench-serve` takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Clients that ask at the same time.
+    #[command(flatten)]
+    pub asking: ClientArgs,
+    /// Measure clients that ask, and nothing else.
+    #[arg(long)]
+    pub clients_only: bool,
+    /// What the server that is started for it takes besides, behind `--`: a model, slots, threads.
+    #[arg(last = true, conflicts_with = "url", value_name = "OPTIONS OF SERVE")]
+    pub serve: Vec<String>,
     /// Idle connections.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(0..=4000))]
     pub idle: u16,
@@ -47,11 +60,12 @@ struct Server {
 }
 
 impl Server {
-    fn start(folder: &Path) -> anyhow::Result<Self> {
+    fn start(folder: &Path, options: &[String]) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program's own path")?;
         let mut child = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--train-queue", "300", "--train-kept", "300", "--data"])
             .arg(folder)
+            .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -98,15 +112,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 async fn measure(args: &Args) -> anyhow::Result<()> {
     crate::tls::install_provider();
+    if let Some(url) = &args.asking.url {
+        return bench_clients::measure(url, &args.asking).await;
+    }
     let folder = std::env::temp_dir().join(format!("tandem-bench-serve-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let server = Server::start(&folder)?;
+    let server = Server::start(&folder, &args.serve)?;
+    bench_clients::measure(&server.url, &args.asking).await?;
+    if args.clients_only {
+        drop(server);
+        let _ = std::fs::remove_dir_all(&folder);
+        return Ok(());
+    }
+    println!();
     println!("{:<52} {:>9} {:>9} {:>9} {:>7} {:>9}", "load", "p50 ms", "p99 ms", "max ms", "failed", "peak MB");
     let show = |load: &str, seen: Seen| {
-        let mut times = seen.health_ms;
-        times.sort_by(f64::total_cmp);
-        let at = |share: f64| times.get(((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1)));
-        let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| at(share).copied().unwrap_or(f64::NAN));
+        let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| bench_clients::percentile(&seen.health_ms, share));
         println!("{load:<52} {p50:>9.1} {p99:>9.1} {most:>9.1} {:>7} {:>9.0}", seen.failed, seen.most_mb);
     };
 
@@ -173,7 +194,7 @@ async fn watch(server: &Server, load: impl Future<Output = ()>) -> anyhow::Resul
     Ok(seen)
 }
 
-fn client() -> anyhow::Result<reqwest::Client> {
+pub(super) fn client() -> anyhow::Result<reqwest::Client> {
     Ok(reqwest::Client::builder().no_proxy().tls_certs_only(std::iter::empty()).build()?)
 }
 

@@ -3,8 +3,9 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 
-use crate::attention::{KEYS, MAX_HEAD, stride};
+use crate::attention::{KEYS, MAX_HEAD, append, stride};
 use crate::math::LANES;
+use crate::matrix::WrongSize;
 
 /// Tokens for which room is made at once: doubling would leave up to half of a long context's memory empty.
 const GROWTH: usize = 8 * KEYS;
@@ -45,5 +46,15 @@ impl HalfCache {
                 *y = half.to_bits();
             }
         }
+    }
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        (self.k.capacity() + self.v.capacity()) * size_of::<u16>()
+    }
+
+    /// Takes over whole steps of `from`, which lie at `place` in both.
+    pub(crate) fn copy(&mut self, from: &Self, place: std::ops::Range<usize>) -> Result<(), WrongSize> {
+        append(&mut self.k, &from.k, place.clone())?;
+        append(&mut self.v, &from.v, place)
     }
 }
