@@ -260,36 +260,16 @@ impl Sequences {
         rotation: &[f32],
         want: Want,
     ) -> Result<(), WrongSize> {
-        self.forward_unless(model, row, tokens, rotation, want, &|| false).map(drop)
-    }
-
-    /// As [`forward`](Self::forward), but gives up when `stop` says so, which is asked before every layer: the row is then
-    /// as it was, and `false` is returned.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn forward_unless(
-        &mut self,
-        model: &Model,
-        row: usize,
-        tokens: &[u32],
-        rotation: &[f32],
-        want: Want,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<bool, WrongSize> {
         #[cfg(not(target_arch = "wasm32"))]
         let _caller = crate::pool::Caller::enter();
         let width = model.shape.turns();
         self.scratch.output.clear();
         let Some(cache) = self.caches.get_mut(row) else { return Err(WrongSize) };
         model.takes(tokens, rotation)?;
-        let (chunks, before) = (tokens.len().div_ceil(CHUNK), cache.len);
+        let chunks = tokens.len().div_ceil(CHUNK);
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let turns = &rotation[i * CHUNK * width..][..chunk.len() * width];
-            if !self.scratch.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())], stop) {
-                cache.len = before;
-                return Ok(false);
-            }
+            self.scratch.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())], &|| false);
             let last = i + 1 == chunks;
             match want {
                 Want::Last if last => self.scratch.head(model, chunk.len() - 1..chunk.len()),
@@ -298,7 +278,7 @@ impl Sequences {
                 _ => {}
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Appends one token to each of some `rows`, all in one pass over the weights, and leaves the logits after each,
@@ -320,8 +300,8 @@ impl Sequences {
 
     /// Appends tokens to some rows, all in one pass over the weights, and leaves the logits that the spans want, `[wanted,
     /// vocab]`. `tokens` and `rotation`, `[tokens, tables, rope_dim]`, follow the spans; no row comes up twice. Every row gets to
-    /// the last bit what [`forward`](Self::forward) would give it. As in [`forward_unless`](Self::forward_unless), `false` means
-    /// that `stop` said so, and the rows are as they were.
+    /// the last bit what [`forward`](Self::forward) would give it. Before every layer `stop` is asked; where it
+    /// says so, the rows are as they were, and `false` is returned.
     ///
     /// # Errors
     /// There is no such row, a row comes up twice, a span is empty, a token is outside the vocabulary, or `tokens` or `rotation`

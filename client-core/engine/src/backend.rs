@@ -102,9 +102,6 @@ pub struct Counters {
     pub submits: u64,
 }
 
-/// Says whether a computation is to be given up.
-pub type Stop = std::sync::Arc<dyn Fn() -> bool + Send + Sync>;
-
 /// One sequence on one device: weights, a KV cache, and the forward pass.
 #[async_trait(?Send)]
 pub trait Backend: MaybeSend {
@@ -132,12 +129,6 @@ pub trait Backend: MaybeSend {
 
     /// Forgets all tokens after the first `len`, and what was queued.
     fn truncate(&mut self, len: usize);
-
-    /// What [`forward`](Self::forward) asks now and then, and ends with [`EngineError::Stopped`] where it says so; the
-    /// cache then holds what it held before. `None`, and backends that do not ask, for nothing.
-    fn stop_when(&mut self, stop: Option<Stop>) {
-        let _ = stop;
-    }
 
     /// A second sequence over the same weights, with an empty KV cache.
     ///

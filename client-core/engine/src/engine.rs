@@ -249,17 +249,6 @@ impl Engine {
         self.backend.counters()
     }
 
-    /// What is asked while a prompt is computed: where it says so, an answer ends with [`EngineError::Stopped`]. The engine
-    /// goes on with what its cache held.
-    pub fn stop_when(&mut self, stop: Option<super::backend::Stop>) {
-        self.backend.stop_when(stop);
-    }
-
-    /// States the time that chat templates see: seconds since 1970, shown as UTC. Without it they see a fixed day.
-    pub fn set_now(&mut self, unix_s: i64) {
-        self.template.set_now(unix_s);
-    }
-
     /// Forgets the conversation; the memory of the KV cache is kept.
     pub fn reset(&mut self) {
         self.backend.truncate(0);

@@ -64,7 +64,7 @@ pub enum EngineError {
     /// A computation on the CPU failed.
     #[error("computation on the CPU failed: {0}")]
     Cpu(String),
-    /// Whoever asked has left: see `Engine::stop_when`.
+    /// Whoever asked has left: see `Batch::append`.
     #[error("stopped, since nobody waits for the answer")]
     Stopped,
     /// WebGPU refused a request or reported a fault.

@@ -19,7 +19,7 @@ use cpu_kernels::matrix::WrongSize;
 use cpu_kernels::model::{Layer, Model, Sequences, Shape};
 
 use super::assemble::at_once;
-use super::backend::{Backend, Batch, Output, SHARING, Snapshot, SnapshotState, Span, Stop, Turn, Want};
+use super::backend::{Backend, Batch, Output, SHARING, Snapshot, SnapshotState, Span, Turn, Want};
 use super::config::{Activation, ModelConfig, Rotations};
 use super::error::EngineError;
 use super::parts::{BlockPart, BlockVectors, PIECE_BYTES, Part, Weights};
@@ -100,7 +100,6 @@ pub struct CpuBackend {
     model: Arc<CpuModel>,
     /// One row.
     sequence: Sequences,
-    stop: Option<Stop>,
 }
 
 impl std::fmt::Debug for CpuBackend {
@@ -232,7 +231,7 @@ impl CpuBackend {
             .map_err(|_| refused("heads of more than 256 elements"))?;
         let sequence = Sequences::new(&model, 1);
         let model = Arc::new(CpuModel { rotations: Rotations::of(&config), config, model });
-        Ok(Self { model, sequence, stop: None })
+        Ok(Self { model, sequence })
     }
 }
 
@@ -260,7 +259,7 @@ impl Backend for CpuBackend {
 
     fn fork(&self) -> Result<Box<dyn Backend>, EngineError> {
         let sequence = Sequences::new(&self.model.model, 1);
-        Ok(Box::new(Self { model: Arc::clone(&self.model), sequence, stop: None }))
+        Ok(Box::new(Self { model: Arc::clone(&self.model), sequence }))
     }
 
     async fn batch(&self, rows: usize, capacity: usize) -> Result<Box<dyn Batch>, EngineError> {
@@ -269,14 +268,9 @@ impl Backend for CpuBackend {
         Ok(Box::new(CpuBatch { model: Arc::clone(&self.model), sequences, capacity: capacity.min(self.capacity()) }))
     }
 
-    fn stop_when(&mut self, stop: Option<Stop>) {
-        self.stop = stop;
-    }
-
     async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
         let capacity = self.capacity();
-        let stop = || self.stop.as_ref().is_some_and(|stop| stop());
-        self.model.forward(&mut self.sequence, 0, capacity, tokens, want, &stop)
+        self.model.forward(&mut self.sequence, 0, capacity, tokens, want)
     }
 }
 
@@ -289,14 +283,13 @@ impl CpuModel {
         capacity: usize,
         tokens: &[u32],
         want: Want,
-        stop: &dyn Fn() -> bool,
     ) -> Result<Output, EngineError> {
         let Self { config, rotations, model } = self;
         check_input(config, sequences.len(row), capacity, tokens)?;
         let wanted = wanted(want)?;
         let rotation = rotations.span(sequences.len(row), tokens.len());
-        let done = sequences.forward_unless(model, row, tokens, &rotation, wanted, stop).map_err(refused_input)?;
-        if done { Ok(output(want, sequences.output())) } else { Err(EngineError::Stopped) }
+        sequences.forward(model, row, tokens, &rotation, wanted).map_err(refused_input)?;
+        Ok(output(want, sequences.output()))
     }
 }
 
@@ -320,7 +313,7 @@ impl Batch for CpuBatch {
 
     async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
         check_row(self.rows(), row)?;
-        self.model.forward(&mut self.sequences, row, self.capacity, tokens, want, &|| false)
+        self.model.forward(&mut self.sequences, row, self.capacity, tokens, want)
     }
 
     fn begin_choosing(&mut self, _: usize, _: &SamplerParams, _: &[u32]) -> Result<(), EngineError> {
