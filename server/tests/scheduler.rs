@@ -252,14 +252,15 @@ async fn prompts_are_read_in_turn_and_in_pieces_beside_those_who_write() {
     let text = |from: u32, len: u32| -> Vec<u32> { (0..len).map(|at| 10 + (from + at * 7) % 200).collect() };
 
     // The first pass ends when all have asked.
-    let held = passes.lock().unwrap();
-    let mut writer = submit(&scheduler, text(0, 5), 400).unwrap();
-    while scheduler.load().active == 0 {
-        std::thread::yield_now();
-    }
-    let readers = [(1, 300), (2, 200), (3, 30)].map(|(from, len)| submit(&scheduler, text(from, len), 3).unwrap());
-    let more = submit(&scheduler, text(9, 4), 2).unwrap();
-    drop(held);
+    let (mut writer, readers, more) = {
+        let _held = passes.lock().unwrap();
+        let writer = submit(&scheduler, text(0, 5), 400).unwrap();
+        while scheduler.load().active == 0 {
+            std::thread::yield_now();
+        }
+        let readers = [(1, 300), (2, 200), (3, 30)].map(|(from, len)| submit(&scheduler, text(from, len), 3).unwrap());
+        (writer, readers, submit(&scheduler, text(9, 4), 2).unwrap())
+    };
     assert!(matches!(writer.recv().await, Some(GenerationEvent::Text(_))));
     for reader in readers {
         let (pieces, last) = end(reader).await;
@@ -279,8 +280,8 @@ async fn prompts_are_read_in_turn_and_in_pieces_beside_those_who_write() {
         assert!(read <= 64, "{spans:?}");
     }
     // The short prompt is not behind all of the long ones: it is read within the third pass in which prompts are.
-    let reading = with.iter().filter(|spans| spans.iter().any(|(_, count)| *count > 1));
-    let short = reading.clone().position(|spans| spans.iter().any(|(_, count)| *count == 30)).unwrap();
+    let mut reading = with.iter().filter(|spans| spans.iter().any(|(_, count)| *count > 1));
+    let short = reading.position(|spans| spans.iter().any(|(_, count)| *count == 30)).unwrap();
     assert!(short <= 2, "{seen:?}");
 
     // What is not a number is the trouble of the one who got it.
