@@ -144,7 +144,8 @@ impl Answers {
 
     /// The same for the time from token to token, of answers that have two.
     pub fn tpot_ms(&self, share: f64) -> f64 {
-        let times: Vec<f64> = self.answers.iter().filter_map(|answer| answer.tpot_s).map(|time_s| time_s * 1e3).collect();
+        let times: Vec<f64> =
+            self.answers.iter().filter_map(|answer| answer.tpot_s).map(|time_s| time_s * 1e3).collect();
         quantile(&times, share)
     }
 
@@ -273,7 +274,8 @@ fn body(asking: &Asking, number: u64) -> Value {
     if asking.system_words > 0 {
         messages.push(json!({ "role": "system", "content": words(asking.seed, asking.system_words) }));
     }
-    let question = words(asking.seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number, asking.question_words);
+    let question =
+        words(asking.seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number, asking.question_words);
     messages.push(json!({ "role": "user", "content": format!("{number}: tell me about {question}.") }));
     let mut body = json!({
         "messages": messages, "max_tokens": asking.max_tokens, "temperature": 0, "stream": true,

@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::queue::Reservation;
 use super::scheduler::{Ask, Scheduler, Wish};
 use super::{
-    Embedder, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Progress, Prompt, Sampling,
-    TokenEmbeddings,
+    Embedder, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Progress, Prompt,
+    Sampling, TokenEmbeddings,
 };
 
 /// Prompts that are made at the same time.
