@@ -77,6 +77,8 @@ fn it_starts_with_every_option() {
             "5",
             "--threads",
             "1",
+            "--prefix-cache",
+            "1000000",
             "--max-connections",
             "64",
             "--host",

@@ -4,7 +4,8 @@
 //! Up to four queries go together, one to a lane: they share every look at keys and values, and their maxima, exponentials
 //! and sums are vectors. Query heads of one key head and neighbouring tokens are such queries.
 
-use crate::layout::{AttentionShape, KEYS, LANES, MAX_HEAD, NONE, QUERIES, stride};
+use crate::layout::{AttentionShape, KEYS, LANES, MAX_HEAD, NONE, QUERIES, copy_place, stride};
+use crate::matrix::WrongSize;
 use crate::pool::{self, Job, Places, Work};
 use crate::simd::F4;
 
@@ -46,6 +47,44 @@ impl HeadCache {
             Self::Half(cache) => cache.put(token, key, value),
         }
     }
+
+    /// An empty one of the same kind.
+    pub(crate) fn emptied(&self) -> Self {
+        match self {
+            Self::Single(_) => Self::default(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Half(_) => Self::Half(HalfCache::default()),
+        }
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Single(cache) => (cache.k.capacity() + cache.v.capacity()) * size_of::<f32>(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Half(cache) => cache.bytes(),
+        }
+    }
+
+    /// Takes over some tokens of `from`, which holds them; they follow those that are there. Heads have `stride` elements.
+    pub(crate) fn copy(&mut self, from: &Self, tokens: std::ops::Range<usize>, stride: usize) -> Result<(), WrongSize> {
+        let copied = match (self, from) {
+            (Self::Single(to), Self::Single(from)) => {
+                copy_place(&mut to.k, &from.k, tokens.start * stride..tokens.end * stride)
+                    .and_then(|()| copy_place(&mut to.v, &from.v, steps(&tokens, stride)))
+            }
+            #[cfg(not(target_arch = "wasm32"))]
+            (Self::Half(to), Self::Half(from)) => to.copy(from, steps(&tokens, stride)),
+            #[cfg(not(target_arch = "wasm32"))]
+            _ => None,
+        };
+        copied.ok_or(WrongSize)
+    }
+}
+
+/// Where the steps lie that hold these tokens: of the first one, the tokens before are the same in both caches.
+fn steps(tokens: &std::ops::Range<usize>, stride: usize) -> std::ops::Range<usize> {
+    tokens.start / KEYS * KEYS * stride..tokens.end.next_multiple_of(KEYS) * stride
 }
 
 /// Keys and values in single precision, padded with zeros to whole lanes, in the order in which they are read.

@@ -20,6 +20,17 @@ pub fn stride(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES)
 }
 
+/// Copies `place` of `from` to the same place of `to`, which becomes as long as that needs; `None` where `from` is shorter.
+pub(crate) fn copy_place<T: Copy + Default>(to: &mut Vec<T>, from: &[T], place: std::ops::Range<usize>) -> Option<()> {
+    let from = from.get(place.clone())?;
+    if to.len() < place.end {
+        to.reserve_exact(place.end - to.len());
+        to.resize(place.end, T::default());
+    }
+    to.get_mut(place)?.copy_from_slice(from);
+    Some(())
+}
+
 /// What one layer's attention needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionShape {

@@ -9,6 +9,7 @@
 //! | [`tile`] | the innermost loops: wasm simd128, wasm relaxed SIMD, portable |
 //! | `native` | the same natively, for the vector instructions that the machine turns out to have |
 //! | [`attention`] | causal attention over the cache with a softmax that streams |
+//! | [`cache`] | keys and values of a sequence, to be kept and shared |
 //! | [`layout`] | how numbers lie in memory: groups of rows, orders of codes, padded heads |
 //! | [`glu`] | the job of a gated activation |
 //! | [`math`] | RMSNorm, RoPE, SwiGLU, GeGLU |
@@ -29,6 +30,7 @@
 pub mod abi;
 pub mod attention;
 pub mod blocks;
+pub mod cache;
 pub mod glu;
 pub mod layout;
 pub mod math;

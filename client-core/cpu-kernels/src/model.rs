@@ -1,6 +1,7 @@
 //! Weights, sequences, and the forward pass.
 
 use crate::attention::{self, HeadCache};
+use crate::cache::Cache;
 use crate::layout::{AttentionShape, MAX_HEAD, stride};
 use crate::math;
 #[cfg(not(target_arch = "wasm32"))]
@@ -176,12 +177,15 @@ pub enum Want {
     Hidden,
 }
 
-/// Keys and values of one sequence.
-#[derive(Debug, Clone)]
-struct Cache {
-    /// `[layers][kv_heads]`.
-    layers: Vec<Vec<HeadCache>>,
-    len: usize,
+/// Tokens that a pass appends to one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Which row.
+    pub row: usize,
+    /// How many tokens, at least one.
+    pub count: usize,
+    /// Whether the logits after the last of them are wanted.
+    pub logits: bool,
 }
 
 /// One sequence or several over the same weights, by row, and scratch memory to compute in.
@@ -213,8 +217,8 @@ impl Sequences {
         let half = model.layers.iter().any(|layer| matches!(layer.qkv[1].store, Store::Packed(_)));
         #[cfg(target_arch = "wasm32")]
         let half = false;
-        let layers = vec![vec![HeadCache::new(half); model.shape.kv_heads]; model.layers.len()];
-        Self { caches: vec![Cache { layers, len: 0 }; rows], scratch: Scratch::default() }
+        let cache = Cache::new(model.layers.len(), model.shape.kv_heads, model.shape.head_dim, half);
+        Self { caches: vec![cache; rows], scratch: Scratch::default() }
     }
 
     /// How many there are.
@@ -257,36 +261,16 @@ impl Sequences {
         rotation: &[f32],
         want: Want,
     ) -> Result<(), WrongSize> {
-        self.forward_unless(model, row, tokens, rotation, want, &|| false).map(drop)
-    }
-
-    /// As [`forward`](Self::forward), but gives up when `stop` says so, which is asked before every layer: the row is then
-    /// as it was, and `false` is returned.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn forward_unless(
-        &mut self,
-        model: &Model,
-        row: usize,
-        tokens: &[u32],
-        rotation: &[f32],
-        want: Want,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<bool, WrongSize> {
         #[cfg(not(target_arch = "wasm32"))]
         let _caller = crate::pool::Caller::enter();
         let width = model.shape.rotation_width();
         self.scratch.output.clear();
         let Some(cache) = self.caches.get_mut(row) else { return Err(WrongSize) };
         model.takes(tokens, rotation)?;
-        let (chunks, before) = (tokens.len().div_ceil(CHUNK), cache.len);
+        let chunks = tokens.len().div_ceil(CHUNK);
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
             let turns = &rotation[i * CHUNK * width..][..chunk.len() * width];
-            if !self.scratch.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())], stop) {
-                cache.len = before;
-                return Ok(false);
-            }
+            self.scratch.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())], &|| false);
             let last = i + 1 == chunks;
             match want {
                 Want::Last if last => self.scratch.head(model, chunk.len() - 1..chunk.len()),
@@ -295,7 +279,7 @@ impl Sequences {
                 _ => {}
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Appends one token to each of some `rows`, all in one pass over the weights, and leaves the logits after each,
@@ -306,21 +290,82 @@ impl Sequences {
     /// As [`forward`](Self::forward), or the rows do not ascend, or there are not as many tokens. All rows are then as they
     /// were.
     pub fn step(&mut self, model: &Model, rows: &[u32], tokens: &[u32], rotation: &[f32]) -> Result<(), WrongSize> {
+        if !rows.is_sorted_by(|a, b| a < b) {
+            self.scratch.output.clear();
+            return Err(WrongSize);
+        }
+        let span = |row: &u32| Span { row: *row as usize, count: 1, logits: true };
+        let spans: Vec<Span> = rows.iter().map(span).collect();
+        self.append(model, &spans, tokens, rotation, &|| false).map(drop)
+    }
+
+    /// Appends tokens to some rows, all in one pass over the weights, and leaves the logits that the spans want, `[wanted,
+    /// vocab]`. `tokens` and `rotation`, `[tokens, tables, rope_dim]`, follow the spans; no row comes up twice. Every row gets to
+    /// the last bit what [`forward`](Self::forward) would give it. Before every layer `stop` is asked; where it
+    /// says so, the rows are as they were, and `false` is returned.
+    ///
+    /// # Errors
+    /// There is no such row, a row comes up twice, a span is empty, a token is outside the vocabulary, or `tokens` or `rotation`
+    /// has another size. All rows are then as they were.
+    pub fn append(
+        &mut self,
+        model: &Model,
+        spans: &[Span],
+        tokens: &[u32],
+        rotation: &[f32],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool, WrongSize> {
         #[cfg(not(target_arch = "wasm32"))]
         let _caller = crate::pool::Caller::enter();
         self.scratch.output.clear();
         model.takes(tokens, rotation)?;
-        let ascend = rows.is_sorted_by(|a, b| a < b);
-        let known = rows.last().is_none_or(|last| (*last as usize) < self.caches.len());
-        if rows.len() != tokens.len() || !ascend || !known {
+        let mut caches: Vec<_> = self.caches.iter_mut().map(Some).collect();
+        let mut groups = Vec::with_capacity(spans.len());
+        let (mut wanted, mut end) = (Vec::new(), 0);
+        for span in spans {
+            let cache = caches.get_mut(span.row).and_then(Option::take).ok_or(WrongSize)?;
+            if span.count == 0 || span.count > tokens.len() - end {
+                return Err(WrongSize);
+            }
+            end += span.count;
+            if span.logits {
+                wanted.push(end - 1);
+            }
+            groups.push((cache, span.count));
+        }
+        if end != tokens.len() || end == 0 {
             return Err(WrongSize);
         }
-        let wanted = |row: &usize| rows.binary_search(&(*row as u32)).is_ok();
-        let caches = self.caches.iter_mut().enumerate().filter(|(row, _)| wanted(row));
-        let mut groups: Vec<_> = caches.map(|(_, cache)| (cache, 1)).collect();
-        self.scratch.blocks(model, tokens, rotation, &mut groups, &|| false);
-        self.scratch.head(model, 0..rows.len());
-        Ok(())
+        if !self.scratch.blocks(model, tokens, rotation, &mut groups, stop) {
+            return Ok(false);
+        }
+        self.scratch.heads(model, &wanted);
+        Ok(true)
+    }
+
+    /// Takes a row's keys and values out; the row is empty then. `None` where there is no such row.
+    pub fn take(&mut self, row: usize) -> Option<Cache> {
+        let cache = self.caches.get_mut(row)?;
+        let empty = cache.emptied();
+        Some(std::mem::replace(cache, empty))
+    }
+
+    /// Makes a row longer, up to `len` tokens, with the next ones of `from`, which begins with the same tokens as the row. A row
+    /// that is as long already stays as it is.
+    ///
+    /// # Errors
+    /// There is no such row, or `from` is shorter or of another model.
+    pub fn extend(&mut self, row: usize, from: &Cache, len: usize) -> Result<(), WrongSize> {
+        self.caches.get_mut(row).ok_or(WrongSize)?.extend(from, len)
+    }
+
+    /// As [`extend`](Self::extend), from another row.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn share(&mut self, from: usize, row: usize, len: usize) -> Result<(), WrongSize> {
+        let [from, to] = self.caches.get_disjoint_mut([from, row]).map_err(|_| WrongSize)?;
+        to.extend(from, len)
     }
 }
 
@@ -401,6 +446,17 @@ impl Scratch {
             cache.len += *count;
         }
         true
+    }
+
+    /// Appends the logits at some rows of the residual stream, which ascend, to the output. What else is in it is lost.
+    fn heads(&mut self, model: &Model, rows: &[usize]) {
+        let dim = model.shape.dim;
+        for (to, from) in rows.iter().enumerate() {
+            self.x.copy_within(from * dim..(from + 1) * dim, to * dim);
+        }
+        if !rows.is_empty() {
+            self.head(model, 0..rows.len());
+        }
     }
 
     /// Appends the logits at some rows of the residual stream to the output.

@@ -76,6 +76,11 @@ impl std::fmt::Debug for Snapshot {
 pub trait SnapshotState: MaybeSend {
     /// For the backend to recognise its own.
     fn as_any(&self) -> &dyn Any;
+
+    /// Memory that it takes on the CPU; 0 where it lies elsewhere.
+    fn bytes(&self) -> usize {
+        0
+    }
 }
 
 /// What a backend has done since it was made.
@@ -86,9 +91,6 @@ pub struct Counters {
     /// Command buffers that were handed to the GPU.
     pub submits: u64,
 }
-
-/// Says whether a computation is to be given up.
-pub type Stop = std::sync::Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// One sequence on one device: weights, a KV cache, and the forward pass.
 #[async_trait(?Send)]
@@ -118,12 +120,6 @@ pub trait Backend: MaybeSend {
     /// Forgets all tokens after the first `len`, and what was queued.
     fn truncate(&mut self, len: usize);
 
-    /// What [`forward`](Self::forward) asks now and then, and ends with [`EngineError::Stopped`] where it says so; the
-    /// cache then holds what it held before. `None`, and backends that do not ask, for nothing.
-    fn stop_when(&mut self, stop: Option<Stop>) {
-        let _ = stop;
-    }
-
     /// A second sequence over the same weights, with an empty KV cache.
     ///
     /// # Errors
@@ -134,7 +130,8 @@ pub trait Backend: MaybeSend {
     /// tokens.
     ///
     /// # Errors
-    /// [`EngineError::NotOffered`], more rows than [`MAX_ROWS`] or none, or there is no memory for their caches.
+    /// [`EngineError::NotOffered`], no rows or more than it can compute ([`MAX_ROWS`] of them it can), or there is no memory for
+    /// their caches.
     async fn batch(&self, rows: usize, capacity: usize) -> Result<Box<dyn Batch>, EngineError> {
         let _ = (rows, capacity);
         Err(EngineError::NotOffered { backend: self.name(), what: BATCHES })
@@ -198,7 +195,8 @@ pub trait Backend: MaybeSend {
     }
 }
 
-/// Most sequences that are computed in one pass: as many columns as the kernels for single tokens take at once.
+/// Sequences that every backend with [`Batch`] computes in one pass: as many columns as the kernels for single tokens take at
+/// once.
 pub const MAX_ROWS: usize = 4;
 /// What a backend without [`Batch`] does not offer.
 pub const BATCHES: &str = "several sequences in one pass";
@@ -213,6 +211,20 @@ pub struct Turn {
     /// What decides the choice of the one after it, where the device chooses.
     pub draw: Draw,
 }
+
+/// Tokens that a pass appends to one row of a [`Batch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span<'a> {
+    /// Whose.
+    pub row: usize,
+    /// A part of a prompt, or the token that was chosen last.
+    pub tokens: &'a [u32],
+    /// Whether the logits after the last of them are wanted.
+    pub logits: bool,
+}
+
+/// What a [`Batch`] whose rows cannot be shared does not offer.
+pub const SHARING: &str = "keeping and sharing the beginnings of sequences";
 
 /// Several sequences over the same weights. A step appends a token to some of them in one pass, which reads the weights
 /// once for all: where reading bounds a token, and it nearly always does, the others are nearly free.
@@ -265,4 +277,60 @@ pub trait Batch: MaybeSend {
     /// # Errors
     /// As there; [`EngineError::NotOffered`] where logits have to be fetched and the caller chooses.
     async fn step_choosing(&mut self, turns: &[Turn]) -> Result<Vec<u32>, EngineError>;
+
+    /// Appends tokens to some rows, in one pass where the backend can, and returns the logits that the spans want, in their
+    /// order. `stop` is asked now and then, where the backend asks at all.
+    ///
+    /// # Errors
+    /// No spans, an empty one, a row that comes up twice or does not exist, more tokens than a row holds, a token outside the
+    /// vocabulary, [`EngineError::Stopped`] when `stop` said so, or the device's own errors. After an error the rows are as they
+    /// were.
+    async fn append(&mut self, spans: &[Span<'_>], stop: &dyn Fn() -> bool) -> Result<Vec<Vec<f32>>, EngineError> {
+        let before: Vec<usize> = spans.iter().map(|span| self.len(span.row)).collect();
+        let mut wanted = Vec::new();
+        for span in spans {
+            let want = if span.logits { Want::Logits } else { Want::Nothing };
+            let result =
+                if stop() { Err(EngineError::Stopped) } else { self.forward(span.row, span.tokens, want).await };
+            match result {
+                Ok(Output::Logits(logits)) => wanted.push(logits),
+                Ok(_) => {}
+                Err(error) => {
+                    for (span, len) in spans.iter().zip(before) {
+                        self.truncate(span.row, len);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Takes a row's KV cache out; the row is empty then.
+    ///
+    /// # Errors
+    /// [`EngineError::NotOffered`], or there is no such row.
+    fn take(&mut self, row: usize) -> Result<Snapshot, EngineError> {
+        let _ = row;
+        Err(EngineError::NotOffered { backend: "this", what: SHARING })
+    }
+
+    /// Makes a row longer, up to `len` tokens, with the next ones of `from`, which was taken from a row of this model and begins
+    /// with the same tokens as this row.
+    ///
+    /// # Errors
+    /// [`EngineError::NotOffered`], there is no such row, or `from` is shorter or of another model.
+    fn extend(&mut self, row: usize, from: &Snapshot, len: usize) -> Result<(), EngineError> {
+        let _ = (row, from, len);
+        Err(EngineError::NotOffered { backend: "this", what: SHARING })
+    }
+
+    /// As [`extend`](Self::extend), with the tokens of another row.
+    ///
+    /// # Errors
+    /// As there.
+    fn share(&mut self, from: usize, row: usize, len: usize) -> Result<(), EngineError> {
+        let _ = (from, row, len);
+        Err(EngineError::NotOffered { backend: "this", what: SHARING })
+    }
 }

@@ -11,7 +11,7 @@ use super::tokenizer::{TextStream, Tokenizer};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Continuation {
+pub struct Continuation {
     tokenizer: Tokenizer,
     sampler: Sampler,
     stream: TextStream,
@@ -29,7 +29,7 @@ impl Continuation {
     ///
     /// # Errors
     /// The tokenizer's.
-    pub(super) fn new(tokenizer: &Tokenizer, options: &SamplingOptions, prompt: &[u32]) -> Result<Self, EngineError> {
+    pub fn new(tokenizer: &Tokenizer, options: &SamplingOptions, prompt: &[u32]) -> Result<Self, EngineError> {
         let mut sampler = Sampler::shaped(options.params(), options.shaping());
         sampler.note(prompt);
         Ok(Self {
@@ -46,22 +46,22 @@ impl Continuation {
     }
 
     /// Whether a device may choose: what it cannot be told changes and tells nothing.
-    pub(super) fn is_plain(&self) -> bool {
+    pub fn is_plain(&self) -> bool {
         self.sampler.shaping().is_none()
     }
 
     /// Tokens so far, the ending token not counted.
-    pub(super) fn tokens(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.tokens
     }
 
     /// Tokens that may still come.
-    pub(super) fn left(&self) -> usize {
+    pub fn left(&self) -> usize {
         self.max_tokens - self.tokens
     }
 
     /// How tokens are chosen, and the random numbers for it.
-    pub(super) fn sampler(&mut self) -> &mut Sampler {
+    pub fn sampler(&mut self) -> &mut Sampler {
         &mut self.sampler
     }
 
@@ -69,7 +69,7 @@ impl Continuation {
     ///
     /// # Errors
     /// It is nothing to choose from, or not numbers.
-    pub(super) fn choose(&mut self, output: &Output) -> Result<u32, EngineError> {
+    pub fn choose(&mut self, output: &Output) -> Result<u32, EngineError> {
         match output {
             Output::Token(id) => Ok(*id),
             Output::Logits(logits) => self.choose_from(logits),
@@ -83,7 +83,7 @@ impl Continuation {
     ///
     /// # Errors
     /// They are not numbers.
-    pub(super) fn choose_from(&mut self, logits: &[f32]) -> Result<u32, EngineError> {
+    pub fn choose_from(&mut self, logits: &[f32]) -> Result<u32, EngineError> {
         let (id, logprobs) = self.sampler.choose_sound(logits)?;
         self.logprobs = logprobs;
         Ok(id)
@@ -94,7 +94,7 @@ impl Continuation {
     ///
     /// # Errors
     /// The tokenizer's.
-    pub(super) fn take(
+    pub fn take(
         &mut self,
         id: u32,
         full: bool,

@@ -60,7 +60,7 @@ impl std::fmt::Debug for Engine {
 }
 
 /// What a model's files hold besides tensors.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ChatTokenizer {
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
@@ -90,6 +90,14 @@ impl ChatTokenizer {
         let source = files.template();
         let template = template(&tokenizer, source.as_ref().map(Option::as_deref));
         Ok(Self { tokenizer, template })
+    }
+
+    /// As [`Engine::prompt`].
+    ///
+    /// # Errors
+    /// The template refuses the messages.
+    pub fn prompt(&self, messages: &[ChatMessage], assistant_prefix: &str) -> Result<Prompt, EngineError> {
+        Prompt::of_chat(&self.tokenizer, &self.template, messages, assistant_prefix)
     }
 }
 
@@ -217,6 +225,11 @@ impl Engine {
         Ok(Together::new(self.tokenizer.clone(), batch, self.backend.prefill_chunk(), self.yield_now))
     }
 
+    /// Takes the engine apart, for whoever drives the backend in another way: one conversation is too few for a server.
+    pub fn into_parts(self) -> (ChatTokenizer, Box<dyn Backend>) {
+        (ChatTokenizer { tokenizer: self.tokenizer, template: self.template }, self.backend)
+    }
+
     /// What is loaded.
     pub fn info(&self) -> ModelInfo {
         self.info.clone()
@@ -230,13 +243,6 @@ impl Engine {
     /// Dispatches and submissions so far; all zero on the CPU.
     pub fn counters(&self) -> Counters {
         self.backend.counters()
-    }
-
-    /// What is asked while a prompt is rendered and computed: where it says so, an answer ends with
-    /// [`EngineError::Stopped`]. The engine goes on with what its cache held.
-    pub fn stop_when(&mut self, stop: Option<super::backend::Stop>) {
-        self.template.stop_when(stop.clone());
-        self.backend.stop_when(stop);
     }
 
     /// States the time that chat templates see: seconds since 1970, shown as UTC. Without it they see a fixed day.

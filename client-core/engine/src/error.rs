@@ -64,7 +64,7 @@ pub enum EngineError {
     /// A computation on the CPU failed.
     #[error("computation on the CPU failed: {0}")]
     Cpu(String),
-    /// Whoever asked has left: see `Engine::stop_when`.
+    /// Whoever asked has left: see `Batch::append` and `ChatTemplate::stop_when`.
     #[error("stopped, since nobody waits for the answer")]
     Stopped,
     /// There is no GPU that WebGPU (natively: Vulkan) can use.

@@ -12,8 +12,9 @@
 //! | [`tokenizer`], [`template`] | text to tokens and back; conversations to text |
 //! | [`prompt`] | what the model goes on after, and which texts in it may be control tokens |
 //! | [`sampler`], [`generate`] | choosing tokens; what generation takes and returns |
-//! | `continuation` | one answer while it is written, whoever computes it |
+//! | [`continuation`] | one answer while it is written, whoever computes it |
 //! | [`backend`], [`preconditions`] | the traits that both devices implement, for one sequence or several at once; what each of them checks first |
+//! | [`one_by_one`] | several sequences on a backend that computes one at a time |
 //! | [`cpu`] | the `cpu-kernels` crate as a backend, in the page and on the server |
 //! | `candle` | natively, through candle: models that those kernels do not hold |
 //! | [`gpu`] | our own kernels on WebGPU |
@@ -39,7 +40,7 @@ pub mod candle;
 #[cfg(all(feature = "cpu", feature = "gpu"))]
 pub mod checks;
 pub mod config;
-mod continuation;
+pub mod continuation;
 #[cfg(feature = "cpu")]
 pub mod cpu;
 #[cfg(not(target_arch = "wasm32"))]
@@ -57,6 +58,7 @@ pub mod gguf;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod names;
+pub mod one_by_one;
 pub mod parts;
 pub mod preconditions;
 pub mod prompt;
@@ -74,7 +76,7 @@ pub mod tokenizer;
 pub mod weights;
 pub mod yielding;
 
-pub use engine::{Engine, ModelInfo};
+pub use engine::{ChatTokenizer, Engine, ModelInfo};
 pub use error::EngineError;
 pub use generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
 pub use prompt::Prompt;

@@ -1,15 +1,32 @@
 //! What every backend checks before it computes.
 
-use super::backend::{Batch, MAX_ROWS, Turn};
+use super::backend::{Batch, MAX_ROWS, Span, Turn};
 use super::config::ModelConfig;
 use super::error::EngineError;
 
 /// The checks that every backend makes before it makes a batch.
 pub fn check_rows(rows: usize) -> Result<(), EngineError> {
-    if (1..=MAX_ROWS).contains(&rows) {
+    check_rows_up_to(rows, MAX_ROWS)
+}
+
+/// The same for one that takes more rows than all do.
+pub fn check_rows_up_to(rows: usize, most: usize) -> Result<(), EngineError> {
+    if (1..=most).contains(&rows) {
         return Ok(());
     }
-    Err(EngineError::Unsupported(format!("between 1 and {MAX_ROWS} sequences can be computed at once, not {rows}")))
+    Err(EngineError::Unsupported(format!("between 1 and {most} sequences can be computed at once, not {rows}")))
+}
+
+/// The checks that a batch makes before it appends to several rows; that no row comes up twice is seen by who takes them.
+pub fn check_spans(config: &ModelConfig, batch: &dyn Batch, spans: &[Span<'_>]) -> Result<(), EngineError> {
+    if spans.is_empty() {
+        return Err(EngineError::Inconsistent("nothing is to be appended".into()));
+    }
+    for span in spans {
+        check_row(batch.rows(), span.row)?;
+        check_input(config, batch.len(span.row), batch.capacity(), span.tokens)?;
+    }
+    Ok(())
 }
 
 /// The checks that every batch makes before it computes a step.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use engine::gguf::{GgmlType, Gguf};
 use engine::reference::Reference;
-use engine::safetensors::{Checkpoint, WordFiles};
+use engine::safetensors::{Checkpoint, TokenizerFiles};
 use engine::weights::ModelWeights;
 use serde::Deserialize;
 
@@ -72,7 +72,7 @@ fn engines_logits(path: &Path, tokens: &[u32]) -> Vec<Vec<f64>> {
     if path.is_dir() {
         let config = std::fs::read(path.join("config.json")).unwrap();
         let shard = std::fs::read(path.join("model.safetensors")).unwrap();
-        let (words, store_as) = (WordFiles::default(), GgmlType::F32);
+        let (words, store_as) = (TokenizerFiles::default(), GgmlType::F32);
         wide(&Checkpoint { config: &config, words, shards: vec![&shard], store_as }.weights().unwrap())
     } else {
         let bytes = std::fs::read(path).unwrap();

@@ -1,12 +1,12 @@
 //! What the server does under load, measured from outside.
 //!
-//! Starts a server of its own on a loopback address, with a folder of its own, and puts loads on it one after the other:
-//! idle connections, many who ask at once, followers of a training run, polls of the list of runs. Tells for each how
-//! long `/health` takes meanwhile and how much memory the server has. Every load is bounded in number and time.
+//! [`Server`] is one of its own on a loopback address, with a folder of its own. [`measure`] puts loads on it one after the
+//! other: idle connections, many who ask at once, followers of a training run, polls of the list of runs. Tells for each
+//! how long `/health` takes meanwhile and how much memory the server has. Every load is bounded in number and time.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
 use serde_json::{Value, json};
+
+use super::clients::{client, quantile};
 
 /// Longest time for one load.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -74,28 +76,42 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> LoadError {
 }
 
 /// A server of its own, which ends with this value.
-struct Server {
+#[derive(Debug)]
+pub struct Server {
     child: Child,
+    folder: PathBuf,
     url: String,
 }
 
 impl Server {
-    fn start(folder: &Path) -> Result<Self, LoadError> {
+    /// Starts it, with more options of `tandem serve`.
+    ///
+    /// # Errors
+    /// The system refuses the process or its folder, or the server does not say where it is.
+    pub fn start(options: &[String]) -> Result<Self, LoadError> {
         let program = std::env::current_exe().map_err(system("this program's own path"))?;
+        let folder = std::env::temp_dir().join(format!("tandem-bench-serve-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).map_err(system("a folder for the server"))?;
         let mut child = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--train-queue", "300", "--train-kept", "300", "--data"])
-            .arg(folder)
+            .arg(&folder)
+            .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .map_err(system("the server does not start"))?;
         let mut line = String::new();
         let output = child.stdout.take().ok_or(LoadError::NoAddress)?;
-        let mut server = Self { child, url: String::new() };
+        let mut server = Self { child, folder, url: String::new() };
         BufReader::new(output).read_line(&mut line).map_err(system("the server's output"))?;
         let url = line.trim().strip_prefix("Tandem is ready at ").ok_or(LoadError::NoAddress)?;
         url.trim_end_matches('/').clone_into(&mut server.url);
         Ok(server)
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Resident memory, MB; `None` where the system does not tell it.
@@ -110,13 +126,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
 /// What was seen of the server during a load.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// How long `/health` took, milliseconds, in ascending order.
+    /// How long `/health` took, milliseconds.
     pub health_ms: Vec<f64>,
     /// How often it did not answer.
     pub failed: usize,
@@ -127,35 +144,33 @@ pub struct Seen {
 impl Seen {
     /// The time below which this share of the answers came, milliseconds; NaN where none did.
     pub fn quantile_ms(&self, share: f64) -> f64 {
-        let count = self.health_ms.len();
-        let at = ((count as f64 * share) as usize).min(count.saturating_sub(1));
-        self.health_ms.get(at).copied().unwrap_or(f64::NAN)
+        quantile(&self.health_ms, share)
     }
 }
 
 /// Measures one load after the other. `show` gets each with its name, and what else there is to say of it.
 ///
 /// # Errors
-/// No server can be started, or it does not take what it is asked to.
-pub async fn measure(loads: &Loads, show: &mut dyn FnMut(&str, &Seen, Option<String>)) -> Result<(), LoadError> {
+/// The server does not take what it is asked to, or the system refuses connections.
+pub async fn measure(
+    server: &Server,
+    loads: &Loads,
+    show: &mut dyn FnMut(&str, &Seen, Option<String>),
+) -> Result<(), LoadError> {
     crate::tls::install_provider();
-    let folder = std::env::temp_dir().join(format!("tandem-bench-serve-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(system("a folder for the server"))?;
-    let server = Server::start(&folder)?;
-
-    show("nothing", &watch(&server, tokio::time::sleep(Duration::from_secs(2))).await?, None);
+    show("nothing", &watch(server, tokio::time::sleep(Duration::from_secs(2))).await?, None);
     let idle = connections(&server.url, loads.idle)?;
-    let seen = watch(&server, tokio::time::sleep(Duration::from_secs(2))).await?;
+    let seen = watch(server, tokio::time::sleep(Duration::from_secs(2))).await?;
     show(&format!("{} idle connections", loads.idle), &seen, None);
     let asked = Asked::default();
-    let seen = watch(&server, ask_all(&server.url, loads.askers, &asked)).await?;
+    let seen = watch(server, ask_all(&server.url, loads.askers, &asked)).await?;
     let load = format!("{} idle, {} ask at once (and come back as told)", idle.len(), loads.askers);
     show(&load, &seen, Some(asked.to_string()));
     drop(idle);
 
     let id = start_run(&server.url, 1_000_000).await?;
     let lazy = follow(&server.url, id, loads.followers / 2).await?;
-    let seen = watch(&server, tokio::time::sleep(LAST)).await?;
+    let seen = watch(server, tokio::time::sleep(LAST)).await?;
     show(&format!("{} followers that read nothing", lazy.len()), &seen, None);
     drop(lazy);
     let eager = follow(&server.url, id, loads.followers).await?;
@@ -166,18 +181,16 @@ pub async fn measure(loads: &Loads, show: &mut dyn FnMut(&str, &Seen, Option<Str
         });
         let _ = tokio::time::timeout(LAST, futures::future::join_all(all)).await;
     };
-    show(&format!("{count} followers that read all"), &watch(&server, read).await?, None);
+    show(&format!("{count} followers that read all"), &watch(server, read).await?, None);
     post(&format!("{}/api/runs/{id}/stop", server.url), &json!({})).await?;
 
     for _ in 1..loads.runs {
         start_run(&server.url, 8).await?;
     }
     let polls = AtomicUsize::new(0);
-    let seen = watch(&server, poll_list(&server.url, &polls)).await?;
+    let seen = watch(server, poll_list(&server.url, &polls)).await?;
     let load = format!("the list of {} runs, {} polls", loads.runs, polls.load(Ordering::Relaxed));
     show(&load, &seen, None);
-    drop(server);
-    let _ = std::fs::remove_dir_all(&folder);
     Ok(())
 }
 
@@ -205,12 +218,7 @@ async fn watch(server: &Server, load: impl Future<Output = ()>) -> Result<Seen, 
         over.store(true, Ordering::Relaxed);
     };
     futures::join!(looks, load);
-    seen.health_ms.sort_by(f64::total_cmp);
     Ok(seen)
-}
-
-fn client() -> Result<reqwest::Client, LoadError> {
-    Ok(reqwest::Client::builder().no_proxy().tls_certs_only(std::iter::empty()).build()?)
 }
 
 /// Connections that say nothing, held until they are dropped.

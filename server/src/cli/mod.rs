@@ -63,7 +63,8 @@ enum Command {
     ExportLm(export_lm::Args),
     /// Measure how fast the engine decodes and prefills, on the GPU through Vulkan or on the CPU.
     BenchEngine(bench_engine::Args),
-    /// Measure what the server does under load: idle connections, many who ask, followers, polls.
+    /// Measure a server under load: clients that ask at the same time (any server with OpenAI's API), idle connections,
+    /// followers, polls.
     BenchServe(bench_serve::Args),
     /// Measure a model file: accuracy (eq. 23) and hallucination (eq. 24).
     Eval(eval::Args),

@@ -1,65 +1,106 @@
-//! The full model in this process: decode threads over a bounded queue.
+//! The full model in this process: what the API asks becomes sequences for the [`Scheduler`], whose events are the answers.
 //!
-//! Every thread has its own sequence (KV cache) over shared weights. Requests of one conversation may meet different
-//! threads; a cache that does not fit is simply filled anew, which a model of this size does in milliseconds.
+//! Prompts are made here, not on the scheduler's thread: a template or a long text that takes its time holds up nobody's
+//! answer. Where the kernels do not take a model, candle computes it, one sequence after the other in each pass.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use client::protocol::health::HostKind;
-use engine::{self, Engine, EngineError, SamplingOptions, TokenEvent};
+use engine::backend::Batch;
+use engine::one_by_one::OneByOne;
+use engine::template::Stop;
+use engine::{ChatTokenizer, Engine, EngineError, SamplingOptions};
 use futures::executor::block_on;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::pool::Pool;
+use super::queue::Reservation;
+use super::scheduler::{Ask, Scheduler, Wish};
 use super::{
-    Embedder, FinishReason, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Prompt,
-    Summary, TokenEmbeddings, scores,
+    Embedder, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Progress, Prompt,
+    Sampling, TokenEmbeddings,
 };
 
-/// The loaded model with its threads.
+/// Prompts that are made at the same time.
+const PREPARED_AT_ONCE: usize = 2;
+
+/// How much a model here may do at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalConfig {
+    /// Sequences that are computed together, at least one.
+    pub slots: usize,
+    /// Requests that wait behind them.
+    pub queue: usize,
+    /// Memory for the beginnings of conversations that are over.
+    pub prefix_bytes: usize,
+}
+
+/// The loaded model.
 #[derive(Debug)]
 pub struct LocalHost {
     card: ModelCard,
+    /// Tokens that a sequence holds.
     context: usize,
+    /// Width of a hidden state.
+    dim: usize,
     vocabulary: String,
-    pool: Pool<Job>,
-}
-
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "a queue holds a few hundred of them")]
-enum Job {
-    Generate { generation: Generation, events: mpsc::Sender<GenerationEvent> },
-    Embed { text: String, answer: oneshot::Sender<Result<TokenEmbeddings, HostError>> },
+    words: ChatTokenizer,
+    preparing: Arc<Semaphore>,
+    scheduler: Scheduler,
 }
 
 impl LocalHost {
-    /// Starts `slots` decode threads (at least one) with at most `queue` requests waiting.
+    /// Starts the thread that computes.
     ///
     /// # Errors
     /// [`HostError::Engine`] when there is no memory for so many sequences or the system refuses a thread.
-    pub fn start(engine: Engine, card: ModelCard, slots: usize, queue: usize) -> Result<Self, HostError> {
-        let context = engine.info().context;
-        let vocabulary = engine.tokenizer().fingerprint();
-        let mut engines = Vec::with_capacity(slots.max(1));
-        for _ in 1..slots {
-            engines.push(engine.fork()?);
-        }
-        engines.push(engine);
-        let workers: Vec<_> = engines.into_iter().map(|mut engine| move |job| run(&mut engine, job)).collect();
-        let pool = Pool::start("decode", workers, queue).map_err(|error| HostError::Engine(error.to_string()))?;
-        Ok(Self { card, context, vocabulary, pool })
+    pub fn start(engine: Engine, card: ModelCard, config: LocalConfig) -> Result<Self, HostError> {
+        let info = engine.info();
+        let (words, backend) = engine.into_parts();
+        let slots = config.slots.max(1);
+        let batch: Box<dyn Batch> = match block_on(backend.batch(slots, info.context)) {
+            Err(EngineError::NotOffered { .. }) => Box::new(OneByOne::new(backend, slots)?),
+            batch => batch?,
+        };
+        let scheduler = Scheduler::start(batch, words.tokenizer.clone(), config.queue, config.prefix_bytes)
+            .map_err(|error| HostError::Engine(error.to_string()))?;
+        Ok(Self {
+            card,
+            context: info.context,
+            dim: info.dim,
+            vocabulary: words.tokenizer.fingerprint(),
+            words,
+            preparing: Arc::new(Semaphore::new(PREPARED_AT_ONCE)),
+            scheduler,
+        })
     }
-}
 
-impl super::pool::Job for Job {
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Generate { events, .. } => events.is_closed(),
-            Self::Embed { answer, .. } => answer.is_closed(),
+    /// A place in the queue, and the prompt's tokens, which fit.
+    async fn prepare(
+        &self,
+        tokens: impl FnOnce(ChatTokenizer) -> Result<Vec<u32>, EngineError> + Send + 'static,
+    ) -> Result<(Reservation<Ask>, Vec<u32>), HostError> {
+        let place = self.scheduler.queue().reserve()?;
+        let permit = Arc::clone(&self.preparing).acquire_owned().await.map_err(|_| HostError::ShuttingDown)?;
+        let words = self.words.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            tokens(words)
+        });
+        let broken = |error| HostError::Engine(format!("the prompt could not be read: {error}"));
+        let tokens = made.await.map_err(broken)??;
+        if tokens.is_empty() {
+            return Err(EngineError::EmptyPrompt.into());
         }
+        if tokens.len() > self.context {
+            return Err(HostError::PromptTooLong { tokens: tokens.len(), context: self.context });
+        }
+        let known = self.words.tokenizer.vocab_size();
+        if let Some(id) = tokens.iter().find(|id| **id as usize >= known) {
+            return Err(HostError::Invalid(format!("there is no token {id}; the model has {known}")));
+        }
+        Ok((place, tokens))
     }
 }
 
@@ -78,14 +119,22 @@ impl Host for LocalHost {
     }
 
     fn load(&self) -> Load {
-        self.pool.load()
+        self.scheduler.load()
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        Some(self.scheduler.progress())
     }
 
     async fn generate(&self, generation: Generation) -> Result<GenerationStream, HostError> {
-        // Room for every token that the context can hold: a slow client never holds up a decode thread.
-        let room = generation.sampling.max_tokens.unwrap_or(usize::MAX).min(self.context) + 2;
-        let (events, stream) = mpsc::channel(room);
-        self.pool.submit(Job::Generate { generation, events })?;
+        let Generation { prompt, sampling, counted: _, cache_salt } = generation;
+        let is_chat = matches!(prompt, Prompt::Chat { .. });
+        let options = options_of(sampling);
+        // Room for every token that the context can hold: a slow client never holds up the others.
+        let (events, stream) = mpsc::channel(options.max_tokens.min(self.context) + 2);
+        let stop = left(&events);
+        let (place, tokens) = self.prepare(move |words| tokens_of(words, prompt, stop)).await?;
+        place.submit(Ask { tokens, salt: cache_salt, wish: Wish::Write { options, is_chat, events } })?;
         Ok(stream)
     }
 }
@@ -97,54 +146,54 @@ impl Embedder for LocalHost {
     }
 
     async fn embed(&self, text: String) -> Result<TokenEmbeddings, HostError> {
+        let (place, ids) = self.prepare(move |words| words.tokenizer.encode_whole(&text)).await?;
         let (answer, result) = oneshot::channel();
-        self.pool.submit(Job::Embed { text, answer })?;
-        result.await.unwrap_or_else(|_| Err(HostError::Engine("a decode thread has failed".into())))
+        place.submit(Ask { tokens: ids.clone(), salt: None, wish: Wish::Embed { answer } })?;
+        let flat = result.await.unwrap_or_else(|_| Err(HostError::Engine("the computation has failed".into())))?;
+        let tokenizer = &self.words.tokenizer;
+        // The token that begins every text says nothing of this one.
+        let bos = tokenizer.bos();
+        Ok(TokenEmbeddings {
+            tokens: ids.iter().map(|id| tokenizer.token_text(*id)).collect(),
+            vectors: flat.chunks_exact(self.dim).map(<[f32]>::to_vec).collect(),
+            special: ids.iter().enumerate().map(|(at, id)| at == 0 && Some(*id) == bos).collect(),
+        })
     }
 }
 
-/// Embeds with the same threads that answer, behind a trait object of its own.
+/// Embeds with the same model that answers, behind a trait object of its own.
 #[must_use]
 pub fn as_embedder(host: &Arc<LocalHost>) -> Arc<dyn Embedder> {
     Arc::<LocalHost>::clone(host)
 }
 
-fn run(engine: &mut Engine, job: Job) {
-    match job {
-        Job::Generate { generation, events } => {
-            // Whoever waited too long has left.
-            if events.is_closed() {
-                return;
-            }
-            // A prompt is given up within a layer's time when its client leaves.
-            let client = events.clone();
-            engine.stop_when(Some(Arc::new(move || client.is_closed())));
-            let answer = generate(engine, generation, &events);
-            engine.stop_when(None);
-            let last = match answer {
-                Ok(Some(summary)) => GenerationEvent::Done(summary),
-                Ok(None) | Err(EngineError::Stopped) => return,
-                Err(error) => GenerationEvent::Failed(error.into()),
-            };
-            // Fails only when nobody listens any more.
-            let _ = events.try_send(last);
-        }
-        Job::Embed { text, answer } => {
-            if !answer.is_closed() {
-                let _ = answer.send(embed(engine, &text).map_err(Into::into));
-            }
-        }
-    }
+/// Whether the client of an answer has left: whoever waits for it drops the other end of its events, also while its prompt is
+/// made.
+fn left(events: &mpsc::Sender<GenerationEvent>) -> Stop {
+    let events = events.clone();
+    Arc::new(move || events.is_closed())
 }
 
-/// `None` when the client left in the middle.
-fn generate(
-    engine: &mut Engine,
-    generation: Generation,
-    events: &mpsc::Sender<GenerationEvent>,
-) -> Result<Option<Summary>, EngineError> {
-    let sampling = generation.sampling;
-    let options = SamplingOptions {
+/// The tokens of a prompt. A chat template that runs when `stop` says so is given up.
+fn tokens_of(mut words: ChatTokenizer, prompt: Prompt, stop: Stop) -> Result<Vec<u32>, EngineError> {
+    let prompt = match prompt {
+        Prompt::Chat { messages, assistant_prefix } => {
+            // A clock before 1970 is as good as none.
+            if let Ok(since_1970) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+                words.template.set_now(since_1970.as_secs() as i64);
+            }
+            words.template.stop_when(Some(stop));
+            words.prompt(&messages, &assistant_prefix)?
+        }
+        Prompt::Text(text) => text.into(),
+        Prompt::Controlled(text) => engine::Prompt::with_control_tokens(&text),
+        Prompt::Tokens(ids) => engine::Prompt::of_tokens(ids),
+    };
+    prompt.tokens(&words.tokenizer)
+}
+
+fn options_of(sampling: Sampling) -> SamplingOptions {
+    SamplingOptions {
         // The engine itself stops where the context ends.
         max_tokens: sampling.max_tokens.unwrap_or(usize::MAX),
         temperature: sampling.temperature.unwrap_or(1.0) as f32,
@@ -160,68 +209,7 @@ fn generate(
         stop: sampling.stop,
         stop_tokens: sampling.stop_tokens,
         ignore_eos: sampling.ignore_eos,
-    };
-    // A clock before 1970 is as good as none.
-    if let Ok(since_1970) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        engine.set_now(since_1970.as_secs() as i64);
     }
-    let started = Instant::now();
-    let clock = || started.elapsed().as_secs_f64();
-    let (tokenizer, is_chat) = (engine.tokenizer().clone(), matches!(generation.prompt, Prompt::Chat { .. }));
-    let mut written = 0;
-    let mut on_token = |token: TokenEvent<'_>| {
-        let text = token.text.to_owned();
-        let event = match token.logprobs {
-            Some(scores) => {
-                let scores = scores::of_token(&tokenizer, is_chat, token.id, written, scores);
-                GenerationEvent::Scored(text, scores)
-            }
-            None => GenerationEvent::Text(text),
-        };
-        written += token.text.chars().count();
-        match events.try_send(event) {
-            Ok(()) => ControlFlow::Continue(()),
-            // The client is gone (there is room for every token): the next one is not computed.
-            Err(_) => ControlFlow::Break(()),
-        }
-    };
-    let stats = match generation.prompt {
-        Prompt::Chat { messages, assistant_prefix } => {
-            block_on(engine.generate(&messages, &assistant_prefix, &options, &clock, &mut on_token))?
-        }
-        Prompt::Text(text) => block_on(engine.complete(&text, &options, &clock, &mut on_token))?,
-        Prompt::Controlled(text) => {
-            let prompt = engine::Prompt::with_control_tokens(&text);
-            block_on(engine.complete(prompt, &options, &clock, &mut on_token))?
-        }
-        Prompt::Tokens(ids) => {
-            let known = engine.tokenizer().vocab_size();
-            if let Some(id) = ids.iter().find(|id| **id as usize >= known) {
-                return Err(EngineError::Tokenizer(format!("there is no token {id}; the model has {known}")));
-            }
-            block_on(engine.complete(engine::Prompt::of_tokens(ids), &options, &clock, &mut on_token))?
-        }
-    };
-    let finish = match stats.finish {
-        engine::FinishReason::Stop => FinishReason::Stop,
-        engine::FinishReason::Length => FinishReason::Length,
-        engine::FinishReason::Cancelled => return Ok(None),
-    };
-    Ok(Some(Summary {
-        finish,
-        prompt_tokens: stats.prompt_tokens,
-        completion_tokens: stats.generated_tokens,
-        prefill_s: Some(stats.prefill_s),
-        decode_s: Some(stats.decode_s),
-    }))
-}
-
-fn embed(engine: &mut Engine, text: &str) -> Result<TokenEmbeddings, EngineError> {
-    let (tokens, vectors) = block_on(engine.hidden_states(text))?;
-    // The token that begins every text says nothing of this one.
-    let bos = engine.tokenizer().bos().map(|id| engine.tokenizer().token_text(id));
-    let special = tokens.iter().enumerate().map(|(index, text)| index == 0 && Some(text) == bos.as_ref()).collect();
-    Ok(TokenEmbeddings { tokens, vectors, special })
 }
 
 impl From<EngineError> for HostError {
@@ -242,23 +230,37 @@ mod tests {
 
     use super::*;
     use crate::host::testing::{card, engine, engine_with};
-    use crate::host::{Message, Sampling};
+    use crate::host::{FinishReason, Message};
 
     fn ask(text: &str, max_tokens: Option<usize>) -> Generation {
         let sampling = Sampling { max_tokens, temperature: Some(0.0), seed: Some(0), ..Sampling::default() };
-        Generation { prompt: Prompt::Text(text.into()), sampling, counted: true }
+        Generation { prompt: Prompt::Text(text.into()), sampling, counted: true, cache_salt: None }
+    }
+
+    fn start(engine: Engine, slots: usize, queue: usize) -> LocalHost {
+        LocalHost::start(engine, card(), LocalConfig { slots, queue, prefix_bytes: 1 << 20 }).unwrap()
     }
 
     #[test]
     fn templates_see_the_day() {
-        let mut engine = engine_with(512, "{{ strftime_now('%Y') }}");
-        let year = |engine: &Engine| engine.render(&[], "").unwrap().parse::<u32>().unwrap();
-        assert_eq!(year(&engine), 2024, "what a template sees that nobody has told");
-        engine.set_now(0);
-        assert_eq!(year(&engine), 1970);
-        let (events, _kept) = mpsc::channel(8);
-        generate(&mut engine, ask("a", Some(1)), &events).unwrap();
-        assert!(year(&engine) >= 2025, "the server's clock");
+        let (words, _) = engine_with(512, "{{ strftime_now('%Y') }}").into_parts();
+        let messages = vec![Message { role: "user".into(), content: "a".into() }];
+        let prompt = Prompt::Chat { messages, assistant_prefix: String::new() };
+        let tokens = tokens_of(words.clone(), prompt, Arc::new(|| false)).unwrap();
+        let year: u32 = words.tokenizer.decode(&tokens).unwrap().trim_start_matches("<s>").parse().unwrap();
+        assert!(year >= 2025, "the server's clock: {year}");
+    }
+
+    #[test]
+    fn a_template_is_given_up_when_the_client_has_left() {
+        let (words, _) = engine_with(512, "{% for i in range(100) %}{{ i }}{% endfor %}").into_parts();
+        let messages = vec![Message { role: "user".into(), content: "a".into() }];
+        let prompt = Prompt::Chat { messages, assistant_prefix: String::new() };
+        let (events, stream) = mpsc::channel(1);
+        assert!(tokens_of(words.clone(), prompt.clone(), left(&events)).is_ok());
+        drop(stream);
+        let given_up = tokens_of(words, prompt, left(&events));
+        assert!(matches!(given_up, Err(EngineError::Stopped)), "{given_up:?}");
     }
 
     async fn collect(host: &LocalHost, generation: Generation) -> (String, usize, GenerationEvent) {
@@ -285,8 +287,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_slot_writes_the_same_answer() {
-        let host = LocalHost::start(engine(512), card(), 3, 8).unwrap();
+    async fn every_row_writes_the_same_answer() {
+        let host = start(engine(512), 3, 8);
         let answers = futures::future::join_all((0..6).map(|_| collect(&host, ask("hello", Some(5))))).await;
         for (text, pieces, last) in &answers {
             assert_eq!((text, *pieces), (&answers[0].0, 5));
@@ -305,20 +307,19 @@ mod tests {
 
     #[tokio::test]
     async fn the_context_ends_an_answer_without_a_limit() {
-        let host = LocalHost::start(engine(40), card(), 1, 0).unwrap();
+        let host = start(engine(40), 1, 0);
         let (_, pieces, last) = collect(&host, ask("hello", None)).await;
         assert!(matches!(last, GenerationEvent::Done(summary) if summary.completion_tokens == pieces), "{last:?}");
         // Nobody may wait here, and the slot is freed a moment after the last event.
         until("the slot is free", || host.load().active == 0).await;
-        let (_, _, last) = collect(&host, ask(&"x".repeat(50), None)).await;
-        let expect = HostError::PromptTooLong { tokens: 51, context: 40 };
-        assert!(matches!(&last, GenerationEvent::Failed(error) if *error == expect), "{last:?}");
+        let error = host.generate(ask(&"x".repeat(50), None)).await.unwrap_err();
+        assert_eq!(error, HostError::PromptTooLong { tokens: 51, context: 40 });
     }
 
     #[tokio::test]
     async fn a_client_that_leaves_frees_its_slot_and_a_full_queue_refuses() {
         // Uncancelled, a context of this length would take many minutes to fill.
-        let host = LocalHost::start(engine(100_000), card(), 1, 1).unwrap();
+        let host = start(engine(100_000), 1, 1);
         let mut first = host.generate(ask("a", None)).await.unwrap();
         assert!(matches!(first.recv().await, Some(GenerationEvent::Text(_))));
         let mut second = host.generate(ask("b", Some(1))).await.unwrap();
@@ -337,7 +338,7 @@ mod tests {
 
     #[tokio::test]
     async fn embeds_with_the_model_itself() {
-        let host = Arc::new(LocalHost::start(engine(512), card(), 1, 4).unwrap());
+        let host = Arc::new(start(engine(512), 1, 4));
         let embedder = as_embedder(&host);
         let hello = embedder.embed("hello".into()).await.unwrap();
         assert_eq!(hello.special, [true, false, false, false, false, false]);

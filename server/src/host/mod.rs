@@ -2,19 +2,19 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`local`] | the full model in this process, on candle: a bounded queue and N decode threads |
+//! | [`local`] | the full model in this process, from outside: asks in, answers out |
+//! | [`scheduler`] | the thread that computes it: all running sequences in each pass, prompts in chunks beside them |
+//! | [`prefix`] | what was computed for conversations that are over, for others that begin alike |
 //! | [`load`] | reads that model from a file, a folder or the program itself |
 //! | [`upstream`] | another OpenAI-compatible engine (vLLM, llama.cpp server …) reached over HTTP |
 //! | [`encoder`] | a BERT that embeds texts, for `/v1/embeddings` and the similarity of eq. 26–27 |
-//! | [`pool`] | threads with a bounded queue, under `local` and `encoder` |
+//! | [`queue`] | a bounded queue before a number of places |
+//! | [`pool`] | threads over such a queue, under `encoder` |
 //! | [`scores`] | log probabilities of the model here, as the API has them |
 //! | [`retry`] | when somebody who was refused should come back |
 //!
 //! A host is told what to write in its own terms ([`Generation`]) and answers with [`GenerationEvent`]s; it knows nothing
 //! of OpenAI's JSON. Whoever drops a [`GenerationStream`] cancels the generation: it ends within one token.
-//!
-//! Deliberately absent: batching several sequences into one forward pass. The models that fit on a CPU gain little from
-//! it; an upstream engine does it better.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -28,7 +28,10 @@ pub mod encoder;
 pub mod load;
 pub mod local;
 pub mod pool;
+pub mod prefix;
+pub mod queue;
 pub mod retry;
+pub mod scheduler;
 pub mod scores;
 pub mod upstream;
 
@@ -104,6 +107,8 @@ pub struct Generation {
     pub sampling: Sampling,
     /// Whether the client is told how many tokens it took.
     pub counted: bool,
+    /// Only requests with the same salt share what was computed for the beginnings of their prompts.
+    pub cache_salt: Option<String>,
 }
 
 /// Why an answer ended.
@@ -176,6 +181,21 @@ pub struct Load {
     pub capacity: usize,
 }
 
+/// What a host has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Tokens written a second, all answers together, over the last ten seconds.
+    pub tokens_per_s: f64,
+    /// Prompts for whose beginnings something that was computed before was looked for.
+    pub prefix_lookups: u64,
+    /// Those of them for which something was found.
+    pub prefix_hits: u64,
+    /// Tokens of prompts that did not have to be computed.
+    pub prefix_tokens: u64,
+    /// Memory that the beginnings take which are kept.
+    pub prefix_bytes: usize,
+}
+
 /// Writes answers.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
@@ -205,6 +225,11 @@ pub trait Host: Send + Sync + 'static {
 
     /// How busy the host is now.
     fn load(&self) -> Load;
+
+    /// What it has done, where it computes itself.
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
 
     /// The field of the API that asks for what this host cannot do, if one does.
     fn lacks(&self, _generation: &Generation) -> Option<&'static str> {

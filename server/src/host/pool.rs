@@ -1,99 +1,12 @@
-//! Threads that take jobs from one bounded queue.
-//!
-//! Decoding a model is minutes of plain computation: it runs on threads of its own, never on the async runtime's. The
-//! queue states its capacity; a job that finds it full is handed back at once. One whose client has left counts no more.
+//! Threads that take jobs from one bounded queue, each by itself: the encoder's.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-
-use super::retry::Pace;
+pub use super::queue::Job;
+use super::queue::Queue;
 use super::{HostError, Load};
-
-/// Work for a thread.
-pub trait Job: Send + 'static {
-    /// Whether nobody waits for it any more.
-    fn is_abandoned(&self) -> bool;
-}
 
 /// N threads over one queue of jobs.
 #[derive(Debug)]
-pub struct Pool<J> {
-    shared: Arc<Shared<J>>,
-    slots: usize,
-}
-
-#[derive(Debug)]
-struct Shared<J> {
-    state: Mutex<State<J>>,
-    changed: Condvar,
-    capacity: usize,
-}
-
-#[derive(Debug)]
-struct State<J> {
-    jobs: VecDeque<J>,
-    active: usize,
-    /// Threads that are alive; falls when one panics.
-    alive: usize,
-    closed: bool,
-    pace: Pace,
-}
-
-impl<J: Job> State<J> {
-    /// Jobs that somebody waits for.
-    fn waiting(&mut self) -> usize {
-        self.jobs.retain(|job| !job.is_abandoned());
-        self.jobs.len()
-    }
-}
-
-impl<J> Shared<J> {
-    /// A thread that panicked held no half-made state: the queue goes on.
-    fn lock(&self) -> MutexGuard<'_, State<J>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next job; `None` once the pool is closed.
-    fn take(&self) -> Option<J> {
-        let mut state = self.lock();
-        loop {
-            if state.closed {
-                return None;
-            }
-            if let Some(job) = state.jobs.pop_front() {
-                state.active += 1;
-                return Some(job);
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-/// Counts a thread out however it ends.
-struct Alive<J>(Arc<Shared<J>>);
-
-impl<J> Drop for Alive<J> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.alive -= 1;
-        if state.alive == 0 {
-            // Nobody is left to take them: whoever waits for them has to hear of it.
-            state.jobs.clear();
-        }
-    }
-}
-
-/// Counts a job out however it ends, a panic included.
-struct Active<J>(Arc<Shared<J>>, Instant);
-
-impl<J> Drop for Active<J> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.active -= 1;
-        state.pace.took(self.1.elapsed());
-    }
-}
+pub struct Pool<J>(Queue<J>);
 
 impl<J: Job> Pool<J> {
     /// Starts one thread for each of `workers`, with at most `capacity` jobs waiting.
@@ -104,16 +17,13 @@ impl<J: Job> Pool<J> {
     where
         W: FnMut(J) + Send + 'static,
     {
-        let slots = workers.len();
-        let state = State { jobs: VecDeque::new(), active: 0, alive: slots, closed: false, pace: Pace::default() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), capacity });
-        let pool = Self { shared: Arc::clone(&shared), slots };
+        let queue = Queue::new(workers.len(), capacity);
+        let pool = Self(queue.clone());
         for (index, mut worker) in workers.into_iter().enumerate() {
-            let shared = Arc::clone(&shared);
+            let queue = queue.clone();
             std::thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
-                let _alive = Alive(Arc::clone(&shared));
-                while let Some(job) = shared.take() {
-                    let _active = Active(Arc::clone(&shared), Instant::now());
+                let _staff = queue.staff(1);
+                while let Some((job, _place)) = queue.take() {
                     worker(job);
                 }
             })?;
@@ -126,47 +36,26 @@ impl<J: Job> Pool<J> {
     /// # Errors
     /// [`HostError::Busy`] when every thread works and the queue is full; [`HostError::Engine`] when no thread is left.
     pub fn submit(&self, job: J) -> Result<(), HostError> {
-        let mut state = self.shared.lock();
-        if state.closed {
-            return Err(HostError::ShuttingDown);
-        }
-        if state.alive == 0 {
-            return Err(HostError::Engine("all of its threads have failed; restart the server".into()));
-        }
-        let idle = state.alive.saturating_sub(state.active);
-        let waiting = state.waiting();
-        if waiting >= self.shared.capacity + idle {
-            return Err(HostError::Busy { waiting, retry_after_s: state.pace.retry_after_s(waiting, self.slots) });
-        }
-        state.jobs.push_back(job);
-        drop(state);
-        self.shared.changed.notify_one();
-        Ok(())
+        self.0.submit(job)
     }
 
     /// How busy the pool is.
     #[must_use]
     pub fn load(&self) -> Load {
-        let mut state = self.shared.lock();
-        let waiting = state.waiting();
-        Load { slots: self.slots, active: state.active, waiting, capacity: self.shared.capacity }
+        self.0.load()
     }
 }
 
 impl<J> Drop for Pool<J> {
     /// Drops the waiting jobs and lets the threads end after the job that each has in hand.
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.closed = true;
-        state.jobs.clear();
-        drop(state);
-        self.shared.changed.notify_all();
+        self.0.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, Mutex, mpsc};
     use std::time::{Duration, Instant};
 
     use super::*;

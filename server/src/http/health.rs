@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use client::protocol::health::{Health, HealthModel, HealthStatus};
+use client::protocol::health::{Health, HealthModel, HealthProgress, HealthStatus};
 
 use super::{App, Phase};
 
@@ -27,6 +27,11 @@ pub async fn get(State(app): State<App>) -> Response {
         active: load.active,
         waiting: load.waiting,
         queue: load.capacity,
+        progress: app.host().progress().map(|progress| HealthProgress {
+            tokens_per_s: progress.tokens_per_s,
+            prefix_lookups: progress.prefix_lookups,
+            prefix_hits: progress.prefix_hits,
+        }),
     };
     ([(header::CACHE_CONTROL, "no-store")], Json(health)).into_response()
 }

@@ -31,6 +31,11 @@ struct Inner {
     duration: Histogram,
     active: Gauge,
     waiting: Gauge,
+    tokens_per_s: Gauge,
+    prefix_lookups: Counter,
+    prefix_hits: Counter,
+    prefix_tokens: Counter,
+    prefix_bytes: Gauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -75,6 +80,11 @@ impl Metrics {
             duration: histogram(DURATION, "Time from the request to the last token."),
             active: gauge("tandem_active_generations", "Answers being written."),
             waiting: gauge("tandem_queue_depth", "Requests waiting for a slot."),
+            tokens_per_s: gauge("tandem_tokens_per_second", "Tokens written a second, over the last ten seconds."),
+            prefix_lookups: counter("tandem_prefix_lookups_total", "Prompts whose beginnings were looked for."),
+            prefix_hits: counter("tandem_prefix_hits_total", "Prompts whose beginnings had been computed before."),
+            prefix_tokens: counter("tandem_prefix_tokens_total", "Tokens of prompts that were not computed again."),
+            prefix_bytes: gauge("tandem_prefix_bytes", "Memory of the beginnings that are kept."),
             recorder,
         };
         Self(Arc::new(inner))
@@ -121,6 +131,13 @@ pub async fn get(State(app): State<App>) -> Response {
     let load = app.host().load();
     inner.active.set(load.active as f64);
     inner.waiting.set(load.waiting as f64);
+    if let Some(progress) = app.host().progress() {
+        inner.tokens_per_s.set(progress.tokens_per_s);
+        inner.prefix_lookups.absolute(progress.prefix_lookups);
+        inner.prefix_hits.absolute(progress.prefix_hits);
+        inner.prefix_tokens.absolute(progress.prefix_tokens);
+        inner.prefix_bytes.set(progress.prefix_bytes as f64);
+    }
     inner.handle.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], inner.handle.render()).into_response()
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// `/health`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     /// Whether it takes new work.
     pub status: HealthStatus,
@@ -21,6 +21,20 @@ pub struct Health {
     pub waiting: usize,
     /// Requests that may wait before the server answers 503.
     pub queue: usize,
+    /// What the server's own model does; `None` where an engine upstream computes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<HealthProgress>,
+}
+
+/// What the server's own model does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthProgress {
+    /// Tokens written a second, all answers together, over the last ten seconds.
+    pub tokens_per_s: f64,
+    /// Prompts for whose beginnings something that was computed before was looked for.
+    pub prefix_lookups: u64,
+    /// Those of them for which something was found.
+    pub prefix_hits: u64,
 }
 
 /// Whether the server takes new work.

@@ -3,7 +3,7 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 
-use crate::layout::{KEYS, LANES, MAX_HEAD, stride};
+use crate::layout::{KEYS, LANES, MAX_HEAD, copy_place, stride};
 
 /// Tokens for which room is made at once: doubling would leave up to half of a long context's memory empty.
 const GROWTH: usize = 8 * KEYS;
@@ -44,5 +44,16 @@ impl HalfCache {
                 *y = half.to_bits();
             }
         }
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        (self.k.capacity() + self.v.capacity()) * size_of::<u16>()
+    }
+
+    /// Takes over whole steps of `from`, which lie at `place` in both; `None` where `from` is shorter.
+    pub(crate) fn copy(&mut self, from: &Self, place: std::ops::Range<usize>) -> Option<()> {
+        copy_place(&mut self.k, &from.k, place.clone())?;
+        copy_place(&mut self.v, &from.v, place)
     }
 }

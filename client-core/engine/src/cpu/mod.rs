@@ -9,22 +9,28 @@
 //! have fast tiles for ([`runs_here`]), on as many threads as [`set_threads`] says; the rest goes through candle, where the
 //! `candle` feature is on.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cpu_kernels::cache::Cache;
+use cpu_kernels::matrix::WrongSize;
 use cpu_kernels::model::{Layer, Model, ModelShape, Sequences};
 
 use super::assemble::at_once;
-use super::backend::{Backend, Batch, Output, Stop, Turn, Want};
+use super::backend::{Backend, Batch, Output, SHARING, Snapshot, SnapshotState, Span, Turn, Want};
 use super::config::{Activation, ModelConfig, Rotations};
 use super::error::EngineError;
 use super::parts::{BlockPart, BlockVectors, PIECE_BYTES, Part, Weights};
-use super::preconditions::{check_input, check_row, check_rows, check_turns};
+use super::preconditions::{check_input, check_row, check_rows_up_to, check_spans, check_turns};
 use super::sampler::{SamplerParams, argmax};
 use super::weights::ModelWeights;
 
 /// Most parameters of a model that is held in single precision.
 pub const SMALL_MODEL: u64 = 16_000_000;
+
+/// Most sequences that are computed in one pass here.
+pub const MAX_ROWS: usize = 256;
 
 /// How matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +99,6 @@ pub struct CpuBackend {
     model: Arc<CpuModel>,
     /// One row.
     sequence: Sequences,
-    stop: Option<Stop>,
 }
 
 impl std::fmt::Debug for CpuBackend {
@@ -224,7 +229,7 @@ impl CpuBackend {
             .map_err(|_| refused("heads of more than 256 elements"))?;
         let sequence = Sequences::new(&model, 1);
         let model = Arc::new(CpuModel { rotations: Rotations::of(&config), config, model });
-        Ok(Self { model, sequence, stop: None })
+        Ok(Self { model, sequence })
     }
 }
 
@@ -252,23 +257,18 @@ impl Backend for CpuBackend {
 
     fn fork(&self) -> Result<Box<dyn Backend>, EngineError> {
         let sequence = Sequences::new(&self.model.model, 1);
-        Ok(Box::new(Self { model: Arc::clone(&self.model), sequence, stop: None }))
+        Ok(Box::new(Self { model: Arc::clone(&self.model), sequence }))
     }
 
     async fn batch(&self, rows: usize, capacity: usize) -> Result<Box<dyn Batch>, EngineError> {
-        check_rows(rows)?;
+        check_rows_up_to(rows, MAX_ROWS)?;
         let sequences = Sequences::new(&self.model.model, rows);
         Ok(Box::new(CpuBatch { model: Arc::clone(&self.model), sequences, capacity: capacity.min(self.capacity()) }))
     }
 
-    fn stop_when(&mut self, stop: Option<Stop>) {
-        self.stop = stop;
-    }
-
     async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
         let capacity = self.capacity();
-        let stop = || self.stop.as_ref().is_some_and(|stop| stop());
-        self.model.forward(&mut self.sequence, 0, capacity, tokens, want, &stop)
+        self.model.forward(&mut self.sequence, 0, capacity, tokens, want)
     }
 }
 
@@ -281,16 +281,13 @@ impl CpuModel {
         capacity: usize,
         tokens: &[u32],
         want: Want,
-        stop: &dyn Fn() -> bool,
     ) -> Result<Output, EngineError> {
         let Self { config, rotations, model } = self;
         check_input(config, sequences.len(row), capacity, tokens)?;
         let wanted = wanted(want)?;
         let rotation = rotations.span(sequences.len(row), tokens.len());
-        let done = sequences
-            .forward_unless(model, row, tokens, &rotation, wanted, stop)
-            .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
-        if done { Ok(output(want, sequences.output())) } else { Err(EngineError::Stopped) }
+        sequences.forward(model, row, tokens, &rotation, wanted).map_err(refused_input)?;
+        Ok(output(want, sequences.output()))
     }
 }
 
@@ -314,7 +311,7 @@ impl Batch for CpuBatch {
 
     async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
         check_row(self.rows(), row)?;
-        self.model.forward(&mut self.sequences, row, self.capacity, tokens, want, &|| false)
+        self.model.forward(&mut self.sequences, row, self.capacity, tokens, want)
     }
 
     fn begin_choosing(&mut self, _: usize, _: &SamplerParams, _: &[u32]) -> Result<(), EngineError> {
@@ -325,14 +322,67 @@ impl Batch for CpuBatch {
         let CpuModel { config, rotations, model } = &*self.model;
         check_turns(config, self, turns)?;
         let Steps { rows, tokens, rotation } = Steps::new(rotations, turns, |row| self.sequences.len(row));
-        self.sequences
-            .step(model, &rows, &tokens, &rotation)
-            .map_err(|_| EngineError::Cpu("the input was refused".into()))?;
+        self.sequences.step(model, &rows, &tokens, &rotation).map_err(refused_input)?;
         Ok(self.sequences.output().chunks(config.vocab).map(<[f32]>::to_vec).collect())
     }
 
     async fn step_choosing(&mut self, _: &[Turn]) -> Result<Vec<u32>, EngineError> {
         Err(not_chosen_here())
+    }
+
+    async fn append(&mut self, spans: &[Span<'_>], stop: &dyn Fn() -> bool) -> Result<Vec<Vec<f32>>, EngineError> {
+        let CpuModel { config, rotations, model } = &*self.model;
+        check_spans(config, self, spans)?;
+        let (mut tokens, mut rotation) = (Vec::new(), Vec::new());
+        for span in spans {
+            tokens.extend_from_slice(span.tokens);
+            rotation.extend(rotations.span(self.sequences.len(span.row), span.tokens.len()));
+        }
+        let parts: Vec<_> = spans
+            .iter()
+            .map(|span| cpu_kernels::model::Span { row: span.row, count: span.tokens.len(), logits: span.logits })
+            .collect();
+        if !self.sequences.append(model, &parts, &tokens, &rotation, stop).map_err(refused_input)? {
+            return Err(EngineError::Stopped);
+        }
+        Ok(self.sequences.output().chunks(config.vocab).map(<[f32]>::to_vec).collect())
+    }
+
+    fn take(&mut self, row: usize) -> Result<Snapshot, EngineError> {
+        let cache = self.sequences.take(row).ok_or_else(|| refused_input(WrongSize))?;
+        Ok(Snapshot { len: cache.len(), state: Box::new(Kept { cache, model: Arc::clone(&self.model) }) })
+    }
+
+    fn extend(&mut self, row: usize, from: &Snapshot, len: usize) -> Result<(), EngineError> {
+        let kept = from.state.as_any().downcast_ref::<Kept>().filter(|kept| Arc::ptr_eq(&kept.model, &self.model));
+        let kept = kept.ok_or(EngineError::NotOffered { backend: "cpu", what: SHARING })?;
+        self.sequences.extend(row, &kept.cache, len).map_err(refused_input)
+    }
+
+    fn share(&mut self, from: usize, row: usize, len: usize) -> Result<(), EngineError> {
+        self.sequences.share(from, row, len).map_err(refused_input)
+    }
+}
+
+fn refused_input(_: WrongSize) -> EngineError {
+    EngineError::Cpu("the input was refused".into())
+}
+
+/// A KV cache that was taken out of a row.
+#[derive(Debug)]
+struct Kept {
+    cache: Cache,
+    /// Whose keys and values these are.
+    model: Arc<CpuModel>,
+}
+
+impl SnapshotState for Kept {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn bytes(&self) -> usize {
+        self.cache.bytes()
     }
 }
 

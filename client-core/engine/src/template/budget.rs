@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use minijinja::value::{Object, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
-use crate::backend::Stop;
+use super::Stop;
 
 /// Bytes charged for an item of a list.
 const ITEM: usize = 32;

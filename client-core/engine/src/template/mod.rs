@@ -38,7 +38,6 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, State, context};
 
 use super::ChatMessage;
-use super::backend::Stop;
 use super::error::EngineError;
 
 /// Steps that a template may take whatever the conversation.
@@ -67,6 +66,9 @@ const NAME: &str = "chat";
 /// What is used when a file has no template: the conversation as plain lines.
 const PLAIN: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
                      {% if add_generation_prompt %}assistant: {% endif %}";
+
+/// Says whether a render is to be given up.
+pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A compiled chat template.
 #[derive(Debug, Clone)]

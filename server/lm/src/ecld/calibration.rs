@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use engine::engine::Words;
+use engine::engine::ChatTokenizer;
 use engine::gguf::Gguf;
 use engine::prompt::Prompt;
-use engine::safetensors::{CHAT_TEMPLATE, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, WordFiles};
+use engine::safetensors::{CHAT_TEMPLATE, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, TokenizerFiles};
 use engine::{ChatMessage, EngineError};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -47,12 +47,12 @@ enum Line {
 ///
 /// # Errors
 /// There is no tokenizer, or it cannot be built.
-pub fn words(archive: &Archive) -> Result<Words, EcldError> {
+pub fn words(archive: &Archive) -> Result<ChatTokenizer, EcldError> {
     let fail = |error: EngineError| EcldError::file(&archive.path, error);
     match &archive.format {
         Format::Gguf(head) => {
             let gguf = Gguf::parse_header(head, archive.disk.size(0)).map_err(|error| fail(error.into()))?;
-            Words::from_gguf(&gguf).map_err(fail)
+            ChatTokenizer::from_gguf(&gguf).map_err(fail)
         }
         Format::HuggingFace { config, .. } => {
             let read = |name: &str| std::fs::read(archive.path.join(name)).ok();
@@ -62,7 +62,7 @@ pub fn words(archive: &Archive) -> Result<Words, EcldError> {
             })?;
             let (tokenizer_config, template) = (read(TOKENIZER_CONFIG), read(CHAT_TEMPLATE));
             let generation_config = read(GENERATION_CONFIG);
-            Words::from_files(&WordFiles {
+            ChatTokenizer::from_files(&TokenizerFiles {
                 tokenizer: &tokenizer,
                 tokenizer_config: tokenizer_config.as_deref(),
                 chat_template: template.as_deref(),
@@ -79,7 +79,7 @@ pub fn words(archive: &Archive) -> Result<Words, EcldError> {
 ///
 /// # Errors
 /// It cannot be read, a line is not as it should be (it is named), or nothing is left to score.
-pub fn from_file(words: &Words, path: &Path, limits: Limits) -> Result<Vec<Scored>, EcldError> {
+pub fn from_file(words: &ChatTokenizer, path: &Path, limits: Limits) -> Result<Vec<Scored>, EcldError> {
     let text = std::fs::read_to_string(path).map_err(EcldError::io(path))?;
     let mut taken = Taken::new(limits);
     if path.extension().is_some_and(|ending| ending == "jsonl") {
@@ -109,7 +109,7 @@ pub fn from_file(words: &Words, path: &Path, limits: Limits) -> Result<Vec<Score
 ///
 /// # Errors
 /// The tokenizer's.
-pub fn atlas(words: &Words, corpus: &Corpus, seed: u64, limits: Limits) -> Result<Vec<Scored>, EcldError> {
+pub fn atlas(words: &ChatTokenizer, corpus: &Corpus, seed: u64, limits: Limits) -> Result<Vec<Scored>, EcldError> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let (mut facts, mut articles): (Vec<_>, Vec<_>) =
         (corpus.facts.iter().filter(|fact| !fact.held_out).collect(), corpus.articles.iter().collect());
@@ -131,7 +131,7 @@ pub fn atlas(words: &Words, corpus: &Corpus, seed: u64, limits: Limits) -> Resul
 }
 
 /// A prompt through the chat template, and the answer behind it, which alone counts.
-fn pair(words: &Words, prompt: &str, answer: &str) -> Result<Scored, EcldError> {
+fn pair(words: &ChatTokenizer, prompt: &str, answer: &str) -> Result<Scored, EcldError> {
     let message = ChatMessage { role: "user".into(), content: prompt.into() };
     let rendered = words.template.render(&[message])?;
     let mut tokens = Prompt::with_control_tokens(&rendered).tokens(&words.tokenizer)?;

@@ -57,18 +57,23 @@ pub struct Args {
     #[arg(long, env = "TANDEM_PUBLIC", value_name = "DIR")]
     pub public: Option<PathBuf>,
 
-    /// Answers written at the same time. [default: 2; 16 with --upstream]
+    /// Answers written at the same time; each pass over the model's weights makes all of them longer. [default: 8; 16 with
+    /// --upstream]
     #[arg(long, env = "TANDEM_SLOTS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub slots: Option<u16>,
 
-    /// Threads that compute a model's pass together; answers that are written at the same time share them. [default: as many
-    /// as this machine runs at once]
+    /// Threads that compute a model's pass together. [default: as many as this machine runs at once]
     #[arg(long, env = "TANDEM_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
     /// Requests that may wait for a slot before the server answers 503.
     #[arg(long, env = "TANDEM_QUEUE", default_value_t = 256, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     pub queue: u16,
+
+    /// Memory for what was computed of conversations that are over, in bytes: requests that begin alike go on from there. 0
+    /// keeps nothing.
+    #[arg(long, env = "TANDEM_PREFIX_CACHE", default_value_t = 128 << 20, value_name = "BYTES")]
+    pub prefix_cache: usize,
 
     /// Connections at the same time; at most three quarters of them from one address. Where all are taken, the one that has
     /// been idle for longest is closed.

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::args::Args;
 use crate::host::encoder::BertEncoder;
 use crate::host::load::{self, LoadError};
-use crate::host::local::{self, LocalHost};
+use crate::host::local::{self, LocalConfig, LocalHost};
 use crate::host::upstream::{UpstreamConfig, UpstreamHost};
 use crate::host::{Embedder, Host};
 use crate::http::connections::ConnectionLimits;
@@ -22,7 +22,7 @@ use crate::hub::{Hub, HubConfig};
 use crate::runs::{Runs, RunsConfig};
 
 /// Slots of the model here, and of an engine upstream, which answers many at a time.
-const LOCAL_SLOTS: u16 = 2;
+const LOCAL_SLOTS: u16 = 8;
 const UPSTREAM_SLOTS: u16 = 16;
 /// Files that stay free for the service itself: models, runs, logs, an engine upstream.
 const RESERVED_FILES: u64 = 256;
@@ -78,8 +78,12 @@ pub(super) async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> 
             let threads = args.threads.map_or_else(system_threads, usize::from);
             let threads = engine::cpu::set_threads(threads);
             tracing::debug!(threads, "a pass is computed together");
-            let host =
-                local_host(args.model.as_deref(), files.public(), args.slots.unwrap_or(LOCAL_SLOTS), args.queue)?;
+            let config = LocalConfig {
+                slots: args.slots.unwrap_or(LOCAL_SLOTS).into(),
+                queue: args.queue.into(),
+                prefix_bytes: args.prefix_cache,
+            };
+            let host = local_host(args.model.as_deref(), files.public(), config)?;
             let embedder = local::as_embedder(&host);
             (host, Some(embedder))
         }
@@ -156,7 +160,7 @@ fn system_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn local_host(model: Option<&Path>, public: &Source, slots: u16, queue: u16) -> anyhow::Result<Arc<LocalHost>> {
+fn local_host(model: Option<&Path>, public: &Source, config: LocalConfig) -> anyhow::Result<Arc<LocalHost>> {
     let (engine, card) = match model {
         Some(path) => load::from_path(path)?,
         None => load::shipped(public)?,
@@ -167,16 +171,17 @@ fn local_host(model: Option<&Path>, public: &Source, slots: u16, queue: u16) -> 
         parameters = info.parameters,
         quantisation = info.quantisation,
         context = info.context,
-        slots,
-        queue,
+        slots = config.slots,
+        queue = config.queue,
         "the full model is loaded"
     );
-    Ok(Arc::new(LocalHost::start(engine, card, slots.into(), queue.into())?))
+    Ok(Arc::new(LocalHost::start(engine, card, config)?))
 }
 
 fn shipped_embedder(public: &Source) -> Option<Arc<dyn Embedder>> {
+    let config = LocalConfig { slots: 1, queue: 64, prefix_bytes: 0 };
     let loaded = load::shipped(public).and_then(|(engine, card)| {
-        LocalHost::start(engine, card, 1, 64).map_err(|error| LoadError::NotShipped { why: error.to_string() })
+        LocalHost::start(engine, card, config).map_err(|error| LoadError::NotShipped { why: error.to_string() })
     });
     match loaded {
         Ok(host) => Some(local::as_embedder(&Arc::new(host))),

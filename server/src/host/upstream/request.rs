@@ -11,7 +11,7 @@ pub const OWN: [&str; 3] = ["stream_options", "add_generation_prompt", "continue
 /// The request's body.
 #[must_use]
 pub fn body(model: &str, generation: Generation) -> Value {
-    let Generation { prompt, sampling, counted } = generation;
+    let Generation { prompt, sampling, counted, cache_salt } = generation;
     let mut body = Map::new();
     let is_chat = matches!(prompt, Prompt::Chat { .. });
     body.insert("model".into(), json!(model));
@@ -33,6 +33,9 @@ pub fn body(model: &str, generation: Generation) -> Value {
         }
         Prompt::Text(text) | Prompt::Controlled(text) => drop(body.insert("prompt".into(), json!(text))),
         Prompt::Tokens(ids) => drop(body.insert("prompt".into(), json!(ids))),
+    }
+    if let Some(salt) = cache_salt {
+        body.insert("cache_salt".into(), json!(salt));
     }
     choice(&mut body, sampling, is_chat);
     Value::Object(body)
@@ -106,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_request_says_what_was_asked_and_no_more() {
-        let plain = |prompt| Generation { prompt, sampling: Sampling::default(), counted: false };
+        let plain = |prompt| Generation { prompt, sampling: Sampling::default(), counted: false, cache_salt: None };
         assert_eq!(keys(&body("m", plain(Prompt::Text("p".into())))), ["model", "prompt", "stream"]);
         assert_eq!(body("m", plain(Prompt::Tokens(vec![1, 2])))["prompt"], json!([1, 2]));
         let user = Message { role: "user".into(), content: "q".into() };
@@ -131,9 +134,8 @@ mod tests {
             seed: Some(-1),
             ..Sampling::default()
         };
-        let text = |sampling: Sampling| {
-            body("m", Generation { prompt: Prompt::Text("p".into()), sampling, counted: false }).to_string()
-        };
+        let text =
+            |sampling: Sampling| body("m", Generation { sampling, ..plain(Prompt::Text("p".into())) }).to_string();
         let written = text(sampling.clone());
         for part in [
             r#""temperature":0.7"#,

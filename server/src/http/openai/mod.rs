@@ -9,6 +9,9 @@
 //!
 //! Beyond OpenAI's API: `top_k`, `min_p`, `repetition_penalty`; a last message of role `assistant` is continued, not
 //! answered (unless `continue_final_message` is false); `timings` beside `usage`.
+//!
+//! `cache_salt`, as vLLM has it: prompts that begin alike are computed once, whoever sends them, so how soon the first token
+//! comes may tell a client what others have written. Requests with a salt share beginnings only with those that have the same.
 //! Deliberately absent: tools, response formats, `suffix`. Asking for one is an error, not a silent omission.
 
 use axum::extract::State;

@@ -17,6 +17,8 @@ const MAX_STOPS: usize = 4;
 const MAX_STOP_TOKENS: usize = 64;
 const MAX_LOGPROBS: i64 = 20;
 const MAX_BIAS: f64 = 100.0;
+/// Longest salt, bytes.
+const MAX_SALT: usize = 256;
 /// Most answers to one request: each takes a slot.
 const MAX_CHOICES: usize = 16;
 
@@ -96,6 +98,7 @@ pub struct CompletionRequest {
     add_generation_prompt: Option<bool>,
     /// Whether what reads like a control token in a prompt is one.
     parse_special: Option<bool>,
+    cache_salt: Option<String>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -202,6 +205,10 @@ impl CompletionRequest {
         self.refuse_unsupported(endpoint)?;
         let sampling = self.sampling(endpoint)?;
         let counted = !self.stream() || self.include_usage();
+        let cache_salt = self.cache_salt.take();
+        if cache_salt.as_ref().is_some_and(|salt| salt.is_empty() || salt.len() > MAX_SALT) {
+            return Err(range("cache_salt", &format!("has to have between 1 and {MAX_SALT} bytes")));
+        }
         let per_prompt = self.choices()?;
         let wants_echo = self.echo == Some(true);
         let prompts = match endpoint {
@@ -232,7 +239,8 @@ impl CompletionRequest {
                     .map(|seed| i128::from((seed as u64).wrapping_add(choice as u64)))
                     .filter(|_| choice > 0)
                     .or(sampling.seed);
-                work.answers.push(Generation { prompt: prompt.clone(), sampling, counted });
+                let (prompt, cache_salt) = (prompt.clone(), cache_salt.clone());
+                work.answers.push(Generation { prompt, sampling, counted, cache_salt });
             }
         }
         Ok(work)

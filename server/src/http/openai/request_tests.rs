@@ -59,8 +59,8 @@ fn several_prompts_and_answers() {
     assert_eq!((got.per_prompt, got.echo.concat().as_str()), (2, "aabb"));
     let ids = work(Endpoint::Text, json!({"prompt": [[1, 2], [3]]})).unwrap();
     assert_eq!(ids.answers[1].prompt, Prompt::Tokens(vec![3]));
-    let stream = one(Endpoint::Text, json!({"prompt": "a", "stream": true}));
-    assert!(!stream.counted);
+    let stream = one(Endpoint::Text, json!({"prompt": "a", "stream": true, "cache_salt": "mine"}));
+    assert_eq!((stream.counted, stream.cache_salt.as_deref()), (false, Some("mine")));
 }
 
 #[test]
@@ -110,6 +110,8 @@ fn every_field_is_honoured_or_refused_by_name() {
         ("messages[0].tool_call_id", json!("1")),
         ("prompt", json!("p")),
         ("stop_token_ids", json!(vec![1; 65])),
+        ("cache_salt", json!("")),
+        ("cache_salt", json!("x".repeat(257))),
         ("min_tokens", json!(3)),
         ("tool_choice", json!("auto")),
         ("guided_json", json!({})),

@@ -235,6 +235,8 @@ async fn health_and_metrics() {
     let health: client::protocol::health::Health = response.json().await.unwrap();
     assert_eq!((health.model.name.as_str(), health.model.context_length), ("Full", Some(64)));
     assert_eq!((health.slots, health.active, health.queue), (2, 0, 3));
+    let progress = health.progress.unwrap();
+    assert_eq!((progress.tokens_per_s, progress.prefix_lookups, progress.prefix_hits), (2.5, 3, 1));
     server.answer("/v1/chat/completions", &chat("count 3")).await;
     server.answer("/v1/chat/completions", &chat("busy")).await;
     server.get("/nothing/here").send().await.unwrap();
@@ -244,6 +246,15 @@ async fn health_and_metrics() {
     assert_eq!(server.metric("tandem_generation_seconds_bucket{le=\"60\"}").await, 1.0);
     assert_eq!(server.metric("tandem_active_generations").await, 0.0);
     assert_eq!(server.metric("tandem_queue_depth").await, 0.0);
+    for (name, value) in [
+        ("tandem_tokens_per_second", 2.5),
+        ("tandem_prefix_lookups_total", 3.0),
+        ("tandem_prefix_hits_total", 1.0),
+        ("tandem_prefix_tokens_total", 40.0),
+        ("tandem_prefix_bytes", 1000.0),
+    ] {
+        assert_eq!(server.metric(name).await, value, "{name}");
+    }
     for (route, status) in [("/v1/chat/completions", 200), ("/v1/chat/completions", 503), ("files", 404)] {
         let name = format!("tandem_requests_total{{route=\"{route}\",status=\"{status}\"}}");
         assert_eq!(server.metric(&name).await, 1.0, "{name}");

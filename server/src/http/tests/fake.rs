@@ -10,8 +10,8 @@ use client::protocol::health::HostKind;
 use tokio::sync::mpsc;
 
 use crate::host::{
-    Embedder, FinishReason, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Prompt,
-    Summary, TokenEmbeddings,
+    Embedder, FinishReason, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Progress,
+    Prompt, Summary, TokenEmbeddings,
 };
 
 /// Answers `count N` with N tokens, `forever` with tokens until the client leaves, `slow` with three tokens over a
@@ -44,6 +44,11 @@ impl Host for FakeHost {
 
     fn load(&self) -> Load {
         Load { slots: 2, active: self.active.load(Ordering::SeqCst), waiting: 0, capacity: 3 }
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        let (prefix_lookups, prefix_hits) = (3, 1);
+        Some(Progress { tokens_per_s: 2.5, prefix_lookups, prefix_hits, prefix_tokens: 40, prefix_bytes: 1000 })
     }
 
     fn lacks(&self, generation: &Generation) -> Option<&'static str> {

@@ -52,7 +52,7 @@ fn ask(text: &str) -> Generation {
         stop: vec!["#".into()],
         ..Sampling::default()
     };
-    Generation { prompt, sampling, counted: true }
+    Generation { prompt, sampling, counted: true, cache_salt: None }
 }
 
 async fn collect(host: &UpstreamHost, generation: Generation) -> Result<(Vec<String>, Summary), HostError> {
