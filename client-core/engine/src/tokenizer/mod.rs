@@ -104,7 +104,7 @@ impl Tokenizer {
             match gguf.get("tokenizer.huggingface.json").and_then(Value::as_str) {
                 Some(json) => {
                     let json::Loaded { tokenizer, cutting, .. } = json::parse(json.as_bytes(), &CONTROL_TEXTS)?;
-                    let usual = vocabulary::Usual::default();
+                    let usual = vocabulary::Defaults::default();
                     vocabulary::Loaded { tokenizer, cutting, usual, doubles: BTreeMap::new() }
                 }
                 None => vocabulary::from_gguf(gguf)?,

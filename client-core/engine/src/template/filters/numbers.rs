@@ -3,7 +3,6 @@
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, State};
 
-use super::number;
 use crate::template::args::{Args, invalid};
 use crate::template::budget::charge;
 
