@@ -3,6 +3,7 @@
 use super::corpus::{Article, Corpus, Fact, Hops};
 use super::ecld::hallucination::{Tally, Telling};
 use super::normalise::is_correct;
+use super::sentences::sentences;
 use engine::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions};
 use futures::executor::block_on;
 use rand::seq::SliceRandom;
@@ -143,31 +144,6 @@ fn whole_sentences(text: &str, cut: bool, article: &Article) -> Vec<String> {
     if cut && !text.trim_end().ends_with('.') {
         // Half a sentence states nothing.
         all.pop();
-    }
-    all
-}
-
-/// Splits at a full stop that is followed by a space and an upper-case letter. One that may end an initial ("T. S.
-/// Eliot") or a short title ends a sentence only if what stands before it is `known` ("The symbol of carbon is C.").
-pub fn sentences(text: &str, known: &dyn Fn(&str) -> bool) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut rest = text.trim();
-    let mut from = 0;
-    while let Some(found) = rest[from..].find(". ") {
-        let at = from + found;
-        let word = rest[..at].rsplit([' ', '.']).next().unwrap_or_default();
-        let abbreviated = word.chars().count() == 1 && word.chars().all(char::is_uppercase)
-            || matches!(word, "St" | "Mt" | "Dr" | "Mrs" | "Mr");
-        if abbreviated && !known(&rest[..=at]) || !rest[at + 2..].starts_with(char::is_uppercase) {
-            from = at + 2;
-            continue;
-        }
-        all.push(rest[..=at].to_owned());
-        rest = rest[at + 2..].trim_start();
-        from = 0;
-    }
-    if !rest.is_empty() {
-        all.push(rest.to_owned());
     }
     all
 }

@@ -11,7 +11,7 @@
 //! | [`train`], [`checkpoint`], [`probe`] | the loop, its files, a quick look at accuracy on the way |
 //! | [`run_folder`] | a run on disk: begun, resumed, stopped |
 //! | [`export`] | GGUF v3 with tokenizer and template inside |
-//! | [`normalise`], [`evaluate`], [`manifest`] | eq. 23 and 24 by the engine that users run; what is published of it |
+//! | [`normalise`], [`sentences`], [`evaluate`], [`manifest`] | eq. 23 and 24 by the engine that users run; what is published of it |
 //! | [`ecld`] | compact models from any checkpoint: scores, cuts, quantisers |
 //!
 //! # The corpus
@@ -55,6 +55,7 @@ pub mod normalise;
 pub mod probe;
 pub mod relations;
 pub mod run_folder;
+pub mod sentences;
 pub mod tables;
 pub mod tokenizer;
 pub mod train;

@@ -21,11 +21,13 @@ pub const ACCEPTED: &[Accepted] = &[
     Accepted { root: "engine", modules: &["gpu", "gpu::*"], reason: FOLDER },
     Accepted { root: "engine", modules: &["template", "template::*"], reason: FOLDER },
     Accepted { root: "engine", modules: &["tokenizer", "tokenizer::*"], reason: FOLDER },
+    Accepted { root: "lm", modules: &["ecld::case", "ecld::case::*"], reason: FOLDER },
     Accepted {
         root: "mec",
         modules: &["params", "settings"],
         reason: "parameters are built from the declarations of their fields, which read and write them",
     },
+    Accepted { root: "tandem-server", modules: &["cli::ecld", "cli::ecld::*"], reason: FOLDER },
     Accepted { root: "tandem-server", modules: &["hub", "hub::*"], reason: FOLDER },
     Accepted { root: "tandem-server", modules: &["http", "http::*"], reason: FOLDER },
     Accepted { root: "tandem-server", modules: &["runs", "runs::*"], reason: FOLDER },

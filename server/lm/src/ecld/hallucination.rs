@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::evaluate::sentences;
 use crate::normalise::normalise;
+use crate::sentences::sentences;
 
 /// What a model wrote after an article's opening.
 #[derive(Debug, Clone, Copy)]
