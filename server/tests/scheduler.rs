@@ -167,10 +167,13 @@ async fn conversations_that_begin_alike_are_computed_once() {
     assert!(reused() - before >= 2 * (shared - 64), "{} {before} {shared}", reused());
 }
 
+/// Of each pass the rows and how many tokens each got.
+type Passes = Vec<Vec<(usize, usize)>>;
+
 /// A batch that writes down what is asked of it, and can be made to fail.
 struct Watched {
     inner: Box<dyn Batch>,
-    passes: Arc<Mutex<Vec<Vec<(usize, usize)>>>>,
+    passes: Arc<Mutex<Passes>>,
     /// The logits of rows with this token at the end of their span are not numbers.
     poison: u32,
 }

@@ -257,7 +257,7 @@ fn rows_end_where_they_are_told_to() {
     block_on(together.begin(0, prompt("hi"), &options(0))).unwrap();
     let mut none = |_: usize, _: TokenEvent<'_>| panic!("no token was asked for");
     assert_eq!(block_on(together.step(&mut none)).unwrap(), [ended(0, FinishReason::Length, 0)]);
-    assert!(block_on(one.together(0, 40)).is_err() && block_on(one.together(5, 40)).is_err());
+    assert!(block_on(one.together(0, 40)).is_err() && block_on(one.together(crate::cpu::MAX_ROWS + 1, 40)).is_err());
 }
 
 /// Texts that come up one after the other, and what became of them.

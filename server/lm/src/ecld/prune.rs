@@ -93,7 +93,7 @@ pub fn prune(
     let spec = Spec::of(&archive.plan);
     let mut cut = Cut::new(&spec, keep, correct_norms)?;
     if spec.gelu {
-        cut = cut.for_gemma(archive.plan.gain_offset);
+        cut = cut.for_gemma(f64::from(archive.plan.gain_offset));
     }
     if archive.plan.also_sees && keep.embed.is_some() {
         return Err(EcldError::file(

@@ -33,7 +33,7 @@ enum Step {
     /// Score blocks, neurons, heads and channels on a calibration set (eq. 1).
     Score(score::Args),
     /// Cut what scores least out of a model: a physically smaller file (eq. 2-7).
-    Prune(prune::Args),
+    Prune(Box<prune::Args>),
     /// Quantise a GGUF file with scales of least squared error (eq. 12 and 13).
     Quantise(quantise::Args),
     /// Compute the cases of a vectors file: check us against a reference of your own.
@@ -47,7 +47,7 @@ enum Step {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.step {
         Step::Score(args) => score::run(args),
-        Step::Prune(args) => prune::run(args),
+        Step::Prune(args) => prune::run(*args),
         Step::Quantise(args) => quantise::run(args),
         Step::Case(args) => case::run(args),
     }

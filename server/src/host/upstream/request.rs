@@ -134,8 +134,10 @@ mod tests {
             seed: Some(-1),
             ..Sampling::default()
         };
-        let text =
-            |sampling: Sampling| body("m", Generation { sampling, ..plain(Prompt::Text("p".into())) }).to_string();
+        let text = |sampling: Sampling| {
+            body("m", Generation { prompt: Prompt::Text("p".into()), sampling, counted: false, cache_salt: None })
+                .to_string()
+        };
         let written = text(sampling.clone());
         for part in [
             r#""temperature":0.7"#,
