@@ -18,7 +18,7 @@ use super::files::{self, csp, encoding};
 use super::json::ApiJson;
 use super::{App, Phase};
 use crate::runs::follow::Place;
-use crate::runs::page::{self, Which};
+use crate::runs::page::{self, PageRequest};
 use crate::runs::{Runs, RunsError};
 
 /// The number of a run in an address.
@@ -71,7 +71,7 @@ pub async fn list(
         let message = format!("'limit' has to be between 1 and {}.", page::MOST);
         return Err(ApiError::field("limit", "invalid_value", message));
     }
-    let which = Which { limit, before: part.before };
+    let which = PageRequest { limit, before: part.before };
     let page = blocking(&app, move |runs| runs.page(which)).await?;
     let gzip = encoding::accepts_gzip(&headers);
     let tag = format!("\"{}{}\"", page.tag, if gzip { "-gz" } else { "" });
