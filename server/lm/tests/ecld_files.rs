@@ -207,9 +207,10 @@ fn what_is_left_computes_what_zeros_in_place_compute() {
             let trial = forward::logits(&Trial::new(&teacher, &corrected), tokens).unwrap();
             let off = apart(&trial, &masked);
             assert!(off < 1e-4, "{name} {axis} on trial: {off}");
-            // Single precision, and F16 files.
+            // Gemma's embeddings are scaled, and rounded to F16 a second time.
+            let most = if teacher.spec().gelu && keep.embed.is_some() { 3e-2 } else { 1e-4 };
             let off = apart(&left, &masked);
-            assert!(off < 3e-3, "{name} {axis}: {off}");
+            assert!(off < most, "{name} {axis}: {off}");
             let off = apart(&engines_logits(&out, tokens), &left);
             assert!(off < 1e-4, "{name} {axis} in the engine: {off}");
         }
@@ -230,11 +231,11 @@ fn quantised_files_load_and_have_less_error_than_plain_ones() {
         let tokens = &golden(&path).prompt[..8];
         let plain = engines_logits(&path, tokens);
         for (scheme, most) in [
-            (blocks(GgmlType::Q8_0, Fit::Searched), 0.05),
+            (blocks(GgmlType::Q8_0, Fit::Searched), 0.2),
             (blocks(GgmlType::Q4_1, Fit::Searched), 1.0),
             (blocks(GgmlType::Q4_0, Fit::Searched), 1.0),
             (blocks(GgmlType::Q4_0, Fit::Plain), 1.0),
-            (Scheme::Uniform { bits: 8, group: 16, fit: Fit::Searched }, 0.05),
+            (Scheme::Uniform { bits: 8, group: 16, fit: Fit::Searched }, 0.2),
             (Scheme::Uniform { bits: 3, group: 16, fit: Fit::Searched }, 2.0),
         ] {
             let out = dir.path().join("quantised.gguf");
