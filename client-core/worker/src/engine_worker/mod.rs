@@ -163,7 +163,7 @@ impl EngineWorker {
                 spawn_local(async move { engine_worker.use_policy_backend(backend).await });
             }
             Command::UsePolicy { path, name } => {
-                spawn_local(async move { engine_worker.use_policy(&path, name).await })
+                spawn_local(async move { engine_worker.use_policy(&path, name).await });
             }
             Command::DropPolicy { users } => self.drop_policy(users),
             Command::Ask { ask, prompts, begun, options } => self.ask(ask, prompts, begun, options),
