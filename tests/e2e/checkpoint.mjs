@@ -36,16 +36,22 @@ export function family(name) {
   const golden = JSON.parse(fs.readFileSync(path.join(folder, "golden.json")));
   const text = (ids) => ids.map((id) => `t${id}`).join(" ");
   const names = fs.readdirSync(folder).filter((file) => /^(config|model\.safetensors\.index)\.json$|\.safetensors$/.test(file));
+  const config = JSON.parse(fs.readFileSync(path.join(folder, "config.json")));
+  // The golden answer goes on after an end token, a model's does not; where little would be left, it is none.
+  const end = golden.greedy.indexOf(config.eos_token_id);
+  if (end >= 0 && end < 16) delete config.eos_token_id;
+  const greedy = golden.greedy.slice(0, end < 16 ? golden.greedy.length : end);
   const vocab = Object.fromEntries(Array.from({ length: 80 }, (_, id) => [`t${id}`, id]));
   return {
     files: {
       ...Object.fromEntries(names.map((file) => [file, fs.readFileSync(path.join(folder, file))])),
+      "config.json": JSON.stringify(config),
       "tokenizer.json": JSON.stringify({ version: "1.0", added_tokens: [], pre_tokenizer: { type: "WhitespaceSplit" }, model: { type: "WordLevel", vocab, unk_token: "t0" } }),
       "chat_template.jinja": "{{ messages[0].content }}{{ ' ' }}",
     },
     prompt: text(golden.prompt),
-    answer: text(golden.greedy),
-    // Its tokens: random weights end nothing by themselves.
+    answer: text(greedy),
+    // As many as the golden answer has: random weights hardly end one by themselves.
     length: golden.greedy.length,
   };
 }
