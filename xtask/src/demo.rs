@@ -41,8 +41,21 @@ pub struct Args {
     rest: Vec<String>,
 }
 
+/// Refuses what `tandem serve` would refuse after all has been built: options that the demo gives it already.
+fn check(rest: &[String]) -> Result<()> {
+    let is_given = |own: &str| rest.iter().any(|arg| arg.split('=').next() == Some(own));
+    if let Some(own) = ["--listen", "--lan", "--cert", "--key"].into_iter().find(|own| is_given(own)) {
+        bail!("{own} goes in front of the `--`: `cargo xtask demo {own} …`");
+    }
+    if is_given("--page") {
+        bail!("the demo serves the page that it builds; `tandem serve --page` serves another");
+    }
+    Ok(())
+}
+
 /// Builds both halves, and runs the server until Ctrl-C.
 pub fn run(args: &Args) -> Result<()> {
+    check(&args.rest)?;
     tools::require_node()?;
     let tandem = build_both()?;
     step("Starting the server; Ctrl-C ends it");
@@ -96,4 +109,22 @@ pub fn late() -> Result<()> {
     sizes::compress()?;
     step("All is built");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_refused_later_is_refused_first() {
+        let check = |rest: &[&str]| check(&rest.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
+        for (rest, said) in [
+            (["--listen", "[::]:80"], "in front of"),
+            (["--key=k.pem", "--slots=2"], "--key"),
+            (["--slots=2", "--page"], "that it builds"),
+        ] {
+            assert!(check(&rest).unwrap_err().to_string().contains(said), "{rest:?}");
+        }
+        assert!(check(&["--model", "--listening.gguf"]).is_ok() && check(&[]).is_ok());
+    }
 }
