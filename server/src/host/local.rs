@@ -3,8 +3,8 @@
 //! Prompts are made here, not on the scheduler's thread: a template or a long text that takes its time holds up nobody's
 //! answer. Where the kernels do not take a model, candle computes it, one sequence after the other in each pass.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use client::protocol::health::HostKind;
@@ -24,6 +24,8 @@ use super::{
 
 /// Prompts that are made at the same time.
 const PREPARED_AT_ONCE: usize = 2;
+/// Longest time that a chat template may run: others wait for its place. Those in use take milliseconds.
+const LONGEST_TEMPLATE: Duration = Duration::from_secs(5);
 
 /// How much a model here may do at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +81,7 @@ impl LocalHost {
     /// A place in the queue, and the prompt's tokens, which fit.
     async fn prepare(
         &self,
-        tokens: impl FnOnce(ChatTokenizer) -> Result<Vec<u32>, EngineError> + Send + 'static,
+        tokens: impl FnOnce(ChatTokenizer) -> Result<Vec<u32>, HostError> + Send + 'static,
     ) -> Result<(Reservation<Ask>, Vec<u32>), HostError> {
         let place = self.scheduler.queue().reserve()?;
         let permit = Arc::clone(&self.preparing).acquire_owned().await.map_err(|_| HostError::ShuttingDown)?;
@@ -132,8 +134,8 @@ impl Host for LocalHost {
         let options = options_of(sampling);
         // Room for every token that the context can hold: a slow client never holds up the others.
         let (events, stream) = mpsc::channel(options.max_tokens.min(self.context) + 2);
-        let stop = left(&events);
-        let (place, tokens) = self.prepare(move |words| tokens_of(words, prompt, stop)).await?;
+        let client = events.clone();
+        let (place, tokens) = self.prepare(move |words| in_time(words, prompt, &client, LONGEST_TEMPLATE)).await?;
         place.submit(Ask { tokens, salt: cache_salt, wish: Wish::Write { options, is_chat, events } })?;
         Ok(stream)
     }
@@ -146,7 +148,7 @@ impl Embedder for LocalHost {
     }
 
     async fn embed(&self, text: String) -> Result<TokenEmbeddings, HostError> {
-        let (place, ids) = self.prepare(move |words| words.tokenizer.encode_whole(&text)).await?;
+        let (place, ids) = self.prepare(move |words| Ok(words.tokenizer.encode_whole(&text)?)).await?;
         let (answer, result) = oneshot::channel();
         place.submit(Ask { tokens: ids.clone(), salt: None, wish: Wish::Embed { answer } })?;
         let flat = result.await.unwrap_or_else(|_| Err(HostError::Engine("the computation has failed".into())))?;
@@ -167,11 +169,32 @@ pub fn as_embedder(host: &Arc<LocalHost>) -> Arc<dyn Embedder> {
     Arc::<LocalHost>::clone(host)
 }
 
-/// Whether the client of an answer has left: whoever waits for it drops the other end of its events, also while its prompt is
-/// made.
-fn left(events: &mpsc::Sender<GenerationEvent>) -> Stop {
-    let events = events.clone();
-    Arc::new(move || events.is_closed())
+/// The tokens of a prompt, unless its client leaves (whoever waits for an answer drops the other end of its events, also
+/// while its prompt is made) or its template runs for longer than `longest`.
+fn in_time(
+    words: ChatTokenizer,
+    prompt: Prompt,
+    client: &mpsc::Sender<GenerationEvent>,
+    longest: Duration,
+) -> Result<Vec<u32>, HostError> {
+    let (begun, late) = (Instant::now(), Arc::new(OnceLock::new()));
+    let stop: Stop = {
+        let (client, late) = (client.clone(), Arc::clone(&late));
+        Arc::new(move || {
+            if begun.elapsed() > longest {
+                late.get_or_init(|| ());
+            }
+            late.get().is_some() || client.is_closed()
+        })
+    };
+    let made = tokens_of(words, prompt, stop);
+    if late.get().is_none() {
+        return Ok(made?);
+    }
+    Err(HostError::Invalid(format!(
+        "the model's chat template ran for {longest:?} on this conversation and was given up; send a shorter one, or a text \
+         to /v1/completions"
+    )))
 }
 
 /// The tokens of a prompt. A chat template that runs when `stop` says so is given up.
@@ -226,8 +249,6 @@ impl From<EngineError> for HostError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
     use crate::host::testing::{card, engine, engine_with};
     use crate::host::{FinishReason, Message};
@@ -252,15 +273,19 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_given_up_when_the_client_has_left() {
+    fn a_template_is_given_up_when_the_client_has_left_or_it_takes_too_long() {
         let (words, _) = engine_with(512, "{% for i in range(100) %}{{ i }}{% endfor %}").into_parts();
         let messages = vec![Message { role: "user".into(), content: "a".into() }];
         let prompt = Prompt::Chat { messages, assistant_prefix: String::new() };
         let (events, stream) = mpsc::channel(1);
-        assert!(tokens_of(words.clone(), prompt.clone(), left(&events)).is_ok());
+        let tokens = |longest| in_time(words.clone(), prompt.clone(), &events, longest);
+        let (long, none) = (Duration::from_secs(3600), Duration::ZERO);
+        assert!(tokens(long).is_ok());
+        let given_up = tokens(none);
+        assert!(matches!(&given_up, Err(HostError::Invalid(why)) if why.contains("template")), "{given_up:?}");
         drop(stream);
-        let given_up = tokens_of(words, prompt, left(&events));
-        assert!(matches!(given_up, Err(EngineError::Stopped)), "{given_up:?}");
+        let given_up = tokens(long);
+        assert!(matches!(given_up, Err(HostError::Engine(_))), "{given_up:?}");
     }
 
     async fn collect(host: &LocalHost, generation: Generation) -> (String, usize, GenerationEvent) {
