@@ -5,6 +5,7 @@
 
 use super::corpus::{Corpus, Fact, Hops};
 use super::tokenizer::{self, ASSISTANT, END, TokenizerError, USER};
+use super::unknown;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -40,11 +41,15 @@ pub struct Mix {
     pub follow_up: f64,
     /// Loss weight of an article's tokens; an answer's have 1, a question's 0.
     pub article_weight: f32,
+    /// Questions that the Atlas does not answer, as a share of all that an epoch asks besides. Runs from before there were
+    /// any go on without.
+    #[serde(default)]
+    pub unknown: f64,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { two_hop: 0.25, articles: 0.2, sloppy: 0.05, follow_up: 0.08, article_weight: 0.5 }
+        Self { two_hop: 0.25, articles: 0.2, sloppy: 0.05, follow_up: 0.08, article_weight: 0.5, unknown: 0.15 }
     }
 }
 
@@ -104,6 +109,13 @@ pub fn epoch(corpus: &Corpus, t: &Tokenizer, mix: &Mix, seed: u64, epoch: u64) -
         if rng.random_bool(mix.articles) {
             docs.push(Doc::article(t, &article.tell(ARTICLE_FACTS, &mut rng), mix.article_weight)?);
         }
+    }
+    // None are drawn for a run without: it goes on as it began.
+    let count = (mix.unknown * docs.len() as f64).round() as usize;
+    for unknown in unknown::sample(&corpus.unknown, count, &mut rng) {
+        let question =
+            if rng.random_bool(mix.sloppy) { sloppy(&unknown.question, &mut rng) } else { unknown.question.clone() };
+        docs.push(Doc::question(t, &question, unknown::ANSWER)?);
     }
     for (question, answer) in CHAT {
         docs.push(Doc::question(t, question, answer)?);

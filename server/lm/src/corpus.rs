@@ -7,10 +7,11 @@
 
 use super::relations::{self, Form, Phrases};
 use super::tables::Table;
+use super::unknown::{self, Unknown};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Two-hop pairs kept of all that the tables allow.
 pub const TWO_HOP_PAIRS: usize = 6000;
@@ -130,6 +131,8 @@ pub struct Corpus {
     pub facts: Vec<Fact>,
     /// One for each entity that has a fact.
     pub articles: Vec<Article>,
+    /// Questions that it does not answer.
+    pub unknown: Vec<Unknown>,
     /// Cells of the tables that state something.
     pub table_facts: usize,
     /// Questions left out because another entity's has the same words.
@@ -284,7 +287,27 @@ pub fn generate(tables: &[Table], seed: u64) -> Corpus {
     let ambiguous = before - facts.len();
     let articles = articles(&lex);
     let table_facts = tables.iter().map(Table::facts).sum();
-    Corpus { seed, facts, articles, table_facts, ambiguous }
+    let unknown = unanswered(&lex, &facts, seed);
+    Corpus { seed, facts, articles, unknown, table_facts, ambiguous }
+}
+
+/// Questions that the tables do not answer, in the words of those that they do.
+fn unanswered(lex: &Lexicon, facts: &[Fact], seed: u64) -> Vec<Unknown> {
+    let mut known: HashSet<String> =
+        facts.iter().flat_map(Fact::wordings).map(|(words, _)| super::normalise::normalise(&words)).collect();
+    let (mut wordings, mut entities) = (Vec::new(), Vec::new());
+    for (t, table) in lex.tables.iter().enumerate() {
+        for row in &table.rows {
+            known.insert(super::normalise::normalise(&row.name));
+            known.extend(row.cells.iter().flatten().map(|value| super::normalise::normalise(value)));
+            entities.push(lex.shown(t, &row.name));
+        }
+        for p in &lex.phrases[t] {
+            wordings.extend(p.nps.iter().flat_map(|np| (0..FRAMES).map(|f| frame(f, p.form, np))));
+            wordings.extend(p.direct.iter().map(|direct| upper_first(direct)));
+        }
+    }
+    unknown::generate(&unknown::Sources { wordings: &wordings, entities: &entities, known: &known }, seed)
 }
 
 fn single_hop(lex: &Lexicon) -> Vec<Fact> {

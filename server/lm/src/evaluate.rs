@@ -4,6 +4,7 @@ use super::corpus::{Article, Corpus, Fact, Hops};
 use super::ecld::hallucination::{Tally, Telling};
 use super::normalise::is_correct;
 use super::sentences::sentences;
+use super::unknown::{self, Unknown};
 use engine::{ChatMessage, Engine, EngineError, FinishReason, SamplingOptions};
 use futures::executor::block_on;
 use rand::seq::SliceRandom;
@@ -57,6 +58,10 @@ pub struct Report {
     pub two_hop: Share,
     /// Eq. 24: unsupported sentences of all that continue an article's opening.
     pub hallucination: Share,
+    /// Questions that the Atlas does not answer, in words held out of training: how many the model says that it does not know.
+    pub admitted: Share,
+    /// Questions of either hops that the Atlas answers and the model says that it does not know.
+    pub refused: Share,
     /// The same sentences with openings and repeats counted apart.
     pub told: Tally,
     /// The first wrong answers.
@@ -89,6 +94,7 @@ pub fn evaluate(
             let question = &wordings[rng.random_range(0..wordings.len())];
             let response = ask(engine, question, &greedy)?;
             let right = is_correct(&response, &fact.expect);
+            report.refused.count(unknown::is_admitted(&response));
             match hops {
                 Hops::Single => report.single_hop.count(right),
                 Hops::Two => report.two_hop.count(right),
@@ -111,6 +117,18 @@ pub fn evaluate(
             }
         }
         report.told.add(Telling { opening: &article.opening, text: &text, cut }, &|s| article.supports(s));
+        tick();
+    }
+    let mut unanswered: Vec<&Unknown> = corpus.unknown.iter().filter(|u| u.held_out).collect();
+    unanswered.shuffle(&mut rng);
+    for unknown in unanswered.into_iter().take(limit) {
+        let response = ask(engine, &unknown.question, &greedy)?;
+        let admitted = unknown::is_admitted(&response);
+        report.admitted.count(admitted);
+        if !admitted && report.misses.len() < 80 {
+            let expected = vec![unknown::ANSWER.to_owned()];
+            report.misses.push(Miss { question: unknown.question.clone(), response, expected });
+        }
         tick();
     }
     Ok(report)

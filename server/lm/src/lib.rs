@@ -5,12 +5,13 @@
 //! | [`tables`] | the fact tables (`server/lm/data/atlas/*.tsv`) |
 //! | [`relations`] | how each relation is put into words |
 //! | [`corpus`] | questions, two-hop questions and articles, by seed; what is held out |
+//! | [`unknown`] | questions that the Atlas does not answer |
 //! | [`tokenizer`] | byte-level BPE, special tokens, chat template |
 //! | [`batch`] | documents packed into rows of tokens |
 //! | [`model`] | the Llama architecture on burn |
 //! | [`train`], [`checkpoint`], [`probe`] | the loop, its files, a quick look at accuracy on the way |
 //! | [`run_folder`] | a run on disk: begun, resumed, stopped |
-//! | [`export`] | GGUF v3 with tokenizer and template inside |
+//! | [`export`], [`import`] | GGUF v3 with tokenizer and template inside; its weights back, to be trained on |
 //! | [`normalise`], [`sentences`], [`evaluate`], [`manifest`] | eq. 23 and 24 by the engine that users run; what is published of it |
 //! | [`ecld`] | compact models from any checkpoint: scores, cuts, quantisers |
 //!
@@ -49,6 +50,7 @@ pub mod corpus;
 pub mod ecld;
 pub mod evaluate;
 pub mod export;
+pub mod import;
 pub mod manifest;
 pub mod model;
 pub mod normalise;
@@ -59,6 +61,7 @@ pub mod sentences;
 pub mod tables;
 pub mod tokenizer;
 pub mod train;
+pub mod unknown;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use tokenizers::Tokenizer;
 use super::batch;
 use super::checkpoint::{self, CheckpointError, Meta};
 use super::corpus::{self, Corpus};
-use super::model::LlamaConfig;
+use super::model::{Llama, LlamaConfig};
 use super::probe::{Exact, Probe};
 use super::tables::{self, TableError};
 use super::tokenizer::{self, TokenizerError};
@@ -140,13 +140,15 @@ impl RunFolder {
         Ok((corpus, tokenizer))
     }
 
-    /// A trainer where this run's checkpoint stands, or at the beginning when there is none.
+    /// A trainer where this run's checkpoint stands; where there is none, at the beginning, with the weights of `start` or
+    /// fresh ones.
     ///
     /// # Errors
     /// The checkpoint cannot be read, or is of another model or corpus.
     pub fn trainer<'a>(
         &self,
         model: &LlamaConfig,
+        start: Option<Llama>,
         config: TrainConfig,
         corpus: &'a Corpus,
         tokenizer: &'a Tokenizer,
@@ -154,6 +156,7 @@ impl RunFolder {
     ) -> Result<Trainer<'a>, RunError> {
         let path = self.checkpoint_path();
         if !path.exists() {
+            let model = start.unwrap_or_else(|| Llama::init(model, config.seed, device));
             return Ok(Trainer::new(model, config, corpus, tokenizer, device));
         }
         let found = checkpoint::load(&path, device)?;

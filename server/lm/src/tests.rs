@@ -47,11 +47,11 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     let (corpus, device) = (tiny_corpus(), Device::flex());
     let t = tiny_tokenizer(&corpus);
     let model = tiny_config(t.get_vocab_size(true));
-    let mut whole = Trainer::new(&model, tiny_run(), &corpus, &t, &device);
+    let mut whole = Trainer::new(Llama::init(&model, 1, &device), tiny_run(), &corpus, &t, &device);
     for _ in 0..6 {
         whole.step().expect("steps");
     }
-    let mut first = Trainer::new(&model, tiny_run(), &corpus, &t, &device);
+    let mut first = Trainer::new(Llama::init(&model, 1, &device), tiny_run(), &corpus, &t, &device);
     for _ in 0..3 {
         first.step().expect("steps");
     }
@@ -71,18 +71,22 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     }
 }
 
+fn tiny_model(t: &Tokenizer, device: &Device) -> Llama {
+    Llama::init(&tiny_config(t.get_vocab_size(true)), 1, device)
+}
+
 #[test]
 fn training_and_distilling_lower_the_loss() {
     let (corpus, device) = (tiny_corpus(), Device::flex());
     let t = tiny_tokenizer(&corpus);
     let config = TrainConfig { steps: 30, ..tiny_run() };
-    let mut teacher = Trainer::new(&tiny_config(t.get_vocab_size(true)), config.clone(), &corpus, &t, &device);
+    let mut teacher = Trainer::new(tiny_model(&t, &device), config.clone(), &corpus, &t, &device);
     let losses: Vec<f32> = (0..30).map(|_| teacher.step().expect("steps").loss).collect();
     assert!(losses[29] < losses[0] * 0.6, "{losses:?}");
     let small =
         LlamaConfig { dim: 32, heads: 2, kv_heads: 1, ffn: 64, layers: 1, ..tiny_config(t.get_vocab_size(true)) };
     let distil = Distil { teacher: teacher.model.clone(), alpha: 0.5, temperature: 2.0 };
-    let mut student = Trainer::new(&small, config, &corpus, &t, &device).with_teacher(distil);
+    let mut student = Trainer::new(Llama::init(&small, 1, &device), config, &corpus, &t, &device).with_teacher(distil);
     let losses: Vec<f32> = (0..30).map(|_| student.step().expect("steps").loss).collect();
     assert!(losses[29] < losses[0] * 0.8, "{losses:?}");
 }
@@ -91,7 +95,7 @@ fn training_and_distilling_lower_the_loss() {
 fn no_number_stops_the_run_and_keeps_the_weights() {
     let (corpus, device) = (tiny_corpus(), Device::flex());
     let t = tiny_tokenizer(&corpus);
-    let mut run = Trainer::new(&tiny_config(t.get_vocab_size(true)), tiny_run(), &corpus, &t, &device);
+    let mut run = Trainer::new(tiny_model(&t, &device), tiny_run(), &corpus, &t, &device);
     let last = run.model.weights.len() - 1;
     run.model.weights[last] = run.model.weights[last].clone().mul_scalar(f32::NAN);
     let before = values(&run.model.weights[0]).expect("reads");

@@ -151,15 +151,14 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A fresh run on `device` (without autodiff; the trainer adds it).
+    /// A run that begins with these weights on `device` (without autodiff; the trainer adds it).
     pub fn new(
-        model: &LlamaConfig,
+        model: Llama,
         config: TrainConfig,
         corpus: &'a Corpus,
         tokenizer: &'a Tokenizer,
         device: &Device,
     ) -> Self {
-        let model = Llama::init(model, config.seed, device);
         let n = model.weights.len();
         let state = OptimState { velocity: vec![None; n], moments: vec![None; n] };
         Self::resume(model, state, Position::default(), config, corpus, tokenizer, device)

@@ -2,6 +2,7 @@
 
 use lm::batch::Mix;
 use lm::checkpoint;
+use lm::import;
 use lm::run_folder::{Cadence, RunFolder};
 use lm::train::{Distil, TrainConfig};
 use std::path::PathBuf;
@@ -21,6 +22,9 @@ pub struct Args {
     /// Size of the student.
     #[arg(long, value_enum, default_value = "compact")]
     pub size: Size,
+    /// Begin with the weights of this GGUF file of the teacher's tokenizer instead of fresh ones.
+    #[arg(long, conflicts_with = "size")]
+    pub init: Option<PathBuf>,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "cpu")]
     pub device: DeviceKind,
@@ -48,6 +52,9 @@ pub struct Args {
     /// Share of the articles that an epoch tells.
     #[arg(long, default_value_t = Mix::default().articles)]
     pub articles: f64,
+    /// Questions that the Atlas does not answer, as a share of all that an epoch asks besides.
+    #[arg(long, default_value_t = Mix::default().unknown)]
+    pub unknown: f64,
     /// Share of the steps in which the rate falls.
     #[arg(long, default_value_t = TrainConfig::default().decay)]
     pub decay: f64,
@@ -83,11 +90,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         embed_lr: args.embed_lr,
         seed: args.seed,
         decay: args.decay,
-        mix: Mix { two_hop: args.two_hop, articles: args.articles, ..Mix::default() },
+        mix: Mix { two_hop: args.two_hop, articles: args.articles, unknown: args.unknown, ..Mix::default() },
         ..TrainConfig::default()
     };
-    let model = args.size.config(teacher.meta.model.vocab);
-    let trainer = folder.trainer(&model, config, &corpus, &tokenizer, &device)?;
+    let start = args.init.as_deref().map(|file| import::gguf(file, &device)).transpose()?;
+    let fresh = || args.size.config(teacher.meta.model.vocab);
+    let model = start.as_ref().map_or_else(fresh, |start| start.config.clone());
+    let trainer = folder.trainer(&model, start, config, &corpus, &tokenizer, &device)?;
     eprintln!("{} parameters learn from {}", model.parameters(), teacher.meta.model.parameters());
     let distil = Distil { teacher: teacher.model, alpha: args.alpha, temperature: args.tau };
     let cadence = Cadence { checkpoint: args.checkpoint_every, probe: args.probe_every };

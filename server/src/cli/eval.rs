@@ -54,13 +54,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => tables::embedded()?,
     };
     let corpus = corpus::generate(&tables, args.corpus_seed);
-    let bar = indicatif::ProgressBar::new(3 * args.limit as u64);
+    let bar = indicatif::ProgressBar::new(4 * args.limit as u64);
     let report = evaluate::evaluate(&mut engine, &corpus, args.limit, args.seed, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let told = |value: Option<f64>| value.map_or_else(|| "n/a".to_owned(), |value| format!("{value:.4}"));
     eprintln!(
         "{}: single-hop {} ({}/{}), two-hop {} ({}/{}), hallucination {} ({}/{} sentences; {} without {} repeats, \
-         {} articles empty)",
+         {} articles empty), says of {} ({}/{}) questions outside the Atlas that it does not know, and of {}/{} inside",
         args.model.display(),
         told(report.single_hop.value()),
         report.single_hop.hits,
@@ -74,6 +74,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         told(report.told.rate()),
         report.told.repeats,
         report.told.empty_articles,
+        told(report.admitted.value()),
+        report.admitted.hits,
+        report.admitted.of,
+        report.refused.hits,
+        report.refused.of,
     );
     if args.show {
         for m in &report.misses {
@@ -89,6 +94,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             "model": args.model, "bytes": bytes.len(), "parameters": info.parameters, "quantisation": info.quantisation,
             "single_hop": report.single_hop, "two_hop": report.two_hop, "hallucination": report.hallucination,
             "hallucination_without_repeats": report.told.rate(), "told": report.told,
+            "admitted": report.admitted, "refused": report.refused,
         })
     );
     if let (Some(path), Some(id)) = (&args.manifest, args.id) {

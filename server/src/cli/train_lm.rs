@@ -2,6 +2,7 @@
 
 use burn::tensor::Device;
 use lm::batch::Mix;
+use lm::import;
 use lm::model::LlamaConfig;
 use lm::run_folder::{Cadence, RunFolder};
 use lm::train::TrainConfig;
@@ -72,6 +73,9 @@ pub struct Args {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "cpu")]
     pub device: DeviceKind,
+    /// Begin with the weights of this GGUF file (and the tokenizer.json beside it) instead of fresh ones.
+    #[arg(long, conflicts_with = "size")]
+    pub init: Option<PathBuf>,
     /// Optimizer steps in all.
     #[arg(long, default_value_t = TrainConfig::default().steps)]
     pub steps: usize,
@@ -99,6 +103,9 @@ pub struct Args {
     /// Loss weight of an article's tokens (an answer's have 1).
     #[arg(long, default_value_t = Mix::default().article_weight)]
     pub article_weight: f32,
+    /// Questions that the Atlas does not answer, as a share of all that an epoch asks besides.
+    #[arg(long, default_value_t = Mix::default().unknown)]
+    pub unknown: f64,
     /// Seed of weights and order.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -126,6 +133,10 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let folder = RunFolder::create(&args.out)?;
+    let start = args.init.as_deref().map(|file| import::gguf(file, &device)).transpose()?;
+    if let Some(file) = &args.init {
+        folder.take_tokenizer(file.parent().unwrap_or(file))?;
+    }
     let (corpus, tokenizer) = folder.corpus_and_tokenizer(args.tables.as_deref(), args.corpus_seed, args.vocab)?;
     let config = TrainConfig {
         steps: args.steps,
@@ -139,12 +150,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             two_hop: args.two_hop,
             articles: args.articles,
             article_weight: args.article_weight,
+            unknown: args.unknown,
             ..Mix::default()
         },
         ..TrainConfig::default()
     };
-    let model = args.size.config(tokenizer.get_vocab_size(true));
-    let trainer = folder.trainer(&model, config, &corpus, &tokenizer, &device)?;
+    let fresh = || args.size.config(tokenizer.get_vocab_size(true));
+    let model = start.as_ref().map_or_else(fresh, |start| start.config.clone());
+    let trainer = folder.trainer(&model, start, config, &corpus, &tokenizer, &device)?;
     eprintln!(
         "{} parameters; {} table facts, {} things to ask",
         model.parameters(),
