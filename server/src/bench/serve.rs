@@ -8,7 +8,6 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -65,6 +64,9 @@ pub enum LoadError {
         /// Its answer.
         answer: Value,
     },
+    /// Looking at the server failed.
+    #[error("the thread that looks at /health panicked")]
+    Watch,
     /// A run was begun and has no id.
     #[error("the server started a run without an id")]
     NoRun,
@@ -158,19 +160,19 @@ pub async fn measure(
     show: &mut dyn FnMut(&str, &Seen, Option<String>),
 ) -> Result<(), LoadError> {
     crate::tls::install_provider();
-    show("nothing", &watch(server, tokio::time::sleep(Duration::from_secs(2))).await?, None);
+    show("nothing", &watch(server, tokio::time::sleep(Duration::from_secs(2)))?, None);
     let idle = connections(&server.url, loads.idle)?;
-    let seen = watch(server, tokio::time::sleep(Duration::from_secs(2))).await?;
+    let seen = watch(server, tokio::time::sleep(Duration::from_secs(2)))?;
     show(&format!("{} idle connections", loads.idle), &seen, None);
     let asked = Asked::default();
-    let seen = watch(server, ask_all(&server.url, loads.askers, &asked)).await?;
+    let seen = watch(server, ask_all(&server.url, loads.askers, &asked))?;
     let load = format!("{} idle, {} ask at once (and come back as told)", idle.len(), loads.askers);
     show(&load, &seen, Some(asked.to_string()));
     drop(idle);
 
     let id = start_run(&server.url, 1_000_000).await?;
     let lazy = follow(&server.url, id, loads.followers / 2).await?;
-    let seen = watch(server, tokio::time::sleep(LAST)).await?;
+    let seen = watch(server, tokio::time::sleep(LAST))?;
     show(&format!("{} followers that read nothing", lazy.len()), &seen, None);
     drop(lazy);
     let eager = follow(&server.url, id, loads.followers).await?;
@@ -181,7 +183,7 @@ pub async fn measure(
         });
         let _ = tokio::time::timeout(LAST, futures::future::join_all(all)).await;
     };
-    show(&format!("{count} followers that read all"), &watch(server, read).await?, None);
+    show(&format!("{count} followers that read all"), &watch(server, read)?, None);
     match post(&format!("{}/api/runs/{id}/stop", server.url), &json!({})).await {
         // A fast machine has finished it.
         Ok(_) | Err(LoadError::Refused { status: StatusCode::CONFLICT, .. }) => {}
@@ -192,18 +194,32 @@ pub async fn measure(
         start_run(&server.url, 8).await?;
     }
     let polls = AtomicUsize::new(0);
-    let seen = watch(server, poll_list(&server.url, &polls)).await?;
+    let seen = watch(server, poll_list(&server.url, &polls))?;
     let load = format!("the list of {} runs, {} polls", loads.runs, polls.load(Ordering::Relaxed));
     show(&load, &seen, None);
     Ok(())
 }
 
-/// Looks at the server while a load is on it.
-async fn watch(server: &Server, load: impl Future<Output = ()>) -> Result<Seen, LoadError> {
-    let over = Arc::new(AtomicBool::new(false));
-    let client = client()?;
-    let mut seen = Seen::default();
-    let looks = async {
+/// Looks at the server while a load is on it, from a thread of its own: else what the load's clients compute would be
+/// counted as the server's time.
+fn watch(server: &Server, load: impl Future<Output = ()>) -> Result<Seen, LoadError> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| look(server, &over));
+        let handle = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| {
+            handle.block_on(async { drop(tokio::time::timeout(LONGEST, load).await) });
+        });
+        over.store(true, Ordering::Relaxed);
+        looks.join().unwrap_or(Err(LoadError::Watch))
+    })
+}
+
+fn look(server: &Server, over: &AtomicBool) -> Result<Seen, LoadError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(system("a runtime to look from"))?.block_on(async {
+        let client = client()?;
+        let mut seen = Seen::default();
         while !over.load(Ordering::Relaxed) {
             let started = Instant::now();
             let answer = client.get(format!("{}/health", server.url)).timeout(Duration::from_secs(10)).send().await;
@@ -216,13 +232,8 @@ async fn watch(server: &Server, load: impl Future<Output = ()>) -> Result<Seen, 
             seen.most_mb = seen.most_mb.max(server.memory_mb().unwrap_or(f64::NAN));
             tokio::time::sleep(LOOK_EVERY).await;
         }
-    };
-    let load = async {
-        let _ = tokio::time::timeout(LONGEST, load).await;
-        over.store(true, Ordering::Relaxed);
-    };
-    futures::join!(looks, load);
-    Ok(seen)
+        Ok(seen)
+    })
 }
 
 /// Connections that say nothing, held until they are dropped.
@@ -248,8 +259,9 @@ impl std::fmt::Display for Asked {
 }
 
 async fn ask_all(url: &str, count: u16, asked: &Asked) {
+    let Ok(client) = client() else { return };
+    let client = &client;
     let ask = |n: u16| async move {
-        let Ok(client) = client() else { return };
         let body = json!({ "messages": [{ "role": "user", "content": format!("Question {n}: where is the Atlas?") }],
             "max_tokens": 32, "temperature": 0, "seed": n });
         let deadline = Instant::now() + LONGEST;
@@ -296,9 +308,10 @@ async fn start_run(url: &str, steps: u64) -> Result<i64, LoadError> {
 }
 
 async fn follow(url: &str, id: i64, count: u16) -> Result<Vec<reqwest::Response>, LoadError> {
+    let client = client()?;
     let mut followers = Vec::new();
     for _ in 0..count {
-        followers.push(client()?.get(format!("{url}/api/runs/{id}/metrics")).send().await?);
+        followers.push(client.get(format!("{url}/api/runs/{id}/metrics")).send().await?);
     }
     Ok(followers)
 }
