@@ -241,7 +241,7 @@ fn is_held_out(index: usize, of: usize) -> bool {
 }
 
 /// Those of a list that are for training, or those that are held out.
-fn part<'a, T>(all: &'a [T], held_out: bool) -> Vec<&'a T> {
+fn part<T>(all: &[T], held_out: bool) -> Vec<&T> {
     all.iter().enumerate().filter(|(i, _)| is_held_out(*i, all.len()) == held_out).map(|(_, item)| item).collect()
 }
 
@@ -352,7 +352,7 @@ mod tests {
     fn the_atlas_answers_none_of_them_and_held_out_words_are_not_trained_on() {
         let corpus = corpus::generate(&tables::embedded().expect("valid"), 1);
         let known: HashSet<String> =
-            corpus.facts.iter().flat_map(|fact| fact.wordings()).map(|(wording, _)| normalise(&wording)).collect();
+            corpus.facts.iter().flat_map(corpus::Fact::wordings).map(|(wording, _)| normalise(&wording)).collect();
         let (held, trained): (Vec<&Unknown>, Vec<&Unknown>) = corpus.unknown.iter().partition(|u| u.held_out);
         assert_eq!((trained.len(), held.len()), (TRAINED, HELD_OUT));
         for sort in [Sort::Entity, Sort::Relation, Sort::Topic] {
