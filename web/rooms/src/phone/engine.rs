@@ -1,0 +1,207 @@
+//! The compact model in this tab: the main page's engine worker, told to answer one question at a time by the room's α.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use client::protocol::VERSION;
+use client::protocol::engine::ModelSource;
+use client::protocol::sampling::Sampling;
+use client::protocol::worker::{
+    AskMode, AskOptions, Command, Event, ModelState, Origin, SlotRecord, Tier, TierChoice, TierReport,
+};
+use client::protocol::world::{Decider, WorldSettings};
+use leptos::prelude::*;
+use web::dom;
+use web::engine::{Engine, Listener};
+
+/// The shipped compact model, by its id in the server's manifest.
+const MODEL: &str = "compact";
+
+/// How far the model is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stage {
+    /// Not asked for.
+    Off,
+    /// The worker is being fetched and started.
+    Starting,
+    /// The model arrives or is put into memory; a share of 0..=1.
+    Coming(f64),
+    /// It answers.
+    Ready,
+    /// It does not work here; the server answers all.
+    Failed(String),
+}
+
+/// What an answer brings.
+pub enum Said {
+    /// Text of one side.
+    Text(Origin, String),
+    /// It is over.
+    Done(Box<SlotRecord>),
+    /// It could not be answered.
+    Failed(String),
+    /// Something to know.
+    Notice(String),
+}
+
+type Hear = Rc<dyn Fn(Said)>;
+
+/// The model and what it is doing.
+#[derive(Clone)]
+pub struct Model {
+    engine: Engine,
+    /// How far it is.
+    pub stage: RwSignal<Stage>,
+    /// Which kernels run.
+    pub tier: RwSignal<Option<TierReport>>,
+    asked: Rc<RefCell<Option<(u64, Hear)>>>,
+    asks: Rc<std::cell::Cell<u64>>,
+}
+
+impl Model {
+    /// Nothing is fetched yet.
+    pub fn new() -> Self {
+        Self {
+            engine: Engine::default(),
+            stage: RwSignal::new(Stage::Off),
+            tier: RwSignal::new(None),
+            asked: Rc::default(),
+            asks: Rc::default(),
+        }
+    }
+
+    /// Fetches engine and model.
+    pub fn start(&self) {
+        self.stage.set(Stage::Starting);
+        self.engine.start(Rc::new(self.clone()));
+    }
+
+    /// Answers a question: the share `alpha` of it on the server, the rest here.
+    pub fn ask(&self, question: String, alpha: f64, power_share: f64, hear: Hear) {
+        let ask = self.asks.get() + 1;
+        self.asks.set(ask);
+        *self.asked.borrow_mut() = Some((ask, hear));
+        // The room has decided; the worker's own cell only carries that to the split. Its uplink is not the room's, so that
+        // nothing is held back to it.
+        let options = AskOptions { mode: AskMode::Split, sampling: Sampling::default(), pacing: false, compare: false };
+        let commands = [
+            Command::SetWorld { world: world(alpha, power_share) },
+            Command::Ask { ask, prompts: vec![question], begun: Vec::new(), options },
+        ];
+        for command in commands {
+            if let Err(error) = self.engine.send(&command, &[]) {
+                self.tell(ask, Said::Failed(dom::error_text(&error)));
+            }
+        }
+    }
+
+    /// Stops the answer under way.
+    pub fn stop(&self) {
+        if let Some((ask, _)) = *self.asked.borrow() {
+            let _ = self.engine.send(&Command::Stop { ask }, &[]);
+        }
+    }
+
+    fn tell(&self, ask: u64, said: Said) {
+        let is_over = matches!(said, Said::Done(_) | Said::Failed(_));
+        let hear = self.asked.borrow().as_ref().filter(|(known, _)| *known == ask).map(|(_, hear)| Rc::clone(hear));
+        if let Some(hear) = hear {
+            if is_over {
+                self.asked.borrow_mut().take();
+            }
+            hear(said);
+        }
+    }
+
+    fn current(&self) -> Option<u64> {
+        self.asked.borrow().as_ref().map(|(ask, _)| *ask)
+    }
+
+    fn model(&self, state: ModelState) {
+        #[expect(clippy::cast_precision_loss, reason = "a share for a bar")]
+        let share = |part: u64, of: u64| if of > 0 { part as f64 / of as f64 } else { 0.0 };
+        self.stage.set(match state {
+            ModelState::Downloading { received, total } => Stage::Coming(0.8 * share(received, total)),
+            ModelState::Loading { read, total } => Stage::Coming(0.8 + 0.1 * share(read, total)),
+            ModelState::Testing { over, total } => Stage::Coming(0.9 + 0.1 * share(over, total)),
+            ModelState::Ready { .. } => Stage::Ready,
+            ModelState::Failed { message } => Stage::Failed(message),
+            ModelState::Partial { .. } => Stage::Failed("The download was cut. Try again.".to_owned()),
+            // Before the load begins.
+            ModelState::Absent | ModelState::Cached => return,
+        });
+    }
+}
+
+fn world(alpha: f64, power_share: f64) -> WorldSettings {
+    WorldSettings {
+        users: 1,
+        seed: 1,
+        decider: Decider::Manual,
+        manual_alpha: alpha.clamp(0.0, 1.0),
+        manual_power: power_share.clamp(0.0, 1.0),
+        ..WorldSettings::default()
+    }
+}
+
+impl Listener for Model {
+    fn greeting(&self) -> Command {
+        Command::Init { version: VERSION, base_url: dom::base_url(), tier: TierChoice::Auto, world: world(0.0, 0.0) }
+    }
+
+    fn hear(&self, event: Event) {
+        match event {
+            Event::Ready { version, .. } if version != VERSION => {
+                self.stage.set(Stage::Failed("This page is older than the server’s engine. Reload it.".to_owned()));
+            }
+            Event::Ready { tier, models, .. } => {
+                let can = tier.tier != Tier::ServerOnly;
+                let why = tier.reason.clone();
+                self.tier.set(Some(tier));
+                if !can {
+                    return self.stage.set(Stage::Failed(why));
+                }
+                if !models.iter().any(|model| model.id == MODEL) {
+                    return self.stage.set(Stage::Failed("The server offers no compact model.".to_owned()));
+                }
+                if self.stage.with_untracked(|stage| *stage == Stage::Ready) {
+                    return;
+                }
+                self.stage.set(Stage::Coming(0.0));
+                let source = ModelSource::Server { id: MODEL.to_owned() };
+                let _ = self.engine.send(&Command::LoadModel { source, context: None, unasked: false }, &[]);
+            }
+            Event::Tier { tier } => self.tier.set(Some(tier)),
+            Event::Model { id, state } if id == MODEL => self.model(state),
+            Event::Token { ask, origin, text, .. } => self.tell(ask, Said::Text(origin, text)),
+            Event::Done { ask, record } => self.tell(ask, Said::Done(Box::new(record))),
+            Event::Failed { ask: Some(ask), message } => self.tell(ask, Said::Failed(message)),
+            Event::Failed { ask: None, message } if self.stage.with_untracked(|s| matches!(s, Stage::Coming(_))) => {
+                self.stage.set(Stage::Failed(message));
+            }
+            Event::Notice { ask: Some(ask), message } => self.tell(ask, Said::Notice(message)),
+            _ => {}
+        }
+    }
+
+    fn misunderstood(&self, _problem: String) {
+        self.stage.set(Stage::Failed("This page does not understand the engine. Reload it.".to_owned()));
+    }
+
+    fn waited(&self) {}
+
+    fn is_up(&self) -> bool {
+        self.stage.with_untracked(|stage| matches!(stage, Stage::Coming(_) | Stage::Ready))
+    }
+
+    fn is_loading(&self) -> bool {
+        self.stage.with_untracked(|stage| matches!(stage, Stage::Coming(_)))
+    }
+
+    fn lost(&self, again: bool, reason: &str) {
+        if let Some(ask) = self.current() {
+            self.tell(ask, Said::Failed("The engine was lost in the middle of this answer.".to_owned()));
+        }
+        self.stage.set(if again { Stage::Starting } else { Stage::Failed(format!("The engine stopped: {reason}")) });
+    }
+}
