@@ -147,14 +147,17 @@ fn mark(svg: &mut String, (x, y): (f64, f64), dot: &Dot, detail: Detail) {
     *svg += "</g>";
 }
 
+/// Median and 95th percentile of a slot; `None` where nobody took part.
+pub type Spread = (Option<f64>, Option<f64>);
+
 /// Median and 95th percentile of a past, newest last, as an area between two lines in a box of 100 × 30 drawing units. `slots`
 /// is how many fit; `end` is the top of the axis.
 #[must_use]
-pub fn band(past: &[(Option<f64>, Option<f64>)], slots: usize, end: f64) -> String {
+pub fn band(past: &[Spread], slots: usize, end: f64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "slots of a screen")]
     let x = |at: usize| 100.0 * (slots.saturating_sub(past.len()) + at) as f64 / slots.max(2).saturating_sub(1) as f64;
     let y = |value: f64| 30.0 - 30.0 * (value / end.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
-    let points = |read: fn(&(Option<f64>, Option<f64>)) -> Option<f64>| -> Vec<String> {
+    let points = |read: fn(&Spread) -> Option<f64>| -> Vec<String> {
         let known = past.iter().enumerate().filter_map(|(at, point)| Some((at, read(point)?)));
         known.map(|(at, value)| format!("{:.2},{:.2}", x(at), y(value))).collect()
     };

@@ -71,6 +71,13 @@ pub fn forget_room(code: &str) {
     dom::remember(ROOMS, &rooms().replace(code, ""));
 }
 
+/// Whether the server's certificate is likely one that it made itself: no authority vouches for a number in a hall's network.
+pub fn has_own_certificate() -> bool {
+    let location = window().location();
+    let is_number = |host: &str| host.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '[' | ']'));
+    location.protocol().is_ok_and(|scheme| scheme == "https:") && location.hostname().is_ok_and(|host| is_number(&host))
+}
+
 /// A seed that no other page has.
 pub fn seed() -> u64 {
     // Bits of a fraction: phones that were opened in the same second still differ.

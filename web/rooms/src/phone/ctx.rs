@@ -1,29 +1,22 @@
-//! What drives the phone: the connection, questions one after the other, measurements with every slot.
+//! What drives the phone: the connection, how it takes part, measurements with every slot.
 
 use std::rc::Rc;
 
 use client::protocol::rooms::up::{Answer, Join, Place, Telemetry};
 use client::protocol::rooms::{ClientMessage, CloseReason, Part, ServerMessage};
-use client::protocol::sampling::Sampling;
-use client::protocol::worker::{Event, Origin};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use web::dom;
-use web::server_only::{self, ServerEvent};
 use web_sys::AbortController;
 
-use super::answer::{Answering, Outcome, Question};
-use super::engine::{Model, Said, Stage};
+use super::answer::{Answering, Question};
+use super::engine::{Model, Stage};
 use super::meter::Meter;
 use super::state::{Happening, State};
 use crate::device::{self, Awake};
 use crate::keep;
 use crate::link::{Link, Speaker, Status};
 
-/// Questions that may wait on the phone; the oldest go.
-const MAX_WAITING: usize = 8;
-/// Reports that are kept while there is no connection; the oldest go.
-const MAX_UNSENT: usize = 32;
 /// How long the nudge of a round vibrates, ms.
 const NUDGE_MS: u32 = 250;
 
@@ -48,12 +41,12 @@ pub struct Ctx {
     pub battery: RwSignal<Option<f64>>,
     /// How far the model is.
     pub stage: RwSignal<Stage>,
-    model: StoredValue<Model, LocalStorage>,
-    code: StoredValue<String>,
-    link: StoredValue<Option<Link>, LocalStorage>,
-    waiting: StoredValue<Vec<Question>>,
-    unsent: StoredValue<Vec<Answer>>,
-    abort: StoredValue<Option<AbortController>, LocalStorage>,
+    pub(super) model: StoredValue<Model, LocalStorage>,
+    pub(super) code: StoredValue<String>,
+    pub(super) link: StoredValue<Option<Link>, LocalStorage>,
+    pub(super) waiting: StoredValue<Vec<Question>>,
+    pub(super) unsent: StoredValue<Vec<Answer>>,
+    pub(super) abort: StoredValue<Option<AbortController>, LocalStorage>,
 }
 
 impl Ctx {
@@ -90,7 +83,7 @@ impl Ctx {
         self.code.get_value()
     }
 
-    fn send(self, message: &ClientMessage) -> bool {
+    pub(super) fn send(self, message: &ClientMessage) -> bool {
         let Ok(text) = serde_json::to_string(message) else { return false };
         self.link.with_value(|link| link.as_ref().is_some_and(|link| link.send(&text)))
     }
@@ -132,137 +125,6 @@ impl Ctx {
         self.send(&ClientMessage::Place(Place { x_m, y_m }));
     }
 
-    /// Asks a question, after those that wait.
-    pub fn ask(self, question: Question) {
-        if self.is_busy() {
-            self.waiting.update_value(|waiting| {
-                waiting.push(question);
-                if waiting.len() > MAX_WAITING {
-                    waiting.remove(0);
-                }
-            });
-        } else {
-            self.begin(question);
-        }
-    }
-
-    fn is_busy(self) -> bool {
-        self.answer.with_untracked(|answer| answer.as_ref().is_some_and(Answering::is_open))
-    }
-
-    /// Stops the present answer.
-    pub fn stop(self) {
-        self.model.with_value(Model::stop);
-        if let Some(abort) = self.abort.try_update_value(Option::take).flatten() {
-            abort.abort();
-        }
-        self.finish(Outcome::Stopped);
-    }
-
-    fn begin(self, question: Question) {
-        if question.round.is_some() || self.nudge.get_untracked().is_some() {
-            self.nudge.set(None);
-        }
-        let computes = self.state.with_untracked(State::part) == Part::Model
-            && self.stage.with_untracked(|stage| *stage == Stage::Ready);
-        let (alpha, power_share) = self.state.with_untracked(|state| match &state.decision {
-            Some(own) => (own.outcome.alpha, own.outcome.power_w / own.power_max_w.max(f64::MIN_POSITIVE)),
-            // Before the first slot.
-            None => (0.5, 0.5),
-        });
-        let alpha = if computes { alpha } else { 1.0 };
-        let text = question.text.clone();
-        self.answer.set(Some(Answering::new(question, alpha, dom::now_ms())));
-        if computes {
-            self.model.with_value(|model| model.ask(text, alpha, power_share, Rc::new(move |said| self.hear(said))));
-        } else {
-            spawn_local(self.ask_server(text));
-        }
-    }
-
-    fn hear(self, said: Said) {
-        match said {
-            Said::Text(origin, text) => self.token(origin, &text),
-            Said::Notice(notice) => self.change(|answer| answer.notice = Some(notice)),
-            Said::Failed(problem) => self.finish(Outcome::Failed(problem)),
-            Said::Done(record) => {
-                if record.server_lost {
-                    self.change(|answer| {
-                        answer.notice = Some("The server was lost; this phone went on alone.".to_owned());
-                    });
-                }
-                self.finish(if record.stopped { Outcome::Stopped } else { Outcome::Whole });
-            }
-        }
-    }
-
-    async fn ask_server(self, question: String) {
-        let Ok(abort) = AbortController::new() else { return };
-        let signal = abort.signal();
-        self.abort.set_value(Some(abort));
-        let asked = server_only::answer(0, &[question], &[], &Sampling::default(), &signal, |event| {
-            if let ServerEvent::Event(Event::Token { text, .. }) = event {
-                self.token(Origin::Server, &text);
-            }
-        });
-        match asked.await {
-            Ok(()) => self.finish(Outcome::Whole),
-            Err(_) if signal.aborted() => {}
-            Err(problem) => self.finish(Outcome::Failed(format!("The server did not answer: {problem}."))),
-        }
-    }
-
-    fn token(self, origin: Origin, text: &str) {
-        self.meter.update_untracked(|meter| meter.token(origin == Origin::Device));
-        self.change(|answer| answer.token(origin, text, dom::now_ms()));
-    }
-
-    fn change(self, change: impl FnOnce(&mut Answering)) {
-        self.answer.update(|answer| {
-            if let Some(answer) = answer.as_mut().filter(|answer| answer.is_open()) {
-                change(answer);
-            }
-        });
-    }
-
-    fn finish(self, outcome: Outcome) {
-        if !self.is_busy() {
-            return;
-        }
-        self.change(|answer| answer.end(outcome, dom::now_ms()));
-        let Some(answer) = self.answer.get_untracked() else { return };
-        if let Some(report) = answer.report() {
-            let (here, there) = (report.device_tokens, report.server_tokens);
-            self.meter.update(|meter| meter.answered(report.latency_s, answer.ttft_s, here, there));
-            self.report(report);
-        } else if matches!(answer.outcome, Outcome::Failed(_)) && answer.question.round.is_some() {
-            // A round's question is owed: it is asked again as soon as the room is back.
-            return self.waiting.update_value(|waiting| waiting.insert(0, answer.question));
-        }
-        self.next();
-    }
-
-    fn next(self) {
-        // A round that is over wants no answers any more.
-        let open = self.state.with_untracked(|s| s.round.as_ref().filter(|round| round.open).map(|round| round.round));
-        self.waiting.update_value(|waiting| waiting.retain(|one| one.round.is_none() || one.round == open));
-        let next = self.waiting.try_update_value(|waiting| (!waiting.is_empty()).then(|| waiting.remove(0))).flatten();
-        if let Some(next) = next {
-            self.begin(next);
-        }
-    }
-
-    fn report(self, report: Answer) {
-        if !self.send(&ClientMessage::Answer(report.clone())) {
-            self.unsent.update_value(|unsent| {
-                unsent.push(report);
-                if unsent.len() > MAX_UNSENT {
-                    unsent.remove(0);
-                }
-            });
-        }
-    }
-
     /// Sends this slot's measurements, and whether the tab is seen.
     fn measure(self) {
         let part = self.state.with_untracked(State::part);
@@ -301,13 +163,13 @@ impl Ctx {
             }
             Happening::Slot => self.measure(),
             Happening::Round { round, question } => {
+                // One that only places load has nothing to answer with.
+                if self.state.with_untracked(State::part) == Part::LoadOnly {
+                    return;
+                }
                 device::vibrate(NUDGE_MS);
                 match question {
-                    Some(text) if self.state.with_untracked(State::part) != Part::LoadOnly => {
-                        self.ask(Question { text, round: Some(round) });
-                    }
-                    // One that only places load has nothing to answer with.
-                    Some(_) => {}
+                    Some(text) => self.ask(Question { text, round: Some(round) }),
                     None => self.nudge.set(Some(round)),
                 }
             }

@@ -7,6 +7,7 @@ use web::format;
 use web::geometry::CellMap;
 
 use super::ctx::Ctx;
+use super::state::State;
 use crate::draw::{self, Detail};
 
 /// Step of the arrow keys, as a share of the radius.
@@ -23,7 +24,7 @@ pub fn Map() -> impl IntoView {
     let is_down = RwSignal::new(false);
     let sent_ms = StoredValue::new(0.0f64);
     let radius = move || ctx.state.with(|s| s.radius_m);
-    let here = Memo::new(move |_| ctx.state.with(|s| s.place()));
+    let here = Memo::new(move |_| ctx.state.with(State::place));
     // The server's own word is back.
     Effect::new(move |_| {
         here.track();

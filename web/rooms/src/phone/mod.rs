@@ -6,7 +6,7 @@
 //! | [`answer`] | one question and its answer, token by token |
 //! | [`meter`] | tokens a second and times, as this phone measures them |
 //! | `engine` | the compact model in this tab |
-//! | `ctx` | what drives them: connection, questions, telemetry |
+//! | `ctx`, `asking` | what drives them: connection and measurements, questions |
 //! | `screen`, `choice`, `map`, `ask` | what a person sees |
 
 pub mod answer;
@@ -15,6 +15,8 @@ pub mod state;
 
 #[cfg(target_arch = "wasm32")]
 mod ask;
+#[cfg(target_arch = "wasm32")]
+mod asking;
 #[cfg(target_arch = "wasm32")]
 mod choice;
 #[cfg(target_arch = "wasm32")]

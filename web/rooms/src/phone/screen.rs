@@ -276,6 +276,13 @@ fn Foot() -> impl IntoView {
                 {move || if ctx.is_awake.get() { "The screen stays on. " } else { "" }}
                 {move || ctx.battery.get().map(|charge| format!("Battery {}.", format::percent(charge)))}
             </p>
+            <details class="hint" hidden=!keep::has_own_certificate()>
+                <summary>"Why the phone warned of this page"</summary>
+                <p>
+                    "The server in this hall made its certificate itself, so no authority vouches for who it is. The connection is \
+                    encrypted all the same. Type no passwords here; the page wants none."
+                </p>
+            </details>
             <p class="foot-buttons">
                 <button class="quiet" on:click=move |_| ctx.has_chosen.set(false)>"Take part in another way"</button>
                 <button class="quiet" data-testid="leave" on:click=move |_| ctx.leave()>"Leave the room"</button>

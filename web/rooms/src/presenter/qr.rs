@@ -22,8 +22,6 @@ pub fn Qr() -> impl IntoView {
         QRBuilder::new(keep::join_url(&code)).build().ok().map(|code| SvgBuilder::default().margin(2).to_str(&code));
     let host = window().location().hostname().unwrap_or_default();
     let is_local = host == "localhost" || host.starts_with("127.") || host == "[::1]";
-    let is_own_certificate = window().location().protocol().is_ok_and(|scheme| scheme == "https:")
-        && host.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '[' | ']'));
     let count = Memo::new(move |_| ctx.state.with(|s| s.members.values().filter(|member| !member.simulated).count()));
     let names = move || {
         ctx.state.with(|s| {
@@ -45,7 +43,7 @@ pub fn Qr() -> impl IntoView {
                     <p class="problem" hidden=!is_local>
                         "No phone reaches this address: it is this computer’s own. Start the server with --lan and open the address that it prints."
                     </p>
-                    <p class="hint" hidden=!is_own_certificate>
+                    <p class="hint" hidden=!keep::has_own_certificate()>
                         "The phone will warn of the certificate, which this server made itself. Android: Advanced, then Proceed. iPhone: Show Details, then visit this website."
                     </p>
                     <p class="hint"><kbd>"q"</kbd>" or a click closes this"</p>

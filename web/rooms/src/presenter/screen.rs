@@ -39,11 +39,11 @@ fn App() -> impl IntoView {
         shown.set(Some(own.with(|| make.open())));
     });
     let (code, linked) = keep::of_address();
-    if let Some(code) = code {
-        if let Some(secret) = linked.or_else(|| keep::known_secret(&code)) {
-            keep::remember_room(&code, &secret);
-            open.run(Open::Room(code, secret));
-        }
+    if let Some(code) = code
+        && let Some(secret) = linked.or_else(|| keep::known_secret(&code))
+    {
+        keep::remember_room(&code, &secret);
+        open.run(Open::Room(code, secret));
     }
     move || match shown.get() {
         Some(ctx) => view! { <Room ctx /> }.into_any(),

@@ -108,7 +108,9 @@ fn Slider(setting: &'static Setting) -> impl IntoView {
                 on:input:target=move |event| {
                     if let Ok(place) = event.target().value().parse() {
                         let value = sliders::value_at(setting, place);
-                        ctx.set(|s| drop(s.values.insert(setting.key.to_owned(), value)));
+                        ctx.set(|s| {
+                            s.values.insert(setting.key.to_owned(), value);
+                        });
                     }
                 }
             />
