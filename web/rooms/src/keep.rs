@@ -25,7 +25,7 @@ pub fn socket_url(code: &str) -> String {
 
 /// What phones open: the address that stands under the QR code.
 pub fn join_url(code: &str) -> String {
-    format!("{}join.html#{code}", dom::base_url())
+    format!("{}join#{code}", dom::base_url())
 }
 
 /// Names of what is remembered of a room.

@@ -17,7 +17,7 @@ use crate::link::Status;
 pub fn short_address() -> String {
     let base = dom::base_url();
     let plain = base.split_once("://").map_or(base.as_str(), |(_, rest)| rest);
-    format!("{plain}join.html")
+    format!("{plain}join")
 }
 
 /// The bar.
