@@ -5,6 +5,7 @@
 //! | [`phone`] | the phone: its state, the model in its tab, its screen |
 //! | [`presenter`] | the presenter: the room's state, replays, the screen |
 //! | [`draw`] | cells and curves as SVG text |
+//! | [`json`] | messages as the phone reads them |
 //! | [`backoff`] | when a cut connection is tried again |
 //! | `link`, `device`, `keep` (browser only) | the WebSocket, what a phone's browser offers, what is remembered |
 //!
@@ -15,6 +16,7 @@
 
 pub mod backoff;
 pub mod draw;
+pub mod json;
 pub mod phone;
 pub mod presenter;
 

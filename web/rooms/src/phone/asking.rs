@@ -76,13 +76,13 @@ impl Ctx {
             Said::Text(origin, text) => self.token(origin, &text),
             Said::Notice(notice) => self.change(|answer| answer.notice = Some(notice)),
             Said::Failed(problem) => self.finish(Outcome::Failed(problem)),
-            Said::Done(record) => {
-                if record.server_lost {
+            Said::Done { stopped, server_lost } => {
+                if server_lost {
                     self.change(|answer| {
                         answer.notice = Some("The server was lost; this phone went on alone.".to_owned());
                     });
                 }
-                self.finish(if record.stopped { Outcome::Stopped } else { Outcome::Whole });
+                self.finish(if stopped { Outcome::Stopped } else { Outcome::Whole });
             }
         }
     }

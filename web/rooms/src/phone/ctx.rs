@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use client::protocol::rooms::up::{Answer, Join, Place, Telemetry};
-use client::protocol::rooms::{ClientMessage, CloseReason, Part, ServerMessage};
+use client::protocol::rooms::{ClientMessage, CloseReason, Part};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use web::dom;
@@ -12,8 +12,10 @@ use web_sys::AbortController;
 use super::answer::{Answering, Question};
 use super::engine::{Model, Stage};
 use super::meter::Meter;
+use super::read::{self, known_part, part_name};
 use super::state::{Happening, State};
 use crate::device::{self, Awake};
+use crate::json::Json;
 use crate::keep;
 use crate::link::{Link, Speaker, Status};
 
@@ -134,7 +136,7 @@ impl Ctx {
         let waiting = self.waiting.with_value(Vec::len) + usize::from(self.is_busy());
         self.send(&ClientMessage::Telemetry(Telemetry {
             queue: u32::try_from(waiting).ok(),
-            tier: tier.map(|tier| tier.tier).filter(|_| part == Part::Model),
+            tier: tier.filter(|_| part == Part::Model),
             visible: Some(!document().hidden()),
             battery: self.battery.get_untracked(),
             ..measured
@@ -185,14 +187,11 @@ impl Speaker for Ctx {
     }
 
     fn hear(&self, text: &str) {
-        match serde_json::from_str::<ServerMessage>(text) {
-            Ok(message) => {
-                let happening = self.state.try_update(|state| state.take(message)).flatten();
-                if let Some(happening) = happening {
-                    self.happened(happening);
-                }
-            }
-            Err(error) => leptos::logging::warn!("the room said something that this page does not understand: {error}"),
+        // What is not for phones, or of a later version, changes nothing.
+        let Some(message) = Json::parse(text).and_then(|json| read::message(&json)) else { return };
+        let happening = self.state.try_update(|state| state.take(message)).flatten();
+        if let Some(happening) = happening {
+            self.happened(happening);
         }
     }
 
@@ -209,16 +208,6 @@ impl Speaker for Ctx {
     }
 }
 
-/// How a way to take part is remembered.
-fn part_name(part: Part) -> &'static str {
-    match part {
-        Part::Model => "model",
-        Part::ServerOnly => "server-only",
-        Part::LoadOnly => "load-only",
-    }
-}
-
 fn kept_part(code: &str) -> Option<Part> {
-    let name = dom::recall(&keep::key("part", code))?;
-    [Part::Model, Part::ServerOnly, Part::LoadOnly].into_iter().find(|part| part_name(*part) == name)
+    known_part(&dom::recall(&keep::key("part", code))?)
 }

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use client::protocol::VERSION;
 use client::protocol::engine::ModelSource;
 use client::protocol::sampling::Sampling;
-use client::protocol::worker::{
-    AskMode, AskOptions, Command, Event, ModelState, Origin, SlotRecord, Tier, TierChoice, TierReport,
-};
+use client::protocol::worker::{AskMode, AskOptions, Command, Origin, Tier, TierChoice};
 use client::protocol::world::{Decider, WorldSettings};
 use leptos::prelude::*;
 use web::dom;
 use web::engine::{Engine, Listener};
+
+use super::heard::{Heard, heard};
 
 /// The shipped compact model, by its id in the server's manifest.
 const MODEL: &str = "compact";
@@ -37,7 +37,12 @@ pub enum Said {
     /// Text of one side.
     Text(Origin, String),
     /// It is over.
-    Done(Box<SlotRecord>),
+    Done {
+        /// Whether a person stopped it.
+        stopped: bool,
+        /// Whether this phone had to finish the server's part.
+        server_lost: bool,
+    },
     /// It could not be answered.
     Failed(String),
     /// Something to know.
@@ -53,7 +58,7 @@ pub struct Model {
     /// How far it is.
     pub stage: RwSignal<Stage>,
     /// Which kernels run.
-    pub tier: RwSignal<Option<TierReport>>,
+    pub tier: RwSignal<Option<Tier>>,
     asked: Rc<RefCell<Option<(u64, Hear)>>>,
     asks: Rc<std::cell::Cell<u64>>,
 }
@@ -103,7 +108,7 @@ impl Model {
     }
 
     fn tell(&self, ask: u64, said: Said) {
-        let is_over = matches!(said, Said::Done(_) | Said::Failed(_));
+        let is_over = matches!(said, Said::Done { .. } | Said::Failed(_));
         let hear = self.asked.borrow().as_ref().filter(|(known, _)| *known == ask).map(|(_, hear)| Rc::clone(hear));
         if let Some(hear) = hear {
             if is_over {
@@ -117,18 +122,29 @@ impl Model {
         self.asked.borrow().as_ref().map(|(ask, _)| *ask)
     }
 
-    fn model(&self, state: ModelState) {
-        #[expect(clippy::cast_precision_loss, reason = "a share for a bar")]
-        let share = |part: u64, of: u64| if of > 0 { part as f64 / of as f64 } else { 0.0 };
+    fn ready(&self, tier: Tier, reason: String, models: &[String]) {
+        self.tier.set(Some(tier));
+        if tier == Tier::ServerOnly {
+            self.stage.set(Stage::Failed(reason));
+        } else if !models.iter().any(|id| id == MODEL) {
+            self.stage.set(Stage::Failed("The server offers no compact model.".to_owned()));
+        } else if self.stage.with_untracked(|stage| *stage != Stage::Ready) {
+            self.stage.set(Stage::Coming(0.0));
+            let source = ModelSource::Server { id: MODEL.to_owned() };
+            let _ = self.engine.send(&Command::LoadModel { source, context: None, unasked: false }, &[]);
+        }
+    }
+
+    fn model(&self, state: &str, share: f64, message: String) {
         self.stage.set(match state {
-            ModelState::Downloading { received, total } => Stage::Coming(0.8 * share(received, total)),
-            ModelState::Loading { read, total } => Stage::Coming(0.8 + 0.1 * share(read, total)),
-            ModelState::Testing { over, total } => Stage::Coming(0.9 + 0.1 * share(over, total)),
-            ModelState::Ready { .. } => Stage::Ready,
-            ModelState::Failed { message } => Stage::Failed(message),
-            ModelState::Partial { .. } => Stage::Failed("The download was cut. Try again.".to_owned()),
+            "downloading" => Stage::Coming(0.8 * share),
+            "loading" => Stage::Coming(0.8 + 0.1 * share),
+            "testing" => Stage::Coming(0.9 + 0.1 * share),
+            "ready" => Stage::Ready,
+            "failed" => Stage::Failed(message),
+            "partial" => Stage::Failed("The download was cut. Try again.".to_owned()),
             // Before the load begins.
-            ModelState::Absent | ModelState::Cached => return,
+            _ => return,
         });
     }
 }
@@ -149,39 +165,22 @@ impl Listener for Model {
         Command::Init { version: VERSION, base_url: dom::base_url(), tier: TierChoice::Auto, world: world(0.0, 0.0) }
     }
 
-    fn hear(&self, event: Event) {
-        match event {
-            Event::Ready { version, .. } if version != VERSION => {
+    fn hear(&self, text: &str) -> Result<(), String> {
+        match heard(text).ok_or("it is no event")? {
+            Heard::Ready { version, .. } if version != VERSION => {
                 self.stage.set(Stage::Failed("This page is older than the server’s engine. Reload it.".to_owned()));
             }
-            Event::Ready { tier, models, .. } => {
-                let can = tier.tier != Tier::ServerOnly;
-                let why = tier.reason.clone();
-                self.tier.set(Some(tier));
-                if !can {
-                    return self.stage.set(Stage::Failed(why));
-                }
-                if !models.iter().any(|model| model.id == MODEL) {
-                    return self.stage.set(Stage::Failed("The server offers no compact model.".to_owned()));
-                }
-                if self.stage.with_untracked(|stage| *stage == Stage::Ready) {
-                    return;
-                }
-                self.stage.set(Stage::Coming(0.0));
-                let source = ModelSource::Server { id: MODEL.to_owned() };
-                let _ = self.engine.send(&Command::LoadModel { source, context: None, unasked: false }, &[]);
-            }
-            Event::Tier { tier } => self.tier.set(Some(tier)),
-            Event::Model { id, state } if id == MODEL => self.model(state),
-            Event::Token { ask, origin, text, .. } => self.tell(ask, Said::Text(origin, text)),
-            Event::Done { ask, record } => self.tell(ask, Said::Done(Box::new(record))),
-            Event::Failed { ask: Some(ask), message } => self.tell(ask, Said::Failed(message)),
-            Event::Failed { ask: None, message } if self.stage.with_untracked(|s| matches!(s, Stage::Coming(_))) => {
-                self.stage.set(Stage::Failed(message));
-            }
-            Event::Notice { ask: Some(ask), message } => self.tell(ask, Said::Notice(message)),
-            _ => {}
+            Heard::Ready { tier, reason, models, .. } => self.ready(tier, reason, &models),
+            Heard::Tier(tier) => self.tier.set(Some(tier)),
+            Heard::Model { id, state, share, message } if id == MODEL => self.model(&state, share, message),
+            Heard::Token { ask, origin, text } => self.tell(ask, Said::Text(origin, text)),
+            Heard::Done { ask, stopped, server_lost } => self.tell(ask, Said::Done { stopped, server_lost }),
+            Heard::Failed { ask: Some(ask), message } => self.tell(ask, Said::Failed(message)),
+            Heard::Failed { ask: None, message } if self.is_loading() => self.stage.set(Stage::Failed(message)),
+            Heard::Notice { ask, message } => self.tell(ask, Said::Notice(message)),
+            Heard::Model { .. } | Heard::Failed { .. } | Heard::Other => {}
         }
+        Ok(())
     }
 
     fn misunderstood(&self, _problem: String) {

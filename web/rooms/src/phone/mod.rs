@@ -4,13 +4,16 @@
 //! | --- | --- |
 //! | [`state`] | what the server said, reduced from its messages |
 //! | [`answer`] | one question and its answer, token by token |
+//! | [`read`], [`heard`] | the server's messages and the engine's events, read |
 //! | [`meter`] | tokens a second and times, as this phone measures them |
 //! | `engine` | the compact model in this tab |
 //! | `ctx`, `asking` | what drives them: connection and measurements, questions |
 //! | `screen`, `choice`, `map`, `ask` | what a person sees |
 
 pub mod answer;
+pub mod heard;
 pub mod meter;
+pub mod read;
 pub mod state;
 
 #[cfg(target_arch = "wasm32")]

@@ -19,7 +19,7 @@ pub fn Qr() -> impl IntoView {
     let ctx = expect_context::<Ctx>();
     let code = ctx.code.get_value();
     let svg =
-        QRBuilder::new(keep::join_url(&code)).build().ok().map(|code| SvgBuilder::default().margin(2).to_str(&code));
+        QRBuilder::new(keep::join_url(&code)).build().ok().map(|code| SvgBuilder::default().margin(4).to_str(&code));
     let host = window().location().hostname().unwrap_or_default();
     let is_local = host == "localhost" || host.starts_with("127.") || host == "[::1]";
     let count = Memo::new(move |_| ctx.state.with(|s| s.members.values().filter(|member| !member.simulated).count()));
