@@ -61,7 +61,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 #[derive(Debug)]
 enum Outside {
     /// It should try again by itself.
-    Again(String),
+    Again,
     /// It was turned away.
     Refused(String),
 }
@@ -78,8 +78,7 @@ struct In {
 /// What the server's next message is; close codes in words.
 async fn hear(socket: &mut Socket) -> Result<ServerMessage, Outside> {
     loop {
-        let next =
-            timeout(SILENCE, socket.next()).await.map_err(|_| Outside::Again("the server is silent".to_owned()))?;
+        let next = timeout(SILENCE, socket.next()).await.map_err(|_| Outside::Again)?;
         match next {
             Some(Ok(Message::Text(text))) => {
                 let read = serde_json::from_str(&text);
@@ -89,21 +88,20 @@ async fn hear(socket: &mut Socket) -> Result<ServerMessage, Outside> {
                 let code = frame.map_or(1006, |frame| u16::from(frame.code));
                 return Err(match CloseReason::of_code(code) {
                     Some(reason) if !reason.comes_back() => Outside::Refused(format!("{reason:?}")),
-                    reason => Outside::Again(format!("{code} {reason:?}")),
+                    _ => Outside::Again,
                 });
             }
             Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(Outside::Again(error.to_string())),
-            None => return Err(Outside::Again("the connection is gone".to_owned())),
+            Some(Err(_)) | None => return Err(Outside::Again),
         }
     }
 }
 
 async fn enter(url: &str, join: Join) -> Result<In, Outside> {
     let entering = async {
-        let (mut socket, _) = connect_async(url).await.map_err(|error| Outside::Again(error.to_string()))?;
+        let (mut socket, _) = connect_async(url).await.map_err(|_| Outside::Again)?;
         let join = serde_json::to_string(&ClientMessage::Join(join)).unwrap_or_default();
-        socket.send(Message::text(join)).await.map_err(|error| Outside::Again(error.to_string()))?;
+        socket.send(Message::text(join)).await.map_err(|_| Outside::Again)?;
         let (mut token, mut mlu, mut returned) = (None, None, false);
         loop {
             match hear(&mut socket).await? {
@@ -119,7 +117,7 @@ async fn enter(url: &str, join: Join) -> Result<In, Outside> {
             }
         }
     };
-    timeout(WELCOME, entering).await.map_err(|_| Outside::Again("no welcome in time".to_owned()))?
+    timeout(WELCOME, entering).await.map_err(|_| Outside::Again)?
 }
 
 /// A phone, from the hall's beginning to its end.
@@ -137,7 +135,7 @@ pub async fn phone(script: Script) -> PhoneSeen {
                 seen.refused.push(why);
                 return seen;
             }
-            Err(Outside::Again(_)) => {
+            Err(Outside::Again) => {
                 tokio::time::sleep(pause).await;
                 pause = (pause * AGAIN.1).min(AGAIN_MOST);
                 continue;
@@ -212,7 +210,7 @@ async fn stay(
                 refused = Some(why);
                 break;
             }
-            Err(Outside::Again(_)) => break,
+            Err(Outside::Again) => break,
         }
     }
     seen.lost += missing(joined_after, &slots);

@@ -298,7 +298,9 @@ impl State {
     /// Lets time pass: rounds end, and the seats of those who were away for too long are given up.
     pub fn pass(&mut self, seconds: f64) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if let Some(round) = self.round.as_mut().filter(|round| round.pass(seconds)) {
+        if let Some(round) = self.round.as_mut()
+            && round.pass(seconds)
+        {
             effects.push(Effect::All(ServerMessage::Round(round.view())));
         }
         let mut lost = Vec::new();

@@ -41,10 +41,11 @@ impl State {
                 self.round = Some(round);
                 Ok(vec![Effect::All(ServerMessage::Round(view))])
             }
-            Command::EndRound => match self.round.as_mut() {
-                Some(round) if round.end() => Ok(vec![Effect::All(ServerMessage::Round(round.view()))]),
-                _ => Err("No round is open.".to_owned()),
-            },
+            Command::EndRound => {
+                let ended = self.round.as_mut().and_then(|round| round.end().then(|| round.view()));
+                let told = ended.map(|view| vec![Effect::All(ServerMessage::Round(view))]);
+                told.ok_or_else(|| "No round is open.".to_owned())
+            }
             Command::Compare(request) => {
                 request.check()?;
                 Ok(self.told_compare(Compare::new(request)))

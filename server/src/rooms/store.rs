@@ -248,7 +248,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub fn save_member(&self, code: &str, member: &Identity) -> Result<(), StoreError> {
-        let mut change = self.db.prepare_cached(
+        let mut change = self.db.prepare(
             "INSERT OR REPLACE INTO members (code, mlu, token, name, part, muted, removed, cell)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
@@ -274,7 +274,7 @@ impl Store {
 
     fn write(&self, change: &Change<'_>) -> Result<(), StoreError> {
         let Change { code, used_ms, state, members, forget_slots, slot } = change;
-        self.db.prepare_cached("UPDATE rooms SET used_ms = ?2, state = ?3 WHERE code = ?1")?.execute(params![
+        self.db.prepare("UPDATE rooms SET used_ms = ?2, state = ?3 WHERE code = ?1")?.execute(params![
             code,
             integer(*used_ms),
             state
@@ -282,7 +282,9 @@ impl Store {
         for (mlu, member) in *members {
             match member {
                 Some(member) => self.save_member(code, member)?,
-                None => drop(self.db.execute("DELETE FROM members WHERE code = ?1 AND mlu = ?2", params![code, mlu])?),
+                None => {
+                    self.db.execute("DELETE FROM members WHERE code = ?1 AND mlu = ?2", params![code, mlu])?;
+                }
             }
         }
         if *forget_slots {
@@ -290,7 +292,7 @@ impl Store {
         }
         if let Some((slot, rows, record)) = slot {
             self.db
-                .prepare_cached("INSERT OR REPLACE INTO slots (code, slot, rows, record) VALUES (?1, ?2, ?3, ?4)")?
+                .prepare("INSERT OR REPLACE INTO slots (code, slot, rows, record) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![code, integer(*slot), integer(*rows as u64), record])?;
             // Counting them all is work: once in 64 slots is often enough.
             if slot % 64 == 0 {
@@ -319,7 +321,7 @@ impl Store {
     /// The database fails.
     pub fn slots(&self, code: &str, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
         let text = "SELECT slot, record FROM slots WHERE code = ?1 AND slot >= ?2 ORDER BY slot LIMIT ?3";
-        let mut query = self.db.prepare_cached(text)?;
+        let mut query = self.db.prepare(text)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = query.query_map(params![code, integer(from), limit], |row| {
             Ok((u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0), row.get(1)?))

@@ -47,10 +47,16 @@ fn slot(state: &mut State, deciders: &Deciders) -> SlotRecord {
 /// What the members do before a slot.
 fn moves(state: &mut State, at: u64) {
     match at {
-        0 => (0..6).for_each(|n| drop(enter(state, n))),
+        0 => {
+            for n in 0..6 {
+                enter(state, n);
+            }
+        }
         3 => state.placed(2, Place { x_m: 5.0, y_m: -3.0 }),
         5 => drop(state.lose(4)),
-        7 => drop(enter(state, 7)),
+        7 => {
+            enter(state, 7);
+        }
         9 => state.come_back(4, None).unwrap(),
         11 => {
             let values = [("bandwidth_hz".to_owned(), 3e6)].into();
@@ -112,7 +118,9 @@ fn a_move_while_a_slot_is_decided_counts_for_the_next() {
     let deciders = deciders();
     let run = |early: bool| {
         let mut state = state(5);
-        (0..3).for_each(|n| drop(enter(&mut state, n)));
+        for n in 0..3 {
+            enter(&mut state, n);
+        }
         let plan = state.begin();
         if early {
             enter(&mut state, 9);
@@ -319,7 +327,8 @@ fn a_slow_reader_has_no_backlog_of_pictures_and_every_decision() {
     assert_eq!(taken(&presenter.outbox).iter().filter(|m| matches!(m, ServerMessage::Picture(_))).count(), 1);
     // It has caught up: a snapshot makes good what it missed, then pictures go on.
     room.tick(Instant::now());
-    let [ServerMessage::Decision(_), ServerMessage::Snapshot(snapshot)] = &taken(&slow.outbox)[..] else { panic!() };
+    let got = taken(&slow.outbox);
+    let [ServerMessage::Decision(_), ServerMessage::Snapshot(snapshot)] = got.as_slice() else { panic!("{got:?}") };
     assert_eq!((snapshot.picture.slot, snapshot.decision.as_ref().map(|d| d.slot)), (50, Some(50)));
     room.tick(Instant::now());
     assert!(matches!(taken(&slow.outbox)[..], [ServerMessage::Decision(_), ServerMessage::Picture(_)]));

@@ -105,7 +105,7 @@ pub struct Args {
 
     /// Training runs over HTTP.
     #[command(flatten)]
-    pub training: TrainingArgs,
+    pub training: Box<TrainingArgs>,
 
     /// A model hub's files for pages.
     #[command(flatten)]

@@ -118,41 +118,32 @@ async fn bad_input_has_a_close_code_and_nobody_else_notices() {
     let join = |join: Join| text(&serde_json::to_string(&ClientMessage::Join(join)).unwrap());
     let joined = |then: Vec<Message>| [join(Join::phone(None, None, None)), then].concat();
     let resync = Message::text(r#"{"type":"resync"}"#);
+    let code = room.code.as_str();
     let cases: Vec<(&str, &str, Vec<Message>, CloseReason)> = vec![
-        ("no JSON", &room.code, text("hello"), CloseReason::BadMessage),
-        ("no join", &room.code, text(r#"{"type":"leave"}"#), CloseReason::NoJoin),
-        (
-            "a version from the future",
-            &room.code,
-            text(r#"{"type":"join","version":99,"new":{}}"#),
-            CloseReason::Version,
-        ),
-        ("no such role", &room.code, text(r#"{"type":"join","version":1,"role":"x"}"#), CloseReason::BadMessage),
-        ("binary", &room.code, vec![Message::binary(vec![1, 2, 3])], CloseReason::BadMessage),
-        ("1 MB at once", &room.code, text(&"x".repeat(1 << 20)), CloseReason::TooLarge),
+        ("no JSON", code, text("hello"), CloseReason::BadMessage),
+        ("no join", code, text(r#"{"type":"leave"}"#), CloseReason::NoJoin),
+        ("a version from the future", code, text(r#"{"type":"join","version":99,"new":{}}"#), CloseReason::Version),
+        ("no such role", code, text(r#"{"type":"join","version":1,"role":"x"}"#), CloseReason::BadMessage),
+        ("binary", code, vec![Message::binary(vec![1, 2, 3])], CloseReason::BadMessage),
+        ("1 MB at once", code, text(&"x".repeat(1 << 20)), CloseReason::TooLarge),
         ("a code of no room", "222222", join(Join::phone(None, None, None)), CloseReason::NoRoom),
         ("a code that is none", "..%2f..", join(Join::phone(None, None, None)), CloseReason::NoRoom),
-        ("a wrong secret", &room.code, join(Join::presenter("guess".to_owned())), CloseReason::Forbidden),
-        ("a code as secret", &room.code, join(Join::presenter(room.code.clone())), CloseReason::Forbidden),
-        (
-            "an unknown token",
-            &room.code,
-            join(Join::phone(Some("0".repeat(32)), None, None)),
-            CloseReason::UnknownToken,
-        ),
+        ("a wrong secret", code, join(Join::presenter("guess".to_owned())), CloseReason::Forbidden),
+        ("a code as secret", code, join(Join::presenter(room.code.clone())), CloseReason::Forbidden),
+        ("an unknown token", code, join(Join::phone(Some("0".repeat(32)), None, None)), CloseReason::UnknownToken),
         (
             "a command without the secret",
-            &room.code,
+            code,
             joined(text(r#"{"type":"command","do":"close"}"#)),
             CloseReason::Forbidden,
         ),
-        ("wrong JSON later", &room.code, joined(text("{")), CloseReason::BadMessage),
-        ("an unknown message", &room.code, joined(text(r#"{"type":"dance"}"#)), CloseReason::BadMessage),
-        ("a wrong type", &room.code, joined(text(r#"{"type":"place","x_m":"far","y_m":1}"#)), CloseReason::BadMessage),
-        ("deep nesting", &room.code, joined(text(&"[".repeat(10_000))), CloseReason::BadMessage),
-        ("two joins", &room.code, joined(join(Join::phone(None, None, None))), CloseReason::BadMessage),
-        ("1 MB later", &room.code, joined(text(&"x".repeat(1 << 20))), CloseReason::TooLarge),
-        ("a flood", &room.code, joined(vec![resync; 200]), CloseReason::Flood),
+        ("wrong JSON later", code, joined(text("{")), CloseReason::BadMessage),
+        ("an unknown message", code, joined(text(r#"{"type":"dance"}"#)), CloseReason::BadMessage),
+        ("a wrong type", code, joined(text(r#"{"type":"place","x_m":"far","y_m":1}"#)), CloseReason::BadMessage),
+        ("deep nesting", code, joined(text(&"[".repeat(10_000))), CloseReason::BadMessage),
+        ("two joins", code, joined(join(Join::phone(None, None, None))), CloseReason::BadMessage),
+        ("1 MB later", code, joined(text(&"x".repeat(1 << 20))), CloseReason::TooLarge),
+        ("a flood", code, joined(vec![resync; 200]), CloseReason::Flood),
     ];
     for (what, code, messages, reason) in cases {
         let mut socket = Socket::open(&server, code).await;
