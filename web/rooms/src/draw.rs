@@ -81,7 +81,8 @@ pub fn short(name: &str, most: usize) -> String {
 pub fn cell(dots: &[Dot], radius_m: f64, detail: Detail) -> String {
     let map = CellMap::new(radius_m);
     let mut svg = String::with_capacity(1024 + dots.len() * 600);
-    svg += "<svg viewBox=\"-100 -100 200 200\" class=\"cell-map\" aria-hidden=\"true\">";
+    let class = if detail == Detail::Full { "cell-map full" } else { "cell-map" };
+    let _ = write!(svg, "<svg viewBox=\"-100 -100 200 200\" class=\"{class}\" aria-hidden=\"true\">");
     for metres in map.rings().into_iter().rev() {
         let (r, _) = map.to_drawing([metres, 0.0]);
         let rim = if (r - DISC).abs() < 0.01 { " rim" } else { "" };
@@ -126,10 +127,14 @@ fn mark(svg: &mut String, (x, y): (f64, f64), dot: &Dot, detail: Detail) {
     let classes: String = flags.iter().filter(|(is, _)| *is).map(|(_, class)| *class).collect();
     let _ =
         write!(svg, "<g class=\"mlu{classes}\" data-mlu=\"{}\" transform=\"translate({x:.1} {y:.1})\">", dot.number);
-    let radius = if detail == Detail::Dots { 5.5 } else { 8.0 };
+    let radius = match detail {
+        Detail::Full => 5.6,
+        Detail::Numbers => 8.0,
+        Detail::Dots => 5.5,
+    };
     let _ = write!(svg, "<circle r=\"{radius}\"/>");
     if detail != Detail::Dots {
-        let _ = write!(svg, "<text class=\"mlu-number\" y=\"2.7\">{}</text>", dot.number);
+        let _ = write!(svg, "<text class=\"mlu-number\" y=\"{:.1}\">{}</text>", radius / 3.0, dot.number);
     }
     if let Some(alpha) = dot.alpha.filter(|_| !dot.is_away) {
         let (wide, top) = (radius * 2.2, radius + 1.6);
@@ -142,7 +147,8 @@ fn mark(svg: &mut String, (x, y): (f64, f64), dot: &Dot, detail: Detail) {
         );
     }
     if detail == Detail::Full && !dot.name.is_empty() {
-        let _ = write!(svg, "<text class=\"mlu-name\" y=\"-10.5\">{}</text>", escape(&short(&dot.name, 14)));
+        let _ =
+            write!(svg, "<text class=\"mlu-name\" y=\"{:.1}\">{}</text>", -radius - 1.8, escape(&short(&dot.name, 14)));
     }
     *svg += "</g>";
 }

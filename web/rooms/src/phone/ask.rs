@@ -134,8 +134,8 @@ fn note(answer: &Answering) -> Option<String> {
     let times = || {
         let seconds = |value: Option<f64>| format::or_na(value, format::seconds);
         format!(
-            "{} tokens here, {} by the server, in {} (first after {}).",
-            answer.device_tokens,
+            "{} here, {} by the server, in {} (first after {}).",
+            format::count(answer.device_tokens as usize, "token"),
             answer.server_tokens,
             seconds(answer.latency_s),
             seconds(answer.ttft_s)

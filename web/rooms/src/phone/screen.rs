@@ -181,8 +181,10 @@ fn Trouble() -> impl IntoView {
 #[component]
 fn Nudge() -> impl IntoView {
     let ctx = expect_context::<Ctx>();
+    let open = move || ctx.state.with(|s| s.round.as_ref().filter(|round| round.open).map(|round| round.round));
+    let is_due = move || ctx.nudge.get().is_some_and(|round| open() == Some(round));
     view! {
-        <p class="nudge" role="alert" data-testid="nudge" hidden=move || ctx.nudge.get().is_none()>
+        <p class="nudge" role="alert" data-testid="nudge" hidden=move || !is_due()>
             <strong>{move || ctx.nudge.get().map(|round| format!("Round {round}. "))}</strong>
             "Everybody asks now: type a question and send it."
         </p>
@@ -270,8 +272,8 @@ fn Foot() -> impl IntoView {
                 <input type="text" maxlength="24" data-testid="name" prop:value=name on:change:target=move |event| ctx.name(event.target().value()) />
             </label>
             <p class="hint" data-testid="counts">
-                <span data-testid="answers">{count(|m| m.answers)}</span>" answers since this page was opened: "
-                <span data-testid="device-tokens">{count(|m| m.all_device_tokens)}</span>" tokens written here, "
+                <span data-testid="answers">{count(|m| m.answers)}</span>" answered since this page was opened; tokens: "
+                <span data-testid="device-tokens">{count(|m| m.all_device_tokens)}</span>" written here, "
                 <span data-testid="server-tokens">{count(|m| m.all_server_tokens)}</span>" by the server. "
                 {move || if ctx.is_awake.get() { "The screen stays on. " } else { "" }}
                 {move || ctx.battery.get().map(|charge| format!("Battery {}.", format::percent(charge)))}

@@ -10,7 +10,7 @@ use super::ctx::Ctx;
 /// How long answers of a round are taken, seconds.
 const SECONDS: u32 = 60;
 /// Answers that are shown.
-const SHOWN: usize = 6;
+const SHOWN: usize = 4;
 
 /// Starting a round, how it goes, and the answers as they come.
 #[component]
