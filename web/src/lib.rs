@@ -49,7 +49,7 @@ mod panels;
 #[cfg(target_arch = "wasm32")]
 mod player;
 #[cfg(target_arch = "wasm32")]
-pub mod server_only;
+mod server_only;
 #[cfg(target_arch = "wasm32")]
 mod training_link;
 

@@ -4,17 +4,16 @@ use std::rc::Rc;
 
 use client::protocol::rooms::up::Answer;
 use client::protocol::rooms::{ClientMessage, Part};
-use client::protocol::sampling::Sampling;
-use client::protocol::worker::{Event, Origin};
+use client::protocol::worker::Origin;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use web::dom;
-use web::server_only::{self, ServerEvent};
 use web_sys::AbortController;
 
 use super::answer::{Answering, Outcome, Question};
 use super::ctx::Ctx;
 use super::engine::{Model, Said, Stage};
+use super::server;
 use super::state::State;
 
 /// Questions that may wait on the phone; the oldest go.
@@ -91,12 +90,7 @@ impl Ctx {
         let Ok(abort) = AbortController::new() else { return };
         let signal = abort.signal();
         self.abort.set_value(Some(abort));
-        let (questions, sampling) = ([question], Sampling::default());
-        let asked = server_only::answer(0, &questions, &[], &sampling, &signal, |event| {
-            if let ServerEvent::Event(Event::Token { text, .. }) = event {
-                self.token(Origin::Server, &text);
-            }
-        });
+        let asked = server::answer(&question, &signal, |text| self.token(Origin::Server, text));
         match asked.await {
             Ok(()) => self.finish(Outcome::Whole),
             Err(_) if signal.aborted() => {}

@@ -7,6 +7,7 @@
 //! | [`read`], [`heard`] | the server's messages and the engine's events, read |
 //! | [`meter`] | tokens a second and times, as this phone measures them |
 //! | `engine` | the compact model in this tab |
+//! | `server` | an answer of the server's alone |
 //! | `ctx`, `asking` | what drives them: connection and measurements, questions |
 //! | `screen`, `choice`, `map`, `ask` | what a person sees |
 
@@ -30,6 +31,8 @@ mod engine;
 mod map;
 #[cfg(target_arch = "wasm32")]
 mod screen;
+#[cfg(target_arch = "wasm32")]
+mod server;
 
 /// Puts the page into the document's `<main id="app">`.
 #[cfg(target_arch = "wasm32")]
