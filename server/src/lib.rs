@@ -7,6 +7,7 @@
 //! - [`host`]: who writes the answers: the model here, or an engine upstream.
 //! - [`http`]: the server: files, and an API in OpenAI's format.
 //! - [`hub`]: a model hub's files, passed on and kept.
+//! - [`rooms`]: live rooms: phones as mobile LLM users of shared cells.
 //! - [`runs`]: training as a service: queue, list of runs, live metrics.
 //! - [`tls`]: certificates for the local network.
 //!
@@ -14,9 +15,11 @@
 
 pub mod bench;
 pub mod cli;
+mod disk;
 pub mod figures;
 pub mod host;
 pub mod http;
 pub mod hub;
+pub mod rooms;
 pub mod runs;
 pub mod tls;

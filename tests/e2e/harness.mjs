@@ -23,13 +23,13 @@ export function chromiumArgs({ webgpu = true } = {}) {
   return webgpu ? [...flags, ...gpu] : [...flags, "--disable-gpu", "--disable-features=WebGPU"];
 }
 
-/** Starts `tandem serve` on a free port and waits for its ready line. */
-export async function startTandem(args = []) {
+/** Starts `tandem serve`, on a free port unless one is named, and waits for its ready line. */
+export async function startTandem(args = [], { listen = "127.0.0.1:0" } = {}) {
   const program = process.env.TANDEM ?? path.join(root, "target/debug/tandem");
   // Runs of its own: never those of whoever starts the tests.
   const runs = args.includes("--runs") ? undefined : fs.mkdtempSync(path.join(os.tmpdir(), "tandem-runs-"));
   if (runs) args = [...args, "--runs", runs];
-  const child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--page", path.join(root, "dist"), "--public", path.join(root, "public"), ...args], {
+  const child = spawn(program, ["serve", "--listen", listen, "--page", path.join(root, "dist"), "--public", path.join(root, "public"), ...args], {
     cwd: root,
     stdio: ["ignore", "pipe", "pipe"],
   });

@@ -309,8 +309,9 @@ impl Listener for Ctx {
         Command::Init { version: VERSION, base_url: dom::base_url(), tier: settings.tier, world: settings.world }
     }
 
-    fn hear(&self, event: Event) {
-        self.receive(event);
+    fn hear(&self, text: &str) -> Result<(), String> {
+        self.receive(serde_json::from_str(text).map_err(|error| error.to_string())?);
+        Ok(())
     }
 
     fn misunderstood(&self, problem: String) {

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use client::protocol::worker::{Command, Event};
+use client::protocol::worker::Command;
 use leptos::prelude::*;
 use wasm_bindgen::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent, Worker};
@@ -33,8 +33,11 @@ const RECORD: &str = "__tandem_events";
 pub trait Listener {
     /// The first command to a worker that was just started.
     fn greeting(&self) -> Command;
-    /// It said something.
-    fn hear(&self, event: Event);
+    /// It said something: the JSON of an event.
+    ///
+    /// # Errors
+    /// This page does not understand it.
+    fn hear(&self, text: &str) -> Result<(), String>;
     /// It said something that this page does not understand.
     fn misunderstood(&self, problem: String);
     /// It was started a while ago.
@@ -171,14 +174,13 @@ impl Engine {
             }
             let Some(listener) = engine.listener() else { return };
             let text = data.as_string().unwrap_or_default();
-            match serde_json::from_str::<Event>(&text) {
-                Ok(event) => {
+            match listener.hear(&text) {
+                Ok(()) => {
                     if let Some(list) = &record {
                         keep(list, &text);
                     }
-                    listener.hear(event);
                 }
-                Err(error) => listener.misunderstood(error.to_string()),
+                Err(problem) => listener.misunderstood(problem),
             }
         });
         let engine = self.clone();

@@ -31,15 +31,15 @@ pub mod training;
 pub mod url;
 
 #[cfg(target_arch = "wasm32")]
-mod api;
+pub mod api;
 #[cfg(target_arch = "wasm32")]
 mod app;
 #[cfg(target_arch = "wasm32")]
 mod ctx;
 #[cfg(target_arch = "wasm32")]
-mod dom;
+pub mod dom;
 #[cfg(target_arch = "wasm32")]
-mod engine;
+pub mod engine;
 #[cfg(target_arch = "wasm32")]
 mod late;
 #[cfg(target_arch = "wasm32")]

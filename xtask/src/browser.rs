@@ -22,9 +22,10 @@ pub struct Playwright {
 pub fn build_page(keep_page: bool) -> Result<()> {
     if !keep_page {
         // All that share their crates in one call.
-        let index = Index::read()?;
+        let documents = Index::all()?;
         let check = build::engine_check_module();
-        let early: Vec<_> = index.modules().filter(|module| !module.is_late).chain([&check]).collect();
+        let all = documents.iter().flat_map(Index::modules);
+        let early: Vec<_> = all.filter(|module| !module.is_late).chain([&check]).collect();
         module::build(&early)?;
         page::build_all()?;
     }

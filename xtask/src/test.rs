@@ -95,9 +95,10 @@ fn lint() -> Result<()> {
     step("Lints, wasm32 (the first time takes minutes)");
     tools::ensure_page_tools()?;
     // Without `policy-wgpu`: checking burn-wgpu takes longer than everything else, and the page's build compiles it anyway.
-    for (package, features) in
-        [(["-p", "web"].as_slice(), ""), (["-p", "worker", "--lib", "--bins"].as_slice(), "engine,policy-flex")]
-    {
+    for (package, features) in [
+        (["-p", "web", "-p", "rooms"].as_slice(), ""),
+        (["-p", "worker", "--lib", "--bins"].as_slice(), "engine,policy-flex"),
+    ] {
         let mut clippy = vec!["clippy", "--target", "wasm32-unknown-unknown"];
         clippy.extend_from_slice(package);
         if !features.is_empty() {

@@ -6,7 +6,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -81,8 +81,21 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> LoadError {
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    program: PathBuf,
     folder: PathBuf,
+    options: Vec<String>,
     url: String,
+}
+
+fn spawn(program: &Path, listen: &str, folder: &Path, options: &[String]) -> Result<Child, LoadError> {
+    Command::new(program)
+        .args(["serve", "--listen", listen, "--train-queue", "300", "--train-kept", "300", "--data"])
+        .arg(folder)
+        .args(options)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(system("the server does not start"))
 }
 
 impl Server {
@@ -94,21 +107,31 @@ impl Server {
         let program = std::env::current_exe().map_err(system("this program's own path"))?;
         let folder = std::env::temp_dir().join(format!("tandem-bench-serve-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(system("a folder for the server"))?;
-        let mut child = Command::new(program)
-            .args(["serve", "--listen", "127.0.0.1:0", "--train-queue", "300", "--train-kept", "300", "--data"])
-            .arg(&folder)
-            .args(options)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(system("the server does not start"))?;
+        let child = spawn(&program, "127.0.0.1:0", &folder, options)?;
+        let mut server = Self { child, program, folder, options: options.to_vec(), url: String::new() };
+        server.url = server.announced()?;
+        Ok(server)
+    }
+
+    /// Ends it as a power cut would, and starts it again at the same address with the same folder.
+    ///
+    /// # Errors
+    /// The system refuses the process, or the server does not say where it is.
+    pub fn kill_and_restart(&mut self) -> Result<(), LoadError> {
+        self.child.kill().map_err(system("the server cannot be killed"))?;
+        self.child.wait().map_err(system("the server does not end"))?;
+        let address = self.url.rsplit('/').next().unwrap_or_default().to_owned();
+        self.child = spawn(&self.program, &address, &self.folder, &self.options)?;
+        self.announced().map(|_| ())
+    }
+
+    /// Waits for the line in which it says where it is.
+    fn announced(&mut self) -> Result<String, LoadError> {
+        let output = self.child.stdout.take().ok_or(LoadError::NoAddress)?;
         let mut line = String::new();
-        let output = child.stdout.take().ok_or(LoadError::NoAddress)?;
-        let mut server = Self { child, folder, url: String::new() };
         BufReader::new(output).read_line(&mut line).map_err(system("the server's output"))?;
         let url = line.trim().strip_prefix("Tandem is ready at ").ok_or(LoadError::NoAddress)?;
-        url.trim_end_matches('/').clone_into(&mut server.url);
-        Ok(server)
+        Ok(url.trim_end_matches('/').to_owned())
     }
 
     /// Where it is.
@@ -117,7 +140,7 @@ impl Server {
     }
 
     /// Resident memory, MB; `None` where the system does not tell it.
-    fn memory_mb(&self) -> Option<f64> {
+    pub fn memory_mb(&self) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let kb = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         kb.trim().trim_end_matches("kB").trim().parse::<f64>().ok().map(|kb| kb / 1000.0)

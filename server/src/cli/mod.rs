@@ -9,6 +9,7 @@
 use clap::{Parser, Subcommand};
 
 pub mod bench_engine;
+pub mod bench_room;
 pub mod bench_serve;
 pub mod corpus;
 pub mod decide;
@@ -66,6 +67,8 @@ enum Command {
     /// Measure a server under load: clients that ask at the same time (any server with OpenAI's API), idle connections,
     /// followers, polls.
     BenchServe(bench_serve::Args),
+    /// Measure a live room: a hall of scripted phones that join, get their decisions, are cut off and come back.
+    BenchRoom(bench_room::Args),
     /// Measure a model file: accuracy (eq. 23) and hallucination (eq. 24).
     Eval(eval::Args),
 }
@@ -89,6 +92,7 @@ impl Cli {
             Command::Ecld(args) => ecld::run(args),
             Command::ExportLm(args) => export_lm::run(args),
             Command::BenchEngine(args) => bench_engine::run(args),
+            Command::BenchRoom(args) => bench_room::run(args),
             Command::BenchServe(args) => bench_serve::run(args),
             Command::Eval(args) => eval::run(args),
         }

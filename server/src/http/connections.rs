@@ -1,6 +1,6 @@
 //! Connections: how many there may be, and for how long one may do nothing.
 //!
-//! A connection is **busy** while a request of it is being answered, and idle otherwise: between two requests, while a
+//! A connection is **busy** while a request of it is being answered or a WebSocket is open, and idle otherwise: between two requests, while a
 //! request's head arrives, before the first byte. An idle one is closed after [`ConnectionLimits::idle`]; a busy one when
 //! its client takes no byte for [`ConnectionLimits::stall`]. Where all places are taken, a new connection gets the place of
 //! the one that has been idle for longest, so that connections that do nothing keep nobody out.
@@ -272,11 +272,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// Held while a request is answered.
-struct Busy(Arc<OpenConnection>);
+/// Held while a request is answered, or a WebSocket is open.
+pub(super) struct Busy(Arc<OpenConnection>);
 
 impl Busy {
-    fn begin(line: Arc<OpenConnection>) -> Self {
+    pub(super) fn begin(line: Arc<OpenConnection>) -> Self {
         let mut use_ = lock(&line.use_);
         *use_ = (use_.0 + 1, Instant::now());
         drop(use_);

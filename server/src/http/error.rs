@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::host::HostError;
 use crate::host::retry::spread;
 use crate::hub::HubError;
+use crate::rooms::RoomsError;
 use crate::runs::RunsError;
 
 /// An error answer.
@@ -194,6 +195,26 @@ impl From<RunsError> for ApiError {
                 Self { retry_after_s: Some(spread(10.0)), ..server(StatusCode::SERVICE_UNAVAILABLE, "shutting_down") }
             }
             RunsError::Store(_) | RunsError::Train(_) | RunsError::File { .. } => {
+                server(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed")
+            }
+        }
+    }
+}
+
+impl From<RoomsError> for ApiError {
+    fn from(error: RoomsError) -> Self {
+        let message = error.to_string();
+        let client = |status, code| Self::new(status, "invalid_request_error", Some(code), message.clone());
+        let server = |status, code| Self::new(status, "server_error", Some(code), message.clone());
+        match error {
+            RoomsError::Field { param, .. } => Self::field(param, "invalid_value", message),
+            RoomsError::Off(_) => client(StatusCode::FORBIDDEN, "rooms_off"),
+            RoomsError::Unknown(_) => client(StatusCode::NOT_FOUND, "room_not_found"),
+            RoomsError::Forbidden => client(StatusCode::FORBIDDEN, "wrong_secret"),
+            RoomsError::TooMany(_) => {
+                Self { retry_after_s: Some(spread(60.0)), ..server(StatusCode::SERVICE_UNAVAILABLE, "too_many_rooms") }
+            }
+            RoomsError::NoRandom | RoomsError::Policy(_) | RoomsError::Store(_) => {
                 server(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed")
             }
         }

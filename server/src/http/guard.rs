@@ -126,10 +126,11 @@ fn same(origin: &str, authority: &str) -> bool {
     short(host) == short(authority)
 }
 
-/// Whether a request changes something, or makes the server fetch something.
+/// Whether a request changes something, or makes the server fetch something. A WebSocket is opened by a GET of any page, and a
+/// browser sends it without asking the server first.
 fn acts(method: &Method, path: &str) -> bool {
     let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    !reads || path.starts_with("/models/hub/")
+    !reads || path.starts_with("/models/hub/") || path.starts_with("/ws/")
 }
 
 fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Option<String>, ApiError> {

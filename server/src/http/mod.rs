@@ -9,6 +9,7 @@
 //! | [`files`] | everything that is a file: ranges, compression, caching, content security policy |
 //! | [`openai`] | `/v1/…` |
 //! | [`runs`] | `/api/runs`: training runs |
+//! | [`rooms`], [`rooms_socket`] | `/api/rooms`, `/ws/rooms`: live rooms |
 //! | [`similarity`] | `/api/similarity`, eq. 26–27 |
 //! | [`hub`] | `/models/hub/…`: a hub's files |
 //! | [`health`], [`metrics`] | `/health`, `/metrics` |
@@ -27,6 +28,7 @@ use guard::Hosts;
 
 use crate::host::{Embedder, Host, HostError};
 use crate::hub::Hub;
+use crate::rooms::Rooms;
 use crate::runs::Runs;
 
 pub mod connections;
@@ -38,6 +40,8 @@ pub mod hub;
 pub mod json;
 pub mod metrics;
 pub mod openai;
+pub mod rooms;
+pub mod rooms_socket;
 pub mod router;
 pub mod runs;
 pub mod serve;
@@ -77,6 +81,8 @@ pub struct Parts {
     pub files: files::Files,
     /// Training runs.
     pub runs: Runs,
+    /// Live rooms.
+    pub rooms: Rooms,
     /// A hub whose files are passed on.
     pub hub: Option<Hub>,
     /// What is refused.
@@ -140,6 +146,12 @@ impl App {
     #[must_use]
     pub fn runs(&self) -> &Runs {
         &self.0.parts.runs
+    }
+
+    /// Live rooms.
+    #[must_use]
+    pub fn rooms(&self) -> &Rooms {
+        &self.0.parts.rooms
     }
 
     /// The hub whose files are passed on.

@@ -13,10 +13,10 @@ use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::error::ApiError;
-use super::{App, connections, files, guard, health, hub, metrics, openai, runs, similarity};
+use super::{App, connections, files, guard, health, hub, metrics, openai, rooms, rooms_socket, runs, similarity};
 
 /// Addresses of the API: everything below them is JSON, errors too.
-const API: [&str; 4] = ["v1", "api", "health", "metrics"];
+const API: [&str; 5] = ["v1", "api", "ws", "health", "metrics"];
 
 /// The server as a service.
 #[derive(Clone, Debug)]
@@ -89,6 +89,11 @@ fn router(app: App) -> Router {
         .route("/api/runs/{id}/curves.svg", get(runs::curves))
         .route("/api/runs/{id}/stop", post(runs::stop))
         .route("/api/runs/{id}/resume", post(runs::resume))
+        .route("/api/rooms", post(rooms::create))
+        .route("/api/rooms/{code}", get(rooms::one).delete(rooms::delete))
+        .route("/api/rooms/{code}/slots.csv", get(rooms::csv))
+        .route("/api/rooms/{code}/slots.json", get(rooms::json))
+        .route("/ws/rooms/{code}", get(rooms_socket::get))
         .route("/models/hub/{organisation}/{repository}/{*path}", get(hub::get))
         .route("/health", get(health::get))
         .route("/metrics", get(metrics::get))

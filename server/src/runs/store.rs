@@ -12,6 +12,8 @@ use thiserror::Error;
 
 use rl::config::TrainConfig;
 
+use crate::disk::{private_file, private_folder};
+
 /// Version of the table, kept in the file's `user_version`.
 const VERSION: i64 = 1;
 const FILE: &str = "runs.sqlite";
@@ -233,30 +235,6 @@ impl Store {
         self.db.execute("DELETE FROM runs WHERE id = ?1", [id])?;
         Ok(())
     }
-}
-
-/// A folder that only this user reads, unless it is there already.
-fn private_folder(dir: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
-}
-
-/// Makes a file that only this user reads, or makes one so that is there. SQLite gives its log the same rights.
-fn private_file(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path)?;
-    #[cfg(unix)]
-    if std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions()) & 0o077 != 0 {
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    }
-    drop(file);
-    Ok(())
 }
 
 /// SQLite's integers are signed.

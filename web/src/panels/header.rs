@@ -42,6 +42,7 @@ pub fn Header() -> impl IntoView {
                         </button>
                     })
                     .collect_view()}
+                <a class="view-link" href="room.html">"Room"</a>
             </nav>
             <div class="tools">
                 <button class="quiet" on:click=move |_| ctx.tour.set(Some(0))>"Tour"</button>

@@ -1,4 +1,5 @@
-//! What web/index.html declares, in the attributes that trunk reads, and the page that is made of it.
+//! What the page's documents declare, in the attributes that trunk reads, and what is made of them: the main page, which trunk
+//! builds too, and the two of a room, which stand alone so that a phone waits for nothing that it does not need.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,11 +9,15 @@ use anyhow::{Context, Result, bail};
 use super::html::{self, Element};
 use super::module::{Module, Target};
 
-/// The page's source.
-const SOURCE: &str = "web/index.html";
+/// The documents: where each is written, and what it is called in dist/. The first is the main page.
+pub const DOCUMENTS: [(&str, &str); 3] =
+    [("web/index.html", "index.html"), ("web/rooms/join.html", "join.html"), ("web/rooms/room.html", "room.html")];
 
-/// web/index.html.
+/// A document's source.
 pub struct Index {
+    /// Its name in dist/.
+    pub name: &'static str,
+    source: &'static str,
     html: String,
     entries: Vec<(Element, Entry)>,
 }
@@ -40,24 +45,38 @@ pub struct Reference {
 }
 
 impl Index {
-    /// Reads it.
+    /// Reads the main page.
     ///
     /// # Errors
     /// It asks for something that only trunk knows; nothing is left out in silence.
     pub fn read() -> Result<Self> {
-        let html = std::fs::read_to_string(SOURCE).with_context(|| format!("{SOURCE} cannot be read"))?;
-        Self::parse(html)
+        Self::of(DOCUMENTS[0])
     }
 
-    fn parse(html: String) -> Result<Self> {
+    /// Reads all documents, the main page first.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn all() -> Result<Vec<Self>> {
+        DOCUMENTS.into_iter().map(Self::of).collect()
+    }
+
+    fn of((source, name): (&'static str, &'static str)) -> Result<Self> {
+        let html = std::fs::read_to_string(source).with_context(|| format!("{source} cannot be read"))?;
+        Self::parse(source, name, html)
+    }
+
+    fn parse(source: &'static str, name: &'static str, html: String) -> Result<Self> {
+        // Paths in it are relative to it.
+        let folder = Path::new(source).parent().unwrap_or(Path::new(""));
         let mut entries = Vec::new();
-        for element in html::tags(&html, &["link", "script"])? {
+        for element in html::tags(&html, &["link", "script"]).with_context(|| source.to_owned())? {
             if element.get("data-trunk").is_some() {
-                let entry = entry(&element)?;
+                let entry = entry(&element, folder).with_context(|| source.to_owned())?;
                 entries.push((element, entry));
             }
         }
-        Ok(Self { html, entries })
+        Ok(Self { name, source, html, entries })
     }
 
     /// What it asks for, in order.
@@ -117,7 +136,7 @@ impl Index {
             }
         }
         out += &self.html[at..];
-        let head = out.find("</head>").context("web/index.html has no </head>")?;
+        let head = out.find("</head>").with_context(|| format!("{} has no </head>", self.source))?;
         out.insert_str(head, &preloads);
         Ok(out)
     }
@@ -134,9 +153,8 @@ pub fn file_name(path: &Path) -> Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-fn entry(element: &Element) -> Result<Entry> {
-    // Paths in it are relative to it.
-    let path = |name| element.need(name).map(|href| Path::new("web").join(href));
+fn entry(element: &Element, folder: &Path) -> Result<Entry> {
+    let path = |name| element.need(name).map(|href| folder.join(href));
     if element.name == "script" {
         return Ok(Entry::Script(path("src")?));
     }
@@ -145,7 +163,7 @@ fn entry(element: &Element) -> Result<Entry> {
         "copy-file" => Entry::File(path("href")?),
         "copy-dir" => Entry::Folder(path("href")?),
         "rust" => Entry::Module(module(element, &path("href")?)?),
-        other => bail!("{SOURCE} asks for {other}, which xtask does not know; trunk does"),
+        other => bail!("it asks for {other}, which xtask does not know; trunk does"),
     })
 }
 
@@ -164,7 +182,7 @@ fn module(element: &Element, manifest: &Path) -> Result<Module> {
         "data-late",
     ];
     if let Some((unknown, _)) = element.attributes.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
-        bail!("{SOURCE} gives a module the attribute {unknown}, which xtask does not know; trunk does");
+        bail!("it gives a module the attribute {unknown}, which xtask does not know; trunk does");
     }
     let text = std::fs::read_to_string(manifest).with_context(|| format!("{} cannot be read", manifest.display()))?;
     let package = text.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
@@ -181,7 +199,7 @@ fn module(element: &Element, manifest: &Path) -> Result<Module> {
         target: match element.need("data-type")? {
             "main" => Target::Web,
             "worker" => Target::NoModules,
-            other => bail!("{SOURCE} has a module of type {other}"),
+            other => bail!("it has a module of type {other}"),
         },
         optimise: options,
         is_late: element.get("data-late").is_some(),
@@ -200,9 +218,15 @@ mod tests {
     /// The page as it is: every module is known, and the finished page has no trace of the builder's attributes.
     #[test]
     fn the_page_is_understood() {
-        let html = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../web/index.html")).unwrap();
         std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).unwrap();
-        let index = Index::parse(html).unwrap();
+        let all = Index::all().unwrap();
+        for index in &all[1..] {
+            let main = index.modules().next().unwrap();
+            assert_eq!((format!("{}.html", main.name), main.package.as_str()), (index.name.to_owned(), "rooms"));
+            let missing = index.render(&BTreeMap::new()).unwrap_err().to_string();
+            assert!(missing.contains("was not built"), "{missing}");
+        }
+        let index = &all[0];
         let modules: Vec<_> = index.modules().map(|m| (m.name.as_str(), m.package.as_str(), m.is_late)).collect();
         let expected = [
             ("web", "web", false),
@@ -240,7 +264,8 @@ mod tests {
             ("<link data-trunk rel=\"rust\" href=\"Cargo.toml\" data-reference-types />", "data-reference-types"),
             ("<link data-trunk rel=\"css\" />", "href"),
         ] {
-            let error = Index::parse(html.to_owned()).err().unwrap().to_string();
+            let error = format!("{:#}", Index::parse("web/x.html", "x.html", html.to_owned()).err().unwrap());
+            assert!(error.starts_with("web/x.html"), "{error}");
             assert!(error.contains(what), "{error}");
         }
     }

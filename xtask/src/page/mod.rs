@@ -1,10 +1,10 @@
 //! The page in dist/, from web/index.html: what `trunk build --release` makes of the same file, without trunk, which takes
-//! minutes to compile for the few things that are asked of it here.
+//! minutes to compile for the few things that are asked of it here. Beside it the two pages of a room, from web/rooms.
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`html`] | the elements of web/index.html that a builder replaces |
-//! | [`index`] | what they ask for, and the finished page |
+//! | [`html`] | the elements of a document that a builder replaces |
+//! | [`index`] | what they ask for, and the finished document |
 //! | [`module`] | WebAssembly modules, for page, npm package and browser tests |
 //! | [`dist`] | the folder: what changed is written, what is left over goes, `assets.json` lists what is there |
 //! | [`sizes`] | compressed copies, and what they may weigh |
@@ -48,11 +48,12 @@ pub enum Part {
 
 /// Builds a part of the page into dist/. [`Part::Late`] adds to what [`Part::First`] has made.
 pub fn build(part: Part) -> Result<()> {
-    let index = Index::read()?;
-    let modules: Vec<&Module> = index.modules().filter(|module| module.is_late == (part == Part::Late)).collect();
+    let documents = Index::all()?;
+    let all = documents.iter().flat_map(Index::modules);
+    let modules: Vec<&Module> = all.filter(|module| module.is_late == (part == Part::Late)).collect();
     module::build(&modules)?;
     match part {
-        Part::First => first(&index, &modules),
+        Part::First => first(&documents, &modules),
         Part::Late => {
             let mut dist = Dist::open(Path::new(DIST))?;
             for module in modules {
@@ -72,11 +73,11 @@ pub fn build_all() -> Result<()> {
     build(Part::Late)
 }
 
-fn first(index: &Index, modules: &[&Module]) -> Result<()> {
+fn first(documents: &[Index], modules: &[&Module]) -> Result<()> {
     let tools = tools::ensure_page_tools()?;
     step("The page");
     let mut dist = Dist::begin(Path::new(DIST))?;
-    for entry in index.entries() {
+    for entry in documents.iter().flat_map(Index::entries) {
         match entry {
             Entry::Script(path) | Entry::Style(path) => {
                 let minified = target_folder()?.join("minified").join(file_name(path)?);
@@ -107,10 +108,13 @@ fn first(index: &Index, modules: &[&Module]) -> Result<()> {
     for (file, bytes) in kernels::built()? {
         dist.put(&file, &bytes)?;
     }
-    let late: Vec<String> = index.modules().filter(|module| module.is_late).flat_map(Module::files).collect();
+    let all = documents.iter().flat_map(Index::modules);
+    let late: Vec<String> = all.filter(|module| module.is_late).flat_map(Module::files).collect();
     dist.keep_where_nothing_changed(&late);
-    let page = index.render(&dist.references)?;
-    dist.put("index.html", page.as_bytes())?;
+    for document in documents {
+        let page = document.render(&dist.references)?;
+        dist.put(document.name, page.as_bytes())?;
+    }
     dist.finish()
 }
 

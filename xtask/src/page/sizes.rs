@@ -9,6 +9,8 @@ use crate::shell::{output, step};
 
 /// Bytes of the page's own module, its script and its styles under brotli that a visitor may have to wait for.
 const PAGE_LIMIT: u64 = 400_000;
+/// The same for the page that a phone joins a room with; a hall shares one access point.
+const JOIN_LIMIT: u64 = 150_000;
 /// Bytes of the engine worker with its script, tokenizers included, under brotli.
 const ENGINE_LIMIT: u64 = 1_200_000;
 
@@ -17,9 +19,12 @@ const ENGINE_LIMIT: u64 = 1_200_000;
 pub fn compress() -> Result<()> {
     step("Compressing the page");
     let sizes = print(Path::new(DIST))?;
-    // What is fetched before the engine is asked for: everything but the workers and what they fetch.
-    let is_page = |name: &str| !["worker", "kernels", "policy_"].iter().any(|late| name.starts_with(late));
+    // What is fetched before the engine is asked for: everything but the workers and what they fetch, and a room's pages.
+    let begins = |name: &str, beginnings: &[&str]| beginnings.iter().any(|beginning| name.starts_with(beginning));
+    let is_page = |name: &str| !begins(name, &["worker", "kernels", "policy_", "join", "room", "start"]);
     within(&sizes, "before the engine is asked for", is_page, PAGE_LIMIT);
+    let is_join = |name: &str| begins(name, &["join", "rooms-", "tokens-", "page-", "theme-", "start-"]);
+    within(&sizes, "joining a room, before a model is asked for", is_join, JOIN_LIMIT);
     let is_engine = |name: &str| ["worker.js", "worker_bg.wasm"].contains(&name);
     within(&sizes, "the engine, tokenizers included", is_engine, ENGINE_LIMIT);
     Ok(())

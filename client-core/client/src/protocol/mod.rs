@@ -8,6 +8,7 @@
 //! - [`manifest`]: the manifest under `/models`
 //! - [`health`]: the state of the server, under `/health`
 //! - [`runs`]: training runs, under `/api/runs`
+//! - [`rooms`]: live rooms, under `/api/rooms` and `/ws/rooms`
 //! - [`hyper`]: their hyper-parameters as they are declared
 //! - [`similarity`]: the server's own endpoint for eq. 26–27
 //!
@@ -17,6 +18,7 @@ pub mod engine;
 pub mod health;
 pub mod hyper;
 pub mod manifest;
+pub mod rooms;
 pub mod runs;
 pub mod sampling;
 pub mod similarity;

@@ -94,13 +94,18 @@ pub struct Args {
     #[arg(long, env = "TANDEM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
 
-    /// Folder for what the server keeps: its certificate, and the training runs. [default: tandem in the user's data folder]
+    /// Folder for what the server keeps: its certificate, training runs and live rooms. [default: tandem in the user's data
+    /// folder]
     #[arg(long, env = "TANDEM_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
 
+    /// Folder of the live rooms. [default: rooms in the data folder, see --data]
+    #[arg(long, env = "TANDEM_ROOMS", value_name = "DIR")]
+    pub rooms: Option<PathBuf>,
+
     /// Training runs over HTTP.
     #[command(flatten)]
-    pub training: TrainingArgs,
+    pub training: Box<TrainingArgs>,
 
     /// A model hub's files for pages.
     #[command(flatten)]

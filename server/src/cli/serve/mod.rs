@@ -17,6 +17,9 @@ use anyhow::Context as _;
 use crate::http::{App, serve};
 use crate::tls::{self, Identity};
 
+/// A room's connections get this long to hear that the server goes down.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 mod announce;
 mod args;
 mod log;
@@ -51,15 +54,17 @@ async fn serve_on(listener: TcpListener, args: Args) -> anyhow::Result<()> {
     let app = App::new(parts(&args, address.ip()).await?);
     let files = app.files().clone();
     tokio::spawn(async move { files.warm().await });
-    let runs = app.runs().clone();
-    let ending = runs.clone();
+    let (runs, rooms) = (app.runs().clone(), app.rooms().clone());
+    let (ending, closing) = (runs.clone(), rooms.clone());
     let stopped = async move {
         stopped().await;
         ending.begin_shutdown();
+        closing.begin_shutdown();
     };
     // What happens between the line below and the first accepted connection waits in the socket's backlog.
     announce(address, identity.as_ref());
     serve::run(listener, identity, app, drain, stopped).await.context("the server stopped")?;
+    rooms.finish_shutdown(LAST_WORDS).await;
     tokio::task::spawn_blocking(move || runs.finish_shutdown(drain)).await.context("the training runs")?;
     tracing::info!("stopped");
     Ok(())

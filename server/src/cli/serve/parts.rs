@@ -19,6 +19,7 @@ use crate::http::files::source::Source;
 use crate::http::guard::Hosts;
 use crate::http::{Limits, Parts};
 use crate::hub::{Hub, HubConfig};
+use crate::rooms::{Rooms, RoomsConfig, ServerNow};
 use crate::runs::{Runs, RunsConfig};
 
 /// Slots of the model here, and of an engine upstream, which answers many at a time.
@@ -30,6 +31,8 @@ const RESERVED_FILES: u64 = 256;
 const FILES_PER_CONNECTION: u64 = 2;
 /// Longest silence of a model hub.
 const HUB_SILENCE: Duration = Duration::from_secs(20);
+/// The policy for any number of devices.
+const SET_POLICY: &str = "policies/set.safetensors";
 /// Where the page lies when `--page` is not given.
 const DEFAULT_PAGE: &str = "dist";
 
@@ -91,13 +94,14 @@ pub(super) async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> 
     let connections = ConnectionLimits::of(connections_for(args.max_connections));
     let limits = Limits { max_body_bytes: args.max_body, connections, ..Limits::default() };
     let runs = training_runs(args)?;
+    let rooms = live_rooms(args, files.public(), &host)?;
     let hub = hub(args)?;
     // What is listened on by name is reached by that name.
     let listened = args.listen.rsplit_once(':').map(|(name, _)| name.to_owned());
     let names: Vec<String> = args.host.iter().cloned().chain(listened).collect();
     let hosts = Hosts::new(listen, &names);
     let cors_origins = args.cors_origin.clone();
-    Ok(Parts { host, embedder: encoder.or(own), files, runs, hub, limits, hosts, cors_origins })
+    Ok(Parts { host, embedder: encoder.or(own), files, runs, rooms, hub, limits, hosts, cors_origins })
 }
 
 /// Raises the limit of open files for so many connections; where the system allows fewer, fewer connections are taken, so
@@ -151,6 +155,36 @@ fn training_runs(args: &Args) -> anyhow::Result<Runs> {
         Err(error) => {
             tracing::warn!(%error, "no training runs; --runs DIR names another folder");
             Ok(Runs::none(format!("{error}.")))
+        }
+    }
+}
+
+/// The live rooms. A folder that was asked for has to work; without the usual one the server does all but rooms.
+fn live_rooms(args: &Args, public: &Source, host: &Arc<dyn Host>) -> anyhow::Result<Rooms> {
+    let usual = || args.data.clone().or_else(data_folder).map(|data| data.join("rooms"));
+    let Some(dir) = args.rooms.clone().or_else(usual) else {
+        return Ok(Rooms::none("no data folder is known; name one with --rooms."));
+    };
+    let policy = match public.read(SET_POLICY) {
+        Ok(bytes) => Some(bytes.to_vec()),
+        Err(error) => {
+            tracing::warn!(%error, "no {SET_POLICY}; the closed form decides in live rooms");
+            None
+        }
+    };
+    let host = Arc::clone(host);
+    let server = move || {
+        let load = host.load();
+        let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let tokens_per_s = host.progress().map(|progress| progress.tokens_per_s);
+        ServerNow { tokens_per_s, active: count(load.active), queue: count(load.waiting) }
+    };
+    match Rooms::open(RoomsConfig { dir, policy, server: Box::new(server) }) {
+        Ok(rooms) => Ok(rooms),
+        Err(error) if args.rooms.is_some() => Err(anyhow::Error::new(error).context("--rooms")),
+        Err(error) => {
+            tracing::warn!(%error, "no live rooms; --rooms DIR names another folder");
+            Ok(Rooms::none(format!("{error}.")))
         }
     }
 }

@@ -124,6 +124,7 @@ impl Files {
 /// Answers GET and HEAD of one path.
 pub async fn respond(files: &Files, method: &Method, path: &str, headers: &HeaderMap) -> Response {
     let Some(path) = clean(path) else { return not_found() };
+    let path = with_ending(files, path).await;
     // A second time where the file changed between finding and reading it.
     for _ in 0..3 {
         let sent = match files.find(&path).await {
@@ -138,6 +139,12 @@ pub async fn respond(files: &Files, method: &Method, path: &str, headers: &Heade
         }
     }
     failed(&path, &std::io::Error::other("it keeps changing"))
+}
+
+/// `/join` is `join.html`: what is read off a projector and typed has no ending.
+async fn with_ending(files: &Files, path: String) -> String {
+    let page = format!("{path}.html");
+    if !path.contains('.') && matches!(files.find(&page).await, Ok(Some(_))) { page } else { path }
 }
 
 async fn send(
@@ -235,6 +242,23 @@ fn failed(path: &str, error: &std::io::Error) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_page_is_found_without_its_ending() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("join.html", "join"), ("plain", "plain")] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let files = Files::new(Some(folder.path().to_owned()), None);
+        for (path, status) in [("/join", 200), ("/join.html", 200), ("/plain", 200), ("/joi", 404), ("/join.htm", 404)]
+        {
+            let response = respond(&files, &Method::GET, path, &HeaderMap::new()).await;
+            assert_eq!(response.status().as_u16(), status, "{path}");
+            if path.starts_with("/join") && status == 200 {
+                assert!(response.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/html"), "{path}");
+            }
+        }
+    }
 
     #[test]
     fn paths_stay_inside_the_folder() {

@@ -9,6 +9,7 @@ mod files;
 mod guard;
 mod hub;
 mod lifetime;
+mod rooms;
 mod runs;
 mod upstream;
 
@@ -25,6 +26,7 @@ use super::files::Files;
 use super::guard::Hosts;
 use super::{App, Limits, Parts, serve};
 use crate::hub::{Hub, HubConfig};
+use crate::rooms::{Rooms, RoomsConfig, ServerNow};
 use crate::runs::{Runs, RunsConfig};
 use crate::tls::Identity;
 use fake::{FakeEmbedder, FakeHost};
@@ -37,6 +39,7 @@ struct Server {
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::io::Result<()>>,
     folder: tempfile::TempDir,
+    rooms: Rooms,
 }
 
 /// What a test changes about a server.
@@ -47,6 +50,8 @@ struct Setup {
     has_embedder: bool,
     /// Trains within these limits.
     training: Option<RunLimits>,
+    /// Has live rooms, in this folder.
+    rooms: Option<std::path::PathBuf>,
     /// Passes this hub's files on, from a cache in the server's own folder.
     hub: Option<HubConfig>,
     limits: Limits,
@@ -62,6 +67,7 @@ impl Default for Setup {
             drain: Duration::from_secs(5),
             has_embedder: true,
             training: None,
+            rooms: None,
             hub: None,
             limits: Limits { max_body_bytes: 4096, max_inputs: 3, ..Limits::default() },
             names: Vec::new(),
@@ -89,12 +95,22 @@ impl Server {
             }
             None => Runs::none("it is not asked to."),
         };
-        let ending = runs.clone();
+        let rooms = match setup.rooms {
+            Some(dir) => {
+                let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/set.safetensors");
+                let policy = Some(std::fs::read(policy).unwrap());
+                let server = || ServerNow { tokens_per_s: Some(50.0), active: 2, queue: 1 };
+                Rooms::open(RoomsConfig { dir, policy, server: Box::new(server) }).unwrap()
+            }
+            None => Rooms::none("it is not asked to."),
+        };
+        let (ending, closing) = (runs.clone(), rooms.clone());
         let app = App::new(Parts {
             host: Arc::<FakeHost>::clone(&host),
             embedder: setup.has_embedder.then(|| Arc::new(FakeEmbedder) as _),
             files,
             runs,
+            rooms: rooms.clone(),
             hub: setup.hub.map(|config| Hub::new(HubConfig { dir: folder.path().join("hub"), ..config }).unwrap()),
             limits: setup.limits,
             hosts: Hosts::new(std::net::Ipv4Addr::LOCALHOST.into(), &setup.names),
@@ -107,9 +123,10 @@ impl Server {
         let task = tokio::spawn(serve::run(listener, setup.identity, app, setup.drain, async move {
             let _ = stopped.await;
             ending.begin_shutdown();
+            closing.begin_shutdown();
         }));
         let client = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
-        Self { url, host, client, shutdown: Some(shutdown), task, folder }
+        Self { url, host, client, shutdown: Some(shutdown), task, folder, rooms }
     }
 
     fn write(&self, path: &str, content: impl AsRef<[u8]>) {

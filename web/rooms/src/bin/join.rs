@@ -1,0 +1,6 @@
+//! The phone's page: everything is in the library.
+
+fn main() {
+    #[cfg(target_arch = "wasm32")]
+    rooms::phone::start();
+}
