@@ -20,12 +20,7 @@ fn matrix(format: GgmlType, rows: usize, cols: usize) -> Matrix {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             *byte = (state >> 24) as u8;
         }
-        let halves: &[usize] = match format {
-            GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K => &[0, 2],
-            GgmlType::Q6K => &[208],
-            _ => &[0],
-        };
-        for at in halves {
+        for at in format.halves() {
             // Small, so that activations stay small.
             block[*at + 1] = 0x10 | block[*at + 1] & 0x83;
         }

@@ -1,6 +1,13 @@
-//! ggml's block formats as integers: value = scale · (code − offset) − minimum, per run of 16 or 32 codes.
+//! ggml's block formats as integers: value = scale · (code − offset) − minimum, per run of 16 or 32 codes; in the IQ4 types
+//! a code is a place in a table of levels instead: value = scale · level.
+
+mod runs;
 
 use half::{bf16, f16};
+
+pub use runs::{ScaledRun, runs};
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use runs::{scale_and_minimum, six_bit_scale};
 
 /// Columns that share a scale, at most; activations have one scale for each.
 pub const BLOCK: usize = 32;
@@ -23,19 +30,32 @@ pub enum GgmlType {
     Q5_1 = 7,
     /// Blocks of 32 eight-bit values with one half-precision scale: 34 bytes.
     Q8_0 = 8,
+    /// Super-blocks of 256: sixteen blocks of 16 two-bit values with 4-bit scales and minima: 84 bytes.
+    Q2K = 10,
+    /// Super-blocks of 256: sixteen blocks of 16 three-bit values with 6-bit scales: 110 bytes.
+    Q3K = 11,
     /// Super-blocks of 256: eight blocks of 32 four-bit values with 6-bit scales and minima: 144 bytes.
     Q4K = 12,
     /// Super-blocks of 256: eight blocks of 32 five-bit values with 6-bit scales and minima: 176 bytes.
     Q5K = 13,
     /// Super-blocks of 256: sixteen blocks of 16 six-bit values with 8-bit scales: 210 bytes.
     Q6K = 14,
+    /// Blocks of 32 four-bit places in [`IQ4_LEVELS`] with one half-precision scale: 18 bytes.
+    Iq4Nl = 20,
+    /// Super-blocks of 256: eight blocks of 32 such places with 6-bit scales: 136 bytes.
+    Iq4Xs = 23,
     /// The upper half of a single.
     Bf16 = 30,
+    /// Blocks of 128 signs with one half-precision scale: 18 bytes.
+    Q1_0 = 41,
 }
+
+/// What the codes of the IQ4 types stand for, in units of the scale: closer together where weights are many.
+pub const IQ4_LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl GgmlType {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -47,6 +67,11 @@ impl GgmlType {
         Self::Q4K,
         Self::Q5K,
         Self::Q6K,
+        Self::Q3K,
+        Self::Q2K,
+        Self::Iq4Nl,
+        Self::Iq4Xs,
+        Self::Q1_0,
     ];
 
     /// The type with ggml's number `id`, if it is one that these kernels compute with.
@@ -69,10 +94,15 @@ impl GgmlType {
             Self::Q5_0 => "Q5_0",
             Self::Q5_1 => "Q5_1",
             Self::Q8_0 => "Q8_0",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
+            Self::Iq4Nl => "IQ4_NL",
+            Self::Iq4Xs => "IQ4_XS",
             Self::Bf16 => "BF16",
+            Self::Q1_0 => "Q1_0",
         }
     }
 
@@ -81,11 +111,15 @@ impl GgmlType {
         match self {
             Self::F32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
-            Self::Q4_0 => (32, 18),
+            Self::Q4_0 | Self::Iq4Nl => (32, 18),
             Self::Q4_1 => (32, 20),
             Self::Q5_0 => (32, 22),
             Self::Q5_1 => (32, 24),
             Self::Q8_0 => (32, 34),
+            Self::Q1_0 => (128, 18),
+            Self::Q2K => (256, 84),
+            Self::Q3K => (256, 110),
+            Self::Iq4Xs => (256, 136),
             Self::Q4K => (256, 144),
             Self::Q5K => (256, 176),
             Self::Q6K => (256, 210),
@@ -111,6 +145,8 @@ impl GgmlType {
     /// What is to be taken from every code: value = scale · (code − offset) − minimum.
     pub const fn offset(self) -> i8 {
         match self {
+            Self::Q1_0 => 1,
+            Self::Q3K => 4,
             Self::Q4_0 => 8,
             Self::Q5_0 => 16,
             Self::Q6K => 32,
@@ -118,114 +154,36 @@ impl GgmlType {
         }
     }
 
+    /// What codes stand for, where that is not themselves less an offset.
+    pub const fn levels(self) -> Option<&'static [i8; 16]> {
+        match self {
+            Self::Iq4Nl | Self::Iq4Xs => Some(&IQ4_LEVELS),
+            _ => None,
+        }
+    }
+
+    /// Whether something is subtracted from every value, too.
+    pub const fn has_minima(self) -> bool {
+        matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2K | Self::Q4K | Self::Q5K)
+    }
+
+    /// Where the numbers of sixteen bits of a block are: its scale and its minimum, or the element itself.
+    pub const fn halves(self) -> &'static [usize] {
+        match self {
+            Self::F32 => &[],
+            Self::Q4_1 | Self::Q5_1 | Self::Q4K | Self::Q5K => &[0, 2],
+            Self::Q2K => &[80, 82],
+            Self::Q3K => &[108],
+            Self::Q6K => &[208],
+            Self::F16 | Self::Bf16 | Self::Q1_0 | Self::Q4_0 | Self::Q5_0 | Self::Q8_0 | Self::Iq4Nl | Self::Iq4Xs => {
+                &[0]
+            }
+        }
+    }
+
     /// Whether values are codes with scales.
     pub const fn is_quantised(self) -> bool {
         self.block().0 > 1
-    }
-}
-
-/// 32 codes with their scales and minima. The two halves of 16 have scales of their own in Q6_K only.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ScaledRun {
-    /// 0 to 15 (Q4), 0 to 31 (Q5), 0 to 63 (Q6_K), −128 to 127 (Q8_0); [`GgmlType::offset`] is not yet taken from them.
-    pub codes: [i8; BLOCK],
-    /// Of the first and the second 16 codes.
-    pub scales: [f32; 2],
-    /// What is subtracted from every value.
-    pub minimum: f32,
-}
-
-fn half_at(bytes: &[u8], at: usize) -> f32 {
-    match bytes.get(at..at + 2) {
-        Some(&[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
-        _ => 0.0,
-    }
-}
-
-/// The 6-bit scale and minimum of sub-block `j` of Q4_K and Q5_K, from their twelve packed bytes.
-pub(crate) fn scale_and_minimum(packed: &[u8; 12], j: usize) -> (u8, u8) {
-    if j < 4 {
-        (packed[j] & 63, packed[j + 4] & 63)
-    } else {
-        let (low, high) = (packed[j + 4], (packed[j - 4] >> 6, packed[j] >> 6));
-        ((low & 15) | (high.0 << 4), (low >> 4) | (high.1 << 4))
-    }
-}
-
-/// Hands every run of 32 codes of a quantised block to `take`, in order. `block` has the format's size; unquantised
-/// formats have no runs. Only Q8_0 has signed codes: the others' are six-bit at most, which multiply faster, with
-/// [`GgmlType::offset`] left to whoever multiplies.
-pub fn runs(format: GgmlType, block: &[u8], mut take: impl FnMut(ScaledRun)) {
-    let mut codes = [0i8; BLOCK];
-    let nibbles = |codes: &mut [i8; BLOCK], bytes: &[u8]| {
-        for (i, byte) in bytes.iter().take(16).enumerate() {
-            codes[i] = (byte & 15) as i8;
-            codes[i + 16] = (byte >> 4) as i8;
-        }
-    };
-    let fifth = |block: &[u8], at: usize| match block.get(at..at + 4) {
-        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
-        _ => 0,
-    };
-    let tail = |at: usize| block.get(at..).unwrap_or_default();
-    match format {
-        GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => {}
-        GgmlType::Q4_0 | GgmlType::Q4_1 => {
-            let with_minimum = format == GgmlType::Q4_1;
-            nibbles(&mut codes, tail(if with_minimum { 4 } else { 2 }));
-            let minimum = if with_minimum { -half_at(block, 2) } else { 0.0 };
-            take(ScaledRun { codes, scales: [half_at(block, 0); 2], minimum });
-        }
-        GgmlType::Q5_0 | GgmlType::Q5_1 => {
-            let with_minimum = format == GgmlType::Q5_1;
-            let start = if with_minimum { 4 } else { 2 };
-            nibbles(&mut codes, tail(start + 4));
-            let high = fifth(block, start);
-            for (i, code) in codes.iter_mut().enumerate() {
-                *code |= ((high >> i & 1) << 4) as i8;
-            }
-            let minimum = if with_minimum { -half_at(block, 2) } else { 0.0 };
-            take(ScaledRun { codes, scales: [half_at(block, 0); 2], minimum });
-        }
-        GgmlType::Q8_0 => {
-            for (code, byte) in codes.iter_mut().zip(tail(2)) {
-                *code = *byte as i8;
-            }
-            take(ScaledRun { codes, scales: [half_at(block, 0); 2], minimum: 0.0 });
-        }
-        GgmlType::Q4K | GgmlType::Q5K => {
-            let (d, least) = (half_at(block, 0), half_at(block, 2));
-            let Some(packed) = block.get(4..16).and_then(|bytes| <&[u8; 12]>::try_from(bytes).ok()) else { return };
-            let (high, low) = if format == GgmlType::Q5K { (tail(16), tail(48)) } else { (tail(0), tail(16)) };
-            for j in 0..8 {
-                let (scale, minimum) = scale_and_minimum(packed, j);
-                for (i, code) in codes.iter_mut().enumerate() {
-                    let byte = low.get(j / 2 * 32 + i).copied().unwrap_or(0);
-                    *code = (if j % 2 == 0 { byte & 15 } else { byte >> 4 }) as i8;
-                    if format == GgmlType::Q5K {
-                        *code |= ((high.get(i).copied().unwrap_or(0) >> j & 1) << 4) as i8;
-                    }
-                }
-                let (scale, minimum) = (d * f32::from(scale), least * f32::from(minimum));
-                take(ScaledRun { codes, scales: [scale; 2], minimum });
-            }
-        }
-        GgmlType::Q6K => {
-            let d = half_at(block, 208);
-            let byte = |at: usize| block.get(at).copied().unwrap_or(0);
-            for j in 0..8 {
-                // 128 elements to a half; its four runs take the low or the high nibbles of two stretches of 32 bytes.
-                let (half, quarter) = (j / 4, j % 4);
-                for (i, code) in codes.iter_mut().enumerate() {
-                    let low = byte(half * 64 + quarter % 2 * 32 + i);
-                    let low = if quarter < 2 { low & 15 } else { low >> 4 };
-                    let high = byte(128 + half * 32 + i) >> (2 * quarter) & 3;
-                    *code = (low | (high << 4)) as i8;
-                }
-                let scale = |part: usize| d * f32::from(byte(192 + 2 * j + part) as i8);
-                take(ScaledRun { codes, scales: [scale(0), scale(1)], minimum: 0.0 });
-            }
-        }
     }
 }
 
@@ -249,13 +207,17 @@ pub fn decode(format: GgmlType, bytes: &[u8], out: &mut [f32]) {
         }
         _ => {
             let (len, size) = format.block();
-            let offset = format.offset();
+            let (offset, levels) = (format.offset(), format.levels());
             for (block, out) in bytes.chunks_exact(size).zip(out.chunks_exact_mut(len)) {
                 let mut places = out.as_chunks_mut::<BLOCK>().0.iter_mut();
                 runs(format, block, |run| {
                     let Some(ys) = places.next() else { return };
-                    for (i, (y, code)) in ys.iter_mut().zip(run.codes).enumerate() {
-                        *y = run.scales[i / 16] * f32::from(code - offset) - run.minimum;
+                    for (half, (ys, codes)) in ys.chunks_exact_mut(16).zip(run.codes.chunks_exact(16)).enumerate() {
+                        let (scale, minimum) = (run.scale(half), run.minimum(half));
+                        for (y, code) in ys.iter_mut().zip(codes) {
+                            let level = levels.map_or(code - offset, |levels| levels[usize::from(*code as u8 & 15)]);
+                            *y = scale * f32::from(level) - minimum;
+                        }
                     }
                 });
             }
@@ -269,4 +231,29 @@ pub fn values(format: GgmlType, bytes: &[u8]) -> Vec<f32> {
     let mut out = vec![0.0; bytes.len() / size * len];
     decode(format, bytes, &mut out);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// Against llama.cpp's own decoders: `tests/data/make_blocks.py`.
+    #[test]
+    fn values_are_those_of_the_reference() {
+        let mut formats = Vec::new();
+        for line in include_str!("../tests/data/blocks.txt").lines() {
+            let parts: Vec<&str> = line.split(' ').collect();
+            let format = GgmlType::ALL.into_iter().find(|format| format.name() == parts[0]).unwrap();
+            let expect: Vec<u32> = bytes(parts[2]).as_chunks().0.iter().map(|raw| u32::from_le_bytes(*raw)).collect();
+            let found: Vec<u32> = values(format, &bytes(parts[1])).into_iter().map(f32::to_bits).collect();
+            assert_eq!(found, expect, "{}", format.name());
+            formats.push(format);
+        }
+        formats.dedup();
+        assert_eq!(formats, [GgmlType::Q1_0, GgmlType::Q2K, GgmlType::Q3K, GgmlType::Iq4Nl, GgmlType::Iq4Xs]);
+    }
 }

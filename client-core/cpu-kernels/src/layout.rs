@@ -54,10 +54,25 @@ pub const GROUP: usize = 8;
 pub const EIGHT_BYTES: usize = GROUP * BLOCK;
 /// Bytes of four-bit codes of one group and one block of columns.
 pub const FOUR_BYTES: usize = GROUP * BLOCK / 2;
+/// The same of three-bit codes.
+pub const THREE_BYTES: usize = GROUP * BLOCK * 3 / 8;
+/// The same of two-bit codes.
+pub const TWO_BYTES: usize = GROUP * BLOCK / 4;
+/// The same of one-bit codes.
+pub const ONE_BYTES: usize = GROUP * BLOCK / 8;
 
 /// How codes lie and what multiplies them.
+///
+/// Codes of fewer than eight bits lie in planes of one, two or four of their bits, low ones first: a plane of b bits takes
+/// 32 · b bytes, of which each holds b bits of columns 4b apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codes {
+    /// 0 or 2, stored as one bit; one scale to 128.
+    One,
+    /// 0 to 3, one scale and one minimum to 16.
+    Two,
+    /// 0 to 7, one scale to 16.
+    Three,
     /// 0 to 15, two to a byte.
     Four,
     /// 0 to 63.
@@ -66,26 +81,96 @@ pub enum Codes {
     SixSplit,
     /// −128 to 127.
     Eight,
+    /// Places among 16 levels of eight bits, stored like [`Four`](Self::Four).
+    Levels,
+    /// The same, with scales that are multiples of one for 256.
+    LevelsSuper,
 }
 
 impl Codes {
     pub(crate) fn of(format: GgmlType) -> Self {
         match format {
+            GgmlType::Q1_0 => Self::One,
+            GgmlType::Q2K => Self::Two,
+            GgmlType::Q3K => Self::Three,
             GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q4K => Self::Four,
             GgmlType::Q6K => Self::SixSplit,
             GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q5K => Self::Six,
-            _ => Self::Eight,
+            GgmlType::Iq4Nl => Self::Levels,
+            GgmlType::Iq4Xs => Self::LevelsSuper,
+            GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 | GgmlType::Q8_0 => Self::Eight,
         }
+    }
+
+    /// Bits of the planes that the codes lie in.
+    pub(crate) const fn planes(self) -> Planes {
+        Planes(match self {
+            Self::One => &[1],
+            Self::Two => &[2],
+            Self::Three => &[2, 1],
+            Self::Four | Self::Levels | Self::LevelsSuper => &[4],
+            Self::Six | Self::SixSplit | Self::Eight => &[8],
+        })
     }
 
     /// Bytes of the codes of one group and one block of columns.
     pub const fn bytes(self) -> usize {
-        if matches!(self, Self::Four) { FOUR_BYTES } else { EIGHT_BYTES }
+        match self {
+            Self::One => ONE_BYTES,
+            Self::Two => TWO_BYTES,
+            Self::Three => THREE_BYTES,
+            Self::Four | Self::Levels | Self::LevelsSuper => FOUR_BYTES,
+            Self::Six | Self::SixSplit | Self::Eight => EIGHT_BYTES,
+        }
     }
 
-    /// Scales of one group and one block of columns.
-    pub const fn scales(self) -> usize {
-        if matches!(self, Self::SixSplit) { 2 * GROUP } else { GROUP }
+    /// Parts of a block that have scales of their own.
+    pub const fn parts(self) -> usize {
+        if matches!(self, Self::Two | Self::Three | Self::SixSplit) { 2 } else { 1 }
+    }
+
+    /// Blocks that share a single, and a minimum where there is one.
+    pub const fn shared(self) -> usize {
+        match self {
+            Self::One => 4,
+            Self::Two | Self::Three | Self::LevelsSuper => 8,
+            _ => 1,
+        }
+    }
+
+    /// Whether scales are bytes times that single. Of [`Two`](Self::Two) a byte's upper half is for the minimum.
+    pub const fn has_factors(self) -> bool {
+        matches!(self, Self::Two | Self::Three | Self::LevelsSuper)
+    }
+}
+
+/// The bits of planes: where the codes of a group of rows are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Planes(&'static [usize]);
+
+impl Planes {
+    /// Puts a code into the bytes of a block.
+    pub(crate) fn put(self, order: Order, row: usize, col: usize, mut code: u8, bytes: &mut [u8]) {
+        let mut first = 0;
+        for bits in self.0 {
+            let mask = (0xff >> (8 - bits)) as u8;
+            let (byte, shift) = (&mut bytes[first + order.place(row, col % (4 * bits))], col / (4 * bits) * bits);
+            *byte = (*byte & !(mask << shift)) | ((code & mask) << shift);
+            code = code.checked_shr(*bits as u32).unwrap_or(0);
+            first += bits * BLOCK;
+        }
+    }
+
+    /// What [`put`](Self::put) put there.
+    pub(crate) fn get(self, order: Order, row: usize, col: usize, bytes: &[u8]) -> u8 {
+        let (mut first, mut low, mut code) = (0, 0, 0);
+        for bits in self.0 {
+            let byte = bytes[first + order.place(row, col % (4 * bits))];
+            code |= (byte >> (col / (4 * bits) * bits) & (0xff >> (8 - bits)) as u8) << low;
+            low += bits;
+            first += bits * BLOCK;
+        }
+        code
     }
 }
 

@@ -6,8 +6,8 @@
 
 use half::f16;
 
-use crate::blocks::{self, BLOCK, GgmlType, ScaledRun};
-use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
+use crate::blocks::{self, BLOCK, GgmlType, IQ4_LEVELS, ScaledRun};
+use crate::layout::{Codes, GROUP, Order};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native::{self, packed::Packed};
 use crate::tile;
@@ -40,8 +40,8 @@ pub enum Store {
 /// Codes, scales and minima, group of rows by group of rows, block of 32 columns by block.
 #[derive(Debug)]
 pub struct Planar {
-    /// `[groups][blocks][256]` bytes of eight-bit codes, or `[128]` of four-bit ones, which hold columns 0 to 15 of a block
-    /// below and columns 16 to 31 above.
+    /// `[groups][blocks][Codes::bytes]`: 256 bytes of eight-bit codes, or 128 of four-bit ones, which hold columns 0 to 15
+    /// of a block below and columns 16 to 31 above; see [`Codes`].
     pub codes: Vec<u8>,
     /// What the codes are.
     pub codes_are: Codes,
@@ -49,9 +49,12 @@ pub struct Planar {
     pub order: Order,
     /// What is taken from every code.
     pub offset: i8,
-    /// `[groups][blocks][8]`, or `[2][8]` where the halves of a block have scales of their own.
+    /// `[groups][blocks][8]`, or `[2][8]` where the halves of a block have scales of their own; with
+    /// [`Codes::shared`] `[groups][blocks / shared][8]`.
     pub scales: Vec<f32>,
-    /// `[groups][blocks][8]`; empty where all are 0.
+    /// What the scales are multiplied with, `[groups][blocks][Codes::parts][8]`; empty but with [`Codes::has_factors`].
+    pub factors: Vec<u8>,
+    /// `[groups][blocks / shared][8]`; empty where all are 0.
     pub minima: Vec<f32>,
 }
 
@@ -180,7 +183,7 @@ impl Matrix {
         match &self.store {
             Store::Single(values) => 4 * values.len(),
             Store::Half(_, bytes) => bytes.len(),
-            Store::Planar(p) => p.codes.len() + 4 * (p.scales.len() + p.minima.len()),
+            Store::Planar(p) => p.codes.len() + p.factors.len() + 4 * (p.scales.len() + p.minima.len()),
             #[cfg(not(target_arch = "wasm32"))]
             Store::Packed(packed) => packed.bytes(),
         }
@@ -225,15 +228,17 @@ impl Planar {
 
     fn zeros(format: GgmlType, order: Order, rows: usize, cols: usize) -> Self {
         let codes_are = Codes::of(format);
-        let with_minima = matches!(format, GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K);
         let places = rows.div_ceil(GROUP) * (cols / BLOCK);
+        let parts = if codes_are.has_factors() { 1 } else { codes_are.parts() };
+        let singles = places / codes_are.shared() * GROUP;
         Self {
             codes: vec![0; places * codes_are.bytes()],
             codes_are,
             order,
             offset: format.offset(),
-            scales: vec![0.0; places * codes_are.scales()],
-            minima: vec![0.0; if with_minima { places * GROUP } else { 0 }],
+            scales: vec![0.0; singles * parts],
+            factors: vec![0; if codes_are.has_factors() { places * codes_are.parts() * GROUP } else { 0 }],
+            minima: vec![0.0; if format.has_minima() { singles } else { 0 }],
         }
     }
 
@@ -248,46 +253,71 @@ impl Planar {
     }
 
     fn put(&mut self, place: usize, row: usize, run: &ScaledRun) {
-        let order = self.order;
-        if self.codes_are == Codes::Four {
-            let codes = &mut self.codes[place * FOUR_BYTES..][..FOUR_BYTES];
-            for (col, (low, high)) in run.codes[..16].iter().zip(&run.codes[16..]).enumerate() {
-                codes[order.place(row, col)] = *low as u8 | (*high as u8) << 4;
+        let (order, are) = (self.order, self.codes_are);
+        let codes = &mut self.codes[place * are.bytes()..][..are.bytes()];
+        match are {
+            Codes::Four | Codes::Levels | Codes::LevelsSuper => {
+                for (col, (low, high)) in run.codes[..16].iter().zip(&run.codes[16..]).enumerate() {
+                    codes[order.place(row, col)] = *low as u8 | (*high as u8) << 4;
+                }
             }
-        } else {
-            let codes = &mut self.codes[place * EIGHT_BYTES..][..EIGHT_BYTES];
-            for (col, code) in run.codes.iter().enumerate() {
-                codes[order.place(row, col)] = *code as u8;
+            Codes::Six | Codes::SixSplit | Codes::Eight => {
+                for (col, code) in run.codes.iter().enumerate() {
+                    codes[order.place(row, col)] = *code as u8;
+                }
+            }
+            Codes::One | Codes::Two | Codes::Three => {
+                let halved = u32::from(are == Codes::One);
+                for (col, code) in run.codes.iter().enumerate() {
+                    are.planes().put(order, row, col, *code as u8 >> halved, codes);
+                }
             }
         }
-        if self.codes_are == Codes::SixSplit {
-            self.scales[(2 * place) * GROUP + row] = run.scales[0];
-            self.scales[(2 * place + 1) * GROUP + row] = run.scales[1];
+        let (parts, above) = (are.parts(), place / are.shared() * GROUP + row);
+        if are.has_factors() {
+            self.scales[above] = run.units[0];
+            for part in 0..parts {
+                let minimum = if are == Codes::Two { run.minima[part] << 4 } else { 0 };
+                self.factors[(parts * place + part) * GROUP + row] = run.scales[part] as u8 | minimum;
+            }
+        } else if are.shared() > 1 {
+            self.scales[above] = run.scale(0);
         } else {
-            self.scales[place * GROUP + row] = run.scales[0];
+            for part in 0..parts {
+                self.scales[(parts * place + part) * GROUP + row] = run.scale(part);
+            }
         }
-        if let Some(minimum) = self.minima.get_mut(place * GROUP + row) {
-            *minimum = run.minimum;
+        if let Some(minimum) = self.minima.get_mut(above) {
+            *minimum = if are.has_factors() { run.units[1] } else { run.minimum(0) };
         }
     }
 
     fn row(&self, row: usize, cols: usize, out: &mut [f32]) {
+        let are = self.codes_are;
         let (first, row) = (row / GROUP * (cols / BLOCK), row % GROUP);
         for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
             let place = first + block;
-            for (col, y) in out.iter_mut().enumerate() {
-                let code = if self.codes_are == Codes::Four {
-                    let byte = self.codes[place * FOUR_BYTES + self.order.place(row, col % 16)];
-                    i32::from(if col < 16 { byte & 15 } else { byte >> 4 })
-                } else {
-                    i32::from(self.codes[place * EIGHT_BYTES + self.order.place(row, col)] as i8)
+            let codes = &self.codes[place * are.bytes()..][..are.bytes()];
+            let above = place / are.shared() * GROUP + row;
+            for (half, out) in out.chunks_exact_mut(16).enumerate() {
+                let at = (are.parts() * place + half * (are.parts() - 1)) * GROUP + row;
+                let factor = self.factors.get(at).copied();
+                let (low, high) = match factor {
+                    Some(both) if are == Codes::Two => (f32::from(both & 15), f32::from(both >> 4)),
+                    Some(factor) => (f32::from(factor as i8), 1.0),
+                    None => (1.0, 1.0),
                 };
-                let scale = match self.codes_are == Codes::SixSplit {
-                    true => self.scales[(2 * place + col / 16) * GROUP + row],
-                    false => self.scales[place * GROUP + row],
-                };
-                let minimum = self.minima.get(place * GROUP + row).copied().unwrap_or(0.0);
-                *y = scale * (code - i32::from(self.offset)) as f32 - minimum;
+                let scale = low * self.scales[if are.shared() > 1 { above } else { at }];
+                let minimum = high * self.minima.get(above).copied().unwrap_or(0.0);
+                for (col, y) in (16 * half..).zip(out) {
+                    let code = are.planes().get(self.order, row, col, codes);
+                    let level = match are {
+                        Codes::Levels | Codes::LevelsSuper => i32::from(IQ4_LEVELS[usize::from(code & 15)]),
+                        Codes::One => 2 * i32::from(code) - i32::from(self.offset),
+                        _ => i32::from(code as i8) - i32::from(self.offset),
+                    };
+                    *y = scale * level as f32 - minimum;
+                }
             }
         }
     }

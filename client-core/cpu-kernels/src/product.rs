@@ -293,13 +293,18 @@ impl Task for Rows<'_> {
 impl Rows<'_> {
     #[inline(always)]
     fn weights(&self, group: usize) -> Weights<'_> {
-        let planar = self.planar;
+        let (planar, are) = (self.planar, self.planar.codes_are);
         let blocks = self.part.cols / BLOCK;
-        let (first, codes, scales) = (group * blocks, planar.codes_are.bytes(), planar.codes_are.scales());
+        let (first, codes, parts) = (group * blocks, are.bytes(), are.parts());
+        let above = first / are.shared() * GROUP..(first + blocks) / are.shared() * GROUP;
+        // In parts of a block; where blocks share a scale, in scales.
+        let of_scales =
+            if are.shared() > 1 { above.clone() } else { first * parts * GROUP..(first + blocks) * parts * GROUP };
         Weights {
             codes: &planar.codes[first * codes..][..blocks * codes],
-            scales: &planar.scales[first * scales..][..blocks * scales],
-            minima: planar.minima.get(first * GROUP..(first + blocks) * GROUP).unwrap_or_default(),
+            scales: &planar.scales[of_scales],
+            factors: planar.factors.get(first * parts * GROUP..(first + blocks) * parts * GROUP).unwrap_or_default(),
+            minima: planar.minima.get(above).unwrap_or_default(),
             offset: planar.offset,
         }
     }
@@ -329,25 +334,19 @@ mod tests {
     /// Every format against sums over its values with the rounded activations, in double precision.
     #[test]
     fn products_are_those_of_the_values() {
-        use GgmlType::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        use GgmlType::{Bf16, F16, F32, Iq4Nl, Iq4Xs, Q1_0, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
         let mut state = 5u32;
         let mut random = move || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             state >> 8
         };
-        for format in [F32, F16, Bf16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K] {
+        for format in [F32, F16, Bf16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, Q3K, Q2K, Iq4Nl, Iq4Xs, Q1_0] {
             for (rows, cols, m) in [(7, 512, 1), (10, 256, 6), (4, 768, 4)] {
                 let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap()).map(|_| random() as u8).collect();
                 let (_, size) = format.block();
                 for block in bytes.chunks_exact_mut(size) {
                     // Scales of sensible size.
-                    let halves: &[usize] = match format {
-                        F32 => continue,
-                        Q4_1 | Q5_1 | Q4K | Q5K => &[0, 2],
-                        Q6K => &[208],
-                        _ => &[0],
-                    };
-                    for at in halves {
+                    for at in format.halves() {
                         block[*at + 1] = 0x20 | block[*at + 1] & 0x83;
                     }
                 }

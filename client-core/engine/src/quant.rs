@@ -5,12 +5,17 @@
 //! 16..32. A value is d·(q − 8) in Q4_0, d·(q − 16) in Q5_0, d·q + m in the `_1` types, and d·q over signed bytes in Q8_0.
 //!
 //! A super-block of 256 (the K types) scales the scales: Q4_K and Q5_K hold eight 6-bit scales and minima under one d and
-//! one dmin, for d·s·q − dmin·m; Q6_K holds sixteen 8-bit scales, for d·s·(q − 32).
+//! one dmin, for d·s·q − dmin·m; Q2_K holds sixteen of four bits. Q6_K and Q3_K hold sixteen signed scales of 8 and 6 bits,
+//! for d·s·(q − 32) and d·s·(q − 4).
 //!
-//! Deliberately absent: the 2-, 3- and IQ-types, which the reader refuses by name, and encoders for what this project does
-//! not write (the five-bit, `_1` and K types).
+//! In the IQ4 types a code is a place among 16 levels, for d·level, with a scale of its own in each block (IQ4_NL) or with
+//! eight signed 6-bit scales in a super-block (IQ4_XS). Q1_0 has one d to 128 signs.
+//!
+//! Deliberately absent: the IQ types of fewer bits, which the reader refuses by name, and encoders for what this project
+//! does not write (the five-bit, `_1`, K and IQ types and Q1_0).
 
 use cpu_kernels::blocks;
+pub use cpu_kernels::blocks::IQ4_LEVELS;
 use half::{bf16, f16};
 
 use super::gguf::GgmlType;
@@ -31,7 +36,7 @@ pub fn dequantize(dtype: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
 }
 
 /// Encodes `values` as `dtype`, rounding as ggml's reference code does. `None` when the length is not whole blocks, and for
-/// the types that are only read: Q4_1, Q5_0, Q5_1 and the K types.
+/// the types that are only read: all but F32, F16, BF16, Q4_0 and Q8_0.
 pub fn quantize(dtype: GgmlType, values: &[f32]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(dtype.row_bytes(values.len())?);
     match dtype {
@@ -50,9 +55,6 @@ pub fn quantize(dtype: GgmlType, values: &[f32]) -> Option<Vec<u8>> {
                 out.extend(low.iter().zip(high).map(|(&lo, &hi)| code(lo) | (code(hi) << 4)));
             }
         }
-        GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q6K => {
-            return None;
-        }
         GgmlType::Q8_0 => {
             for block in values.as_chunks::<BLOCK>().0 {
                 let largest = block.iter().fold(0f32, |m, &v| m.max(v.abs()));
@@ -62,6 +64,17 @@ pub fn quantize(dtype: GgmlType, values: &[f32]) -> Option<Vec<u8>> {
                 out.extend(block.iter().map(|&v| ((v * inverse).round() as i8) as u8));
             }
         }
+        GgmlType::Q4_1
+        | GgmlType::Q5_0
+        | GgmlType::Q5_1
+        | GgmlType::Q2K
+        | GgmlType::Q3K
+        | GgmlType::Q4K
+        | GgmlType::Q5K
+        | GgmlType::Q6K
+        | GgmlType::Iq4Nl
+        | GgmlType::Iq4Xs
+        | GgmlType::Q1_0 => return None,
     }
     Some(out)
 }

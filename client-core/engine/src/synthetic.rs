@@ -196,8 +196,8 @@ fn random_matrix(
 
 /// Whether there is no encoder for these blocks.
 fn is_only_read(dtype: GgmlType) -> bool {
-    use GgmlType::{Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K};
-    matches!(dtype, Q4_1 | Q5_0 | Q5_1 | Q4K | Q5K | Q6K)
+    use GgmlType::{Bf16, F16, F32, Q4_0, Q8_0};
+    !matches!(dtype, F32 | F16 | Bf16 | Q4_0 | Q8_0)
 }
 
 /// Blocks of random codes whose scale makes values as large as `amplitude`. Minima, where there are any, take their middle
@@ -213,21 +213,25 @@ fn random_blocks(
     let bytes_in_all = dtype.row_bytes(cols).ok_or_else(not_whole)? * rows;
     let mut bytes: Vec<u8> = (0..bytes_in_all.div_ceil(8)).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
     bytes.truncate(bytes_in_all);
-    // Where the scale and the minimum of a block lie, and the largest value and the middle in units of the scale.
-    let (scale_at, minimum_at, largest, middle) = match dtype {
-        GgmlType::Q4_1 => (0, Some(2), 7.5, -7.5),
-        GgmlType::Q5_0 => (0, None, 16.0, 0.0),
-        GgmlType::Q5_1 => (0, Some(2), 15.5, -15.5),
-        GgmlType::Q4K => (0, Some(2), 7.5 * 63.0, 7.5),
-        GgmlType::Q5K => (0, Some(2), 15.5 * 63.0, 15.5),
-        _ => (208, None, 32.0 * 127.0, 0.0),
+    // The largest value and the middle in units of the scale.
+    let (largest, middle) = match dtype {
+        GgmlType::Q4_1 => (7.5, -7.5),
+        GgmlType::Q5_0 => (16.0, 0.0),
+        GgmlType::Q5_1 => (15.5, -15.5),
+        GgmlType::Q2K => (1.5 * 15.0, 1.5),
+        GgmlType::Q3K => (4.0 * 32.0, 0.0),
+        GgmlType::Q4K => (7.5 * 63.0, 7.5),
+        GgmlType::Q5K => (15.5 * 63.0, 15.5),
+        GgmlType::Iq4Nl => (127.0, 0.0),
+        GgmlType::Iq4Xs => (127.0 * 32.0, 0.0),
+        // The variance of a uniform value is a third of its largest one's square; here all are as large.
+        GgmlType::Q1_0 => (3f32.sqrt(), 0.0),
+        _ => (32.0 * 127.0, 0.0),
     };
     let scale = amplitude / largest;
-    let half = |value: f32| f16::from_f32(value).to_le_bytes();
     for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
-        block[scale_at..scale_at + 2].copy_from_slice(&half(scale));
-        if let Some(at) = minimum_at {
-            block[at..at + 2].copy_from_slice(&half(scale * middle));
+        for (at, value) in dtype.halves().iter().zip([scale, scale * middle]) {
+            block[*at..*at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
         }
     }
     Ok(Matrix { dtype, rows, cols, bytes: bytes.into() })

@@ -5,7 +5,7 @@ use engine::gguf::{Gguf, Value};
 /// The name of a file's type, as its maker wrote it down: most of a "Q4_K_M" file's bytes may be of another type.
 pub(super) fn file_type(gguf: &Gguf<'_>) -> Option<&'static str> {
     // llama.cpp's `llama_ftype`; the gaps are types that it has dropped.
-    const NAMES: [(u64, &str); 35] = [
+    const NAMES: [(u64, &str); 38] = [
         (0, "F32"),
         (1, "F16"),
         (2, "Q4_0"),
@@ -41,6 +41,9 @@ pub(super) fn file_type(gguf: &Gguf<'_>) -> Option<&'static str> {
         (35, "Q4_0_8_8"),
         (36, "TQ1_0"),
         (37, "TQ2_0"),
+        (38, "MXFP4_MOE"),
+        (39, "NVFP4"),
+        (40, "Q1_0"),
     ];
     let id = gguf.get("general.file_type")?.as_u64()?;
     NAMES.iter().find(|(known, _)| *known == id).map(|(_, name)| *name)

@@ -5,7 +5,7 @@
 use crate::blocks::{BLOCK, GgmlType};
 use crate::layout::GROUP;
 
-use super::packed::{Bits, Factors, Packed, SUPER};
+use super::packed::{Bits, Factors, Packed, SUPER, place};
 
 /// Words of 32 codes of one row.
 type Words = [u32; 8];
@@ -15,19 +15,20 @@ impl Packed {
     pub fn zeros(format: GgmlType, rows: usize, cols: usize) -> Option<Self> {
         let bits = Self::bits(format)?;
         let (groups, blocks) = (rows.div_ceil(GROUP), cols / BLOCK);
-        let is_super = Self::is_super(format);
+        let shared = format.block_len() / BLOCK;
         let factors = |parts: usize| Factors {
-            halves: vec![0; groups * GROUP * if is_super { blocks / SUPER } else { blocks }],
-            parts: vec![0; if is_super { groups * GROUP * blocks * parts } else { 0 }],
+            halves: vec![0; groups * GROUP * (blocks / shared)],
+            parts: vec![0; if Self::is_super(format) { groups * GROUP * blocks * parts } else { 0 }],
         };
-        let with_minima = matches!(format, GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K);
+        let minima = if bits == Bits::Two { factors(0) } else { factors(1) };
         Some(Self {
             format,
             bits,
             blocks,
+            shared,
             codes: vec![0; groups * blocks * bits.bytes()],
             scales: factors(bits.parts()),
-            minima: if with_minima { factors(1) } else { Factors::default() },
+            minima: if format.has_minima() { minima } else { Factors::default() },
         })
     }
 
@@ -43,93 +44,165 @@ impl Packed {
     fn put(&mut self, group: usize, row: usize, first: usize, block: &[u8]) {
         match self.format {
             GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => {}
-            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q8_0 => {
+            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q8_0 | GgmlType::Iq4Nl => {
                 self.put_plain(group, row, first, block);
             }
+            GgmlType::Q1_0 => self.put_one(group, row, first, block),
+            GgmlType::Q2K => self.put_two(group, row, first, block),
+            GgmlType::Q3K => self.put_three(group, row, first, block),
+            GgmlType::Iq4Xs => self.put_levels(group, row, first, block),
             GgmlType::Q4K | GgmlType::Q5K => self.put_with_minima(group, row, first, block),
             GgmlType::Q6K => self.put_six(group, row, first, block),
         }
     }
 
     fn put_plain(&mut self, group: usize, row: usize, block_at: usize, block: &[u8]) {
-        let place = group * self.blocks + block_at;
-        self.scales.halves[place * GROUP + row] = u16_at(block, 0);
+        let at = group * self.blocks + block_at;
+        self.scales.halves[at * GROUP + row] = u16_at(block, 0);
         let with_minimum = !self.minima.halves.is_empty();
         let start = if with_minimum { 4 } else { 2 };
         if with_minimum {
             // The file adds it.
-            self.minima.halves[place * GROUP + row] = u16_at(block, 2) ^ 0x8000;
+            self.minima.halves[at * GROUP + row] = u16_at(block, 2) ^ 0x8000;
         }
         if self.bits == Bits::Eight {
-            return self.words(place, row, 0, words_at::<8>(block, start));
+            return self.words(at, row, 0, words_at::<8>(block, start));
         }
         let high_bytes = if self.bits == Bits::Five { 4 } else { 0 };
-        self.words(place, row, 0, words_at::<4>(block, start + high_bytes));
+        self.words(at, row, 0, words_at::<4>(block, start + high_bytes));
         if self.bits == Bits::Five {
             let bits = words_at::<1>(block, start)[0];
             // Bit 4k + j to bit k of byte j.
             let of_byte = |j: u32| (0..8).fold(0, |word, k| word | (bits >> (4 * k + j) & 1) << k) << (8 * j);
-            self.words(place, row, 4, [(0..4).map(of_byte).fold(0, |word, byte| word | byte)]);
+            self.words(at, row, 4, [(0..4).map(of_byte).fold(0, |word, byte| word | byte)]);
         }
     }
 
     fn put_with_minima(&mut self, group: usize, row: usize, first: usize, block: &[u8]) {
-        let place = group * self.blocks + first;
-        let above = (group * (self.blocks / SUPER) + first / SUPER) * GROUP + row;
-        self.scales.halves[above] = u16_at(block, 0);
-        self.minima.halves[above] = u16_at(block, 2);
+        let at = self.put_scale(group, row, first, u16_at(block, 0));
+        self.minima.halves[at / SUPER * GROUP + row] = u16_at(block, 2);
         let Some(packed) = block.get(4..16).and_then(|bytes| <&[u8; 12]>::try_from(bytes).ok()) else { return };
         let five = self.bits == Bits::Five;
         let high = if five { words_at::<8>(block, 16) } else { [0; 8] };
         for j in 0..SUPER {
             let (scale, minimum) = crate::blocks::scale_and_minimum(packed, j);
-            self.scales.parts[(place + j) * GROUP + row] = scale;
-            self.minima.parts[(place + j) * GROUP + row] = minimum;
+            self.put_factor(at + j, 0, row, scale);
+            self.minima.parts[(at + j) * GROUP + row] = minimum;
             let low: Words = words_at(block, if five { 48 } else { 16 } + j / 2 * 32);
-            let nibbles = low.map(|word| word >> (4 * (j % 2)) & 0x0f0f_0f0f);
-            self.nibbles(place + j, row, nibbles);
+            let low = low.map(|word| word >> (4 * (j % 2)) & 0x0f0f_0f0f);
             if five {
-                let word = (0..8).fold(0, |word, k| word | (high[k] >> j & 0x0101_0101) << k);
-                self.words(place + j, row, 4, [word]);
+                let code = |k: usize| low[k] | (high[k] >> j & 0x0101_0101) << 4;
+                self.planes::<4, 1>(at + j, row, std::array::from_fn(code));
+            } else {
+                self.planes::<4, 0>(at + j, row, low);
             }
         }
     }
 
     fn put_six(&mut self, group: usize, row: usize, first: usize, block: &[u8]) {
-        let place = group * self.blocks + first;
-        let above = (group * (self.blocks / SUPER) + first / SUPER) * GROUP + row;
-        self.scales.halves[above] = u16_at(block, 208);
+        let at = self.put_scale(group, row, first, u16_at(block, 208));
         for j in 0..SUPER {
             // 128 elements to a half; its four runs take the low or the high nibbles of two stretches of 32 bytes.
             let (half, quarter) = (j / 4, j % 4);
             let low: Words = words_at(block, half * 64 + quarter % 2 * 32);
-            self.nibbles(place + j, row, low.map(|word| word >> (4 * (quarter / 2)) & 0x0f0f_0f0f));
             let high: Words = words_at(block, 128 + half * 32);
-            let high = high.map(|word| word >> (2 * quarter) & 0x0303_0303);
-            let plane = |h: usize| (0..4).fold(0, |word, k| word | high[4 * h + k] << (2 * k));
-            self.words(place + j, row, 4, [plane(0), plane(1)]);
+            let code =
+                |k: usize| low[k] >> (4 * (quarter / 2)) & 0x0f0f_0f0f | (high[k] >> (2 * quarter) & 0x0303_0303) << 4;
+            self.planes::<4, 2>(at + j, row, std::array::from_fn(code));
             for part in 0..2 {
-                let scale = block.get(192 + 2 * j + part).copied().unwrap_or(0);
-                self.scales.parts[(2 * (place + j) + part) * GROUP + row] = scale;
+                self.put_factor(at + j, part, row, block.get(192 + 2 * j + part).copied().unwrap_or(0));
             }
         }
     }
 
-    /// 32 codes of four bits, one to a byte, as nibbles.
-    fn nibbles(&mut self, place: usize, row: usize, codes: Words) {
-        let word = |k: usize| codes[k] | codes[k + 4] << 4;
-        self.words(place, row, 0, [word(0), word(1), word(2), word(3)]);
+    fn put_one(&mut self, group: usize, row: usize, first: usize, block: &[u8]) {
+        let at = self.put_scale(group, row, first, u16_at(block, 0));
+        for (j, bits) in words_at::<4>(block, 2).into_iter().enumerate() {
+            // Bits 4k to 4k + 3 to the lowest bits of four bytes: copies 7 bits apart do not overlap.
+            self.planes::<1, 0>(
+                at + j,
+                row,
+                std::array::from_fn(|k| ((bits >> (4 * k) & 15) * 0x20_4081) & 0x0101_0101),
+            );
+        }
+    }
+
+    fn put_two(&mut self, group: usize, row: usize, first: usize, block: &[u8]) {
+        let at = self.put_scale(group, row, first, u16_at(block, 80));
+        self.minima.halves[at / SUPER * GROUP + row] = u16_at(block, 82);
+        for j in 0..SUPER {
+            let low: Words = words_at(block, 16 + j / 4 * 32);
+            self.planes::<2, 0>(at + j, row, low.map(|word| word >> (2 * (j % 4)) & 0x0303_0303));
+            for part in 0..2 {
+                self.put_factor(at + j, part, row, block.get(2 * j + part).copied().unwrap_or(0));
+            }
+        }
+    }
+
+    fn put_three(&mut self, group: usize, row: usize, first: usize, block: &[u8]) {
+        let at = self.put_scale(group, row, first, u16_at(block, 108));
+        let high: Words = words_at(block, 0);
+        for j in 0..SUPER {
+            let low: Words = words_at(block, 32 + j / 4 * 32);
+            let code = |k: usize| low[k] >> (2 * (j % 4)) & 0x0303_0303 | (high[k] >> j & 0x0101_0101) << 2;
+            self.planes::<2, 1>(at + j, row, std::array::from_fn(code));
+            for part in 0..2 {
+                let scale = crate::blocks::six_bit_scale(self.format, block, 2 * j + part);
+                self.put_factor(at + j, part, row, scale as u8);
+            }
+        }
+    }
+
+    fn put_levels(&mut self, group: usize, row: usize, first: usize, block: &[u8]) {
+        let at = self.put_scale(group, row, first, u16_at(block, 0));
+        for j in 0..SUPER {
+            self.words(at + j, row, 0, words_at::<4>(block, 8 + 16 * j));
+            self.put_factor(at + j, 0, row, crate::blocks::six_bit_scale(self.format, block, j) as u8);
+        }
+    }
+
+    /// The half that the blocks from `first` on share. Returns the first of them, counted through all groups.
+    fn put_scale(&mut self, group: usize, row: usize, first: usize, half: u16) -> usize {
+        let at = group * self.blocks + first;
+        self.scales.halves[at / self.shared * GROUP + row] = half;
+        at
+    }
+
+    /// What that is multiplied with for a part of a block.
+    fn put_factor(&mut self, at: usize, part: usize, row: usize, factor: u8) {
+        self.scales.parts[(self.bits.parts() * at + part) * GROUP + row] = factor;
+    }
+
+    /// 32 codes, one to a byte, into planes of their `LOW` lowest bits and of the `HIGH` bits above.
+    #[inline(always)]
+    fn planes<const LOW: usize, const HIGH: usize>(&mut self, at: usize, row: usize, codes: Words) {
+        self.words(at, row, 0, plane::<LOW>(codes));
+        if HIGH > 0 {
+            self.words(at, row, LOW, plane::<HIGH>(codes.map(|word| word >> LOW)));
+        }
     }
 
     /// Words of a row into a block, from the vector with number `from` on.
     #[inline(always)]
-    fn words<const N: usize>(&mut self, place: usize, row: usize, from: usize, words: [u32; N]) {
+    fn words<const N: usize>(&mut self, at: usize, row: usize, from: usize, words: [u32; N]) {
         let size = self.bits.bytes();
-        let vectors = self.codes[place * size..][..size].as_chunks_mut::<{ 4 * GROUP }>().0;
+        let vectors = self.codes[at * size..][..size].as_chunks_mut::<{ 4 * GROUP }>().0;
         for (vector, word) in vectors.iter_mut().skip(from).zip(words) {
             vector[4 * row..4 * row + 4].copy_from_slice(&word.to_le_bytes());
         }
     }
+}
+
+/// The lowest `BITS` bits of 32 codes, of which a word holds four, as a row's words of a plane.
+#[inline(always)]
+fn plane<const BITS: usize>(codes: Words) -> [u32; BITS] {
+    let mask = 0x0101_0101 * (0xff >> (8 - BITS));
+    let mut words = [0; BITS];
+    for (k, code) in codes.into_iter().enumerate() {
+        let (vector, from) = place(BITS, k);
+        words[vector] |= (code & mask) << from;
+    }
+    words
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

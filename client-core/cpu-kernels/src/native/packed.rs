@@ -1,9 +1,9 @@
 //! Quantised matrices as the native tiles read them.
 //!
 //! Eight rows are a group, and of a group four codes of each row follow each other: 32 bytes, a vector, hold columns 4k to
-//! 4k + 3 of all eight rows. Codes keep the bits that the format has (low nibbles, then planes of the remaining bits), and
-//! scales stay what the file has: halves, or a half for 256 columns with bytes for 32 or 16 of them. So a weight takes 4.5
-//! to 8.5 bits, as in the file, and a token reads no more memory than it has to.
+//! 4k + 3 of all eight rows. Codes keep the bits that the format has, in planes of one, two or four bits of all codes
+//! ([`Bits::planes`]), and scales stay what the file has: halves, or a half for 256 columns with bytes for 32 or 16 of them.
+//! So a weight takes 1.1 to 8.5 bits, as in the file, and a token reads no more memory than it has to.
 
 use half::f16;
 
@@ -16,6 +16,12 @@ pub const SUPER: usize = 8;
 /// Bits of a code, by which the tiles differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bits {
+    /// 0 or 2, stored halved; one scale to 128 columns.
+    One,
+    /// 0 to 3, one scale and one minimum to 16 columns.
+    Two,
+    /// 0 to 7, one scale to 16 columns.
+    Three,
     /// 0 to 15.
     Four,
     /// 0 to 31.
@@ -24,15 +30,36 @@ pub enum Bits {
     Six,
     /// −128 to 127.
     Eight,
+    /// Four-bit places among levels of eight bits.
+    Levels,
 }
 
 impl Bits {
+    /// What a code's bits are split into, low ones first: planes of so many bits of all codes of a block.
+    ///
+    /// A plane of b bits is b vectors; vector v has at bit b · t of its bytes the codes number k = v + b · t, if b is 4, and
+    /// else k = 8 / b · v + t: codes of columns 4k to 4k + 3.
+    pub const fn planes(self) -> &'static [usize] {
+        match self {
+            Self::One => &[1],
+            Self::Two => &[2],
+            Self::Three => &[2, 1],
+            Self::Four | Self::Levels => &[4],
+            Self::Five => &[4, 1],
+            Self::Six => &[4, 2],
+            Self::Eight => &[8],
+        }
+    }
+
     /// Bytes of the codes of a group and a block.
     pub const fn bytes(self) -> usize {
         GROUP
             * BLOCK
             * match self {
-                Self::Four => 4,
+                Self::One => 1,
+                Self::Two => 2,
+                Self::Three => 3,
+                Self::Four | Self::Levels => 4,
                 Self::Five => 5,
                 Self::Six => 6,
                 Self::Eight => 8,
@@ -42,7 +69,16 @@ impl Bits {
 
     /// Parts of a block with scales of their own.
     pub const fn parts(self) -> usize {
-        if matches!(self, Self::Six) { 2 } else { 1 }
+        if matches!(self, Self::Two | Self::Three | Self::Six) { 2 } else { 1 }
+    }
+}
+
+/// The vector of a plane of `bits` bits in which codes number `k` of a block are, and the bit from which on they are there.
+pub const fn place(bits: usize, k: usize) -> (usize, usize) {
+    match bits {
+        4 => (k % 4, k / 4 * 4),
+        8 => (k, 0),
+        _ => (k * bits / 8, k * bits % 8),
     }
 }
 
@@ -50,9 +86,10 @@ impl Bits {
 /// one.
 #[derive(Debug, Clone, Default)]
 pub struct Factors {
-    /// Half precision, `[groups][blocks][8]`; with [`parts`](Self::parts) `[groups][⌈blocks / 8⌉][8]`.
+    /// Half precision, `[groups][blocks / Packed::shared][8]`.
     pub halves: Vec<u16>,
-    /// What these are multiplied with, `[groups][blocks][parts of a block][8]`, or empty.
+    /// What these are multiplied with, `[groups][blocks][parts of a block][8]` signed bytes, or empty. In [`Bits::Two`] a
+    /// scale's byte has the minimum's in its upper half.
     pub parts: Vec<u8>,
 }
 
@@ -65,6 +102,8 @@ pub struct Packed {
     pub bits: Bits,
     /// Blocks of a row.
     pub blocks: usize,
+    /// Blocks that share a half.
+    pub shared: usize,
     /// `[groups][blocks][Bits::bytes]`.
     pub codes: Vec<u8>,
     /// What codes are multiplied with.
@@ -78,16 +117,20 @@ impl Packed {
     pub const fn bits(format: GgmlType) -> Option<Bits> {
         match format {
             GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => None,
+            GgmlType::Q1_0 => Some(Bits::One),
+            GgmlType::Q2K => Some(Bits::Two),
+            GgmlType::Q3K => Some(Bits::Three),
             GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q4K => Some(Bits::Four),
             GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q5K => Some(Bits::Five),
             GgmlType::Q6K => Some(Bits::Six),
             GgmlType::Q8_0 => Some(Bits::Eight),
+            GgmlType::Iq4Nl | GgmlType::Iq4Xs => Some(Bits::Levels),
         }
     }
 
     /// Whether scales are a half for 256 columns times bytes.
     pub const fn is_super(format: GgmlType) -> bool {
-        matches!(format, GgmlType::Q4K | GgmlType::Q5K | GgmlType::Q6K)
+        format.block_len() == SUPER * BLOCK
     }
 
     /// Bytes that it takes.
@@ -96,44 +139,48 @@ impl Packed {
         self.codes.len() + of(&self.scales) + of(&self.minima)
     }
 
-    /// The code at a column of a block, for row `row` of a group, as stored: [`GgmlType::offset`] is not taken off.
-    fn code(&self, place: usize, row: usize, col: usize) -> i32 {
+    /// What the code at a column of a block stands for, for row `row` of a group.
+    fn level(&self, place: usize, row: usize, col: usize) -> i8 {
         let codes = &self.codes[place * self.bits.bytes()..][..self.bits.bytes()];
-        let (k, at) = (col / 4, row * 4 + col % 4);
-        if self.bits == Bits::Eight {
-            return i32::from(codes[32 * k + at] as i8);
+        let (mut first, mut low, mut code) = (0, 0, 0);
+        for bits in self.bits.planes() {
+            let (vector, from) = self::place(*bits, col / 4);
+            let byte = codes[first + 32 * vector + row * 4 + col % 4];
+            code |= (byte >> from & (0xff >> (8 - bits)) as u8) << low;
+            (first, low) = (first + bits * BLOCK, low + bits);
         }
-        let low = codes[32 * (k % 4) + at] >> (4 * (k / 4)) & 15;
-        let high = match self.bits {
-            Bits::Five => codes[128 + at] >> k & 1,
-            Bits::Six => codes[128 + 32 * (k / 4) + at] >> (2 * (k % 4)) & 3,
-            _ => 0,
-        };
-        i32::from(low | high << 4)
+        match self.format.levels() {
+            Some(levels) => levels[usize::from(code)],
+            None if self.bits == Bits::One => 2 * code as i8 - self.format.offset(),
+            None => code as i8 - self.format.offset(),
+        }
     }
 
-    /// A factor of row `row` of a group for a part of a block.
-    fn factor(&self, of: &Factors, signed: bool, group: usize, block: usize, part: usize, row: usize) -> f32 {
-        let half = |at: usize| of.halves.get(at).map_or(0.0, |bits| f16::from_bits(*bits).to_f32());
-        if of.parts.is_empty() {
-            return half((group * self.blocks + block) * GROUP + row);
+    /// The scale and the minimum of row `row` of a group for a part of a block.
+    fn factors(&self, group: usize, block: usize, part: usize, row: usize) -> (f32, f32) {
+        let above = (group * (self.blocks / self.shared) + block / self.shared) * GROUP + row;
+        let half = |of: &Factors| of.halves.get(above).map_or(0.0, |bits| f16::from_bits(*bits).to_f32());
+        let (scale, minimum) = (half(&self.scales), half(&self.minima));
+        let at = |parts: usize| ((group * self.blocks + block) * parts + part) * GROUP + row;
+        match self.scales.parts.get(at(self.bits.parts())) {
+            None => (scale, minimum),
+            Some(both) if self.bits == Bits::Two => (scale * f32::from(both & 15), minimum * f32::from(both >> 4)),
+            Some(factor) => {
+                let less = self.minima.parts.get(at(1)).copied().unwrap_or(0);
+                (scale * f32::from(*factor as i8), minimum * f32::from(less))
+            }
         }
-        let supers = self.blocks / SUPER;
-        let byte = of.parts[((group * self.blocks + block) * self.bits.parts() + part) * GROUP + row];
-        let byte = if signed { f32::from(byte as i8) } else { f32::from(byte) };
-        half((group * supers + block / SUPER) * GROUP + row) * byte
     }
 
     /// Row number `row` in single precision into `out`, one to a column.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let (group, row) = (row / GROUP, row % GROUP);
-        let offset = i32::from(self.format.offset());
         for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-            let minimum = self.factor(&self.minima, false, group, block, 0, row);
-            for (col, y) in out.iter_mut().enumerate() {
-                let part = if self.bits.parts() == 2 { col / 16 } else { 0 };
-                let scale = self.factor(&self.scales, self.bits == Bits::Six, group, block, part, row);
-                *y = scale * (self.code(group * self.blocks + block, row, col) - offset) as f32 - minimum;
+            for (half, out) in out.chunks_exact_mut(16).enumerate() {
+                let (scale, minimum) = self.factors(group, block, half * (self.bits.parts() - 1), row);
+                for (col, y) in (16 * half..).zip(out) {
+                    *y = scale * f32::from(self.level(group * self.blocks + block, row, col)) - minimum;
+                }
             }
         }
     }

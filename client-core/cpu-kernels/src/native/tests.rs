@@ -7,7 +7,7 @@ use crate::blocks::{self, GgmlType};
 use crate::matrix::{Matrix, Store};
 use crate::product::{Activations, multiply};
 
-const QUANTISED: [GgmlType; 8] = [
+const QUANTISED: [GgmlType; 13] = [
     GgmlType::Q4_0,
     GgmlType::Q4_1,
     GgmlType::Q5_0,
@@ -16,18 +16,18 @@ const QUANTISED: [GgmlType; 8] = [
     GgmlType::Q4K,
     GgmlType::Q5K,
     GgmlType::Q6K,
+    GgmlType::Q3K,
+    GgmlType::Q2K,
+    GgmlType::Iq4Nl,
+    GgmlType::Iq4Xs,
+    GgmlType::Q1_0,
 ];
 
 /// Random blocks with finite scales of sensible size.
 pub(super) fn random_bytes(format: GgmlType, rows: usize, cols: usize, mut random: impl FnMut() -> u32) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..rows * format.row_bytes(cols).unwrap()).map(|_| (random() >> 8) as u8).collect();
-    let halves: &[usize] = match format {
-        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4K | GgmlType::Q5K => &[0, 2],
-        GgmlType::Q6K => &[208],
-        _ => &[0],
-    };
     for block in bytes.chunks_exact_mut(format.block().1) {
-        for at in halves {
+        for at in format.halves() {
             block[*at + 1] = 0x20 | block[*at + 1] & 0x83;
         }
     }
@@ -75,6 +75,9 @@ proptest! {
                 GgmlType::Q4K => (16, size),
                 GgmlType::Q5K => (16, size),
                 GgmlType::Q6K => (0, 192),
+                GgmlType::Q3K => (0, 96),
+                GgmlType::Q2K => (16, 80),
+                GgmlType::Iq4Xs => (8, size),
                 GgmlType::Q4_1 | GgmlType::Q5_1 => (4, size),
                 _ => (2, size),
             };

@@ -54,7 +54,7 @@ impl ActivationForms {
     pub fn add(&mut self, codes: Codes, order: Order) {
         match (order, codes) {
             (Order::Pairs, _) => self.wide = true,
-            (Order::Fours, Codes::Eight) => self.sign_magnitude = true,
+            (Order::Fours, Codes::Eight | Codes::Levels | Codes::LevelsSuper) => self.sign_magnitude = true,
             (Order::Fours, _) => self.codes = true,
         }
     }
@@ -70,9 +70,11 @@ pub fn order(codes: Codes) -> Order {
 pub struct Weights<'a> {
     /// Whole blocks.
     pub codes: &'a [u8],
-    /// Eight to a block, or sixteen.
+    /// Eight to a block, or sixteen; eight to [`Codes::shared`] blocks.
     pub scales: &'a [f32],
-    /// Eight to a block, or none.
+    /// What these are multiplied with, eight to a part of a block, or none.
+    pub factors: &'a [u8],
+    /// Eight to a block, or to [`Codes::shared`] blocks, or none.
     pub minima: &'a [f32],
     /// Taken from every code.
     pub offset: i8,
@@ -110,7 +112,7 @@ pub struct Columns<'a, const C: usize> {
     pub wide: &'a [[[[i16; 2]; C]; 16]],
     /// Codes in eight bits.
     pub codes: &'a [[[[i8; 4]; C]; 8]],
-    /// The same, sign_magnitude: what [`Codes::Eight`] is multiplied with.
+    /// The same, sign_magnitude: what codes of full range are multiplied with.
     pub sign_magnitude: &'a [[[SignMagnitude; C]; 8]],
     /// One to a block and column.
     pub stats: &'a [[BlockStats; C]],

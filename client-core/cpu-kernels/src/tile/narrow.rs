@@ -10,15 +10,15 @@
 //!
 //! Products are added up by fours, in 32 bits. Machines with one instruction for all of this (AVX-VNNI, Arm's SDOT) are told
 //! by what they return outside the ranges. On the others it is a sequence of five, and sixteen-bit products (`wide`) are
-//! faster; only four-bit codes stay here, since eight of their products can be added up in sixteen bits.
+//! faster; only codes of up to four bits stay here, since eight of their products can be added up in sixteen bits.
 
 use std::arch::wasm32::*;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::vector::{Sums, each_block, load};
-use super::{BlockStats, CENTRE, Columns, Kernel, Task, Weights, wide};
-use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
+use super::vector::{Sums, each_block, each_shared_block, levels, load};
+use super::{BlockStats, CENTRE, Columns, Kernel, SignMagnitude, Task, Weights, wide};
+use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, ONE_BYTES, Order, THREE_BYTES, TWO_BYTES};
 
 /// Unknown (0), no (1) or yes (2).
 static FUSED: AtomicU8 = AtomicU8::new(0);
@@ -48,7 +48,8 @@ fn is_fused() -> bool {
 
 /// How codes are to lie.
 pub fn order(codes: Codes) -> Order {
-    if codes == Codes::Four || is_fused() { Order::Fours } else { Order::Pairs }
+    let is_low = matches!(codes, Codes::One | Codes::Two | Codes::Three | Codes::Four);
+    if is_low || is_fused() { Order::Fours } else { Order::Pairs }
 }
 
 #[inline(always)]
@@ -60,6 +61,14 @@ pub fn choose(codes: Codes, order: Order, task: impl Task) {
         (Codes::Six, Order::Fours) => task.run::<Six>(),
         (Codes::SixSplit, Order::Fours) => task.run::<Split>(),
         (Codes::Eight, Order::Fours) => task.run::<Eight>(),
+        (Codes::Levels, Order::Fours) => task.run::<Levels<1>>(),
+        (Codes::LevelsSuper, Order::Fours) => task.run::<Levels<8>>(),
+        (Codes::One, Order::Fours) if is_fused() => task.run::<Low<1, ONE_BYTES, 1, 4, true>>(),
+        (Codes::Two, Order::Fours) if is_fused() => task.run::<Low<2, TWO_BYTES, 2, 8, true>>(),
+        (Codes::Three, Order::Fours) if is_fused() => task.run::<Low<3, THREE_BYTES, 2, 8, true>>(),
+        (Codes::One, Order::Fours) => task.run::<Low<1, ONE_BYTES, 1, 4, false>>(),
+        (Codes::Two, Order::Fours) => task.run::<Low<2, TWO_BYTES, 2, 8, false>>(),
+        (Codes::Three, Order::Fours) => task.run::<Low<3, THREE_BYTES, 2, 8, false>>(),
     }
 }
 
@@ -93,17 +102,98 @@ impl Kernel for Eight {
         each_block::<_, EIGHT_BYTES, 1, C>(weights, columns, columns.sign_magnitude, |_, codes, x, stats| {
             let mut sums: Sums<C> = std::array::from_fn(|c| [i32x4_splat(stats[c].negative); 2]);
             for (k, x) in x.iter().enumerate() {
-                let w = fours(codes, k);
-                for c in 0..C {
-                    let [size, negative] = x[c].map(|bytes| i32x4_splat(bytemuck::cast(bytes)));
-                    for r in 0..2 {
-                        sums[c][r] = add(sums[c][r], v128_xor(w[r], negative), size);
-                    }
-                }
+                full(&mut sums, fours(codes, k), x);
             }
             sums
         })
     }
+}
+
+/// Places among levels, with as many blocks to a scale's unit.
+struct Levels<const SHARED: usize>;
+
+impl<const SHARED: usize> Kernel for Levels<SHARED> {
+    #[inline(always)]
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        let (fifteen, levels) = (u8x16_splat(15), levels());
+        let x = columns.sign_magnitude;
+        each_shared_block::<_, FOUR_BYTES, 1, SHARED, C>(weights, columns, x, |_, codes, x, stats| {
+            let mut sums: Sums<C> = std::array::from_fn(|c| [i32x4_splat(stats[c].negative); 2]);
+            for k in 0..4 {
+                let both = fours(codes, k);
+                // Places are below 16, where relaxed swizzling is the same everywhere.
+                let low = both.map(|both| i8x16_relaxed_swizzle(levels, v128_and(both, fifteen)));
+                let high = both.map(|both| i8x16_relaxed_swizzle(levels, u8x16_shr(both, 4)));
+                full(&mut sums, low, &x[k]);
+                full(&mut sums, high, &x[4 + k]);
+            }
+            sums
+        })
+    }
+}
+
+/// sums + four codes of full range of each row times the activations of each column.
+#[inline(always)]
+fn full<const C: usize>(sums: &mut Sums<C>, w: [v128; 2], x: &[SignMagnitude; C]) {
+    for c in 0..C {
+        let [size, negative] = x[c].map(|bytes| i32x4_splat(bytemuck::cast(bytes)));
+        for r in 0..2 {
+            sums[c][r] = add(sums[c][r], v128_xor(w[r], negative), size);
+        }
+    }
+}
+
+/// Codes of `BITS` bits, one to three, in `BYTES` to a block with `PARTS` scales, whose units `SHARED` blocks have in
+/// common. 16 products of at most 7 · 127 fit into sixteen bits.
+struct Low<const BITS: usize, const BYTES: usize, const PARTS: usize, const SHARED: usize, const FUSED: bool>;
+
+impl<const BITS: usize, const BYTES: usize, const PARTS: usize, const SHARED: usize, const FUSED: bool> Kernel
+    for Low<BITS, BYTES, PARTS, SHARED, FUSED>
+{
+    #[inline(always)]
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        let offset = i32::from(weights.offset);
+        each_shared_block::<_, BYTES, PARTS, SHARED, C>(weights, columns, columns.codes, |part, codes, x, stats| {
+            let mut sums: Sums<C> = [[i32x4_splat(0); 2]; C];
+            for k in 8 / PARTS * part..8 / PARTS * (part + 1) {
+                let w = match BITS {
+                    1 => bits::<1>(codes, k, 1),
+                    2 => bits::<2>(codes, k, 0),
+                    _ => {
+                        let (low, high) = (bits::<2>(codes, k, 0), bits::<1>(&codes[TWO_BYTES..], k, 2));
+                        [v128_or(low[0], high[0]), v128_or(low[1], high[1])]
+                    }
+                };
+                for c in 0..C {
+                    let x = splat(x[k][c]);
+                    for r in 0..2 {
+                        sums[c][r] = if FUSED {
+                            add(sums[c][r], x, w[r])
+                        } else {
+                            i16x8_add(sums[c][r], i16x8_relaxed_dot_i8x16_i7x16(x, w[r]))
+                        };
+                    }
+                }
+            }
+            for c in 0..C {
+                let sum = if PARTS == 2 { stats[c].halves[part].into() } else { stats[c].sum() };
+                let start = i32x4_splat(-offset * sum);
+                sums[c] =
+                    sums[c].map(|sums| i32x4_add(start, if FUSED { sums } else { i32x4_extadd_pairwise_i16x8(sums) }));
+            }
+            sums
+        })
+    }
+}
+
+/// `BITS` bits of four codes of each of the eight rows, of columns 4k to 4k + 3, as bytes, from bit `to` on.
+#[inline(always)]
+fn bits<const BITS: usize>(plane: &[u8], k: usize, to: usize) -> [v128; 2] {
+    let from = k / BITS * BITS;
+    fours(plane, k % BITS).map(|codes| {
+        let moved = if from < to { i16x8_shl(codes, (to - from) as u32) } else { u16x8_shr(codes, (from - to) as u32) };
+        v128_and(moved, u8x16_splat(((1 << BITS) - 1) << to))
+    })
 }
 
 /// Codes of six bits.

@@ -1,8 +1,8 @@
 //! Plain loops over codes in [`Order::Pairs`].
 
 use super::{BlockStats, CENTRE, Columns, Kernel, ROUND, Task, Weights};
-use crate::blocks::BLOCK;
-use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, Order};
+use crate::blocks::{BLOCK, IQ4_LEVELS};
+use crate::layout::{Codes, EIGHT_BYTES, FOUR_BYTES, GROUP, ONE_BYTES, Order, THREE_BYTES, TWO_BYTES};
 
 /// How codes are to lie.
 pub fn order(_: Codes) -> Order {
@@ -15,6 +15,11 @@ pub fn choose(codes: Codes, _: Order, task: impl Task) {
         Codes::Four => task.run::<Four>(),
         Codes::Six | Codes::Eight => task.run::<Eight>(),
         Codes::SixSplit => task.run::<Split>(),
+        Codes::One => task.run::<Low<1>>(),
+        Codes::Two => task.run::<Low<2>>(),
+        Codes::Three => task.run::<Low<3>>(),
+        Codes::Levels => task.run::<Levels<false>>(),
+        Codes::LevelsSuper => task.run::<Levels<true>>(),
     }
 }
 
@@ -82,6 +87,89 @@ impl Kernel for Split {
         }
         out
     }
+}
+
+/// Codes of `BITS` bits in planes.
+struct Low<const BITS: usize>;
+/// Places among levels; `SUPER` where scales are multiples of one.
+struct Levels<const SUPER: bool>;
+
+impl<const BITS: usize> Kernel for Low<BITS> {
+    #[inline(always)]
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        let (size, parts, shared) = match BITS {
+            1 => (ONE_BYTES, 1, Codes::One.shared()),
+            2 => (TWO_BYTES, 2, Codes::Two.shared()),
+            _ => (THREE_BYTES, 2, Codes::Three.shared()),
+        };
+        let mut out = [[0.0; GROUP]; C];
+        for (block, codes) in weights.codes.chunks_exact(size).enumerate() {
+            let mut bytes = [0; EIGHT_BYTES];
+            match BITS {
+                1 => plane::<1>(codes, &mut bytes, 1),
+                2 => plane::<2>(codes, &mut bytes, 0),
+                _ => {
+                    plane::<2>(&codes[..TWO_BYTES], &mut bytes, 0);
+                    plane::<1>(&codes[TWO_BYTES..], &mut bytes, 2);
+                }
+            }
+            for (part, bytes) in bytes.chunks_exact(EIGHT_BYTES / parts).enumerate() {
+                let x = &columns.wide[block][part * 8..][..16 / parts];
+                let scales = scaled(weights, block, parts * block + part, shared, |factor| {
+                    f32::from((if BITS == 2 { factor & 15 } else { factor }) as i8)
+                });
+                finish(&mut out, &scales, block, dots(bytes, weights.offset, x), columns);
+            }
+        }
+        for (block, stats) in columns.stats.iter().enumerate().filter(|_| BITS == 2) {
+            for part in 0..parts {
+                let units = &weights.minima[block / shared * GROUP..][..GROUP];
+                let factors = &weights.factors[(parts * block + part) * GROUP..][..GROUP];
+                for (out, stats) in out.iter_mut().zip(stats) {
+                    let sum = f32::from(stats.halves[part]) * stats.scale;
+                    for ((y, unit), factor) in out.iter_mut().zip(units).zip(factors) {
+                        *y -= unit * f32::from(factor >> 4) * sum;
+                    }
+                }
+            }
+        }
+        out
+    }
+}
+
+impl<const SUPER: bool> Kernel for Levels<SUPER> {
+    #[inline(always)]
+    fn products<const C: usize>(weights: &Weights<'_>, columns: &Columns<'_, C>) -> [[f32; GROUP]; C] {
+        let shared = if SUPER { Codes::LevelsSuper.shared() } else { 1 };
+        let level = |code: u8| IQ4_LEVELS[usize::from(code & 15)] as u8;
+        let mut out = [[0.0; GROUP]; C];
+        for (block, codes) in weights.codes.as_chunks::<FOUR_BYTES>().0.iter().enumerate() {
+            let mut bytes = [0; EIGHT_BYTES];
+            let (low, high) = bytes.split_at_mut(FOUR_BYTES);
+            for ((low, high), code) in low.iter_mut().zip(high).zip(codes) {
+                (*low, *high) = (level(*code), level(code >> 4));
+            }
+            let scales = scaled(weights, block, block, shared, |factor| f32::from(factor as i8));
+            finish(&mut out, &scales, block, dots(&bytes, 0, &columns.wide[block]), columns);
+        }
+        out
+    }
+}
+
+/// Adds `BITS` bits of every code to `bytes`, at bit `to`.
+fn plane<const BITS: usize>(plane: &[u8], bytes: &mut [u8; EIGHT_BYTES], to: usize) {
+    for (turn, bytes) in bytes.chunks_exact_mut(plane.len()).enumerate() {
+        for (byte, codes) in bytes.iter_mut().zip(plane) {
+            *byte |= (codes >> (BITS * turn) & ((1 << BITS) - 1)) << to;
+        }
+    }
+}
+
+/// The scales of part number `at` of all blocks, which lies in `block`.
+fn scaled(weights: &Weights<'_>, block: usize, at: usize, shared: usize, of: impl Fn(u8) -> f32) -> [f32; GROUP] {
+    let units = &weights.scales[block / shared * GROUP..][..GROUP];
+    let factors = weights.factors.get(at * GROUP..(at + 1) * GROUP);
+    std::array::from_fn(|row| factors.map_or(1.0, |factors| of(factors[row])) * units[row])
 }
 
 /// Interleaved rows times interleaved activations.

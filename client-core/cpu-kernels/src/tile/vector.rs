@@ -3,8 +3,8 @@
 use std::arch::wasm32::*;
 
 use super::{BlockStats, CENTRE, Columns, ROUND, Weights};
-use crate::blocks::BLOCK;
-use crate::layout::GROUP;
+use crate::blocks::{BLOCK, IQ4_LEVELS};
+use crate::layout::{Codes, GROUP};
 
 /// Sums of `C` columns, a lane to each of the eight rows.
 pub type Sums<const C: usize> = [[v128; 2]; C];
@@ -53,6 +53,76 @@ pub fn each_block<'a, X, const BYTES: usize, const SCALES: usize, const C: usize
         }
     }
     out.map(bytemuck::cast)
+}
+
+/// As [`each_block`], for codes whose scales are bytes times a single that `SHARED` blocks have in common, or that single
+/// where there are no bytes; minima of [`Codes::Two`] are the bytes' upper halves times another.
+#[inline(always)]
+pub fn each_shared_block<'a, X, const BYTES: usize, const PARTS: usize, const SHARED: usize, const C: usize>(
+    weights: &Weights<'a>,
+    columns: &Columns<'a, C>,
+    x: &'a [X],
+    sums: impl Fn(usize, &'a [u8; BYTES], &'a X, &'a [BlockStats; C]) -> Sums<C>,
+) -> [[f32; GROUP]; C] {
+    const { assert!(PARTS == 1 || SHARED == Codes::Two.shared(), "parts have factors") }
+    let with_minima = !weights.minima.is_empty();
+    let mut out = [[f32x4_splat(0.0); 2]; C];
+    let codes = weights.codes.as_chunks::<BYTES>().0;
+    let units = weights.scales.as_chunks::<GROUP>().0;
+    let factors = weights.factors.as_chunks::<GROUP>().0;
+    for (block, (codes, (x, stats))) in codes.iter().zip(x.iter().zip(columns.stats)).enumerate() {
+        let unit = load_rows(&units[block / SHARED]);
+        for part in 0..PARTS {
+            let sums = sums(part, codes, x, stats);
+            let scales = match factors.get(PARTS * block + part) {
+                Some(factors) if with_minima => times(unit, v128_and(eight(factors), u8x16_splat(15))),
+                Some(factors) => times(unit, eight(factors)),
+                None => unit,
+            };
+            for c in 0..C {
+                for r in 0..2 {
+                    let scale = f32x4_mul(scales[r], f32x4_splat(stats[c].scale));
+                    out[c][r] = f32x4_add(out[c][r], f32x4_mul(f32x4_convert_i32x4(sums[c][r]), scale));
+                }
+            }
+        }
+    }
+    if with_minima {
+        let units = weights.minima.as_chunks::<GROUP>().0;
+        for (block, (stats, factors)) in columns.stats.iter().zip(factors.as_chunks::<PARTS>().0).enumerate() {
+            let unit = load_rows(&units[block / SHARED]);
+            for part in 0..PARTS {
+                let minima = times(unit, u8x16_shr(eight(&factors[part]), 4));
+                for c in 0..C {
+                    let sum = f32x4_splat(f32::from(stats[c].halves[part]) * stats[c].scale);
+                    for r in 0..2 {
+                        out[c][r] = f32x4_sub(out[c][r], f32x4_mul(minima[r], sum));
+                    }
+                }
+            }
+        }
+    }
+    out.map(bytemuck::cast)
+}
+
+/// Eight bytes in the lower half.
+#[inline(always)]
+fn eight(bytes: &[u8; GROUP]) -> v128 {
+    i64x2(i64::from_le_bytes(*bytes), 0)
+}
+
+/// `unit` times the signed bytes in the lower half.
+#[inline(always)]
+fn times(unit: [v128; 2], bytes: v128) -> [v128; 2] {
+    let words = i16x8_extend_low_i8x16(bytes);
+    let whole = [i32x4_extend_low_i16x8(words), i32x4_extend_high_i16x8(words)];
+    [0, 1].map(|r| f32x4_mul(unit[r], f32x4_convert_i32x4(whole[r])))
+}
+
+/// [`IQ4_LEVELS`] as a vector.
+#[inline(always)]
+pub fn levels() -> v128 {
+    load(&IQ4_LEVELS)
 }
 
 /// 32 values rounded to eight bits: codes from −127 to 127, and what is known of them.

@@ -72,10 +72,13 @@ fn quantised(dtype: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Result<
         GgmlType::Q5_0 => GgmlDType::Q5_0,
         GgmlType::Q5_1 => GgmlDType::Q5_1,
         GgmlType::Q8_0 => GgmlDType::Q8_0,
+        GgmlType::Q2K => GgmlDType::Q2K,
+        GgmlType::Q3K => GgmlDType::Q3K,
         GgmlType::Q4K => GgmlDType::Q4K,
         GgmlType::Q5K => GgmlDType::Q5K,
         GgmlType::Q6K => GgmlDType::Q6K,
-        GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => {
+        // candle has no codes for the last three.
+        GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 | GgmlType::Iq4Nl | GgmlType::Iq4Xs | GgmlType::Q1_0 => {
             let values = singles(dtype, rows, cols, bytes)?;
             return Tensor::from_vec(values, (rows, cols), &Device::Cpu).map(QMatMul::Tensor).map_err(cpu_error);
         }

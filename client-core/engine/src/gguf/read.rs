@@ -73,8 +73,8 @@ pub enum GgufError {
     Alignment(u64),
     /// A tensor of a type that the engine does not compute with.
     #[error(
-        "tensor {name:?} is stored as {type_name} (type {id}); this engine reads F32, F16, BF16, Q8_0, Q4_0, \
-             Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K"
+        "tensor {name:?} is stored as {type_name} (type {id}); this engine reads {}",
+        GgmlType::ALL.map(GgmlType::name).join(", ")
     )]
     TensorType {
         /// The tensor.

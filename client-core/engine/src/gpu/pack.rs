@@ -3,9 +3,11 @@
 //!
 //! A GGUF block mixes scales and codes, which leaves its codes at odd addresses. On the GPU the same bytes are in up to
 //! four parts, one after the other: the low bits of all codes, what does not fit into them, the scales, and what
-//! multiplies the scales. Codes of up to four bits, and the lower four of longer ones, are nibbles in the order of Q4_0:
-//! a byte holds elements i and i + 16 of a block. Unquantised rows are padded with zeros to whole blocks of 32.
+//! multiplies the scales. Codes of four bits, and the lower four of longer ones, are nibbles in the order of Q4_0:
+//! a byte holds elements i and i + 16 of a block. Codes of one and two bits, and upper bits, are in their natural order.
+//! Unquantised rows are padded with zeros to whole blocks of 32.
 
+use cpu_kernels::blocks;
 use half::f16;
 
 use crate::error::EngineError;
@@ -26,7 +28,7 @@ pub(super) struct Parts {
     pub high: usize,
     /// The scales of blocks.
     pub scales: usize,
-    /// The halves that multiply the scales of Q6_K.
+    /// The halves that multiply the scales of Q2_K, Q3_K and Q6_K.
     pub tops: usize,
 }
 
@@ -52,11 +54,14 @@ fn shares(dtype: GgmlType) -> [usize; 4] {
     match dtype {
         GgmlType::F32 => [4, 0, 0, 0],
         GgmlType::F16 | GgmlType::Bf16 => [2, 0, 0, 0],
-        GgmlType::Q4_0 => [16, 0, 2, 0],
+        GgmlType::Q1_0 | GgmlType::Q4_0 | GgmlType::Iq4Nl => [16, 0, 2, 0],
         GgmlType::Q4_1 => [16, 0, 4, 0],
         GgmlType::Q5_0 => [16, 4, 2, 0],
         GgmlType::Q5_1 => [16, 4, 4, 0],
         GgmlType::Q8_0 => [32, 0, 2, 0],
+        GgmlType::Q2K => [64, 0, 16, 4],
+        GgmlType::Q3K => [64, 32, 16, 2],
+        GgmlType::Iq4Xs => [128, 0, 8, 0],
         GgmlType::Q4K => [128, 0, 16, 0],
         GgmlType::Q5K => [128, 32, 16, 0],
         GgmlType::Q6K => [128, 64, 16, 2],
@@ -188,7 +193,7 @@ impl Streams {
     /// One block as stored in the file. A slice of another length than the type's blocks adds nothing.
     fn block(&mut self, dtype: GgmlType, block: &[u8]) {
         match dtype {
-            GgmlType::Q4_0 | GgmlType::Q8_0 => {
+            GgmlType::Q1_0 | GgmlType::Q4_0 | GgmlType::Iq4Nl | GgmlType::Q8_0 => {
                 let (scale, codes) = block.split_at(2);
                 self.scales.extend_from_slice(scale);
                 self.codes.extend_from_slice(codes);
@@ -204,6 +209,31 @@ impl Streams {
                 self.scales.extend_from_slice(scale);
                 self.high.extend_from_slice(high);
                 self.codes.extend_from_slice(codes);
+            }
+            GgmlType::Iq4Xs => {
+                let (scales, codes) = block.split_at(8);
+                self.scales.extend_from_slice(scales);
+                self.codes.extend_from_slice(codes);
+            }
+            GgmlType::Q2K | GgmlType::Q3K => {
+                // In the order of the file's elements, whatever order its bits are in.
+                blocks::runs(dtype, block, |run| {
+                    for half in run.codes.as_chunks::<16>().0 {
+                        let word = half.iter().rev().fold(0u32, |word, code| (word << 2) | (*code as u32 & 3));
+                        self.codes.extend_from_slice(&word.to_le_bytes());
+                    }
+                    if dtype == GgmlType::Q3K {
+                        let word = run.codes.iter().rev().fold(0u32, |word, code| (word << 1) | (*code as u32 >> 2));
+                        self.high.extend_from_slice(&word.to_le_bytes());
+                        self.scales.extend(run.scales.map(|scale| scale as u8));
+                    }
+                });
+                if dtype == GgmlType::Q2K {
+                    self.scales.extend_from_slice(&block[..16]);
+                    self.tops.extend_from_slice(&block[80..]);
+                } else {
+                    self.tops.extend_from_slice(&block[108..]);
+                }
             }
             GgmlType::Q4K => {
                 let (scales, quants) = block.split_at(16);
@@ -266,16 +296,20 @@ impl Streams {
     #[must_use]
     fn lift(&mut self, dtype: GgmlType, before: (usize, usize)) -> bool {
         // Where halves are: in every such many bytes, the first so many.
-        let (halves, skip, period) = match dtype {
-            GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 => (&mut self.scales, before.0, 2),
-            GgmlType::Q4_1 | GgmlType::Q5_1 => (&mut self.scales, before.0, 4),
-            GgmlType::Q4K | GgmlType::Q5K => (&mut self.scales, before.0, 16),
-            GgmlType::Q6K => (&mut self.tops, before.1, 2),
+        let (halves, skip, period, count) = match dtype {
+            GgmlType::Q1_0 | GgmlType::Q4_0 | GgmlType::Iq4Nl | GgmlType::Q5_0 | GgmlType::Q8_0 => {
+                (&mut self.scales, before.0, 2, 1)
+            }
+            GgmlType::Iq4Xs => (&mut self.scales, before.0, 8, 1),
+            GgmlType::Q4_1 | GgmlType::Q5_1 => (&mut self.scales, before.0, 4, 2),
+            GgmlType::Q4K | GgmlType::Q5K => (&mut self.scales, before.0, 16, 2),
+            GgmlType::Q3K | GgmlType::Q6K => (&mut self.tops, before.1, 2, 1),
+            GgmlType::Q2K => (&mut self.tops, before.1, 4, 2),
             GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => return true,
         };
         let Some(fresh) = halves.get_mut(skip..) else { return true };
         for period in fresh.chunks_exact_mut(period) {
-            for half in period.as_chunks_mut::<2>().0.iter_mut().take(2) {
+            for half in period.as_chunks_mut::<2>().0.iter_mut().take(count) {
                 let lifted = f16::from_f32(f16::from_le_bytes(*half).to_f32() * LIFT);
                 if !lifted.is_finite() {
                     return false;
@@ -355,7 +389,7 @@ mod tests {
                 assert_eq!(packed(&[&a, &b], step).unwrap(), whole, "{dtype:?} by {step}");
             }
         }
-        for dtype in [GgmlType::Q4K, GgmlType::Q5K, GgmlType::Q6K] {
+        for dtype in GgmlType::ALL.into_iter().filter(|dtype| dtype.block_len() > 32) {
             let bytes: Vec<u8> = (0..3 * dtype.row_bytes(256).unwrap()).map(|i| (i * 11 % 37) as u8).collect();
             let matrix = Matrix { dtype, rows: 3, cols: 256, bytes: bytes.into() };
             assert_eq!(packed(&[&matrix], 1).unwrap(), packed(&[&matrix], 3).unwrap(), "{dtype:?}");

@@ -192,7 +192,8 @@ impl Product {
             text += wgsl!("tile");
         }
         if packed {
-            let _ = writeln!(text, "const HALF_SCALES: bool = {};", self.dtype == GgmlType::Q6K);
+            let half_scales = matches!(self.dtype, GgmlType::Q2K | GgmlType::Q3K | GgmlType::Q6K);
+            let _ = writeln!(text, "const HALF_SCALES: bool = {half_scales};");
             text += wgsl!("matmul_packed");
         } else if columns == Columns::Tiled {
             text += if set.half { "alias Tiled = vec4<f16>;\n" } else { "alias Tiled = vec4<f32>;\n" };
@@ -349,16 +350,30 @@ fn constants(sizes: &[(&str, usize)]) -> String {
 }
 
 /// How blocks become numbers.
-fn loader(dtype: GgmlType, blocks: usize, parts: Parts, scale_unit: f32) -> String {
+pub(super) fn loader(dtype: GgmlType, blocks: usize, parts: Parts, scale_unit: f32) -> String {
     let mut text =
         constants(&[("BLOCKS", blocks), ("HIGH", parts.high), ("SCALES", parts.scales), ("TOPS", parts.tops)]);
     let _ = writeln!(text, "const SCALE_UNIT: f32 = {scale_unit:e};");
+    text += if dtype == GgmlType::Q2K { wgsl!("factors_4") } else { wgsl!("factors_2") };
     text += wgsl!("common");
     if matches!(dtype, GgmlType::Q4K | GgmlType::Q5K) {
         text += wgsl!("common_k");
     }
-    if matches!(dtype, GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q5K) {
+    let fives = matches!(dtype, GgmlType::Q5_0 | GgmlType::Q5_1 | GgmlType::Q5K);
+    if fives || matches!(dtype, GgmlType::Q1_0 | GgmlType::Q3K) {
+        text += wgsl!("common_1");
+    }
+    if fives {
         text += wgsl!("common_5");
+    }
+    if matches!(dtype, GgmlType::Q2K | GgmlType::Q3K | GgmlType::Q6K) {
+        text += wgsl!("common_2");
+    }
+    if matches!(dtype, GgmlType::Q3K | GgmlType::Q6K) {
+        text += wgsl!("common_split");
+    }
+    if matches!(dtype, GgmlType::Iq4Nl | GgmlType::Iq4Xs) {
+        text += wgsl!("common_levels");
     }
     text += match dtype {
         GgmlType::F32 => wgsl!("load_f32"),
@@ -372,6 +387,11 @@ fn loader(dtype: GgmlType, blocks: usize, parts: Parts, scale_unit: f32) -> Stri
         GgmlType::Q4K => wgsl!("load_q4_k"),
         GgmlType::Q5K => wgsl!("load_q5_k"),
         GgmlType::Q6K => wgsl!("load_q6_k"),
+        GgmlType::Q3K => wgsl!("load_q3_k"),
+        GgmlType::Q2K => wgsl!("load_q2_k"),
+        GgmlType::Q1_0 => wgsl!("load_q1_0"),
+        GgmlType::Iq4Nl => wgsl!("load_iq4_nl"),
+        GgmlType::Iq4Xs => wgsl!("load_iq4_xs"),
     };
     text
 }

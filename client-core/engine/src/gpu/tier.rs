@@ -18,7 +18,7 @@ use crate::synthetic::{self, Family, Storage};
 use crate::weights::ModelWeights;
 
 /// Changes whenever kernels do, so that reports of older ones no longer count.
-pub const KERNEL_VERSION: u32 = 4;
+pub const KERNEL_VERSION: u32 = 5;
 
 /// Largest difference of a logit from the oracle's, with single precision throughout.
 const BOUND: f32 = 1e-3;
@@ -30,6 +30,11 @@ const HALF_BOUND: f32 = 2e-2;
 const QUANTISED: [[GgmlType; 4]; 2] = [
     [GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q5_0, GgmlType::Q5_1],
     [GgmlType::Q8_0, GgmlType::Q4K, GgmlType::Q5K, GgmlType::Q6K],
+];
+/// The same of types that few models have: tried for those only.
+const FEW_BITS: [[GgmlType; 4]; 2] = [
+    [GgmlType::Q3K, GgmlType::Q2K, GgmlType::Iq4Xs, GgmlType::Iq4Nl],
+    [GgmlType::Q1_0, GgmlType::Q2K, GgmlType::Iq4Xs, GgmlType::Q1_0],
 ];
 
 /// Which kernels beyond the baseline are used.
@@ -94,7 +99,9 @@ impl SelfTestReport {
     /// Which of the kernels beyond the baseline hold and are worth it.
     pub fn kernels(&self) -> KernelSet {
         let holds = |test: KernelTest| self.passed.iter().any(|passed| passed == test.name());
-        let packed = holds(KernelTest::Packed) && self.pace.is_some_and(PrefillTimes::prefers_packed);
+        let fails = |test: KernelTest| self.failed.iter().any(|(failed, _)| failed == test.name());
+        let packed = holds(KernelTest::Packed) && !fails(KernelTest::PackedFewBits);
+        let packed = packed && self.pace.is_some_and(PrefillTimes::prefers_packed);
         KernelSet { subgroups: holds(KernelTest::Subgroups), half: holds(KernelTest::Half), packed }
     }
 
@@ -112,7 +119,8 @@ impl SelfTestReport {
 
     /// What failed of the parts beyond the baseline, with what was found.
     pub fn dropped(&self) -> impl Iterator<Item = &(String, String)> {
-        let parts = [KernelTest::Subgroups, KernelTest::Half, KernelTest::Packed].map(KernelTest::name);
+        let parts = [KernelTest::Subgroups, KernelTest::Half, KernelTest::Packed, KernelTest::PackedFewBits];
+        let parts = parts.map(KernelTest::name);
         self.failed.iter().filter(move |(name, _)| parts.contains(&name.as_str()))
     }
 
@@ -144,8 +152,10 @@ pub(super) enum KernelTest {
     Subgroups,
     /// [`KernelSet::half`].
     Half,
-    /// [`KernelSet::packed`], for every type.
+    /// [`KernelSet::packed`], for every type that many models have.
     Packed,
+    /// The same for the others.
+    PackedFewBits,
 }
 
 impl KernelTest {
@@ -159,6 +169,7 @@ impl KernelTest {
             Self::Subgroups => "subgroups",
             Self::Half => "shader-f16",
             Self::Packed => "packed 4x8",
+            Self::PackedFewBits => "packed 4x8 for few bits",
         }
     }
 
@@ -172,9 +183,9 @@ impl KernelTest {
         match self {
             Self::Stored(dtype) => heads_normed(dtype).within(gpu, KernelSet::BASELINE, false, BOUND).await,
             Self::HalfCache => plain.within(gpu, KernelSet::BASELINE, true, HALF_BOUND).await,
-            Self::Packed => {
+            Self::Packed | Self::PackedFewBits => {
                 let set = KernelSet { packed: true, ..KernelSet::BASELINE };
-                for types in QUANTISED {
+                for types in if self == Self::Packed { QUANTISED } else { FEW_BITS } {
                     let weights = mixed(types).map_err(|error| error.to_string())?;
                     let held = within(gpu, &weights, &[11], set, false, BOUND).await;
                     held.map_err(|found| format!("{}: {found}", types.map(GgmlType::name).join(", ")))?;
@@ -216,6 +227,8 @@ pub(super) fn kernel_tests(weights: &dyn Weights, parts: KernelSet) -> Result<Ve
     kernel_tests.extend(parts.half.then_some(KernelTest::Half));
     let quantised = types.iter().any(|dtype| dtype.block_len() > 1);
     kernel_tests.extend((parts.packed && quantised).then_some(KernelTest::Packed));
+    let few_bits = types.iter().any(|dtype| FEW_BITS.as_flattened().contains(dtype));
+    kernel_tests.extend((parts.packed && few_bits).then_some(KernelTest::PackedFewBits));
     Ok(kernel_tests)
 }
 

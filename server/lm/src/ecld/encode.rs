@@ -4,10 +4,19 @@
 //! least-squares line; those given (rounded to half precision first, as the file holds them), the nearest code is best.
 //! Each block starts from several ranges, the plain encoder's among them, so no block is worse than plain.
 //!
-//! Deliberately absent: the types of 5 (but for `Q5_0`, where rows are too short for a K type) and 6 bits.
+//! | file | holds |
+//! | --- | --- |
+//! | `minima.rs` | super-blocks with scales and minima: Q4_K, Q2_K |
+//! | `signed.rs` | super-blocks with signed scales: Q3_K |
+//!
+//! Deliberately absent: the types of 5 (but for `Q5_0`, where rows are too short for a K type) and 6 bits, IQ types but for
+//! `IQ4_NL` (which stands in for the K types of 2 and 3 bits), and Q1_0, which is for models that were trained in it.
+
+mod minima;
+mod signed;
 
 use engine::gguf::GgmlType;
-use engine::quant;
+use engine::quant::{self, IQ4_LEVELS};
 use half::f16;
 use rayon::prelude::*;
 
@@ -21,8 +30,6 @@ const SUPER: usize = 256;
 const ROUNDS: usize = 12;
 /// What either end of the range is shrunk to at the start.
 const SHRUNK: [f64; 4] = [1.0, 0.9, 0.8, 0.7];
-/// Largest 6-bit scale.
-const TOP_SCALE: f64 = 63.0;
 
 /// How scales are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +42,14 @@ pub enum Fit {
 
 /// Whether there is an encoder for this type here.
 pub fn can_write(dtype: GgmlType) -> bool {
-    use GgmlType::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q8_0};
-    matches!(dtype, F32 | F16 | Bf16 | Q4_0 | Q4_1 | Q5_0 | Q8_0 | Q4K)
+    WRITTEN.contains(&dtype)
 }
+
+/// The types that there is an encoder for.
+pub const WRITTEN: [GgmlType; 11] = {
+    use GgmlType::{Bf16, F16, F32, Iq4Nl, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q8_0};
+    [F32, F16, Bf16, Q8_0, Q5_0, Q4_0, Q4_1, Q4K, Iq4Nl, Q3K, Q2K]
+};
 
 /// `values`, whole rows, as `dtype`.
 ///
@@ -79,8 +91,12 @@ pub fn squared_error(dtype: GgmlType, values: &[f32], bytes: &[u8]) -> (f64, f64
 fn block(dtype: GgmlType, values: &[f32], fit: Fit, out: &mut [u8]) -> Result<(), EcldError> {
     let wide: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
     match dtype {
-        GgmlType::Q4_0 => scaled(&wide, -8.0, 7.0, fit, |d, codes| nibbles(out, &[d], codes, 8.0)),
-        GgmlType::Q5_0 => scaled(&wide, -16.0, 15.0, fit, |d, codes| {
+        GgmlType::Q4_0 => scaled(&wide, Codes::Whole(-8.0, 7.0), fit, |d, codes| nibbles(out, &[d], codes, 8.0)),
+        GgmlType::Iq4Nl => scaled(&wide, Codes::Levels, fit, |d, levels| {
+            let places: Vec<f64> = levels.iter().map(|level| place_of(*level) as f64).collect();
+            nibbles(out, &[d], &places, 0.0);
+        }),
+        GgmlType::Q5_0 => scaled(&wide, Codes::Whole(-16.0, 15.0), fit, |d, codes| {
             let (head, low) = out.split_at_mut(6);
             head[..2].copy_from_slice(&f16::from_f64(d).to_le_bytes());
             let mut high = 0u32;
@@ -91,7 +107,7 @@ fn block(dtype: GgmlType, values: &[f32], fit: Fit, out: &mut [u8]) -> Result<()
             }
             head[2..].copy_from_slice(&high.to_le_bytes());
         }),
-        GgmlType::Q8_0 => scaled(&wide, -127.0, 127.0, fit, |d, codes| {
+        GgmlType::Q8_0 => scaled(&wide, Codes::Whole(-127.0, 127.0), fit, |d, codes| {
             out[..2].copy_from_slice(&f16::from_f64(d).to_le_bytes());
             for (byte, code) in out[2..].iter_mut().zip(codes) {
                 *byte = (*code as i8) as u8;
@@ -103,7 +119,9 @@ fn block(dtype: GgmlType, values: &[f32], fit: Fit, out: &mut [u8]) -> Result<()
             nibbles(out, &[line.delta, line.a], &codes, 0.0);
             Ok(())
         }
-        _ => super_block(&wide, fit, out),
+        GgmlType::Q2K => minima::two(&wide, fit, out),
+        GgmlType::Q3K => signed::three(&wide, fit, out),
+        _ => minima::four(&wide, fit, out),
     }
 }
 
@@ -127,23 +145,63 @@ fn nearest(value: f64, scale: f64, low: f64, high: f64) -> f64 {
     if scale == 0.0 { 0.0 } else { (value / scale + 0.5).floor().clamp(low, high) }
 }
 
-/// A block of d·c with codes c from `low` to `high`.
-fn scaled(w: &[f64], low: f64, high: f64, fit: Fit, write: impl FnOnce(f64, &[f64])) -> Result<(), EcldError> {
+/// What a code may stand for.
+#[derive(Debug, Clone, Copy)]
+enum Codes {
+    /// Whole numbers from the first to the second.
+    Whole(f64, f64),
+    /// [`IQ4_LEVELS`].
+    Levels,
+}
+
+impl Codes {
+    /// The least and the largest.
+    fn ends(self) -> (f64, f64) {
+        match self {
+            Self::Whole(low, high) => (low, high),
+            Self::Levels => (f64::from(IQ4_LEVELS[0]), f64::from(IQ4_LEVELS[15])),
+        }
+    }
+
+    /// The one that is nearest to a value in units of `scale`.
+    fn nearest(self, value: f64, scale: f64) -> f64 {
+        match self {
+            Self::Whole(low, high) => nearest(value, scale, low, high),
+            Self::Levels if scale == 0.0 => f64::from(IQ4_LEVELS[8]),
+            Self::Levels => {
+                let wanted = value / scale;
+                let above = IQ4_LEVELS
+                    .windows(2)
+                    .take_while(|pair| pair.iter().map(|level| f64::from(*level)).sum::<f64>() < 2.0 * wanted);
+                f64::from(IQ4_LEVELS[above.count()])
+            }
+        }
+    }
+}
+
+/// The place of a level.
+fn place_of(level: f64) -> usize {
+    IQ4_LEVELS.iter().take_while(|known| f64::from(**known) < level).count()
+}
+
+/// A block of d·c with codes c.
+fn scaled(w: &[f64], codes: Codes, fit: Fit, write: impl FnOnce(f64, &[f64])) -> Result<(), EcldError> {
+    let (low, high) = codes.ends();
     // The value of largest magnitude, with its sign, takes the code of largest magnitude.
     let extreme = w.iter().fold(0f64, |most, v| if v.abs() > most.abs() { *v } else { most });
     let plain = half(if low < -high { extreme / low } else { extreme.abs() / high })?;
-    let sse = |d: f64| w.iter().map(|v| (v - d * nearest(*v, d, low, high)).powi(2)).sum::<f64>();
+    let sse = |d: f64| w.iter().map(|v| (v - d * codes.nearest(*v, d)).powi(2)).sum::<f64>();
     let mut best = (sse(plain), plain);
     if fit == Fit::Searched && extreme != 0.0 {
         // More codes have less to gain.
-        let steps = if high > 64.0 { 2 } else { 12 };
+        let steps = if high > 120.0 { 2 } else { 12 };
         for sign in [1.0, -1.0] {
             for step in 0..steps {
                 let mut d = sign * extreme / low * (1.06 - 0.03 * f64::from(step));
                 for _ in 0..ROUNDS {
                     let (mut products, mut squares) = (0.0, 0.0);
                     for v in w {
-                        let code = nearest(*v, d, low, high);
+                        let code = codes.nearest(*v, d);
                         products += v * code;
                         squares += code * code;
                     }
@@ -161,7 +219,7 @@ fn scaled(w: &[f64], low: f64, high: f64, fit: Fit, write: impl FnOnce(f64, &[f6
             }
         }
     }
-    let codes: Vec<f64> = w.iter().map(|v| nearest(*v, best.1, low, high)).collect();
+    let codes: Vec<f64> = w.iter().map(|v| codes.nearest(*v, best.1)).collect();
     write(best.1, &codes);
     Ok(())
 }
@@ -246,139 +304,22 @@ fn offset_line(w: &[f64], top: f64, fit: Fit, below: bool) -> Result<Line, EcldE
     Ok(best)
 }
 
-/// Scales and minima of a super-block's sub-blocks as the file holds them.
-#[derive(Debug, Clone, Copy)]
-struct Scales {
-    d: f64,
-    least: f64,
-    of: [(f64, f64); 8],
-}
-
-impl Scales {
-    fn line(&self, sub: usize) -> Line {
-        let (scale, minimum) = self.of[sub];
-        Line { a: -self.least * minimum, delta: self.d * scale, top: 15.0 }
-    }
-
-    fn sse(&self, w: &[f64]) -> f64 {
-        w.chunks(BLOCK).enumerate().map(|(sub, w)| self.line(sub).sse(w)).sum()
-    }
-
-    /// From wished-for lines: the largest of each takes 63.
-    fn of(lines: &[Line; 8]) -> Result<Self, EcldError> {
-        let most = |get: fn(&Line) -> f64| lines.iter().map(get).fold(0.0, f64::max);
-        let (d, least) = (half(most(|l| l.delta) / TOP_SCALE)?, half(most(|l| -l.a) / TOP_SCALE)?);
-        let mut of = [(0.0, 0.0); 8];
-        for (place, line) in of.iter_mut().zip(lines) {
-            *place = (nearest(line.delta, d, 0.0, TOP_SCALE), nearest(-line.a, least, 0.0, TOP_SCALE));
-        }
-        Ok(Self { d, least, of })
-    }
-
-    /// Whole numbers one off, where that is better.
-    fn nudged(mut self, w: &[f64]) -> Self {
-        for (sub, w) in w.chunks(BLOCK).enumerate() {
-            let (scale, minimum) = self.of[sub];
-            let mut best = (self.line(sub).sse(w), (scale, minimum));
-            for by in [-1.0, 0.0, 1.0] {
-                for less in [-1.0, 0.0, 1.0] {
-                    let tried = ((scale + by).clamp(0.0, TOP_SCALE), (minimum + less).clamp(0.0, TOP_SCALE));
-                    self.of[sub] = tried;
-                    let error = self.line(sub).sse(w);
-                    if error < best.0 {
-                        best = (error, tried);
-                    }
-                }
-            }
-            self.of[sub] = best.1;
-        }
-        self
-    }
-
-    /// d and dmin of least squared error for the codes and whole numbers that there are.
-    fn refitted(self, w: &[f64]) -> Result<Self, EcldError> {
-        let (mut xx, mut xy, mut yy, mut xw, mut yw) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for (sub, w) in w.chunks(BLOCK).enumerate() {
-            let (line, (scale, minimum)) = (self.line(sub), self.of[sub]);
-            for v in w {
-                let (x, y) = (scale * line.code(*v), -minimum);
-                xx += x * x;
-                xy += x * y;
-                yy += y * y;
-                xw += x * v;
-                yw += y * v;
-            }
-        }
-        let determinant = xx * yy - xy * xy;
-        if determinant <= 1e-9 * xx * yy {
-            let d = if xx > 0.0 { (xw - self.least * xy) / xx } else { self.d };
-            return Ok(Self { d: half(d.max(0.0))?, ..self });
-        }
-        let (d, least) = ((xw * yy - yw * xy) / determinant, (yw * xx - xw * xy) / determinant);
-        if d <= 0.0 || least < 0.0 {
-            return Ok(self);
-        }
-        Ok(Self { d: half(d)?, least: half(least)?, ..self })
-    }
-}
-
-fn super_block(w: &[f64], fit: Fit, out: &mut [u8]) -> Result<(), EcldError> {
-    let scales_of = |fit: Fit| -> Result<Scales, EcldError> {
-        let mut lines = [Line { a: 0.0, delta: 0.0, top: 15.0 }; 8];
-        for (line, w) in lines.iter_mut().zip(w.chunks(BLOCK)) {
-            *line = offset_line(w, 15.0, fit, true)?;
-        }
-        Scales::of(&lines)
-    };
-    let mut best = scales_of(Fit::Plain)?;
-    if fit == Fit::Searched {
-        let mut least = best.sse(w);
-        for start in [best, scales_of(Fit::Searched)?] {
-            let mut tried = start.nudged(w);
-            for _ in 0..4 {
-                let error = tried.sse(w);
-                if error < least {
-                    (best, least) = (tried, error);
-                }
-                tried = tried.refitted(w)?.nudged(w);
-            }
-            let error = tried.sse(w);
-            if error < least {
-                (best, least) = (tried, error);
-            }
-        }
-    }
-    out[..2].copy_from_slice(&f16::from_f64(best.d).to_le_bytes());
-    out[2..4].copy_from_slice(&f16::from_f64(best.least).to_le_bytes());
-    let packed = &mut out[4..16];
-    for (j, (scale, minimum)) in best.of.into_iter().enumerate() {
-        let (scale, minimum) = (scale as u8, minimum as u8);
-        if j < 4 {
-            packed[j] |= scale;
-            packed[j + 4] |= minimum;
-        } else {
-            packed[j + 4] |= (scale & 15) | ((minimum & 15) << 4);
-            packed[j - 4] |= (scale >> 4) << 6;
-            packed[j] |= (minimum >> 4) << 6;
-        }
-    }
-    let codes = &mut out[16..SUPER / 2 + 16];
-    for (sub, w) in w.chunks(BLOCK).enumerate() {
-        let line = best.line(sub);
-        for (i, v) in w.iter().enumerate() {
-            codes[sub / 2 * BLOCK + i] |= (line.code(*v) as u8) << (sub % 2 * 4);
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rand::{RngExt, SeedableRng};
     use rand_xoshiro::Xoshiro256PlusPlus;
 
-    const TYPES: [GgmlType; 5] = [GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q5_0, GgmlType::Q8_0, GgmlType::Q4K];
+    const TYPES: [GgmlType; 8] = [
+        GgmlType::Q4_0,
+        GgmlType::Q4_1,
+        GgmlType::Q5_0,
+        GgmlType::Q8_0,
+        GgmlType::Q4K,
+        GgmlType::Q3K,
+        GgmlType::Q2K,
+        GgmlType::Iq4Nl,
+    ];
 
     /// Weights as different matrices have them: even, heavy in the middle, with outliers, all of one sign, nothing.
     fn weights(kind: usize, n: usize, seed: u64) -> Vec<f32> {
@@ -416,8 +357,33 @@ mod tests {
                 }
             }
             let gain = 1.0 - sums[1] / sums[0];
-            let least = if dtype == GgmlType::Q8_0 { 0.0 } else { 0.04 };
+            // 16 levels that are closer together where weights are many leave less to find.
+            let least = match dtype {
+                GgmlType::Q8_0 => 0.0,
+                GgmlType::Iq4Nl => 0.02,
+                _ => 0.04,
+            };
             assert!(gain >= least, "{dtype:?} gains {gain}");
+        }
+    }
+
+    /// What is written is read as what was meant: fewer bits are further off, none further than they have to be.
+    #[test]
+    fn fewer_bits_are_further_off() {
+        let w = weights(1, SUPER * 40, 3);
+        let nmse = |dtype| {
+            let (error, power) = squared_error(dtype, &w, &encode(dtype, &w, Fit::Searched).unwrap());
+            error / power
+        };
+        // Of weights whose distribution is near a normal one.
+        for (dtype, least, most) in [
+            (GgmlType::Q2K, 0.04, 0.11),
+            (GgmlType::Q3K, 0.012, 0.04),
+            (GgmlType::Q4K, 0.003, 0.008),
+            (GgmlType::Iq4Nl, 0.003, 0.008),
+        ] {
+            let found = nmse(dtype);
+            assert!((least..most).contains(&found), "{dtype:?}: {found}");
         }
     }
 

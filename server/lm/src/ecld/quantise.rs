@@ -131,7 +131,8 @@ pub fn quantise(
     }
     if replaced > 0 {
         warnings.push(format!(
-            "{replaced} matrices have rows that are not whole blocks of the type that was asked for: they are Q5_0 or F16"
+            "{replaced} matrices have rows that are not whole blocks of the type that was asked for: they are Q5_0, \
+             IQ4_NL or F16"
         ));
     }
     if archive.tensors.iter().any(|tensor| tensor.is_matrix() && tensor.dtype.block_len() > 1) {
@@ -208,7 +209,8 @@ fn job(tensor: &Stored, scheme: Scheme) -> Job {
                 let wanted = wanted(kind, scheme).unwrap_or(matrices);
                 // What llama.cpp does for rows that are too short for a K type.
                 let fits = |dtype: &GgmlType| dtype.row_bytes(tensor.row_len()).is_some();
-                let types = [wanted, GgmlType::Q5_0, GgmlType::F16];
+                let low = matches!(wanted, GgmlType::Q2K | GgmlType::Q3K);
+                let types = [wanted, if low { GgmlType::Iq4Nl } else { GgmlType::Q5_0 }, GgmlType::F16];
                 Job::Blocks(types.into_iter().find(fits).unwrap_or(GgmlType::F16), fit)
             }
         },
@@ -223,7 +225,10 @@ fn file_type(dtype: GgmlType) -> usize {
         GgmlType::Q4_1 => 3,
         GgmlType::Q8_0 => 7,
         GgmlType::Q5_0 => 8,
+        GgmlType::Q2K => 10,
+        GgmlType::Q3K => 11,
         GgmlType::Q4K => 14,
+        GgmlType::Iq4Nl => 25,
         GgmlType::Bf16 => 32,
         _ => 0,
     }

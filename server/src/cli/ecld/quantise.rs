@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use engine::gguf::GgmlType;
-use lm::ecld::encode::Fit;
+use lm::ecld::encode::{Fit, WRITTEN};
 use lm::ecld::file::Archive;
 use lm::ecld::quantise::{self, Scheme};
 
@@ -13,15 +13,16 @@ use super::{Watch, report_path, write_json};
 /// What `tandem ecld quantise` takes.
 ///
 /// As llama.cpp's `llama-quantize INPUT OUTPUT TYPE`, with scales that are searched for: the same bytes, less squared error.
-/// Rows that are no whole blocks of a K type become Q5_0, as there. The report beside the output holds both errors.
+/// Rows that are no whole blocks of a K type become Q5_0 or, of the types of 2 and 3 bits, IQ4_NL, as there. The report
+/// beside the output holds both errors.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The GGUF file: F32, F16 or BF16 is best, a quantised one is quantised again.
     pub model: PathBuf,
     /// The GGUF file to write.
     pub out: PathBuf,
-    /// Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, F16, BF16, F32; or uniform-BITS-GROUP (uniform-4-64): the paper's quantiser, whose values
-    /// are written back as F32 to be compared (simulated: no file format has it).
+    /// Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q3_K, Q2_K, IQ4_NL, F16, BF16, F32; or uniform-BITS-GROUP (uniform-4-64): the paper's
+    /// quantiser, whose values are written back as F32 to be compared (simulated: no file format has it).
     pub r#type: String,
     /// Type of the token embedding; by default the same.
     #[arg(long, value_parser = named)]
@@ -35,17 +36,16 @@ pub struct Args {
 }
 
 fn named(name: &str) -> anyhow::Result<GgmlType> {
-    use GgmlType::{Bf16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q8_0};
     let wanted = name.to_ascii_uppercase();
     // llama.cpp's names of whole files.
     let wanted = match wanted.as_str() {
         "Q4_K_S" | "Q4_K_M" => "Q4_K",
+        "Q3_K_S" | "Q3_K_M" | "Q3_K_L" => "Q3_K",
+        "Q2_K_S" => "Q2_K",
         other => other,
     };
-    let found = [F32, F16, Bf16, Q4_0, Q4_1, Q5_0, Q8_0, Q4K].into_iter().find(|dtype| dtype.name() == wanted);
-    found.with_context(|| {
-        format!("no type {name} is written: there are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q8_0 and Q4_K")
-    })
+    let found = WRITTEN.into_iter().find(|dtype| dtype.name() == wanted);
+    found.with_context(|| format!("no type {name} is written: there are {}", WRITTEN.map(GgmlType::name).join(", ")))
 }
 
 impl Args {

@@ -4,31 +4,27 @@
 //! a column, repeated) and adds neighbours up in sixteen bits. It holds sums at ±32767; 63 · 127 · 2 does not get there,
 //! nor does 128 · 127 · 2. Codes of up to six bits then stay in sixteen bits for as long as they have one scale: sums wrap
 //! around on the way, but their codes' offset is in what they start from, and |code − offset| ≤ 2^(bits − 1) makes the
-//! result fit: 16 · 127 · 16 for five bits and 32 columns, 32 · 127 · 8 for six and 16. Codes of eight bits are multiplied
-//! as |w| · (x · sign w), and added up in 32 bits at once.
+//! result fit: 16 · 127 · 16 for five bits and 32 columns, 32 · 127 · 8 for six and 16. Codes of eight bits, and levels, are
+//! multiplied as |w| · (x · sign w), and added up in 32 bits at once.
 //!
 //! A few columns are multiplied straight from the packed codes ([`direct`]): that reads least memory. Many share codes that
 //! were unpacked once, for two groups of rows ([`Strip`]), so that every broadcast of activations serves two products.
 
 use std::arch::x86_64::*;
 
-use super::{bytes, halves, singles, splat, splat_single};
+use super::factors::{GroupFactors, HIGH, LOW, SIGNED};
+use super::unpack::{EIGHT, FIVE, FOUR, LEVELS, ONE, SIX, THREE, TWO, parts, shared, unpack, vectors};
+use super::{bytes, singles, splat, splat_single};
 use crate::blocks::BLOCK;
 use crate::layout::GROUP;
 use crate::native::activations::{self, Block, HALVES, SCALE, SIXTEEN, WEIGHTED, WHOLE};
-use crate::native::packed::{Bits, Factors, Packed, SUPER};
+use crate::native::packed::{Bits, Packed};
 
 /// Products of `R` groups of rows with `C` columns.
 type Out<const R: usize, const C: usize> = [[[f32; GROUP]; R]; C];
 
-/// [`Bits`] as constants: functions are compiled for each.
-const FOUR: u8 = 4;
-const FIVE: u8 = 5;
-const SIX: u8 = 6;
-const EIGHT: u8 = 8;
-
 /// What codes of fewer than eight bits are taken to be centred at while they are added up: sums of codes without an offset
-/// get it back at the end. Four bits need no centre.
+/// get it back at the end. Four bits and fewer need no centre.
 const fn centre(bits: u8, offset: i8) -> i32 {
     match bits {
         FIVE => 16,
@@ -49,10 +45,14 @@ pub fn products(
     mut write: impl FnMut(usize, usize, &[f32; GROUP]),
 ) {
     match packed.bits {
+        Bits::One => each::<ONE>(packed, groups, words, m, strip, &mut write),
+        Bits::Two => each::<TWO>(packed, groups, words, m, strip, &mut write),
+        Bits::Three => each::<THREE>(packed, groups, words, m, strip, &mut write),
         Bits::Four => each::<FOUR>(packed, groups, words, m, strip, &mut write),
         Bits::Five => each::<FIVE>(packed, groups, words, m, strip, &mut write),
         Bits::Six => each::<SIX>(packed, groups, words, m, strip, &mut write),
         Bits::Eight => each::<EIGHT>(packed, groups, words, m, strip, &mut write),
+        Bits::Levels => each::<LEVELS>(packed, groups, words, m, strip, &mut write),
     }
 }
 
@@ -148,33 +148,7 @@ fn write_all<const R: usize, const C: usize>(
     }
 }
 
-/// Codes 4k to 4k + 3 of a block and all rows, one to a byte.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn unpack<const BITS: u8>(codes: &[[u8; 32]], k: usize) -> __m256i {
-    let load = |at: usize| bytes(&codes[at]);
-    if BITS == EIGHT {
-        return load(k);
-    }
-    let both = load(k % 4);
-    let low = if k < 4 { both } else { _mm256_srli_epi16::<4>(both) };
-    let low = _mm256_and_si256(low, _mm256_set1_epi8(15));
-    // Moves the other bits to bit 4 and 5; what comes over from a neighbouring byte is masked.
-    let high = |plane: __m256i, from: usize, mask: i8| {
-        let plane = match from {
-            0..=4 => _mm256_sll_epi16(plane, _mm_cvtsi32_si128(4 - from as i32)),
-            _ => _mm256_srl_epi16(plane, _mm_cvtsi32_si128(from as i32 - 4)),
-        };
-        _mm256_or_si256(low, _mm256_and_si256(plane, _mm256_set1_epi8(mask)))
-    };
-    match BITS {
-        FIVE => high(load(4), k, 0x10),
-        SIX => high(load(4 + k / 4), 2 * (k % 4), 0x30),
-        _ => low,
-    }
-}
-
-/// Sums of codes times activations of a part of a block, in 32 bits: `PART` of 2 for codes of six bits, else all.
+/// Sums of codes times activations of a part of a block, in 32 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn sums<const BITS: u8, const R: usize, const C: usize>(
@@ -185,7 +159,7 @@ fn sums<const BITS: u8, const R: usize, const C: usize>(
 ) -> [[__m256i; R]; C] {
     let zero = _mm256_setzero_si256();
     let ones = _mm256_set1_epi16(1);
-    if BITS == EIGHT {
+    if matches!(BITS, EIGHT | LEVELS) {
         let mut sums = [[zero; R]; C];
         for k in 0..8 {
             let mut w = [zero; R];
@@ -205,14 +179,14 @@ fn sums<const BITS: u8, const R: usize, const C: usize>(
     let centre = centre(BITS, offset);
     let mut sums = [[zero; R]; C];
     if centre != 0 {
-        let stored = if BITS == SIX { HALVES[part] } else { WHOLE };
+        let stored = if parts(BITS) == 2 { HALVES[part] } else { WHOLE };
         let shift = _mm_cvtsi32_si128(centre.trailing_zeros() as i32);
         for c in 0..C {
             let start = _mm256_sub_epi16(zero, _mm256_sll_epi16(splat(x[stored][c]), shift));
             sums[c] = [start; R];
         }
     }
-    let ks = if BITS == SIX { 4 * part..4 * part + 4 } else { 0..8 };
+    let ks = if parts(BITS) == 2 { 4 * part..4 * part + 4 } else { 0..8 };
     for k in ks {
         let mut w = [zero; R];
         for (r, w) in w.iter_mut().enumerate() {
@@ -254,57 +228,25 @@ fn scaled<const R: usize, const C: usize>(
     }
 }
 
+/// out − minima · the sum of a part's activations, in the order of the portable tiles.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn less<const R: usize, const C: usize>(out: &mut [[__m256; R]; C], minima: &[__m256; R], x: &Block<C>) {
+fn less<const BITS: u8, const R: usize, const C: usize>(
+    part: usize,
+    out: &mut [[__m256; R]; C],
+    minima: &[__m256; R],
+    x: &Block<C>,
+) {
     for c in 0..C {
-        let sum = splat_single(x[WEIGHTED][c]);
+        let sum = if parts(BITS) == 2 {
+            let whole = _mm256_madd_epi16(splat(x[HALVES[part]][c]), _mm256_set1_epi16(1));
+            _mm256_mul_ps(_mm256_cvtepi32_ps(whole), splat_single(x[SCALE][c]))
+        } else {
+            splat_single(x[WEIGHTED][c])
+        };
         for r in 0..R {
             out[c][r] = _mm256_sub_ps(out[c][r], _mm256_mul_ps(minima[r], sum));
         }
-    }
-}
-
-/// The factors of one group, block by block.
-#[derive(Clone, Copy)]
-struct GroupFactors<'a> {
-    halves: &'a [[u16; GROUP]],
-    parts: &'a [[u8; GROUP]],
-}
-
-impl<'a> GroupFactors<'a> {
-    fn new(factors: &'a Factors, group: usize, blocks: usize, parts: usize) -> Self {
-        let (halves, bytes) = (factors.halves.as_chunks().0, factors.parts.as_chunks().0);
-        if bytes.is_empty() {
-            return Self { halves: halves.get(group * blocks..(group + 1) * blocks).unwrap_or_default(), parts: &[] };
-        }
-        let supers = blocks / SUPER;
-        Self { halves: &halves[group * supers..][..supers], parts: &bytes[group * blocks * parts..][..blocks * parts] }
-    }
-
-    const EMPTY: Self = Self { halves: &[], parts: &[] };
-
-    fn is_empty(&self) -> bool {
-        self.halves.is_empty()
-    }
-
-    /// The factors of a part of a block whose bytes are number `at`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn super_at(&self, signed: bool, block: usize, at: usize) -> __m256 {
-        let bytes = _mm_set_epi64x(0, i64::from_le_bytes(self.parts[at]));
-        let whole = if signed { _mm256_cvtepi8_epi32(bytes) } else { _mm256_cvtepu8_epi32(bytes) };
-        _mm256_mul_ps(halves(&self.halves[block / SUPER]), _mm256_cvtepi32_ps(whole))
-    }
-
-    /// The factors of a part of a block, of which there are `PARTS`; bytes are signed where there are two.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn at<const PARTS: usize>(&self, block: usize, part: usize) -> __m256 {
-        if self.parts.is_empty() {
-            return halves(&self.halves[block]);
-        }
-        self.super_at(PARTS == 2, block, PARTS * block + part)
     }
 }
 
@@ -326,8 +268,7 @@ fn direct_of<const BITS: u8, const SUPERS: bool, const R: usize, const C: usize>
     group: usize,
     x: &[Block<C>],
 ) -> Out<R, C> {
-    let vectors = const { if BITS == EIGHT { 8 } else { BITS as usize } };
-    let parts = const { if BITS == SIX { 2 } else { 1 } };
+    let (vectors, parts) = const { (vectors(BITS), parts(BITS)) };
     let (blocks, offset) = (packed.blocks, packed.format.offset());
     let x = &x[..blocks];
     let mut codes: [&[[u8; 32]]; R] = [&[]; R];
@@ -335,7 +276,7 @@ fn direct_of<const BITS: u8, const SUPERS: bool, const R: usize, const C: usize>
     for r in 0..R {
         let size = blocks * vectors;
         codes[r] = &packed.codes.as_chunks().0[(group + r) * size..][..size];
-        scales[r] = GroupFactors::new(&packed.scales, group + r, blocks, parts);
+        scales[r] = GroupFactors::scales(packed, group + r);
     }
     let mut out = [[_mm256_setzero_ps(); R]; C];
     for (block, x) in x.iter().enumerate() {
@@ -347,26 +288,31 @@ fn direct_of<const BITS: u8, const SUPERS: bool, const R: usize, const C: usize>
             let sums = sums::<BITS, R, C>(part, offset, |r, k| unpack::<BITS>(of_block[r], k), x);
             let mut factors = [_mm256_setzero_ps(); R];
             for r in 0..R {
-                factors[r] = match SUPERS {
-                    true => scales[r].super_at(BITS == SIX, block, parts * block + part),
-                    false => halves(&scales[r].halves[block]),
+                factors[r] = match (SUPERS, BITS) {
+                    (true, TWO) => scales[r].super_at::<LOW>(block, parts * block + part),
+                    (true, _) => scales[r].super_at::<SIGNED>(block, parts * block + part),
+                    (false, _) => scales[r].half_at(block / shared(BITS)),
                 };
             }
             scaled(&mut out, &sums, &factors, x);
         }
     }
     if !packed.minima.halves.is_empty() {
+        let mut minima = [GroupFactors::EMPTY; R];
         for r in 0..R {
-            let minima = GroupFactors::new(&packed.minima, group + r, blocks, 1);
-            for (block, x) in x.iter().enumerate() {
-                let minimum = match SUPERS {
-                    true => minima.super_at(false, block, block),
-                    false => halves(&minima.halves[block]),
-                };
-                for c in 0..C {
-                    let sum = splat_single(x[WEIGHTED][c]);
-                    out[c][r] = _mm256_sub_ps(out[c][r], _mm256_mul_ps(minimum, sum));
+            minima[r] = GroupFactors::minima(packed, group + r);
+        }
+        for (block, x) in x.iter().enumerate() {
+            for part in 0..parts {
+                let mut factors = [_mm256_setzero_ps(); R];
+                for r in 0..R {
+                    factors[r] = match (SUPERS, BITS) {
+                        (true, TWO) => minima[r].super_at::<HIGH>(block, parts * block + part),
+                        (true, _) => minima[r].super_at::<SIGNED>(block, block),
+                        (false, _) => minima[r].half_at(block),
+                    };
                 }
+                less::<BITS, R, C>(part, &mut out, &factors, x);
             }
         }
     }
@@ -381,36 +327,37 @@ pub struct Strip {
     codes: Vec<[u8; 32]>,
     /// `[blocks][parts][R]` vectors.
     scales: Vec<[f32; GROUP]>,
-    /// `[blocks][R]` vectors, or empty.
+    /// The same, or empty.
     minima: Vec<[f32; GROUP]>,
 }
 
 impl Strip {
     #[target_feature(enable = "avx2,fma,f16c")]
     fn fill<const BITS: u8, const R: usize>(&mut self, packed: &Packed, group: usize) {
-        let (blocks, size, parts) = (packed.blocks, packed.bits.bytes(), packed.bits.parts());
+        let (blocks, size, parts) = (packed.blocks, packed.bits.bytes(), const { parts(BITS) });
         self.offset = packed.format.offset();
         self.codes.resize(blocks * 8 * R, [0; 32]);
         self.scales.resize(blocks * parts * R, [0.0; GROUP]);
+        self.minima.resize(if packed.minima.halves.is_empty() { 0 } else { blocks * parts * R }, [0.0; GROUP]);
         for r in 0..R {
             let codes = &packed.codes[(group + r) * blocks * size..][..blocks * size];
-            let scales = GroupFactors::new(&packed.scales, group + r, blocks, parts);
             for (block, codes) in codes.chunks_exact(size).enumerate() {
                 for k in 0..8 {
                     self.codes[(block * 8 + k) * R + r] = bytemuck::cast(unpack::<BITS>(codes.as_chunks().0, k));
                 }
-                for part in 0..parts {
-                    let scales = if BITS == SIX { scales.at::<2>(block, part) } else { scales.at::<1>(block, part) };
-                    self.scales[(block * parts + part) * R + r] = bytemuck::cast(scales);
-                }
             }
-            let minima = GroupFactors::new(&packed.minima, group + r, blocks, 1);
-            if minima.is_empty() {
-                self.minima.clear();
-            } else {
-                self.minima.resize(blocks * R, [0.0; GROUP]);
-                for block in 0..blocks {
-                    self.minima[block * R + r] = bytemuck::cast(minima.at::<1>(block, 0));
+            let all = [
+                (&mut self.scales, GroupFactors::scales(packed, group + r), false),
+                (&mut self.minima, GroupFactors::minima(packed, group + r), true),
+            ];
+            for (places, factors, is_high) in all {
+                for (at, place) in places.iter_mut().skip(r).step_by(R).enumerate() {
+                    *place = bytemuck::cast(match (factors.has_parts(), BITS) {
+                        (true, TWO) if is_high => factors.super_at::<HIGH>(at / parts, at),
+                        (true, TWO) => factors.super_at::<LOW>(at / parts, at),
+                        (true, _) => factors.super_at::<SIGNED>(at / parts, at),
+                        (false, _) => factors.half_at(at / shared(BITS)),
+                    });
                 }
             }
         }
@@ -420,18 +367,20 @@ impl Strip {
     #[inline(never)]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn times<const BITS: u8, const R: usize, const C: usize>(&self, x: &[Block<C>]) -> Out<R, C> {
-        let parts = if BITS == SIX { 2 } else { 1 };
+        let parts = const { parts(BITS) };
         let mut out = [[_mm256_setzero_ps(); R]; C];
         let codes = self.codes.as_chunks::<R>().0.as_chunks::<8>().0;
         let scales = self.scales.as_chunks::<R>().0.chunks_exact(parts);
         for ((codes, scales), x) in codes.iter().zip(scales).zip(x) {
             for (part, scales) in scales.iter().enumerate() {
                 let sums = sums::<BITS, R, C>(part, self.offset, |r, k| bytes(&codes[k][r]), x);
-                scaled(&mut out, &sums, &vectors(scales), x);
+                scaled(&mut out, &sums, &all_singles(scales), x);
             }
         }
-        for (minima, x) in self.minima.as_chunks::<R>().0.iter().zip(x) {
-            less(&mut out, &vectors(minima), x);
+        for (minima, x) in self.minima.as_chunks::<R>().0.chunks_exact(parts).zip(x) {
+            for (part, minima) in minima.iter().enumerate() {
+                less::<BITS, R, C>(part, &mut out, &all_singles(minima), x);
+            }
         }
         out.map(|out| out.map(bytemuck::cast))
     }
@@ -439,7 +388,7 @@ impl Strip {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn vectors<const R: usize>(values: &[[f32; GROUP]; R]) -> [__m256; R] {
+fn all_singles<const R: usize>(values: &[[f32; GROUP]; R]) -> [__m256; R] {
     let mut out = [_mm256_setzero_ps(); R];
     for (out, values) in out.iter_mut().zip(values) {
         *out = singles(values);

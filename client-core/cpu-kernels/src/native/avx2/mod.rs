@@ -4,8 +4,10 @@
 //! | --- | --- |
 //! | [`attention`] | causal attention over a cache in half precision |
 //! | [`dot`] | packed matrices times activations |
+//! | `factors` | scales and minima of a group of rows |
 //! | [`math`] | exponentials, SwiGLU, GeGLU |
 //! | [`round`] | activations to eight bits |
+//! | `unpack` | codes of a block as bytes |
 //!
 //! Every function here has `#[target_feature]` and is called behind [`isa`](super::isa) only; whoever calls one says so.
 
@@ -14,8 +16,10 @@
 
 pub mod attention;
 pub mod dot;
+mod factors;
 pub mod math;
 pub mod round;
+mod unpack;
 
 use std::arch::x86_64::*;
 

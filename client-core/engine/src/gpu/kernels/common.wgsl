@@ -16,11 +16,12 @@ struct Coded {
 }
 
 // A block of a quantised type as signed bytes, for products of integers: a weight is `factors.x · byte + factors.y`, or,
-// where the two halves have scales of their own (HALF_SCALES), `factors.x · byte` and `factors.y · byte`.
+// where the two halves have scales of their own (HALF_SCALES), `factors.x · byte` and `factors.y · byte`, plus `factors.z`
+// and `factors.w` where they have minima of their own, too (factors_4.wgsl).
 struct Bytes {
     low: vec4<u32>,
     high: vec4<u32>,
-    factors: vec2<f32>,
+    factors: Factors,
 }
 
 fn half_dot(u: Half, v: Half) -> f32 {

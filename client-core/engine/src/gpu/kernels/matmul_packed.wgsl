@@ -24,7 +24,7 @@ const V_STRIDE: u32 = 33u;
 
 // Half h of a row's block b at (2 · b + h) · W_STRIDE + (which of its unit's two rows) · 32 + unit: a vector is 16 bytes.
 var<workgroup> tile_w: array<vec4<u32>, 4u * W_STRIDE>;
-var<workgroup> factors: array<vec2<f32>, 2u * W_STRIDE>;
+var<workgroup> factors: array<Factors, 2u * W_STRIDE>;
 // Half h of a column's block b, uppers and then lowers, from 2 · (2 · b + h) · V_STRIDE + column on.
 var<workgroup> tile_v: array<vec4<u32>, 8u * V_STRIDE>;
 // The block's scale and the half's sum, at (2 · b + h) · V_STRIDE + column.
@@ -39,7 +39,7 @@ struct Quantised {
     upper_high: vec4<u32>,
     lower_high: vec4<u32>,
     scale: f32,
-    sum: f32,
+    sums: vec2<f32>,
 }
 
 fn largest(v: Half) -> f32 {
@@ -64,9 +64,9 @@ fn product(w: Bytes, v: Quantised) -> f32 {
     let low = 256 * bytes_dot(w.low, v.upper_low) + bytes_dot(w.low, v.lower_low);
     let high = 256 * bytes_dot(w.high, v.upper_high) + bytes_dot(w.high, v.lower_high);
     if (HALF_SCALES) {
-        return v.scale * (w.factors.x * f32(low) + w.factors.y * f32(high));
+        return v.scale * (w.factors.x * f32(low) + w.factors.y * f32(high)) + of_minima(w.factors, v.sums);
     }
-    return w.factors.x * (v.scale * f32(low + high)) + w.factors.y * v.sum;
+    return w.factors.x * (v.scale * f32(low + high)) + w.factors.y * (v.sums.x + v.sums.y);
 }
 
 fn products(r0: Bytes, r1: Bytes, r2: Bytes, r3: Bytes, v: Quantised) -> vec4<f32> {
@@ -83,7 +83,7 @@ fn column_block(block: u32, column: u32) -> Quantised {
     let low = scales[2u * block * V_STRIDE + column];
     let high = scales[(2u * block + 1u) * V_STRIDE + column];
     return Quantised(tile_v[at], tile_v[at + V_STRIDE], tile_v[at + 2u * V_STRIDE], tile_v[at + 3u * V_STRIDE],
-                     low.x, low.y + high.y);
+                     low.x, vec2<f32>(low.y, high.y));
 }
 
 @compute @workgroup_size(128)

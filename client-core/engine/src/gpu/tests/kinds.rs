@@ -10,17 +10,22 @@ use crate::synthetic::Family;
 /// Blocks of random codes whose weights have about the variance 1 / cols. Types without blocks keep their values.
 fn random_codes(matrix: &mut Matrix<'_>, dtype: GgmlType, rng: &mut Xoshiro256PlusPlus) {
     let amplitude = (3.0 / matrix.cols as f32).sqrt();
-    // The halves in front of a block, and where they are.
-    let (at, halves): (usize, &[f32]) = match dtype {
-        GgmlType::Q4_0 => (0, &[1.0 / 8.0]),
-        GgmlType::Q4_1 => (0, &[2.0 / 15.0, -1.0]),
-        GgmlType::Q5_0 => (0, &[1.0 / 16.0]),
-        GgmlType::Q5_1 => (0, &[2.0 / 31.0, -1.0]),
-        GgmlType::Q8_0 => (0, &[1.0 / 128.0]),
-        // Scales and minima of six bits are 32 on average; those of Q6_K have a sign.
-        GgmlType::Q4K => (0, &[2.0 / 15.0 / 32.0, 1.0 / 32.0]),
-        GgmlType::Q5K => (0, &[2.0 / 31.0 / 32.0, 1.0 / 32.0]),
-        GgmlType::Q6K => (208, &[1.0 / 32.0 / 64.0]),
+    // The block's halves.
+    let halves: &[f32] = match dtype {
+        GgmlType::Q4_0 => &[1.0 / 8.0],
+        GgmlType::Q4_1 => &[2.0 / 15.0, -1.0],
+        GgmlType::Q5_0 => &[1.0 / 16.0],
+        GgmlType::Q5_1 => &[2.0 / 31.0, -1.0],
+        GgmlType::Q8_0 => &[1.0 / 128.0],
+        // Scales and minima of six bits are 32 on average, those of four 7.5; those of Q3_K, Q6_K and IQ4_XS have a sign.
+        GgmlType::Q4K => &[2.0 / 15.0 / 32.0, 1.0 / 32.0],
+        GgmlType::Q5K => &[2.0 / 31.0 / 32.0, 1.0 / 32.0],
+        GgmlType::Q6K => &[1.0 / 32.0 / 64.0],
+        GgmlType::Q2K => &[2.0 / 3.0 / 7.5, 1.0 / 7.5],
+        GgmlType::Q3K => &[1.0 / 4.0 / 16.0],
+        GgmlType::Iq4Nl => &[1.0 / 127.0],
+        GgmlType::Iq4Xs => &[1.0 / 127.0 / 16.0],
+        GgmlType::Q1_0 => &[0.6],
         GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => {
             *matrix = Matrix::encode(dtype, matrix.rows, matrix.cols, &matrix.to_f32()).unwrap();
             return;
@@ -30,8 +35,8 @@ fn random_codes(matrix: &mut Matrix<'_>, dtype: GgmlType, rng: &mut Xoshiro256Pl
     for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
         block.fill_with(|| rng.next_u64() as u8);
         let factor = 0.5 + 0.5 * (rng.next_u64() >> 40) as f32 / (1u32 << 24) as f32;
-        for (i, half) in halves.iter().enumerate() {
-            block[at + 2 * i..][..2].copy_from_slice(&f16::from_f32(factor * amplitude * half).to_le_bytes());
+        for (at, half) in dtype.halves().iter().zip(halves) {
+            block[*at..][..2].copy_from_slice(&f16::from_f32(factor * amplitude * half).to_le_bytes());
         }
     }
     *matrix = Matrix { dtype, rows: matrix.rows, cols: matrix.cols, bytes: bytes.into() };

@@ -4,6 +4,7 @@
 
 mod batch;
 mod choosing;
+mod decoders;
 mod kinds;
 mod packed;
 
