@@ -12,6 +12,8 @@
 //! | [`run_folder`] | a run on disk: begun, resumed, stopped |
 //! | [`export`] | GGUF v3 with tokenizer and template inside |
 //! | [`normalise`], [`sentences`], [`evaluate`], [`manifest`] | eq. 23 and 24 by the engine that users run; what is published of it |
+//! | [`heal`] | a pruned file learns from the file that it was cut from |
+//! | [`family`] | all variants of one teacher, made and judged |
 //! | [`ecld`] | compact models from any checkpoint: scores, cuts, quantisers |
 //!
 //! # The corpus
@@ -49,6 +51,8 @@ pub mod corpus;
 pub mod ecld;
 pub mod evaluate;
 pub mod export;
+pub mod family;
+pub mod heal;
 pub mod manifest;
 pub mod model;
 pub mod normalise;

@@ -91,5 +91,5 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     eprintln!("{} parameters learn from {}", model.parameters(), teacher.meta.model.parameters());
     let distil = Distil { teacher: teacher.model, alpha: args.alpha, temperature: args.tau };
     let cadence = Cadence { checkpoint: args.checkpoint_every, probe: args.probe_every };
-    progress::train(&folder, trainer.with_teacher(distil), &corpus, &tokenizer, cadence, &device)
+    progress::train_from_scratch(&folder, trainer.with_teacher(distil), &corpus, &tokenizer, cadence, &device)
 }

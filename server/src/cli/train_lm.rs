@@ -152,5 +152,5 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         corpus.facts.len()
     );
     let cadence = Cadence { checkpoint: args.checkpoint_every, probe: args.probe_every };
-    progress::train(&folder, trainer, &corpus, &tokenizer, cadence, &device)
+    progress::train_from_scratch(&folder, trainer, &corpus, &tokenizer, cadence, &device)
 }
