@@ -62,20 +62,56 @@ pub struct Doc {
     pub weights: Vec<f32>,
 }
 
+/// How a model writes conversations and texts as tokens.
+pub trait Words: Sync {
+    /// A question up to where the answer begins, through the model's chat template.
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    fn prompt(&self, question: &str) -> Result<Vec<u32>, TokenizerError>;
+
+    /// An answer, or running text, with the token that ends it.
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    fn ended(&self, text: &str) -> Result<Vec<u32>, TokenizerError>;
+}
+
+impl Words for Tokenizer {
+    fn prompt(&self, question: &str) -> Result<Vec<u32>, TokenizerError> {
+        tokenizer::encode(self, &format!("{USER}{question}{ASSISTANT}"))
+    }
+
+    fn ended(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        tokenizer::encode(self, &format!("{text}{END}"))
+    }
+}
+
 impl Doc {
     /// One question and its answer, through the chat template.
-    pub fn question(t: &Tokenizer, question: &str, answer: &str) -> Result<Self, TokenizerError> {
-        let prompt = tokenizer::encode(t, &format!("{USER}{question}{ASSISTANT}"))?;
-        let said = tokenizer::encode(t, &format!("{answer}{END}"))?;
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    pub fn question(words: &dyn Words, question: &str, answer: &str) -> Result<Self, TokenizerError> {
+        let (prompt, said) = (words.prompt(question)?, words.ended(answer)?);
         let weights = prompt.iter().map(|_| 0.0).chain(said.iter().map(|_| 1.0)).collect();
         Ok(Self { ids: prompt.into_iter().chain(said).collect(), weights })
     }
 
     /// Running text that ends.
-    pub fn article(t: &Tokenizer, text: &str, weight: f32) -> Result<Self, TokenizerError> {
-        let ids = tokenizer::encode(t, &format!("{text}{END}"))?;
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    pub fn article(words: &dyn Words, text: &str, weight: f32) -> Result<Self, TokenizerError> {
+        let ids = words.ended(text)?;
         let weights = (0..ids.len()).map(|i| if i == 0 { 0.0 } else { weight }).collect();
         Ok(Self { ids, weights })
+    }
+
+    /// The places of the tokens that count within the first `len`: each is predicted from what comes before it.
+    pub fn scored(&self, len: usize) -> impl Iterator<Item = usize> + '_ {
+        let weights = self.weights.iter().take(len).enumerate();
+        weights.skip(1).filter(|(_, weight)| **weight > 0.0).map(|(place, _)| place)
     }
 
     fn append(&mut self, other: Self) {
@@ -86,7 +122,7 @@ impl Doc {
 
 /// The documents of one epoch: every single-hop fact once, in one of its training wordings (another each epoch), a share
 /// of the two-hop pairs and of the articles. A function of `(seed, epoch)` alone.
-pub fn epoch(corpus: &Corpus, t: &Tokenizer, mix: &Mix, seed: u64, epoch: u64) -> Result<Vec<Doc>, TokenizerError> {
+pub fn epoch(corpus: &Corpus, t: &dyn Words, mix: &Mix, seed: u64, epoch: u64) -> Result<Vec<Doc>, TokenizerError> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed ^ epoch.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let mut docs: Vec<Doc> = Vec::new();
     let mut order: Vec<(usize, &Fact)> = corpus.facts.iter().enumerate().collect();

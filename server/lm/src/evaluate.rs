@@ -49,6 +49,37 @@ pub struct Miss {
     pub expected: Vec<String>,
 }
 
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Answer {
+    /// The fact's key.
+    pub key: String,
+    /// One fact or two.
+    pub hops: Hops,
+    /// Whether the answer was right.
+    pub right: bool,
+}
+
+/// One article that was gone on with.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Told {
+    /// The article's key.
+    pub key: String,
+    /// Its sentences.
+    pub tally: Tally,
+}
+
+/// Tokens that the questions took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Spent {
+    /// Questions.
+    pub queries: usize,
+    /// Tokens of their prompts.
+    pub prompt: usize,
+    /// Tokens of the answers.
+    pub generated: usize,
+}
+
 /// All that is measured.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Report {
@@ -64,6 +95,12 @@ pub struct Report {
     pub refused: Share,
     /// The same sentences with openings and repeats counted apart.
     pub told: Tally,
+    /// Every question, in the order in which they were asked: the same for all models that are asked with one seed.
+    pub answers: Vec<Answer>,
+    /// Every article, likewise.
+    pub tellings: Vec<Told>,
+    /// What the questions took.
+    pub spent: Spent,
     /// The first wrong answers.
     pub misses: Vec<Miss>,
     /// The first unsupported sentences.
@@ -92,9 +129,10 @@ pub fn evaluate(
         for fact in facts.into_iter().take(limit) {
             let wordings = fact.held_out_wordings();
             let question = &wordings[rng.random_range(0..wordings.len())];
-            let response = ask(engine, question, &greedy)?;
+            let response = ask(engine, question, &greedy, &mut report.spent)?;
             let right = is_correct(&response, &fact.expect);
             report.refused.count(unknown::is_admitted(&response));
+            report.answers.push(Answer { key: fact.key.clone(), hops, right });
             match hops {
                 Hops::Single => report.single_hop.count(right),
                 Hops::Two => report.two_hop.count(right),
@@ -116,13 +154,16 @@ pub fn evaluate(
                 report.unsupported.push(sentence);
             }
         }
-        report.told.add(Telling { opening: &article.opening, text: &text, cut }, &|s| article.supports(s));
+        let mut tally = Tally::default();
+        tally.add(Telling { opening: &article.opening, text: &text, cut }, &|s| article.supports(s));
+        report.told += tally;
+        report.tellings.push(Told { key: article.key.clone(), tally });
         tick();
     }
     let mut unanswered: Vec<&Unknown> = corpus.unknown.iter().filter(|u| u.held_out).collect();
     unanswered.shuffle(&mut rng);
     for unknown in unanswered.into_iter().take(limit) {
-        let response = ask(engine, &unknown.question, &greedy)?;
+        let response = ask(engine, &unknown.question, &greedy, &mut Spent::default())?;
         let admitted = unknown::is_admitted(&response);
         report.admitted.count(admitted);
         if !admitted && report.misses.len() < 80 {
@@ -135,13 +176,21 @@ pub fn evaluate(
 }
 
 /// The greedy answer to one question.
-fn ask(engine: &mut Engine, question: &str, options: &SamplingOptions) -> Result<String, EngineError> {
+fn ask(
+    engine: &mut Engine,
+    question: &str,
+    options: &SamplingOptions,
+    spent: &mut Spent,
+) -> Result<String, EngineError> {
     let mut text = String::new();
     let messages = [ChatMessage { role: "user".into(), content: question.into() }];
-    block_on(engine.generate(&messages, "", options, &|| 0.0, &mut |event| {
+    let stats = block_on(engine.generate(&messages, "", options, &|| 0.0, &mut |event| {
         text.push_str(event.text);
         ControlFlow::Continue(())
     }))?;
+    spent.queries += 1;
+    spent.prompt += stats.prompt_tokens;
+    spent.generated += stats.generated_tokens;
     Ok(text)
 }
 

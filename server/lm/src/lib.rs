@@ -11,8 +11,10 @@
 //! | [`model`] | the Llama architecture on burn |
 //! | [`train`], [`checkpoint`], [`probe`] | the loop, its files, a quick look at accuracy on the way |
 //! | [`run_folder`] | a run on disk: begun, resumed, stopped |
-//! | [`export`], [`import`] | GGUF v3 with tokenizer and template inside; its weights back, to be trained on |
+//! | [`export`] | GGUF v3 with tokenizer and template inside |
 //! | [`normalise`], [`sentences`], [`evaluate`], [`manifest`] | eq. 23 and 24 by the engine that users run; what is published of it |
+//! | [`heal`] | a file's weights, to be trained on; a pruned file learns from the file that it was cut from |
+//! | [`family`] | all variants of one teacher, made and judged |
 //! | [`ecld`] | compact models from any checkpoint: scores, cuts, quantisers |
 //!
 //! # The corpus
@@ -50,7 +52,8 @@ pub mod corpus;
 pub mod ecld;
 pub mod evaluate;
 pub mod export;
-pub mod import;
+pub mod family;
+pub mod heal;
 pub mod manifest;
 pub mod model;
 pub mod normalise;

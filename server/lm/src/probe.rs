@@ -3,7 +3,7 @@
 //! Greedy decoding then writes exactly the answer, so this is a lower bound of eq. 23's accuracy (which asks for
 //! containment only) at the price of one forward pass for a whole batch of questions.
 
-use super::batch::{Doc, pack};
+use super::batch::{Doc, Words, pack};
 use super::corpus::{Corpus, Fact, Hops};
 use super::model::{Llama, Rope, mask};
 use super::train::TrainError;
@@ -11,7 +11,6 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use tokenizers::Tokenizer;
 
 /// Rows and tokens of a probe's batches.
 const SHAPE: [usize; 2] = [32, 64];
@@ -37,7 +36,7 @@ pub struct Exact {
 
 impl Probe {
     /// Samples `n` questions of each sort with `seed`.
-    pub fn new(corpus: &Corpus, t: &Tokenizer, n: usize, seed: u64) -> Result<Self, TrainError> {
+    pub fn new(corpus: &Corpus, t: &dyn Words, n: usize, seed: u64) -> Result<Self, TrainError> {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut pick =
             |keep: &dyn Fn(&Fact) -> bool, words: &dyn Fn(&Fact) -> Vec<String>| -> Result<Vec<Doc>, TrainError> {

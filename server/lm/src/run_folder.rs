@@ -12,7 +12,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use tokenizers::Tokenizer;
 
-use super::batch;
+use super::batch::{self, Words};
 use super::checkpoint::{self, CheckpointError, Meta};
 use super::corpus::{self, Corpus};
 use super::model::{Llama, LlamaConfig};
@@ -151,7 +151,7 @@ impl RunFolder {
         start: Option<Llama>,
         config: TrainConfig,
         corpus: &'a Corpus,
-        tokenizer: &'a Tokenizer,
+        tokenizer: &'a dyn Words,
         device: &Device,
     ) -> Result<Trainer<'a>, RunError> {
         let path = self.checkpoint_path();
@@ -183,6 +183,7 @@ impl RunFolder {
         stop: &AtomicBool,
         mut tell: impl FnMut(News),
     ) -> Result<bool, RunError> {
+        self.cut_log(trainer.position.step)?;
         let log_path = self.0.join("log.jsonl");
         let failed = |source| RunError::Io { what: "write", path: log_path.clone(), source };
         let mut log = OpenOptions::new().create(true).append(true).open(&log_path).map_err(failed)?;
@@ -193,13 +194,21 @@ impl RunFolder {
                 self.save(&trainer)?;
                 return Ok(false);
             }
-            let report = trainer.step()?;
+            let report = match trainer.step() {
+                Ok(report) => report,
+                // What a step waited for was given up; nothing of the step was done.
+                Err(_) if stop.load(Ordering::Relaxed) => {
+                    self.save(&trainer)?;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            };
             let (step, last) = (report.step, report.step == trainer.config.steps);
             tokens += report.tokens;
             line(
                 &mut log,
                 serde_json::json!({
-                    "step": step, "epoch": report.epoch, "loss": report.loss,
+                    "step": step, "epoch": report.epoch, "loss": report.loss, "tokens": report.tokens,
                     "lr": report.rate * trainer.config.matrix_lr,
                     "tokens_per_s": tokens as f64 / start.elapsed().as_secs_f64(), "seconds": report.seconds,
                 }),
@@ -217,6 +226,28 @@ impl RunFolder {
         Ok(true)
     }
 
+    /// The log up to the step where a run goes on: what came after its last checkpoint is done again.
+    fn cut_log(&self, step: usize) -> Result<(), RunError> {
+        let path = self.0.join("log.jsonl");
+        let failed = |what| {
+            let path = path.clone();
+            move |source| RunError::Io { what, path, source }
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed("read")(error)),
+        };
+        let of =
+            |line: &str| -> Option<u64> { serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64() };
+        let kept: Vec<&str> = text.lines().filter(|line| of(line).is_some_and(|at| at <= step as u64)).collect();
+        if kept.len() < text.lines().count() {
+            let kept: String = kept.iter().map(|line| format!("{line}\n")).collect();
+            std::fs::write(&path, kept).map_err(failed("write"))?;
+        }
+        Ok(())
+    }
+
     fn save(&self, trainer: &Trainer<'_>) -> Result<(), RunError> {
         let meta = Meta {
             model: trainer.model.config.clone(),
@@ -231,7 +262,8 @@ impl RunFolder {
         self.0.join("tokenizer.json")
     }
 
-    fn checkpoint_path(&self) -> PathBuf {
+    /// Where the checkpoint of this run is, once there is one.
+    pub fn checkpoint_path(&self) -> PathBuf {
         self.0.join("checkpoint.safetensors")
     }
 }

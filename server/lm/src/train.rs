@@ -1,13 +1,12 @@
 //! The training loop: Muon for matrices, AdamW for the embedding and the norms, warm-up, plateau, linear decay.
 
-use super::batch::{self, Batch, Doc, Mix};
+use super::batch::{self, Batch, Doc, Mix, Words};
 use super::corpus::Corpus;
 use super::model::{Llama, LlamaConfig, Rope, mask};
 use super::tokenizer::TokenizerError;
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, AdjustLrFn, Muon, MuonConfig, Optimizer};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
-use tokenizers::Tokenizer;
 
 /// Every setting of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +29,9 @@ pub struct TrainConfig {
     pub seed: u64,
     /// What an epoch is made of.
     pub mix: Mix,
+    /// Epochs after which the same documents come again; never where there is none. A teacher's words are kept for so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<u64>,
 }
 
 impl Default for TrainConfig {
@@ -44,6 +46,7 @@ impl Default for TrainConfig {
             decay: 0.6,
             seed: 1,
             mix: Mix::default(),
+            pool: None,
         }
     }
 }
@@ -77,6 +80,12 @@ pub enum TrainError {
     /// The device gave no result back.
     #[error("the device failed: {0}")]
     Device(String),
+    /// What the teacher said could not be had.
+    #[error("the teacher: {0}")]
+    Teacher(String),
+    /// The weights could not be rounded.
+    #[error("the quantiser in the loop: {0}")]
+    Rounding(String),
 }
 
 /// Where in the stream of documents a run is.
@@ -127,6 +136,44 @@ pub struct Distil {
     pub temperature: f32,
 }
 
+/// What a teacher said at each scored position of a batch: its most likely tokens, by their log-probability at temperature τ.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Said {
+    /// Tokens a position.
+    pub k: usize,
+    /// `[positions, k]` tokens.
+    pub ids: Vec<i32>,
+    /// `[positions, k]` log-probabilities at τ.
+    pub log_p: Vec<f32>,
+    /// `[positions]` probability at τ of all other tokens together.
+    pub rest: Vec<f32>,
+}
+
+/// A teacher whose words were written down.
+pub trait Recorded {
+    /// What it said of the `batch` whose first document is number `first` of `docs`, an epoch's.
+    ///
+    /// # Errors
+    /// [`TrainError::Teacher`].
+    fn said(&mut self, docs: &[Doc], first: usize, batch: &Batch) -> Result<Said, TrainError>;
+}
+
+/// Distillation from a recorded teacher: L = (1-a)·CE + a·τ²·KL over its most likely tokens and all others as one.
+pub struct Lesson<'a> {
+    /// The teacher.
+    pub teacher: Box<dyn Recorded + 'a>,
+    /// Weight a of the soft part.
+    pub alpha: f32,
+    /// Temperature τ of both, which the record is taken at.
+    pub temperature: f32,
+}
+
+/// What a quantiser makes of a matrix's rows of so many columns: values on its grid.
+pub type Rounding<'a> = Box<dyn Fn(&[f32], usize) -> Result<Vec<f32>, TrainError> + 'a>;
+
+/// The least probability that is taken for all other tokens together: single precision knows little of 1 − Σp below.
+const LEAST_REST: f32 = 1e-6;
+
 /// A run: model, optimizer, position in the data.
 pub struct Trainer<'a> {
     /// Settings.
@@ -139,8 +186,13 @@ pub struct Trainer<'a> {
     pub position: Position,
     /// Present when a student is distilled.
     pub distil: Option<Distil>,
+    /// Present when a student learns from a recorded teacher.
+    pub lesson: Option<Lesson<'a>>,
+    /// Present when matrices are rounded on their way through the model (straight-through): gradients are taken where the
+    /// rounded weights are, and move the exact ones.
+    pub rounding: Option<Rounding<'a>>,
     corpus: &'a Corpus,
-    tokenizer: &'a Tokenizer,
+    words: &'a dyn Words,
     device: Device,
     rope: Rope,
     teacher_rope: Option<Rope>,
@@ -152,16 +204,10 @@ pub struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     /// A run that begins with these weights on `device` (without autodiff; the trainer adds it).
-    pub fn new(
-        model: Llama,
-        config: TrainConfig,
-        corpus: &'a Corpus,
-        tokenizer: &'a Tokenizer,
-        device: &Device,
-    ) -> Self {
+    pub fn new(model: Llama, config: TrainConfig, corpus: &'a Corpus, words: &'a dyn Words, device: &Device) -> Self {
         let n = model.weights.len();
         let state = OptimState { velocity: vec![None; n], moments: vec![None; n] };
-        Self::resume(model, state, Position::default(), config, corpus, tokenizer, device)
+        Self::resume(model, state, Position::default(), config, corpus, words, device)
     }
 
     /// A run that goes on from a checkpoint's parts.
@@ -171,7 +217,7 @@ impl<'a> Trainer<'a> {
         position: Position,
         config: TrainConfig,
         corpus: &'a Corpus,
-        tokenizer: &'a Tokenizer,
+        words: &'a dyn Words,
         device: &Device,
     ) -> Self {
         let rope = Rope::new(&model.config, config.rows, config.len, device);
@@ -183,8 +229,10 @@ impl<'a> Trainer<'a> {
             state,
             position,
             distil: None,
+            lesson: None,
+            rounding: None,
             corpus,
-            tokenizer,
+            words,
             device: device.clone(),
             docs: Vec::new(),
             docs_of: None,
@@ -200,18 +248,20 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    fn next_batch(&mut self) -> Result<Batch, TrainError> {
+    /// The next batch, and which of the epoch's documents is its first.
+    fn next_batch(&mut self) -> Result<(Batch, usize), TrainError> {
         for _ in 0..2 {
-            if self.docs_of != Some(self.position.epoch) {
-                let seed = self.config.seed;
-                self.docs = batch::epoch(self.corpus, self.tokenizer, &self.config.mix, seed, self.position.epoch)?;
-                self.docs_of = Some(self.position.epoch);
+            let epoch = self.config.pool.map_or(self.position.epoch, |pool| self.position.epoch % pool.max(1));
+            if self.docs_of != Some(epoch) {
+                self.docs = batch::epoch(self.corpus, self.words, &self.config.mix, self.config.seed, epoch)?;
+                self.docs_of = Some(epoch);
             }
             if let Some(rest) = self.docs.get(self.position.index..).filter(|r| !r.is_empty()) {
                 let (batch, taken) = batch::pack(rest, self.config.rows, self.config.len);
+                let first = self.position.index;
                 self.position.index += taken;
                 if !batch.pick.is_empty() {
-                    return Ok(batch);
+                    return Ok((batch, first));
                 }
             }
             self.position.epoch += 1;
@@ -227,10 +277,21 @@ impl<'a> Trainer<'a> {
 
     /// One optimizer step. On an error the weights are as they were before.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
-        let batch = self.next_batch()?;
+        let before = self.position;
+        let (batch, first) = self.next_batch()?;
+        // A batch that was not learned from is taken again when the run goes on.
+        let again = |failed: TrainError, position: &mut Position| {
+            *position = before;
+            failed
+        };
+        let said = match &mut self.lesson {
+            Some(lesson) => Some(lesson.teacher.said(&self.docs, first, &batch)),
+            None => None,
+        };
+        let said = said.transpose().map_err(|failed| again(failed, &mut self.position))?;
         let clock = std::time::Instant::now();
-        let tracked = self.model.tracked();
-        let loss = self.loss(&tracked, &batch);
+        let tracked = self.tracked().map_err(|failed| again(failed, &mut self.position))?;
+        let loss = self.loss(&tracked, &batch, said.as_ref());
         let value: f32 = loss.clone().inner().try_into_scalar().map_err(|e| TrainError::Device(format!("{e:?}")))?;
         if !value.is_finite() {
             return Err(TrainError::Diverged { step: self.position.step, loss: value });
@@ -282,7 +343,29 @@ impl<'a> Trainer<'a> {
         weight
     }
 
-    fn loss(&self, model: &Llama, batch: &Batch) -> Tensor<1> {
+    /// The leaves that gradients are taken at: the weights, or what a quantiser makes of the matrices.
+    fn tracked(&self) -> Result<Llama, TrainError> {
+        let Some(rounding) = &self.rounding else { return Ok(self.model.tracked()) };
+        let mut rounded = self.model.clone();
+        for (i, weight) in rounded.weights.iter_mut().enumerate() {
+            let [rows, cols] = weight.dims();
+            if rows == 1 {
+                continue;
+            }
+            // Files hold a row for every output; here only the embedding lies so.
+            let turned = i > 0;
+            let as_filed = if turned { weight.clone().swap_dims(0, 1) } else { weight.clone() };
+            let values: Vec<f32> =
+                as_filed.try_into_vec_as::<f32>().map_err(|e| TrainError::Device(format!("{e:?}")))?;
+            let (outputs, inputs) = if turned { (cols, rows) } else { (rows, cols) };
+            let values = rounding(&values, inputs)?;
+            let rounded = Tensor::from_data(TensorData::new(values, [outputs, inputs]), &self.device);
+            *weight = if turned { rounded.swap_dims(0, 1) } else { rounded };
+        }
+        Ok(rounded.tracked())
+    }
+
+    fn loss(&self, model: &Llama, batch: &Batch, said: Option<&Said>) -> Tensor<1> {
         let device = &self.device;
         let n = batch.pick.len();
         let ints = |v: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(v.to_vec(), [v.len()]), device);
@@ -295,7 +378,7 @@ impl<'a> Trainer<'a> {
         let total: f32 = batch.weights.iter().sum();
         let targets = ints(&batch.targets).reshape([n, 1]);
         let logp = activation::log_softmax(logits.clone(), 1);
-        let ce = logp.gather(1, targets).reshape([n]).neg();
+        let ce = logp.clone().gather(1, targets).reshape([n]).neg();
         let per_token = match (&self.distil, &self.teacher_rope) {
             (Some(d), Some(rope)) => {
                 let t_mask = mask(&batch.segments, batch.rows, batch.len, rep(&d.teacher.config), device);
@@ -305,8 +388,34 @@ impl<'a> Trainer<'a> {
                 let kl = (t_logp.clone().exp() * (t_logp - s_logp)).sum_dim(1).reshape([n]);
                 ce.mul_scalar(1.0 - d.alpha) + kl.mul_scalar(d.alpha * d.temperature * d.temperature)
             }
-            _ => ce,
+            _ => match (&self.lesson, said) {
+                (Some(lesson), Some(said)) => {
+                    let tau = lesson.temperature;
+                    let soft = if tau == 1.0 { logp } else { activation::log_softmax(logits.div_scalar(tau), 1) };
+                    let kl = said.divergence(soft, device);
+                    ce.mul_scalar(1.0 - lesson.alpha) + kl.mul_scalar(lesson.alpha * tau * tau)
+                }
+                _ => ce,
+            },
         };
         (per_token * weights).sum().div_scalar(total)
+    }
+}
+
+impl Said {
+    /// KL(teacher ‖ student) `[positions]` over the recorded tokens and all others as one, from the student's
+    /// log-probabilities `[positions, vocab]` at τ. Never more than over all tokens apart; the same where all are recorded.
+    fn divergence(&self, student: Tensor<2>, device: &Device) -> Tensor<1> {
+        let n = self.rest.len();
+        let shape = [n, self.k];
+        let singles = |v: &[f32], shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(v.to_vec(), shape), device);
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(self.ids.clone(), [self.ids.len()]), device);
+        let own = student.gather(1, ids.reshape(shape));
+        let teacher = singles(&self.log_p, shape);
+        let kept = (teacher.clone().exp() * (teacher - own.clone())).sum_dim(1);
+        let logs: Vec<f32> = self.rest.iter().map(|rest| rest.max(LEAST_REST).ln()).collect();
+        let (rest, log_rest) = (singles(&self.rest, [n, 1]), singles(&logs, [n, 1]));
+        let own_rest = own.exp().sum_dim(1).neg().add_scalar(1.0).clamp_min(LEAST_REST);
+        (kept + rest * (log_rest - own_rest.log())).reshape([n])
     }
 }

@@ -2,7 +2,8 @@
 
 use lm::batch::Mix;
 use lm::checkpoint;
-use lm::import;
+use lm::ecld::file::Archive;
+use lm::heal;
 use lm::run_folder::{Cadence, RunFolder};
 use lm::train::{Distil, TrainConfig};
 use std::path::PathBuf;
@@ -93,12 +94,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         mix: Mix { two_hop: args.two_hop, articles: args.articles, unknown: args.unknown, ..Mix::default() },
         ..TrainConfig::default()
     };
-    let start = args.init.as_deref().map(|file| import::gguf(file, &device)).transpose()?;
+    let start = args.init.as_deref().map(|file| heal::load(&Archive::open(file)?, &device)).transpose()?;
     let fresh = || args.size.config(teacher.meta.model.vocab);
     let model = start.as_ref().map_or_else(fresh, |start| start.config.clone());
     let trainer = folder.trainer(&model, start, config, &corpus, &tokenizer, &device)?;
     eprintln!("{} parameters learn from {}", model.parameters(), teacher.meta.model.parameters());
     let distil = Distil { teacher: teacher.model, alpha: args.alpha, temperature: args.tau };
     let cadence = Cadence { checkpoint: args.checkpoint_every, probe: args.probe_every };
-    progress::train(&folder, trainer.with_teacher(distil), &corpus, &tokenizer, cadence, &device)
+    progress::train_from_scratch(&folder, trainer.with_teacher(distil), &corpus, &tokenizer, cadence, &device)
 }

@@ -2,7 +2,8 @@
 
 use burn::tensor::Device;
 use lm::batch::Mix;
-use lm::import;
+use lm::ecld::file::Archive;
+use lm::heal;
 use lm::model::LlamaConfig;
 use lm::run_folder::{Cadence, RunFolder};
 use lm::train::TrainConfig;
@@ -133,7 +134,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let folder = RunFolder::create(&args.out)?;
-    let start = args.init.as_deref().map(|file| import::gguf(file, &device)).transpose()?;
+    let start = args.init.as_deref().map(|file| heal::load(&Archive::open(file)?, &device)).transpose()?;
     if let Some(file) = &args.init {
         folder.take_tokenizer(file.parent().unwrap_or(file))?;
     }
@@ -165,5 +166,5 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         corpus.facts.len()
     );
     let cadence = Cadence { checkpoint: args.checkpoint_every, probe: args.probe_every };
-    progress::train(&folder, trainer, &corpus, &tokenizer, cadence, &device)
+    progress::train_from_scratch(&folder, trainer, &corpus, &tokenizer, cadence, &device)
 }

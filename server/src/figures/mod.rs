@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`compact`] | Table I and Fig. 6 of compact models of our own teacher |
 //! | [`learning`] | Fig. 8: reward over episodes, from the folders that training runs leave |
 //! | [`systems`] | Fig. 9 and 10: policies on fresh slots of systems of different K, sizes, and their quality |
 //!
@@ -14,6 +15,7 @@ use serde::Serialize;
 use rl::checkpoint::write_whole;
 use rl::error::TrainError;
 
+pub mod compact;
 pub mod learning;
 pub mod systems;
 
@@ -28,7 +30,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    fn new(stem: &str, svg: String, data: impl Serialize) -> Result<Self, TrainError> {
+    pub(crate) fn new(stem: &str, svg: String, data: impl Serialize) -> Result<Self, TrainError> {
         let data = serde_json::to_value(data)
             .map_err(|e| TrainError::Damaged { path: format!("{stem}.json").into(), problem: e.to_string() })?;
         Ok(Self { stem: stem.to_owned(), svg, data })

@@ -7,9 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::EcldError;
-use super::forward::{NoTap, block, nll};
+use super::forward::{NoTap, Pass, nll};
 use super::real::Real;
-use super::spec::{Model, check_sequences};
+use super::spec::{Model, Spec, check_sequences};
 
 /// A sequence of tokens and what is scored of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,30 @@ pub struct Rise {
     pub rise: Vec<Option<f64>>,
 }
 
-/// The loss without the blocks `removed`, and by how much it rises when one more of `candidates` goes.
+/// The first of `sequences`, whole ones, until there are `tokens` tokens.
+pub fn first(sequences: &[Scored], tokens: usize) -> &[Scored] {
+    let mut seen = 0;
+    let enough = sequences.iter().position(|scored| {
+        seen += scored.tokens.len();
+        seen >= tokens
+    });
+    enough.and_then(|last| sequences.get(..=last)).unwrap_or(sequences)
+}
+
+/// What [`rise`] will tell its `tick`, million floating-point operations.
+pub fn work(spec: &Spec, sequences: &[Scored], removed: &[usize], candidates: &[usize]) -> u64 {
+    let tokens: usize = sequences.iter().map(|s| s.tokens.len()).sum();
+    let scored: usize = sequences.iter().map(|s| s.targets.iter().flatten().count()).sum();
+    let (mut live, mut blocks) = (1, 0);
+    for layer in (0..spec.layers).filter(|layer| !removed.contains(layer)) {
+        blocks += live;
+        live += usize::from(candidates.contains(&layer));
+    }
+    blocks as u64 * spec.block_work(tokens) + spec.head_work(live * scored, spec.vocab)
+}
+
+/// The loss without the blocks `removed`, and by how much it rises when one more of `candidates` goes. `tick` hears of the
+/// work that was done since the last time, million floating-point operations, and may stop it.
 ///
 /// # Errors
 /// Nothing is scored, the sequences do not fit the model, it cannot be read, or `tick` says stop.
@@ -52,84 +75,108 @@ pub fn rise<R: Real>(
     sequences: &[Scored],
     removed: &[usize],
     candidates: &[usize],
-    tick: &mut dyn FnMut() -> Result<(), EcldError>,
+    tick: &mut dyn FnMut(u64) -> Result<(), EcldError>,
 ) -> Result<Rise, EcldError> {
     let spec = model.spec();
     check_sequences(spec, sequences.iter().map(|s| s.tokens.as_slice()))?;
-    let mut base = sequences.iter().map(|s| model.embed(&s.tokens)).collect::<Result<Vec<_>, _>>()?;
-    let mut without: Vec<Option<Vec<Vec<R>>>> = vec![None; spec.layers];
+    let tokens: Vec<u32> = sequences.iter().flat_map(|s| s.tokens.iter().copied()).collect();
+    let targets: Vec<Option<u32>> = sequences.iter().flat_map(|s| s.targets.iter().copied()).collect();
+    if targets.iter().flatten().next().is_none() {
+        return Err(EcldError::input("no token of the calibration set is scored"));
+    }
+    let pass = Pass::new(spec, sequences.iter().map(|s| s.tokens.len()));
+    let work = spec.block_work(tokens.len());
+    let mut base = model.embed(&tokens)?;
+    let mut without: Vec<Option<Vec<R>>> = vec![None; spec.layers];
     for layer in (0..spec.layers).filter(|layer| !removed.contains(layer)) {
         let weights = model.block(layer)?;
-        for streams in without.iter_mut().flatten() {
-            for x in streams {
-                block(spec, &weights, x, &mut NoTap);
-            }
+        for x in without.iter_mut().flatten() {
+            pass.block(&weights, x, &mut NoTap);
+            tick(work)?;
         }
-        if candidates.contains(&layer) {
-            without[layer] = Some(base.clone());
+        if let Some(place) = without.get_mut(layer).filter(|_| candidates.contains(&layer)) {
+            *place = Some(base.clone());
         }
-        for x in &mut base {
-            block(spec, &weights, x, &mut NoTap);
-        }
-        tick()?;
+        pass.block(&weights, &mut base, &mut NoTap);
+        tick(work)?;
     }
     // One list of all, so that the output head is read once.
-    let mut scored: Vec<(&[R], &[Option<u32>])> = Vec::new();
-    for streams in std::iter::once(&base).chain(without.iter().flatten()) {
-        scored.extend(streams.iter().zip(sequences).map(|(x, s)| (x.as_slice(), s.targets.as_slice())));
-    }
-    let all = nll(model, &scored)?;
-    let mut means = Vec::new();
-    for of_one in all.chunks(sequences.len()) {
-        let (sum, n) = of_one.iter().flatten().fold((0.0, 0usize), |(sum, n), value| (sum + value, n + 1));
-        if n == 0 {
-            return Err(EcldError::input("no token of the calibration set is scored"));
-        }
-        means.push(sum / n as f64);
-    }
-    let mut means = means.into_iter();
+    let streams: Vec<&[R]> = std::iter::once(&base).chain(without.iter().flatten()).map(Vec::as_slice).collect();
+    let all = nll(model, &streams, &targets, tick)?;
+    let mut means = all.iter().map(|values| values.iter().sum::<f64>() / values.len().max(1) as f64);
     let mean_nll = means.next().unwrap_or(f64::NAN);
-    let mut left_out =
-        |streams: &Option<Vec<Vec<R>>>| streams.as_ref().and_then(|_| means.next()).map(|m| m - mean_nll);
-    let all: Vec<Option<f64>> = without.iter().map(&mut left_out).collect();
-    Ok(Rise { mean_nll, rise: all })
+    let rise = without.iter().map(|stream| stream.as_ref().and_then(|_| means.next()).map(|mean| mean - mean_nll));
+    Ok(Rise { mean_nll, rise: rise.collect() })
 }
 
-/// Blocks in the order in which they go: the cheapest, then the cheapest of what is left, `count` of them. `protected` stay.
-///
-/// # Errors
-/// As [`rise`]; fewer than `count` blocks may go.
-pub fn order<R: Real>(
-    model: &dyn Model<R>,
-    sequences: &[Scored],
-    protected: &[usize],
-    count: usize,
-    tick: &mut dyn FnMut() -> Result<(), EcldError>,
-) -> Result<Vec<(usize, f64)>, EcldError> {
-    let mut gone: Vec<usize> = Vec::new();
-    let mut order = Vec::new();
-    for _ in 0..count {
-        let candidates: Vec<usize> =
-            (0..model.spec().layers).filter(|l| !protected.contains(l) && !gone.contains(l)).collect();
-        let found = rise(model, sequences, &gone, &candidates, tick)?;
-        let ranked = found.rise.iter().enumerate().filter_map(|(layer, rise)| Some((layer, (*rise)?)));
-        let Some((layer, rise)) = ranked.min_by(|left, right| left.1.total_cmp(&right.1)) else {
-            return Err(EcldError::input(format!(
-                "{count} blocks cannot go: {} of {} are protected",
-                protected.len(),
-                model.spec().layers
-            )));
-        };
-        gone.push(layer);
-        order.push((layer, rise));
+/// Blocks in the order in which they go: the cheapest, then the cheapest of what is left, each with the rise of the loss that
+/// it costs. What was found is kept, so that a longer order goes on from a shorter one.
+#[derive(Debug, Clone)]
+pub struct Order<'a> {
+    sequences: &'a [Scored],
+    protected: Vec<usize>,
+    gone: Vec<(usize, f64)>,
+}
+
+impl<'a> Order<'a> {
+    /// On `sequences`; `protected` blocks stay.
+    pub fn new(sequences: &'a [Scored], protected: Vec<usize>) -> Self {
+        Self { sequences, protected, gone: Vec::new() }
     }
-    Ok(order)
+
+    /// What the loss is measured on.
+    pub fn sequences(&self) -> &'a [Scored] {
+        self.sequences
+    }
+
+    fn candidates(&self, layers: usize, gone: &[usize]) -> Vec<usize> {
+        (0..layers).filter(|l| !self.protected.contains(l) && !gone.contains(l)).collect()
+    }
+
+    /// What finding the first `count` will tell its `tick`, as far as it can be known: which blocks go decides it too.
+    pub fn work(&self, spec: &Spec, count: usize) -> u64 {
+        let mut gone: Vec<usize> = self.gone.iter().map(|(layer, _)| *layer).collect();
+        let mut all = 0;
+        for _ in gone.len()..count {
+            let candidates = self.candidates(spec.layers, &gone);
+            all += work(spec, self.sequences, &gone, &candidates);
+            gone.extend(candidates.get(candidates.len() / 2));
+        }
+        all
+    }
+
+    /// The first `count`.
+    ///
+    /// # Errors
+    /// As [`rise`]; fewer than `count` blocks may go.
+    pub fn take<R: Real>(
+        &mut self,
+        model: &dyn Model<R>,
+        count: usize,
+        tick: &mut dyn FnMut(u64) -> Result<(), EcldError>,
+    ) -> Result<&[(usize, f64)], EcldError> {
+        let layers = model.spec().layers;
+        while self.gone.len() < count {
+            let gone: Vec<usize> = self.gone.iter().map(|(layer, _)| *layer).collect();
+            let found = rise(model, self.sequences, &gone, &self.candidates(layers, &gone), tick)?;
+            let ranked = found.rise.iter().enumerate().filter_map(|(layer, rise)| Some((layer, (*rise)?)));
+            let Some(next) = ranked.min_by(|left, right| left.1.total_cmp(&right.1)) else {
+                return Err(EcldError::input(format!(
+                    "{count} blocks cannot go: {} of {layers} are protected",
+                    self.protected.len()
+                )));
+            };
+            self.gone.push(next);
+        }
+        Ok(self.gone.get(..count).unwrap_or_default())
+    }
 }
 
-/// The blocks that are never left out unless asked for: the first two and the last.
+/// The blocks that are never left out unless asked for: the first two and the last. Of fewer than eight only the first and the
+/// last: of the shipped model's four the second is the one that is missed least.
 pub fn protected(layers: usize) -> Vec<usize> {
-    let mut all = vec![0, 1, layers.saturating_sub(1)];
-    all.retain(|layer| *layer < layers);
+    let first = if layers < 8 { 1 } else { 2 };
+    let mut all: Vec<usize> = (0..first.min(layers)).chain(layers.checked_sub(1)).collect();
     all.dedup();
     all
 }
@@ -145,5 +192,8 @@ mod tests {
         assert_eq!(Scored::whole(vec![5, 6]).targets, [Some(6), None]);
         assert_eq!(Scored::whole(vec![]).targets, []);
         assert_eq!((protected(1), protected(2), protected(9)), (vec![0], vec![0, 1], vec![0, 1, 8]));
+        assert_eq!(protected(4), [0, 3]);
+        let sequences = [Scored::whole(vec![1; 5]), Scored::whole(vec![1; 5]), Scored::whole(vec![1; 5])];
+        assert_eq!([0, 5, 6, 15, 99].map(|tokens| first(&sequences, tokens).len()), [1, 1, 2, 3, 3]);
     }
 }

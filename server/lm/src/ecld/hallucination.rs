@@ -21,7 +21,7 @@ pub struct Telling<'a> {
 }
 
 /// What was counted, over any number of articles.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
     /// Sentences that say something new.
     pub sentences: usize,
@@ -76,6 +76,16 @@ impl Tally {
     /// Eq. 24 as it is printed: repeats count, and the opening counts as true.
     pub fn literal(&self) -> Option<f64> {
         share(self.supported + self.supported_repeats, self.sentences + self.repeats)
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.sentences += other.sentences;
+        self.supported += other.supported;
+        self.repeats += other.repeats;
+        self.supported_repeats += other.supported_repeats;
+        self.empty_articles += other.empty_articles;
     }
 }
 

@@ -207,14 +207,18 @@ fn job(tensor: &Stored, scheme: Scheme) -> Job {
             Scheme::Uniform { bits, group, fit } => Job::Uniform(bits, group, fit),
             Scheme::Blocks { fit, matrices, .. } => {
                 let wanted = wanted(kind, scheme).unwrap_or(matrices);
-                // What llama.cpp does for rows that are too short for a K type.
-                let fits = |dtype: &GgmlType| dtype.row_bytes(tensor.row_len()).is_some();
-                let low = matches!(wanted, GgmlType::Q2K | GgmlType::Q3K);
-                let types = [wanted, if low { GgmlType::Iq4Nl } else { GgmlType::Q5_0 }, GgmlType::F16];
-                Job::Blocks(types.into_iter().find(fits).unwrap_or(GgmlType::F16), fit)
+                Job::Blocks(stored_as(wanted, tensor.row_len()), fit)
             }
         },
     }
+}
+
+/// The type that rows of so many elements are stored in where `wanted` was asked for: what llama.cpp does for rows that are
+/// too short for a K type.
+pub fn stored_as(wanted: GgmlType, row_len: usize) -> GgmlType {
+    let low = matches!(wanted, GgmlType::Q2K | GgmlType::Q3K);
+    let types = [wanted, if low { GgmlType::Iq4Nl } else { GgmlType::Q5_0 }, GgmlType::F16];
+    types.into_iter().find(|dtype| dtype.row_bytes(row_len).is_some()).unwrap_or(GgmlType::F16)
 }
 
 /// ggml's number of a file that is mostly of this type.

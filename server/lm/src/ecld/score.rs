@@ -10,10 +10,13 @@
 //! What is collected a token is aggregated within each sequence, then over the sequences ([`Aggregate`]). Sequences have no
 //! padding. The rise of the loss, the better score of blocks, is in [`depth`](super::depth).
 
+use std::ops::Range;
+
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::error::EcldError;
-use super::forward::{Tap, block, rms_norm};
+use super::forward::{Pass, Tap, rms_norm};
 use super::real::Real;
 use super::spec::{Model, Spec, check_sequences};
 
@@ -164,9 +167,26 @@ pub struct Scores {
     pub embed: Vec<f64>,
 }
 
-/// What one block shows of one sequence.
+/// Of `values` `[n, width]`: aggregated within each sequence by `seq`, ready to be aggregated over them.
+fn within<R: Real>(values: &[R], width: usize, rows: &[Range<usize>], seq: Aggregate) -> Running {
+    let of_one = |rows: &Range<usize>| {
+        let mut one = Running::new(width);
+        one.add_rows(values.get(rows.start * width..rows.end * width).unwrap_or_default());
+        one.finish(seq)
+    };
+    let all: Vec<Vec<f64>> = rows.par_iter().map(of_one).collect();
+    let mut over = Running::new(width);
+    for one in all {
+        over.add(one.into_iter());
+    }
+    over
+}
+
+/// What one block shows, aggregated within the sequences.
 struct Collect<'a> {
     spec: &'a Spec,
+    rows: &'a [Range<usize>],
+    seq: Aggregate,
     neurons: Running,
     heads: Running,
     norms: Vec<Running>,
@@ -174,20 +194,16 @@ struct Collect<'a> {
 
 impl<R: Real> Tap<R> for Collect<'_> {
     fn normed(&mut self, normed: &[R]) {
-        let mut norm = Running::new(self.spec.dim);
-        norm.add_rows(normed);
-        self.norms.push(norm);
+        self.norms.push(within(normed, self.spec.dim, self.rows, self.seq));
     }
 
     fn heads(&mut self, heads: &[R]) {
-        for row in heads.chunks_exact(self.spec.q_dim().max(1)) {
-            let norms = row.chunks_exact(self.spec.head_dim).map(|head| squares(head).sqrt());
-            self.heads.add(norms);
-        }
+        let norms: Vec<f64> = heads.par_chunks_exact(self.spec.head_dim).map(|head| squares(head).sqrt()).collect();
+        self.heads = within(&norms, self.spec.heads, self.rows, self.seq);
     }
 
     fn neurons(&mut self, neurons: &[R]) {
-        self.neurons.add_rows(neurons);
+        self.neurons = within(neurons, self.spec.ffn, self.rows, self.seq);
     }
 }
 
@@ -202,7 +218,8 @@ fn cosine<R: Real>(x: &[R], y: &[R]) -> f64 {
     if norms > 0.0 { product / norms } else { 0.0 }
 }
 
-/// All scores of `model` on `sequences`, in one pass. `tick` is called after every block and may stop it.
+/// All scores of `model` on `sequences`, in one pass. `tick` hears of every block's work, million floating-point operations,
+/// and may stop it.
 ///
 /// # Errors
 /// The sequences are empty or do not fit the model, the model cannot be read, or `tick` says stop.
@@ -210,11 +227,13 @@ pub fn scores<R: Real>(
     model: &dyn Model<R>,
     sequences: &[Vec<u32>],
     options: Options,
-    tick: &mut dyn FnMut() -> Result<(), EcldError>,
+    tick: &mut dyn FnMut(u64) -> Result<(), EcldError>,
 ) -> Result<Scores, EcldError> {
     let spec = model.spec();
     check_sequences(spec, sequences.iter().map(Vec::as_slice))?;
-    let mut streams = sequences.iter().map(|s| model.embed(s)).collect::<Result<Vec<_>, _>>()?;
+    let mut x = model.embed(&sequences.concat())?;
+    let pass = Pass::new(spec, sequences.iter().map(Vec::len));
+    let (rows, seq) = (pass.rows(), options.seq);
     let mut scores = Scores { embed: vec![0.0; spec.dim], ..Scores::default() };
     let add_norm = |embed: &mut [f64], over: &Running| {
         for (sum, value) in embed.iter_mut().zip(over.finish(options.batch)) {
@@ -223,50 +242,43 @@ pub fn scores<R: Real>(
     };
     for layer in 0..spec.layers {
         let weights = model.block(layer)?;
-        let (mut neurons, mut heads) = (Running::new(spec.ffn), Running::new(spec.heads));
-        let mut norms = [Running::new(spec.dim), Running::new(spec.dim)];
-        let (mut cosines, mut tokens) = (0.0, 0.0);
-        for x in &mut streams {
-            let before = x.clone();
-            let (of_neurons, of_heads) = (Running::new(spec.ffn), Running::new(spec.heads));
-            let mut seen = Collect { spec, neurons: of_neurons, heads: of_heads, norms: Vec::new() };
-            block(spec, &weights, x, &mut seen);
-            neurons.add(seen.neurons.finish(options.seq).into_iter());
-            heads.add(seen.heads.finish(options.seq).into_iter());
-            for (over, norm) in norms.iter_mut().zip(&seen.norms) {
-                over.add(norm.finish(options.seq).into_iter());
-            }
-            for (before, after) in before.chunks_exact(spec.dim).zip(x.chunks_exact(spec.dim)) {
-                cosines += cosine(before, after);
-                tokens += 1.0;
-            }
-        }
-        scores.layer.push(1.0 - cosines / tokens);
-        let mut of_neurons = neurons.finish(options.batch);
+        let before = x.clone();
+        let (neurons, heads) = (Running::new(spec.ffn), Running::new(spec.heads));
+        let mut seen = Collect { spec, rows, seq, neurons, heads, norms: Vec::new() };
+        pass.block(&weights, &mut x, &mut seen);
+        let turned = before.par_chunks_exact(spec.dim).zip(x.par_chunks_exact(spec.dim));
+        let cosines: Vec<f64> = turned.map(|(before, after)| cosine(before, after)).collect();
+        scores.layer.push(1.0 - cosines.iter().sum::<f64>() / cosines.len() as f64);
+        let mut of_neurons = seen.neurons.finish(options.batch);
         if options.times_down {
-            for (neuron, score) in of_neurons.iter_mut().enumerate() {
-                let column = weights.down.iter().skip(neuron).step_by(spec.ffn);
-                *score *= column.map(|w| w.wide() * w.wide()).sum::<f64>().sqrt();
+            let columns = columns(&weights.down, spec.ffn);
+            for (score, squares) in of_neurons.iter_mut().zip(columns) {
+                *score *= squares.sqrt();
             }
         }
         scores.neuron.push(of_neurons);
-        let of_heads = heads.finish(options.batch);
+        let of_heads = seen.heads.finish(options.batch);
         scores.group.push(of_heads.chunks(spec.rep().max(1)).map(|group| options.group.of(group)).collect());
         scores.head.push(of_heads);
-        for norm in &norms {
+        for norm in &seen.norms {
             add_norm(&mut scores.embed, norm);
         }
-        tick()?;
+        tick(spec.block_work(pass.tokens()))?;
     }
-    let gain = model.output_norm()?;
-    let mut over = Running::new(spec.dim);
-    for x in &streams {
-        let mut norm = Running::new(spec.dim);
-        norm.add_rows(&rms_norm(x, &gain, spec.rms_eps));
-        over.add(norm.finish(options.seq).into_iter());
-    }
-    add_norm(&mut scores.embed, &over);
+    let normed = rms_norm(&x, &model.output_norm()?, spec.rms_eps);
+    add_norm(&mut scores.embed, &within(&normed, spec.dim, rows, seq));
     Ok(scores)
+}
+
+/// The sum of squares of every column of `values` `[rows, cols]`.
+fn columns<R: Real>(values: &[R], cols: usize) -> Vec<f64> {
+    let mut all = vec![0.0; cols];
+    for row in values.chunks_exact(cols.max(1)) {
+        for (sum, value) in all.iter_mut().zip(row) {
+            *sum += value.wide() * value.wide();
+        }
+    }
+    all
 }
 
 #[cfg(test)]

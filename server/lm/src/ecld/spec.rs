@@ -73,6 +73,17 @@ impl Spec {
         self.kv_heads * self.head_dim
     }
 
+    /// What `tokens` tokens cost in one block's matrices, million floating-point operations.
+    pub fn block_work(&self, tokens: usize) -> u64 {
+        let attention = 2 * self.dim * (self.q_dim() + self.kv_dim());
+        mega(attention + 3 * self.dim * self.ffn, tokens)
+    }
+
+    /// What `vocab` logits of `tokens` tokens cost, million floating-point operations.
+    pub fn head_work(&self, tokens: usize, vocab: usize) -> u64 {
+        mega(self.dim * vocab, tokens)
+    }
+
     /// Query heads of a KV group.
     pub fn rep(&self) -> usize {
         self.heads / self.kv_heads.max(1)
@@ -109,6 +120,11 @@ impl Spec {
             gelu: c.traits.activation == Activation::Gelu,
         }
     }
+}
+
+/// Two operations for each of `weights` and `tokens`, in millions, rounded up.
+fn mega(weights: usize, tokens: usize) -> u64 {
+    (2 * weights as u64 * tokens as u64).div_ceil(1_000_000)
 }
 
 /// The tensors of one block; matrices are `[out, in]`.

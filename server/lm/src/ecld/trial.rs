@@ -9,9 +9,11 @@ use serde::Serialize;
 use super::cut::{Cut, Edit, Kind, apply};
 use super::depth::{self, Scored};
 use super::error::EcldError;
-use super::plan::{Decided, Wishes, decide};
+use super::memo::Memo;
+use super::plan::{Decided, decide};
 use super::real::Real;
 use super::spec::{Block, Model, Spec};
+use super::wishes::Wishes;
 
 /// Shares of the budget that go in blocks, when they are searched.
 pub const SHARES: [f64; 5] = [0.0, 0.2, 1.0 / 3.0, 0.5, 0.65];
@@ -104,8 +106,19 @@ pub struct Split {
     pub decided: Decided,
 }
 
+/// A budget, split each of these ways.
+fn each(wishes: &Wishes, shares: &[f64]) -> Vec<Wishes> {
+    shares.iter().map(|depth_share| Wishes { depth_share: *depth_share, ..wishes.clone() }).collect()
+}
+
+/// What [`search`] will tell its `tick`, about.
+pub fn work(spec: &Spec, sequences: &[Scored], wishes: &Wishes, shares: &[f64]) -> u64 {
+    let judged = depth::work(spec, sequences, &[], &[]) as f64 * (1.0 - wishes.total.unwrap_or(0.0));
+    Memo::new(spec, sequences, wishes).work(spec, &each(wishes, shares)) + (judged * shares.len() as f64) as u64
+}
+
 /// Decides `wishes` once for each of `shares`, and measures what each leaves; the best first. Splits that cannot be made (a
-/// budget of more neurons than there are) are left out.
+/// budget of more neurons than there are) are left out. The order in which blocks go is found once for all of them.
 ///
 /// # Errors
 /// There is no budget, none of the splits can be made, or as [`decide`].
@@ -115,16 +128,16 @@ pub fn search<R: Real>(
     wishes: &Wishes,
     shares: &[f64],
     correct_norms: bool,
-    tick: &mut dyn FnMut() -> Result<(), EcldError>,
+    tick: &mut dyn FnMut(u64) -> Result<(), EcldError>,
 ) -> Result<Vec<Split>, EcldError> {
     if wishes.total.is_none() {
         return Err(EcldError::input("splits are searched of a budget: give a target ratio or target bytes"));
     }
-    let mut splits = Vec::new();
+    let mut memo = Memo::new(model.spec(), sequences, wishes);
+    let mut splits: Vec<Split> = Vec::new();
     let mut why = None;
-    for depth_share in shares {
-        let wishes = Wishes { depth_share: *depth_share, ..wishes.clone() };
-        let decided = match decide(model, sequences, &wishes, tick) {
+    for wishes in each(wishes, shares) {
+        let decided = match decide(model, &mut memo, &wishes, tick) {
             Ok(decided) => decided,
             Err(EcldError::Input(problem)) => {
                 why = Some(problem);
@@ -132,10 +145,14 @@ pub fn search<R: Real>(
             }
             Err(error) => return Err(error),
         };
+        // Of few blocks several shares are the same cut.
+        if splits.iter().any(|split| split.decided.keep == decided.keep) {
+            continue;
+        }
         let cut = Cut::new(model.spec(), &decided.keep, correct_norms)?;
         let trial = Trial::new(model, &cut);
         let mean_nll = depth::rise(&trial, sequences, &[], &[], tick)?.mean_nll;
-        splits.push(Split { depth_share: *depth_share, mean_nll, decided });
+        splits.push(Split { depth_share: wishes.depth_share, mean_nll, decided });
     }
     splits.sort_by(|left, right| left.mean_nll.total_cmp(&right.mean_nll));
     match (splits.is_empty(), why) {

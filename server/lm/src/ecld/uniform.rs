@@ -32,6 +32,8 @@ pub struct Grid {
 /// How many ranges a minimisation starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
+    /// One: both ends shrunk to 0.8. For what is fitted again at every step of a training.
+    Single,
     /// 16: either end shrunk to 1, 0.9, 0.8 and 0.7. Within about 3 % of the best, usually at it; for whole models.
     Quick,
     /// 416: ends from 1.05 down to 0.575, and the 16 with ends moved by shares of the range; and where a group is so small
@@ -182,6 +184,7 @@ pub fn minimised(weights: &[f64], bits: u32, effort: Effort) -> Result<Grid, Ecl
     let grid = |a: f64, b: f64| Grid { a, delta: (b - a) / top, bits };
     let shrunk = [1.0, 0.9, 0.8, 0.7];
     match effort {
+        Effort::Single => consider(grid(low * 0.8, high * 0.8)),
         Effort::Quick => {
             for (left, right) in pairs(&shrunk) {
                 consider(grid(low * left, high * right));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use lm::ecld::EcldError;
 use lm::ecld::calibration::{self, Limits};
 use lm::ecld::depth::Scored;
@@ -17,8 +17,10 @@ use lm::{corpus, tables};
 use super::progress::stop_on_ctrl_c;
 
 mod case;
+mod distil;
 mod prune;
 mod quantise;
+mod report;
 mod score;
 
 /// What `tandem ecld` takes.
@@ -34,8 +36,12 @@ enum Step {
     Score(score::Args),
     /// Cut what scores least out of a model: a physically smaller file (eq. 2-7).
     Prune(Box<prune::Args>),
+    /// Let a pruned model learn from the one that it was cut from (eq. 8-11).
+    Distil(Box<distil::Args>),
     /// Quantise a GGUF file with scales of least squared error (eq. 12 and 13).
     Quantise(quantise::Args),
+    /// Make and judge a family of compact models of the shipped teacher, with controls: public/reports/ecld.md.
+    Report(Box<report::Args>),
     /// Compute the cases of a vectors file: check us against a reference of your own.
     Case(case::Args),
 }
@@ -48,7 +54,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.step {
         Step::Score(args) => score::run(args),
         Step::Prune(args) => prune::run(*args),
+        Step::Distil(args) => distil::run(*args),
         Step::Quantise(args) => quantise::run(args),
+        Step::Report(args) => report::run(*args),
         Step::Case(args) => case::run(args),
     }
 }
@@ -63,6 +71,9 @@ struct Calibration {
     /// Calibration tokens in all.
     #[arg(long, default_value_t = 2048)]
     tokens: usize,
+    /// Those of them that the rise of the loss without a block is measured on, which takes a pass for every second block.
+    #[arg(long, default_value_t = lm::ecld::wishes::LOSS_TOKENS)]
+    loss_tokens: usize,
     /// Longest sequence, tokens; what is longer is cut.
     #[arg(long, default_value_t = 384)]
     length: usize,
@@ -124,13 +135,17 @@ impl Watch {
         Self::with(ProgressBar::new(all), "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} {msg}")
     }
 
-    /// Of passes over blocks, whose number is not known before.
-    fn blocks() -> anyhow::Result<Self> {
-        Self::with(ProgressBar::new_spinner(), "{spinner} {pos} passes over blocks, {per_sec}, {elapsed} {msg}")
+    /// Of so many million floating-point operations.
+    fn work(all: u64) -> anyhow::Result<Self> {
+        Self::with(ProgressBar::new(all), "{wide_bar} {percent} % {rate} {elapsed} eta {eta} {msg}")
     }
 
     fn with(bar: ProgressBar, template: &str) -> anyhow::Result<Self> {
-        bar.set_style(ProgressStyle::with_template(template)?);
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // A bar that cannot be drawn is no reason to stop.
+            let _ = write!(out, "{:.0} GFLOP/s", state.per_sec() / 1e3);
+        };
+        bar.set_style(ProgressStyle::with_template(template)?.with_key("rate", rate));
         Ok(Self { bar, stop: stop_on_ctrl_c("stopping; nothing is left under the final name")? })
     }
 

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use lm::ecld::calibration::fingerprint;
 use lm::ecld::file::{Archive, Teacher};
-use lm::ecld::plan::{self, Amount, DepthBy, Wishes};
-use lm::ecld::{prune, trial};
+use lm::ecld::memo::Memo;
+use lm::ecld::spec::Model as _;
+use lm::ecld::wishes::{Amount, DepthBy, Wishes};
+use lm::ecld::{plan, prune, trial};
 
 use super::{Calibration, Watch, report_path, write_json};
 
@@ -68,13 +70,13 @@ pub struct Args {
     /// Share of the target that goes in blocks, the rest in neurons. Both ends are bad: try several.
     #[arg(long, default_value_t = 1.0 / 3.0)]
     pub depth_share: f64,
-    /// Try five values of --depth-share and take the one whose loss is lowest, unhealed: the report has them all.
+    /// Try five values of --depth-share (those that make different cuts) and take the one whose loss is lowest, unhealed: the report has them all.
     #[arg(long, conflicts_with = "depth_share")]
     pub search: bool,
     /// How blocks are chosen.
     #[arg(long, value_enum, default_value = "loss")]
     pub layers_by: LayersBy,
-    /// Blocks that never go; by default the first two and the last.
+    /// Blocks that never go; by default the first two and the last, of fewer than eight the first and the last.
     #[arg(long, value_name = "N,N…", value_delimiter = ',')]
     pub protect: Option<Vec<usize>>,
     /// Neurons and channels are left in multiples of this: 32 for Q4_0 and Q8_0, 256 for K types.
@@ -106,6 +108,7 @@ impl Args {
             protected: self.protect.clone(),
             align: self.align,
             options: self.calibration.options(),
+            loss_tokens: self.calibration.loss_tokens,
         }
     }
 }
@@ -118,16 +121,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let archive = Archive::open(&args.model)?;
     let sequences = args.calibration.sequences(&archive)?;
     let teacher = Teacher::new(&archive, args.calibration.memory_bytes())?;
-    let watch = Watch::blocks()?;
     let wishes = args.wishes(&archive);
-    let mut tick = || watch.tick(1);
+    let mut memo = Memo::new(teacher.spec(), &sequences, &wishes);
+    let watch = Watch::work(match args.search {
+        true => trial::work(teacher.spec(), &sequences, &wishes, &trial::SHARES),
+        false => memo.work(teacher.spec(), std::slice::from_ref(&wishes)),
+    })?;
+    let mut tick = |by| watch.tick(by);
     let mut splits = Vec::new();
     let decided = if args.search {
         splits = trial::search(&teacher, &sequences, &wishes, &trial::SHARES, !args.keep_norms, &mut tick)?;
         let best = splits.first().context("no split of the budget can be made")?;
         best.decided.clone()
     } else {
-        plan::decide(&teacher, &sequences, &wishes, &mut tick)?
+        plan::decide(&teacher, &mut memo, &wishes, &mut tick)?
     };
     watch.bar.finish_and_clear();
     drop(teacher);

@@ -32,33 +32,37 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let archive = Archive::open(&args.model)?;
     let sequences = args.calibration.sequences(&archive)?;
     let teacher = Teacher::new(&archive, args.calibration.memory_bytes())?;
-    let watch = Watch::blocks()?;
     let tokens: Vec<Vec<u32>> = sequences.iter().map(|s| s.tokens.clone()).collect();
-    let mut tick = || watch.tick(1);
+    let count: usize = tokens.iter().map(Vec::len).sum();
+    let spec = teacher.spec();
+    let all: Vec<usize> = (0..spec.layers).collect();
+    let judged = depth::first(&sequences, args.calibration.loss_tokens);
+    let of_loss = if args.no_loss { 0 } else { depth::work(spec, judged, &[], &all) };
+    let watch = Watch::work(spec.block_work(count) * spec.layers as u64 + of_loss)?;
+    let mut tick = |by| watch.tick(by);
     let options = args.calibration.options();
     let scores = score::scores(&teacher, &tokens, options, &mut tick)?;
-    let all: Vec<usize> = (0..teacher.spec().layers).collect();
     let loss = match args.no_loss {
         true => None,
-        false => Some(depth::rise(&teacher, &sequences, &[], &all, &mut tick)?),
+        false => Some(depth::rise(&teacher, judged, &[], &all, &mut tick)?),
     };
     watch.bar.finish_and_clear();
-    let scored: usize = sequences.iter().map(|s| s.targets.iter().flatten().count()).sum();
-    let count: usize = tokens.iter().map(Vec::len).sum();
+    let scored: usize = judged.iter().map(|s| s.targets.iter().flatten().count()).sum();
+    let of_loss: usize = judged.iter().map(|s| s.tokens.len()).sum();
     write_json(
         &args.out,
         &serde_json::json!({
             "model": args.model,
             "calibration": {
                 "source": args.calibration.calibration.as_ref().map_or("atlas".into(), |path| path.display().to_string()),
-                "sequences": sequences.len(), "tokens": count, "scored": scored, "fnv1a64": fingerprint(&sequences),
+                "sequences": sequences.len(), "tokens": count, "loss_tokens": of_loss, "loss_scored": scored, "fnv1a64": fingerprint(&sequences),
             },
             "options": options,
             "scores": scores,
             "loss": loss,
         }),
     )?;
-    eprintln!("{count} tokens, {scored} of them scored");
+    eprintln!("{count} tokens; the loss on {of_loss} of them, {scored} scored");
     if let Some(loss) = &loss {
         println!("mean NLL {:.4} nats a token, perplexity {:.2}", loss.mean_nll, loss.mean_nll.exp());
     }

@@ -19,7 +19,7 @@ use crate::ecld::spec::{Model as _, check_sequences};
 /// Logits that differ by no more than this share are the same.
 const SAME: f64 = 1e-10;
 
-fn no_tick() -> Result<(), EcldError> {
+fn no_tick(_: u64) -> Result<(), EcldError> {
     Ok(())
 }
 

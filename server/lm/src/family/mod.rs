@@ -1,0 +1,21 @@
+//! A family of compact models of one teacher, and what each is worth: quantised only, pruned only, pruned and distilled, all
+//! three, with the controls that tell what each step is worth (the paper's Table I, held against what is hard to beat).
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `recipe.rs` | which variants there are, and of what each is made |
+//! | `make.rs` | files from recipes: what is there already is not made again |
+//! | `judge.rs` | one file judged: answers, sentences, tokens, energy |
+//! | `bootstrap.rs` | intervals by resampling facts and articles |
+//!
+//! Deliberately absent: how the results are told (the command's), and any judgement of the paper's claims.
+
+mod bootstrap;
+mod judge;
+mod make;
+mod recipe;
+
+pub use bootstrap::{DRAWS, Interval, Unit, difference, rate};
+pub use judge::{Judged, Metric, judge};
+pub use make::{Family, Made, Settings, Watch};
+pub use recipe::{Controls, Group, Recipe, Source, Stored, recipes};

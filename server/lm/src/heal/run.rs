@@ -1,0 +1,205 @@
+//! A run in its folder: `run.json` (what was asked for), `checkpoint.safetensors`, `log.jsonl`, and at its end `student.gguf`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::record::Recorder;
+use super::student;
+use super::words::FileWords;
+use crate::checkpoint::{self, CheckpointError};
+use crate::corpus::Corpus;
+use crate::ecld::file::{Archive, write_atomically};
+use crate::ecld::rounding::Rounding;
+use crate::ecld::{EcldError, calibration};
+use crate::run_folder::{RunError, RunFolder};
+use crate::train::{Lesson, OptimState, Position, TrainConfig, TrainError, Trainer};
+
+/// Why a run cannot begin, go on or end.
+#[derive(Debug, thiserror::Error)]
+pub enum HealError {
+    /// A file is not as it has to be, or options make no sense.
+    #[error(transparent)]
+    Ecld(#[from] EcldError),
+    /// The run's folder, or a step.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// How a student learns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// Steps, rows, rates, seed, documents.
+    pub train: TrainConfig,
+    /// α: L = (1-α)·CE + α·τ²·KL(teacher ‖ student).
+    pub alpha: f32,
+    /// τ of both sides.
+    pub tau: f32,
+    /// The teacher's most likely tokens that are kept; all others count as one.
+    pub top_k: usize,
+    /// The quantiser that matrices are rounded by on their way through the model (straight-through), by its name.
+    pub in_loop: Option<String>,
+    /// From random weights instead of the file's: what the inherited ones are worth.
+    pub random: bool,
+}
+
+/// What a run was begun with: it goes on with the same, or not at all.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Begun {
+    options: Options,
+    /// FNV-1a of the teacher's file.
+    teacher: String,
+    /// Sizes of the student.
+    student: crate::model::LlamaConfig,
+    corpus_seed: u64,
+}
+
+/// A student, its teacher, and what they speak about.
+#[derive(Debug)]
+pub struct Lecture<'a> {
+    /// The pruned file.
+    pub student: &'a Archive,
+    /// The file that it learns from.
+    pub teacher: &'a Archive,
+    /// What both are asked.
+    pub corpus: &'a Corpus,
+    /// The student's tokens; see [`Lecture::words`].
+    pub words: &'a FileWords,
+    /// How.
+    pub options: &'a Options,
+    /// Folder of what teachers said.
+    pub record: &'a Path,
+}
+
+/// A run that can begin or go on.
+pub struct Course<'a> {
+    /// The folder.
+    pub folder: RunFolder,
+    /// Where the run stands.
+    pub trainer: Trainer<'a>,
+    out: PathBuf,
+    student: &'a Archive,
+}
+
+impl std::fmt::Debug for Course<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Course").field("out", &self.out).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Lecture<'a> {
+    /// The tokens that student and teacher share.
+    ///
+    /// # Errors
+    /// They do not share them, or there is no tokenizer.
+    pub fn words(student: &Archive, teacher: &Archive) -> Result<FileWords, EcldError> {
+        let (own, other) = (calibration::words(student)?, calibration::words(teacher)?);
+        let sizes = [student.plan.config.vocab, teacher.plan.config.vocab];
+        if sizes[0] != sizes[1] || own.tokenizer.fingerprint() != other.tokenizer.fingerprint() {
+            return Err(EcldError::file(
+                &student.path,
+                format!(
+                    "its tokens ({}) are not those of {} ({}): a student learns from a teacher of the same vocabulary",
+                    sizes[0],
+                    teacher.path.display(),
+                    sizes[1]
+                ),
+            ));
+        }
+        Ok(FileWords(own))
+    }
+
+    /// The run in the folder `out`, where it stands. `tell` hears how many of how many documents of an epoch the teacher has
+    /// read; a raised `stop` ends that.
+    ///
+    /// # Errors
+    /// The run that is there is another one, the student is none that training knows, or a file cannot be read or written.
+    pub fn course(
+        &self,
+        out: &Path,
+        device: &Device,
+        stop: &'a AtomicBool,
+        tell: Box<dyn FnMut(usize, usize) + 'a>,
+    ) -> Result<Course<'a>, HealError> {
+        let options = self.options;
+        if !(0.0..=1.0).contains(&options.alpha) {
+            return Err(EcldError::input(format!("alpha {} must be in [0, 1]", options.alpha)).into());
+        }
+        let model = student::load(self.student, device)?;
+        let folder = RunFolder::create(out)?;
+        let recorder = (options.top_k, options.tau, options.train.len);
+        let recorder = Recorder::new(self.teacher, self.record, recorder, stop, tell)?;
+        let begun = Begun {
+            options: options.clone(),
+            teacher: format!("{:016x}", recorder.fingerprint()),
+            student: model.config.clone(),
+            corpus_seed: self.corpus.seed,
+        };
+        begin(out, &begun)?;
+        let (config, words) = (options.train.clone(), self.words);
+        let mut trainer = if folder.checkpoint_path().exists() || options.random {
+            folder.trainer(&model.config, config, self.corpus, words, device)?
+        } else {
+            let n = model.weights.len();
+            let state = OptimState { velocity: vec![None; n], moments: vec![None; n] };
+            Trainer::resume(model, state, Position::default(), config, self.corpus, words, device)
+        };
+        trainer.lesson = Some(Lesson { teacher: Box::new(recorder), alpha: options.alpha, temperature: options.tau });
+        if let Some(name) = &options.in_loop {
+            let rounding: Rounding = name.parse()?;
+            let rounded = move |values: &[f32], cols: usize| {
+                rounding.apply(values, cols).map_err(|error| TrainError::Rounding(error.to_string()))
+            };
+            trainer.rounding = Some(Box::new(rounded));
+        }
+        Ok(Course { folder, trainer, out: out.to_owned(), student: self.student })
+    }
+}
+
+/// Where a run's file is, once it has come to its end.
+fn file(out: &Path) -> PathBuf {
+    out.join("student.gguf")
+}
+
+impl Course<'_> {
+    /// Writes the file of a run that has come to its end, from its checkpoint.
+    ///
+    /// # Errors
+    /// The checkpoint cannot be read, or the file cannot be written.
+    pub fn finish(student: &Archive, folder: &RunFolder, out: &Path, device: &Device) -> Result<PathBuf, HealError> {
+        let checkpoint = checkpoint::load(&folder.checkpoint_path(), device)?;
+        student::save(student, &checkpoint.model, &file(out))?;
+        Ok(file(out))
+    }
+
+    /// The file that was cut.
+    pub fn student(&self) -> &Archive {
+        self.student
+    }
+}
+
+/// Refuses to go on with a run that was begun otherwise.
+fn begin(out: &Path, begun: &Begun) -> Result<(), HealError> {
+    let path = out.join("run.json");
+    let fail = |problem: String| EcldError::file(&path, problem);
+    if path.exists() {
+        let text = std::fs::read(&path).map_err(EcldError::io(&path))?;
+        let old: Begun = serde_json::from_slice(&text).map_err(|error| fail(error.to_string()))?;
+        if old != *begun {
+            return Err(fail(
+                "the run that is there was begun with another teacher, student or options: name a new folder, or the same as \
+                 before"
+                    .into(),
+            )
+            .into());
+        }
+        return Ok(());
+    }
+    let json = serde_json::to_string_pretty(begun).map_err(|error| fail(error.to_string()))?;
+    Ok(write_atomically(&path, (json + "\n").as_bytes())?)
+}

@@ -1,0 +1,271 @@
+//! A cut file learns from the file that it was cut from: weights there and back, what the teacher says, stopped and resumed
+//! runs, the quantiser in the loop. On a tiny model with a corpus of 24 lands.
+// Clippy's leave for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use engine::gguf::GgmlType;
+use lm::batch::{self, Doc, Mix, Words as _};
+use lm::checkpoint::values;
+use lm::corpus::{self, Corpus};
+use lm::ecld::cut::Keep;
+use lm::ecld::encode::Fit;
+use lm::ecld::file::{Archive, Teacher};
+use lm::ecld::forward;
+use lm::ecld::prune::prune;
+use lm::ecld::quantise::{Scheme, quantise};
+use lm::export;
+use lm::heal::{self, Course, FileWords, Lecture, Options, Recorder};
+use lm::model::LlamaConfig;
+use lm::probe::Probe;
+use lm::run_folder::{Cadence, News};
+use lm::tables::Table;
+use lm::tokenizer;
+use lm::train::{Distil, TrainConfig, Trainer};
+use tokenizers::Tokenizer;
+
+fn tiny_corpus() -> Corpus {
+    let rows: String = (0..24).map(|i| format!("Land{i}\tTown{i}\tcoin{}\n", (i * 7) % 24)).collect();
+    corpus::generate(&[Table::parse("countries", &format!("name\tcapital\tcurrency\n{rows}")).unwrap()], 5)
+}
+
+struct Files {
+    folder: tempfile::TempDir,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    teacher: PathBuf,
+    student: PathBuf,
+}
+
+/// A teacher that learned a little, and what is left of it without a block, half of the neurons and some of the channels.
+fn files() -> Files {
+    let (folder, corpus, device) = (tempfile::tempdir().unwrap(), tiny_corpus(), Device::flex());
+    let tokenizer = tokenizer::train(400, &batch::tokenizer_texts(&corpus)).unwrap();
+    let model = LlamaConfig {
+        vocab: tokenizer.get_vocab_size(true),
+        dim: 64,
+        layers: 3,
+        heads: 4,
+        kv_heads: 2,
+        own_head_dim: None,
+        ffn: 128,
+        context: 64,
+        rope_theta: 1e4,
+        rms_eps: 1e-5,
+    };
+    let config = TrainConfig { steps: 30, ..options(1).train };
+    let mut trainer = Trainer::new(&model, config, &corpus, &tokenizer, &device);
+    for _ in 0..30 {
+        trainer.step().unwrap();
+    }
+    let scheme = export::Scheme { matrices: GgmlType::F32, embedding: GgmlType::F32 };
+    let teacher = folder.path().join("teacher.gguf");
+    std::fs::write(&teacher, export::gguf(&trainer.model, &tokenizer, "tiny", scheme).unwrap()).unwrap();
+    drop(trainer);
+    let student = folder.path().join("student.gguf");
+    let keep = Keep {
+        layers: Some(vec![0, 2]),
+        neurons: Some(vec![(0..64).map(|i| 2 * i).collect(); 3]),
+        groups: None,
+        embed: Some((0..32).collect()),
+    };
+    prune(&Archive::open(&teacher).unwrap(), &keep, &student, true, &mut |_| Ok(())).unwrap();
+    Files { folder, corpus, tokenizer, teacher, student }
+}
+
+fn options(steps: usize) -> Options {
+    let train = TrainConfig {
+        steps,
+        rows: 8,
+        len: 32,
+        warmup: 2,
+        mix: Mix::default(),
+        pool: Some(2),
+        ..TrainConfig::default()
+    };
+    Options { train, alpha: 0.6, tau: 2.0, top_k: 8, in_loop: None, random: false }
+}
+
+/// Runs to the end or until `until` steps are done; the losses of what was done, and the file.
+fn run(files: &Files, options: &Options, out: &Path, until: usize) -> Result<(Vec<f32>, Option<PathBuf>), String> {
+    let (student, teacher) = (Archive::open(&files.student).unwrap(), Archive::open(&files.teacher).unwrap());
+    let words = Lecture::words(&student, &teacher).unwrap();
+    let record = files.folder.path().join("record");
+    let (device, stop) = (Device::flex(), AtomicBool::new(false));
+    let (corpus, words) = (&files.corpus, &words);
+    let lecture = Lecture { student: &student, teacher: &teacher, corpus, words, options, record: &record };
+    let course = lecture.course(out, &device, &stop, Box::new(|_, _| ())).map_err(|error| error.to_string())?;
+    let Course { folder, trainer, .. } = course;
+    let probe = Probe::new(corpus, words, 20, 7).unwrap();
+    let mut losses = Vec::new();
+    let cadence = Cadence { checkpoint: 100, probe: 0 };
+    let finished = folder.train(trainer, &probe, cadence, &device, &stop, |news| {
+        if let News::Step(report) = news {
+            losses.push(report.loss);
+            if losses.len() == until {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    });
+    match finished.unwrap() {
+        true => Ok((losses, Some(Course::finish(&student, &folder, out, &device).unwrap()))),
+        false => Ok((losses, None)),
+    }
+}
+
+#[test]
+fn a_files_words_are_those_of_training() {
+    let files = files();
+    let words =
+        Lecture::words(&Archive::open(&files.student).unwrap(), &Archive::open(&files.teacher).unwrap()).unwrap();
+    for text in ["What is the capital of Land3?", "Town7, coin2."] {
+        assert_eq!(words.prompt(text).unwrap(), files.tokenizer.prompt(text).unwrap());
+        assert_eq!(words.ended(text).unwrap(), files.tokenizer.ended(text).unwrap());
+    }
+}
+
+#[test]
+fn weights_go_into_training_and_back() {
+    let (files, device) = (files(), Device::flex());
+    for path in [&files.teacher, &files.student] {
+        let archive = Archive::open(path).unwrap();
+        let model = heal::load(&archive, &device).unwrap();
+        let again = files.folder.path().join("again.gguf");
+        heal::save(&archive, &model, &again).unwrap();
+        let back = Archive::open(&again).unwrap();
+        let tokens = [1, 9, 30, 2, 7];
+        let of = |archive: &Archive| forward::logits(&Teacher::new(archive, u64::MAX).unwrap(), &tokens).unwrap();
+        let (want, found) = (of(&archive), of(&back));
+        assert_eq!(want, found, "{}", path.display());
+        let second = heal::load(&back, &device).unwrap();
+        assert_eq!(model.config, second.config);
+        for (a, b) in model.weights.iter().zip(&second.weights) {
+            assert_eq!(values(a).unwrap(), values(b).unwrap());
+        }
+    }
+    let cut = heal::load(&Archive::open(&files.student).unwrap(), &device).unwrap().config;
+    assert_eq!((cut.dim, cut.layers, cut.ffn, cut.head_dim(), cut.own_head_dim), (32, 2, 64, 16, Some(16)));
+}
+
+#[test]
+fn other_models_are_refused_with_what_they_have() {
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/families");
+    let mut refused = 0;
+    for family in std::fs::read_dir(families).unwrap() {
+        let path = family.unwrap().path();
+        for path in [path.join("model.gguf"), path.clone()] {
+            if !path.exists() {
+                continue;
+            }
+            if let Err(error) = heal::load(&Archive::open(&path).unwrap(), &Device::flex()) {
+                let told = error.to_string();
+                assert!(told.contains("only Llama models") && told.contains(path.to_str().unwrap()), "{told}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 10, "{refused}");
+}
+
+/// The record of all tokens is the teacher itself; of a few the divergence is never more.
+#[test]
+fn what_was_written_down_is_what_the_teacher_says() {
+    let (files, device, stop) = (files(), Device::flex(), AtomicBool::new(false));
+    let teacher = Archive::open(&files.teacher).unwrap();
+    let words = Lecture::words(&teacher, &teacher).unwrap();
+    let Options { train, alpha, tau, .. } = options(3);
+    let student = heal::load(&Archive::open(&files.student).unwrap(), &device).unwrap();
+    let first_losses = |k: Option<usize>, alpha: f32| -> Vec<f32> {
+        let n = student.weights.len();
+        let state = lm::train::OptimState { velocity: vec![None; n], moments: vec![None; n] };
+        let at = lm::train::Position::default();
+        let mut trainer = Trainer::resume(student.clone(), state, at, train.clone(), &files.corpus, &words, &device);
+        match k {
+            None => {
+                let teacher = heal::load(&teacher, &device).unwrap();
+                trainer = trainer.with_teacher(Distil { teacher, alpha, temperature: tau });
+            }
+            Some(k) => {
+                let folder = files.folder.path().join("record");
+                let recorder =
+                    Recorder::new(&teacher, &folder, (k, tau, train.len), &stop, Box::new(|_, _| ())).unwrap();
+                let teacher = Box::new(recorder);
+                trainer.lesson = Some(lm::train::Lesson { teacher, alpha, temperature: tau });
+            }
+        }
+        (0..3).map(|_| trainer.step().unwrap().loss).collect()
+    };
+    let live = first_losses(None, alpha);
+    let all = first_losses(Some(10_000), alpha);
+    for (live, all) in live.iter().zip(&all) {
+        assert!((live - all).abs() < 2e-4 * live, "{live} {all}");
+    }
+    // Read back from the file that the first run left.
+    assert_eq!(all, first_losses(Some(10_000), alpha));
+    let (few, whole) = (first_losses(Some(4), 1.0)[0], first_losses(None, 1.0)[0]);
+    assert!(few <= whole + 1e-4 && few > 0.2 * whole, "{few} {whole}");
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_to_the_same_curve() {
+    let files = files();
+    for in_loop in [None, Some("Q4_0".to_owned())] {
+        let options = Options { in_loop: in_loop.clone(), ..options(8) };
+        let name = |part: &str| files.folder.path().join(format!("{part}-{}", in_loop.is_some()));
+        let (whole, file) = run(&files, &options, &name("whole"), usize::MAX).unwrap();
+        let (mut losses, none) = run(&files, &options, &name("parts"), 5).unwrap();
+        assert!(none.is_none());
+        let (rest, other) = run(&files, &options, &name("parts"), usize::MAX).unwrap();
+        losses.extend(rest);
+        assert_eq!(whole, losses);
+        assert_eq!(std::fs::read(file.unwrap()).unwrap(), std::fs::read(other.unwrap()).unwrap());
+        let log = std::fs::read_to_string(name("parts").join("log.jsonl")).unwrap();
+        assert_eq!(log.lines().filter(|line| line.contains("loss")).count(), 8);
+        // Another way to learn is another run.
+        let refused = run(&files, &Options { alpha: 0.1, ..options }, &name("parts"), 1).unwrap_err();
+        assert!(refused.contains("run.json") && refused.contains("another"), "{refused}");
+    }
+}
+
+/// With the quantiser in the loop the loss is taken where the quantised file is.
+#[test]
+fn the_loss_is_that_of_the_quantised_file() {
+    let files = files();
+    let quantised = files.folder.path().join("q.gguf");
+    let q = GgmlType::Q4_0;
+    let scheme = Scheme::Blocks { matrices: q, embedding: q, output: q, fit: Fit::Searched };
+    quantise(&Archive::open(&files.student).unwrap(), scheme, &quantised, &mut |_| Ok(())).unwrap();
+    let looped = Options { in_loop: Some("Q4_0".into()), ..options(1) };
+    let (looped, _) = run(&files, &looped, &files.folder.path().join("looped"), 1).unwrap();
+    let (exact, _) = run(&files, &options(1), &files.folder.path().join("exact"), 1).unwrap();
+    let other = Files { student: quantised, ..files };
+    let (of_file, _) = run(&other, &options(1), &other.folder.path().join("file"), 1).unwrap();
+    assert!((looped[0] - of_file[0]).abs() < 1e-4 * of_file[0], "{looped:?} {of_file:?}");
+    assert!((looped[0] - exact[0]).abs() > 1e-3, "{looped:?} {exact:?}");
+}
+
+#[test]
+fn distilling_lowers_what_the_student_loses() {
+    let files = files();
+    let (losses, file) = run(&files, &options(60), &files.folder.path().join("run"), usize::MAX).unwrap();
+    assert!(losses[59] < 0.6 * losses[0], "{losses:?}");
+    let (before, after) = (mean_nll(&files, &files.student), mean_nll(&files, &file.unwrap()));
+    assert!(after < 0.7 * before, "{before} {after}");
+}
+
+/// Mean −log p of the answers to what was asked in training.
+fn mean_nll(files: &Files, path: &Path) -> f64 {
+    let archive = Archive::open(path).unwrap();
+    let words: FileWords = Lecture::words(&archive, &archive).unwrap();
+    let docs: Vec<Doc> = batch::epoch(&files.corpus, &words, &Mix::default(), 9, 0).unwrap();
+    let scored = docs.into_iter().map(|doc| {
+        let first = doc.weights.iter().position(|weight| *weight > 0.0).unwrap();
+        lm::ecld::depth::Scored::after(doc.ids, first)
+    });
+    let scored: Vec<_> = scored.collect();
+    let teacher = Teacher::new(&archive, u64::MAX).unwrap();
+    lm::ecld::depth::rise(&teacher, &scored, &[], &[], &mut |_| Ok(())).unwrap().mean_nll
+}
