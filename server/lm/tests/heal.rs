@@ -19,7 +19,7 @@ use lm::ecld::prune::prune;
 use lm::ecld::quantise::{Scheme, quantise};
 use lm::export;
 use lm::heal::{self, Course, FileWords, Lecture, Options, Recorder};
-use lm::model::LlamaConfig;
+use lm::model::{Llama, LlamaConfig};
 use lm::probe::Probe;
 use lm::run_folder::{Cadence, News};
 use lm::tables::Table;
@@ -57,7 +57,8 @@ fn files() -> Files {
         rms_eps: 1e-5,
     };
     let config = TrainConfig { steps: 30, ..options(1).train };
-    let mut trainer = Trainer::new(&model, config, &corpus, &tokenizer, &device);
+    let fresh = Llama::init(&model, config.seed, &device);
+    let mut trainer = Trainer::new(fresh, config, &corpus, &tokenizer, &device);
     for _ in 0..30 {
         trainer.step().unwrap();
     }

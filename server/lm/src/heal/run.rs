@@ -15,7 +15,7 @@ use crate::ecld::file::{Archive, write_atomically};
 use crate::ecld::rounding::Rounding;
 use crate::ecld::{EcldError, calibration};
 use crate::run_folder::{RunError, RunFolder};
-use crate::train::{Lesson, OptimState, Position, TrainConfig, TrainError, Trainer};
+use crate::train::{Lesson, TrainConfig, TrainError, Trainer};
 
 /// Why a run cannot begin, go on or end.
 #[derive(Debug, thiserror::Error)]
@@ -142,13 +142,9 @@ impl<'a> Lecture<'a> {
         };
         begin(out, &begun)?;
         let (config, words) = (options.train.clone(), self.words);
-        let mut trainer = if folder.checkpoint_path().exists() || options.random {
-            folder.trainer(&model.config, config, self.corpus, words, device)?
-        } else {
-            let n = model.weights.len();
-            let state = OptimState { velocity: vec![None; n], moments: vec![None; n] };
-            Trainer::resume(model, state, Position::default(), config, self.corpus, words, device)
-        };
+        let sizes = model.config.clone();
+        let start = (!options.random).then_some(model);
+        let mut trainer = folder.trainer(&sizes, start, config, self.corpus, words, device)?;
         trainer.lesson = Some(Lesson { teacher: Box::new(recorder), alpha: options.alpha, temperature: options.tau });
         if let Some(name) = &options.in_loop {
             let rounding: Rounding = name.parse()?;
