@@ -170,14 +170,21 @@ impl Codes {
             Self::Levels if scale == 0.0 => f64::from(IQ4_LEVELS[8]),
             Self::Levels => {
                 let wanted = value / scale;
-                let above = IQ4_LEVELS
-                    .windows(2)
-                    .take_while(|pair| pair.iter().map(|level| f64::from(*level)).sum::<f64>() < 2.0 * wanted);
-                f64::from(IQ4_LEVELS[above.count()])
+                f64::from(IQ4_LEVELS[BETWEEN.iter().map(|middle| usize::from(*middle < wanted)).sum::<usize>()])
             }
         }
     }
 }
+
+/// The middles between levels that follow each other.
+const BETWEEN: [f64; 15] = {
+    let (mut middles, mut at) = ([0.0; 15], 0);
+    while at < middles.len() {
+        middles[at] = (IQ4_LEVELS[at] as f64 + IQ4_LEVELS[at + 1] as f64) / 2.0;
+        at += 1;
+    }
+    middles
+};
 
 /// The place of a level.
 fn place_of(level: f64) -> usize {
@@ -194,7 +201,11 @@ fn scaled(w: &[f64], codes: Codes, fit: Fit, write: impl FnOnce(f64, &[f64])) ->
     let mut best = (sse(plain), plain);
     if fit == Fit::Searched && extreme != 0.0 {
         // More codes have less to gain.
-        let steps = if high > 120.0 { 2 } else { 12 };
+        let steps = match codes {
+            Codes::Whole(_, high) if high > 64.0 => 2,
+            Codes::Whole(..) => 12,
+            Codes::Levels => 6,
+        };
         for sign in [1.0, -1.0] {
             for step in 0..steps {
                 let mut d = sign * extreme / low * (1.06 - 0.03 * f64::from(step));
