@@ -68,7 +68,7 @@ const counts = async (page) => Promise.all(COUNTS.map((id) => number(page, id)))
 const sum = (...all) => COUNTS.map((_, at) => all.reduce((total, one) => total + one[at], 0));
 
 async function presenterSays(presenter, expected) {
-  // The presenter's own list of answers has the same test id as nothing else: its figures are looked for by name.
+  // Among the figures: the list of a round's answers stands elsewhere.
   await expect.poll(() => counts(presenter.locator(".numbers")), { timeout: 20_000 }).toEqual(expected);
 }
 
