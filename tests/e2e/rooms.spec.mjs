@@ -68,7 +68,7 @@ const counts = async (page) => Promise.all(COUNTS.map((id) => number(page, id)))
 const sum = (...all) => COUNTS.map((_, at) => all.reduce((total, one) => total + one[at], 0));
 
 async function presenterSays(presenter, expected) {
-  // The presenter's own list of answers has the same test id as nothing else: its figures are looked for by name.
+  // Among the figures: the list of a round's answers stands elsewhere.
   await expect.poll(() => counts(presenter.locator(".numbers")), { timeout: 20_000 }).toEqual(expected);
 }
 
@@ -130,8 +130,14 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
   await expect(one.getByTestId("choice"), "it is not asked again how it takes part").toHaveCount(0);
   await expect(presenter.getByTestId("active")).toHaveText("2");
 
-  // The server is killed in the middle of a round, and everybody goes on.
-  await round(presenter, "What is the capital of Norway?");
+  // The server is killed in the middle of a round, and everybody goes on: the round too.
+  await presenter.getByTestId("question-set").selectOption("own");
+  await presenter.getByTestId("start-round").click();
+  for (const page of [one, two]) await expect(page.getByTestId("nudge")).toBeVisible();
+  // What the server keeps it writes with the slots.
+  const slot = async () => Number((await presenter.locator(".bar-people").textContent()).match(/slot (\d+)/)[1]);
+  const begun = await slot();
+  await expect.poll(slot).toBeGreaterThan(begun + 2);
   await server.killAndRestart(async () => {
     for (const page of [one, two, presenter]) await expect(page.getByTestId("trouble")).toContainText(/cut|reached/);
   });
@@ -141,7 +147,12 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
   expect(await one.getByTestId("mlu").textContent()).toBe("MLU 1");
   expect(await two.getByTestId("mlu").textContent()).toBe("MLU 2");
   await expect(presenter.getByTestId("active")).toHaveText("2", { timeout: 20_000 });
+  for (const page of [one, two]) {
+    await page.getByTestId("question").fill("What is the capital of Norway?");
+    await page.getByTestId("ask").click();
+  }
   await Promise.all([one, two].map((phone) => answered(phone, "Norway")));
+  await expect(presenter.getByTestId("round")).toContainText("Round 2 runs: 2 of 2 answered");
   await round(presenter, "What is the capital of France?");
   await Promise.all([one, two].map((phone) => answered(phone, "France")));
   await expect(presenter.getByTestId("round")).toContainText("2 of 2 answered");

@@ -50,9 +50,10 @@ impl Running {
 /// (Abramowitz and Stegun, 26.7.5), right to three digits.
 fn student_975(freedom: u32) -> f64 {
     const FIRST: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
-    let z: f64 = 1.959_964;
-    let n = f64::from(freedom);
-    let expanded = z + (z.powi(3) + z) / (4.0 * n) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
+    let (z, n): (f64, f64) = (1.959_964, f64::from(freedom));
+    let second = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0;
+    let third = (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0;
+    let expanded = z + (z.powi(3) + z) / (4.0 * n) + second / (n * n) + third / n.powi(3);
     FIRST.get(freedom as usize - 1).copied().unwrap_or(expanded)
 }
 

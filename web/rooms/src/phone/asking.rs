@@ -120,6 +120,9 @@ impl Ctx {
         if let Some(report) = answer.report() {
             let (here, there) = (report.device_tokens, report.server_tokens);
             self.meter.update(|meter| meter.answered(report.latency_s, answer.ttft_s, here, there));
+            if report.round.is_some() {
+                self.keep_answered();
+            }
             self.report(report);
         } else if matches!(answer.outcome, Outcome::Failed(_)) && answer.question.round.is_some() {
             // A round's question is owed: it is asked again as soon as the room is back.

@@ -117,6 +117,18 @@ impl Ctx {
         }
     }
 
+    /// What tells the present round from all others of this room, those before a restart of its slots among them.
+    fn round_id(self) -> Option<String> {
+        self.state.with_untracked(|s| s.round.as_ref().map(|round| format!("{} {}", round.round, round.slot)))
+    }
+
+    /// Remembers that the present round is answered.
+    pub(super) fn keep_answered(self) {
+        if let Some(id) = self.round_id() {
+            dom::remember(&keep::key("round", &self.code()), &id);
+        }
+    }
+
     /// Names this phone.
     pub fn name(self, name: String) {
         self.send(&ClientMessage::Name { name });
@@ -165,8 +177,9 @@ impl Ctx {
             }
             Happening::Slot => self.measure(),
             Happening::Round { round, question } => {
-                // One that only places load has nothing to answer with.
-                if self.state.with_untracked(State::part) == Part::LoadOnly {
+                // One that only places load has nothing to answer with; one that was reloaded has answered already.
+                let is_answered = dom::recall(&keep::key("round", &self.code())) == self.round_id();
+                if self.state.with_untracked(State::part) == Part::LoadOnly || is_answered {
                     return;
                 }
                 device::vibrate(NUDGE_MS);

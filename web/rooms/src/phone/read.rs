@@ -165,6 +165,7 @@ fn round(json: &Json) -> Round {
     Round {
         round: json.count("round"),
         questions: json.list("questions").iter().map(Json::itself).collect(),
+        slot: json.long("slot"),
         open: json.flag("open"),
         ..Round::default()
     }
@@ -229,7 +230,8 @@ mod tests {
             },
             ..Picture::default()
         };
-        let round = Round { round: 4, questions: vec!["a".to_owned(), "b".to_owned()], open: true, ..Round::default() };
+        let questions = vec!["a".to_owned(), "b".to_owned()];
+        let round = Round { round: 4, questions, slot: 12, open: true, ..Round::default() };
         let values = [("radius_m".to_owned(), 30.0)].into();
         let settings = RoomSettings { paused: true, values, ..RoomSettings::default() };
         let welcome = Welcome {
