@@ -27,6 +27,45 @@ test("a burst is answered by device and server, coloured and underlined by origi
   await expect(page.getByTestId("latency-measured")).toContainText(/\d/);
 });
 
+for (const alpha of [0.3, 0.69]) {
+  test(`the server writes the planned share of all tokens: ${alpha}`, async ({ page, edge, problems }) => {
+    await open(page, edge.url, `?seed=7&decider=manual&alpha=${alpha}`);
+    await loadModel(page);
+    const countries = ["Kenya", "France", "Japan", "Peru", "Chile", "Norway"];
+    const questions = countries.flatMap((country) => [`What is the currency of ${country}?`, `Which continent is ${country} in?`]);
+    await ask(page, questions.join("\n"));
+    await done(page);
+    const told = await page.getByTestId("alpha-done").textContent();
+    const [planned, written] = told.match(/\d\.\d+/g).map(Number);
+    expect(planned).toBeCloseTo(alpha, 2);
+    expect(Math.abs(written - alpha), told).toBeLessThanOrEqual(0.1);
+    // What the page counts is what the worker counts, but for tokens without text.
+    const counts = await page.getByTestId("token").evaluateAll((tokens) => [
+      tokens.filter((token) => token.dataset.origin === "server").length,
+      tokens.length,
+    ]);
+    expect(Math.abs(counts[0] / counts[1] - written), told).toBeLessThanOrEqual(0.05);
+  });
+}
+
+test("a world is calibrated to the machines at hand, stands in the link, and is forgotten again", async ({ page, edge, problems }) => {
+  await open(page, edge.url, "?seed=7");
+  await loadModel(page);
+  const world = page.getByTestId("world");
+  await expect(world).toHaveAttribute("data-calibrated", "false");
+  await page.getByTestId("calibrate").click();
+  await expect(world).toHaveAttribute("data-calibrated", "true", { timeout: 60_000 });
+  await expect(page.getByTestId("notice").first()).toContainText(/Measured: this device .*tok\/s, the server/);
+  await expect(page).toHaveURL(/[#&]cal=\d/);
+  await ask(page, burst);
+  await done(page);
+  await page.reload();
+  await expect(world).toHaveAttribute("data-calibrated", "true");
+  await world.getByRole("button", { name: "The paper’s" }).click();
+  await expect(world).toHaveAttribute("data-calibrated", "false");
+  await expect(page).not.toHaveURL(/cal=|[#&]size=/);
+});
+
 test("the policy decides, and the page says which backend and how fast", async ({ page, edge, problems }) => {
   await open(page, edge.url, "?seed=3");
   await expect(page.getByTestId("policy-backend")).toHaveAttribute("data-backend", "flex");

@@ -3,7 +3,7 @@
 use crate::state::LogRow;
 
 /// Column names with their units, in the order of the fields of [`LogRow`].
-pub const COLUMNS: [&str; 29] = [
+pub const COLUMNS: [&str; 32] = [
     "slot",
     "seed",
     "prompts",
@@ -30,6 +30,9 @@ pub const COLUMNS: [&str; 29] = [
     "server_tokens",
     "device_tokens_per_s",
     "server_tokens_per_s",
+    "done_alpha",
+    "handovers",
+    "handover_s",
     "stopped",
     "server_lost",
     "ask",
@@ -39,7 +42,7 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(String::new, |v| v.to_string())
 }
 
-fn row(row: &LogRow) -> [String; 29] {
+fn row(row: &LogRow) -> [String; 32] {
     let r = &row.record;
     [
         r.slot.to_string(),
@@ -68,6 +71,9 @@ fn row(row: &LogRow) -> [String; 29] {
         r.server_tokens.to_string(),
         optional(r.device_tokens_per_s),
         optional(r.server_tokens_per_s),
+        optional(r.done_alpha),
+        r.handovers.to_string(),
+        r.handover_s.to_string(),
         r.stopped.to_string(),
         r.server_lost.to_string(),
         row.ask.to_string(),

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use client::calibrate;
 use client::protocol::VERSION;
 use client::protocol::engine::ModelSource;
 use client::protocol::worker::{AskMode, AskOptions, Command, Event, ModelState};
@@ -9,6 +10,7 @@ use client::protocol::world::{Decider, PolicyBackend, WorldSettings};
 use leptos::prelude::*;
 
 use crate::engine::{Engine, Listener};
+use crate::format::{self, or_na};
 use crate::run::{Run, Status};
 use crate::server_only::ServerEvent;
 use crate::settings::Settings;
@@ -116,6 +118,16 @@ impl Ctx {
                     s.world.users = users;
                     s.world.decider = Decider::Policy;
                 }),
+                Effect::Calibrate(measured) => {
+                    self.set(|s| calibrate::apply(&measured, &mut s.world));
+                    let rate = |rate| or_na(rate, format::tokens_per_s);
+                    let (device, server) = (rate(measured.device_tokens_per_s), rate(measured.server_tokens_per_s));
+                    let trip = or_na(measured.round_trip_s, format::seconds);
+                    self.notify(
+                        Kind::Info,
+                        format!("Measured: this device {device}, the server {server}, round trip {trip}. The world is like them now."),
+                    );
+                }
             }
         }
     }
@@ -162,6 +174,17 @@ impl Ctx {
         let mut ask = 0;
         self.state.update(|s| ask = s.begin(&questions, mode, dom::now_ms()));
         self.put(route, ask, questions, Vec::new(), AskOptions { mode, ..settings.options });
+    }
+
+    /// Measures both sides with what stands in the prompt box, or with a suggested burst.
+    pub fn calibrate(self) {
+        let questions = self
+            .settings
+            .with_untracked(|s| burst::parse(&s.prompt))
+            .unwrap_or_else(|_| burst::suggestions().pop().map_or_else(Vec::new, |suggestion| suggestion.questions));
+        if let Some(command) = self.state.try_update(|s| s.calibrate(questions)) {
+            self.send(command);
+        }
     }
 
     /// Goes on with an answer that was cut.

@@ -328,6 +328,9 @@ pub(crate) mod tests {
             server_tokens: 0,
             device_tokens_per_s: Some(12.5),
             server_tokens_per_s: None,
+            done_alpha: Some(0.575),
+            handovers: 3,
+            handover_s: 0.125,
             stopped: false,
             server_lost: true,
         }

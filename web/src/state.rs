@@ -6,7 +6,7 @@ use client::protocol::VERSION;
 use client::protocol::engine::{ModelSource, StoreAs, Verdict};
 use client::protocol::manifest::ModelEntry;
 use client::protocol::worker::{AskMode, Command, Event, ModelState, Pair, ServerHealth, Tier, TierReport};
-use client::protocol::world::{PolicyBackend, WorldView};
+use client::protocol::world::{Calibration, PolicyBackend, WorldView};
 
 use crate::run::{Compared, Run, Status};
 
@@ -81,6 +81,8 @@ pub enum Effect {
     Reload,
     /// A policy for this number of devices was put in place: let it decide.
     Decide(usize),
+    /// Both sides were measured: make the world like them.
+    Calibrate(Calibration),
 }
 
 /// Who answers a burst.
@@ -126,6 +128,8 @@ pub struct State {
     pub verdict: Option<Result<Verdict, String>>,
     /// The ask that looks.
     weighing: Option<u64>,
+    /// The ask that measures both sides.
+    pub calibrating: Option<u64>,
     /// The present slot.
     pub view: Option<WorldView>,
     /// Which policy code decides.
@@ -162,6 +166,7 @@ impl Default for State {
             context: None,
             verdict: None,
             weighing: None,
+            calibrating: None,
             view: None,
             backend: None,
             backend_note: None,
@@ -269,6 +274,13 @@ impl State {
         Command::LoadModel { source: self.source.clone(), context: self.context, unasked }
     }
 
+    /// Asks for both sides to be measured with these questions.
+    pub fn calibrate(&mut self, prompts: Vec<String>) -> Command {
+        let ask = self.next_id();
+        self.calibrating = Some(ask);
+        Command::Calibrate { ask, prompts }
+    }
+
     /// Whether a model of this tab's can answer.
     #[must_use]
     pub fn device_ready(&self) -> bool {
@@ -337,6 +349,7 @@ impl State {
         self.model_states.clear();
         self.pair = None;
         self.verdict = None;
+        self.calibrating = None;
         self.backend = None;
         self.backend_note = None;
         self.policies.clear();
@@ -348,6 +361,11 @@ impl State {
 
     /// Takes in an event of the worker.
     pub fn apply(&mut self, event: Event, now_ms: f64) -> Vec<Effect> {
+        if let Event::Calibrated { ask, .. } | Event::Failed { ask: Some(ask), .. } = event
+            && self.calibrating == Some(ask)
+        {
+            self.calibrating = None;
+        }
         let in_run = self.run.as_mut().is_some_and(|run| run.apply(&event, now_ms));
         match event {
             Event::Ready { version, .. } if version != VERSION => return vec![Effect::Reload],
@@ -400,6 +418,7 @@ impl State {
             Event::Failed { ask: Some(ask), message } if self.weighing == Some(ask) => {
                 self.verdict = Some(Err(message));
             }
+            Event::Calibrated { measured, .. } => return vec![Effect::Calibrate(measured)],
             Event::Pair { pair } => self.pair = pair,
             Event::PolicyBackend { backend, note } => {
                 if let Some(note) = &note {

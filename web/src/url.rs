@@ -18,9 +18,9 @@ use crate::settings::{MANUAL, Settings, Theme, View};
 
 /// Names of the page's own parameters that are no numbers with a declaration of their own: those are in [`MANUAL`], in
 /// [`sampling::SETTINGS`] and, of the simulator, in [`SETTINGS`].
-pub const OWN: [&str; 15] = [
+pub const OWN: [&str; 16] = [
     "view", "users", "seed", "size", "decider", "qos", "pos", "mode", "pacing", "compare", "tier", "q", "theme",
-    "hide", "record",
+    "hide", "record", "cal",
 ];
 
 /// Most characters of a text that go into a link.
@@ -42,6 +42,9 @@ pub fn encode(settings: &Settings) -> String {
     link.number("seed", world.seed, plain.world.seed);
     if let Some(size) = world.size_mbit {
         link.add("size", &size.to_string());
+    }
+    if let Some(tokens) = world.calibrated_tokens {
+        link.add("cal", &tokens.to_string());
     }
     link.name("decider", world.decider);
     if world.decider == Decider::Manual {
@@ -102,6 +105,7 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Option<()> {
             let largest = SETTINGS.iter().find(|s| s.key == "size_max_mbit")?;
             world.size_mbit = Some(number(value, largest.min, largest.max)?);
         }
+        "cal" => world.calibrated_tokens = Some(number(value, 1.0, 1e6)?),
         "decider" => world.decider = from_name(value)?,
         "qos" => world.qos = from_name::<QosSource>(value)?,
         "pos" => {
@@ -237,6 +241,7 @@ mod tests {
         s.world.manual_alpha = 0.125;
         s.world.manual_power = 1.0;
         s.world.qos = QosSource::Shipped;
+        s.world.calibrated_tokens = Some(23.5);
         s.world.positions = [(0, [1.5, -2.25]), (4, [0.0, 19.0])].into();
         for setting in SETTINGS.iter().filter(|s| s.key != "users") {
             let value = if setting.default == setting.max { setting.min } else { setting.max };
@@ -313,6 +318,7 @@ mod tests {
             "seed=x",
             "size=inf",
             "size=-3",
+            "cal=0",
             "alpha=2",
             "decider=nobody",
             "mode=",

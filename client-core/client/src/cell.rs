@@ -116,7 +116,7 @@ impl Cell {
     fn place(&mut self) {
         self.optimum.take();
         let radius_m = self.world.params().radius_m;
-        let size_bits = self.settings.size_mbit.map(|mbit| mbit.clamp(0.01, 20.0) * 1e6);
+        let size_bits = self.settings.size_mbit.map(bits);
         for (user, &drawn) in self.drawn_positions.iter().enumerate() {
             match self.settings.positions.get(&user) {
                 Some(&[x_m, y_m]) if x_m.is_finite() && y_m.is_finite() => {
@@ -129,6 +129,15 @@ impl Cell {
                 }
             }
             self.world.pin_size(user, size_bits);
+        }
+    }
+
+    /// Makes this device's task as large as an ask with so many tokens of answers is in a calibrated world; in another,
+    /// nothing changes.
+    pub fn expect_tokens(&mut self, tokens: f64) {
+        if let (Some(mbit), Some(of_tokens)) = (self.settings.size_mbit, self.settings.calibrated_tokens) {
+            self.optimum.take();
+            self.world.pin_size(0, Some(bits(mbit * tokens / of_tokens.max(1.0))));
         }
     }
 
@@ -275,6 +284,11 @@ fn params_of(settings: &WorldSettings, measured: Option<MeasuredQuality>) -> (Me
         }
     }
     (params, refused)
+}
+
+/// Bits of a task of so many Mbit, within what the simulator takes.
+fn bits(mbit: f64) -> f64 {
+    mbit.clamp(0.01, 20.0) * 1e6
 }
 
 fn decibels(ratio: f64) -> f64 {

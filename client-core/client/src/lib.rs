@@ -11,11 +11,13 @@
 //! | [`verdict`] | what a model will take, and whether a tab can give it |
 //! | `bytes` | sizes in words |
 //! | [`cell`] | the simulated cell as the page sees it: settings in, view out |
+//! | [`calibrate`] | a world whose times are those of the machines at hand |
 //!
 //! Deliberately absent: the DOM, sockets (a transport is passed in), clocks and global random numbers (callers pass time
 //! and seed), and the engine itself, which is a crate of its own behind the feature `engine`.
 
 mod bytes;
+pub mod calibrate;
 pub mod cell;
 pub mod download;
 pub mod offers;

@@ -250,6 +250,12 @@ impl Engine {
         self.template.set_now(unix_s);
     }
 
+    /// Has it give way between tokens with this, where other tasks share its thread: a server's answer that arrives
+    /// meanwhile, for one. In a browser it does so by itself.
+    pub fn set_yield(&mut self, yield_now: YieldNow) {
+        self.yield_now = Some(yield_now);
+    }
+
     /// Forgets the conversation; the memory of the KV cache is kept.
     pub fn reset(&mut self) {
         self.backend.truncate(0);

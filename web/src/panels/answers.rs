@@ -121,7 +121,7 @@ fn AnswerItem(index: usize) -> impl IntoView {
                 </p>
             </Show>
             <p class="share">
-                {move || plan.with(|p| p.as_ref().map(|p| view! { <ShareBar plan=p.clone() /> }))}
+                {move || plan.with(|p| p.as_ref().map(|p| view! { <ShareBar index plan=p.clone() /> }))}
                 {move || quality.with(|q| q.as_ref().map(|q| view! {
                     <span class="share-note" title="Cosine similarity to the full model's own answer (eq. 26), and the share of tokens below the threshold (eq. 27)">
                         {format!("similarity {} · unsupported {}", format::ratio(q.accuracy), format::percent(q.hallucination))}
@@ -138,24 +138,31 @@ fn AnswerItem(index: usize) -> impl IntoView {
     }
 }
 
-/// How a prompt is shared, and how sure the compact model was of it.
+/// How an answer is shared: as it is planned until there are tokens, then as it is; and how sure the compact model was.
 #[component]
-fn ShareBar(plan: PromptPlan) -> impl IntoView {
-    let server = plan.server_share.clamp(0.0, 1.0);
-    let who = if server <= 0.0 {
-        "device writes all".to_owned()
-    } else if server >= 1.0 {
-        "server writes all".to_owned()
-    } else {
-        format!("server writes the first {}", format::percent(server))
+fn ShareBar(index: usize, plan: PromptPlan) -> impl IntoView {
+    let ctx = ctx();
+    let planned = plan.server_share;
+    let counts = Memo::new(move |_| {
+        let count = |a: &Answer| (a.count(Origin::Server), a.tokens.len());
+        ctx.with_run(|r| r.and_then(|r| r.answers.get(index)).map(count)).unwrap_or_default()
+    });
+    #[expect(clippy::cast_precision_loss, reason = "token counts are small")]
+    let width = move || {
+        let (server, all) = counts.get();
+        format!("{:.1}%", 100.0 * if all == 0 { planned } else { server as f64 / all as f64 })
     };
     let doubt = or_na(plan.entropy.map(f64::from), |h| format!("{h:.2} nat"));
     view! {
         <span class="share-bar" aria-hidden="true">
-            <span class="share-server" style:width=format!("{:.1}%", 100.0 * server)></span>
+            <span class="share-server" style:width=width></span>
         </span>
         <span class="share-note">
-            {who} " · " <span title="Entropy of the compact model's first token: how unsure it is. The most doubtful prompts go to the server first.">"doubt " {doubt}</span>
+            {move || {
+                let (server, all) = counts.get();
+                format!("server {server} of {all}, planned {}", format::percent(planned))
+            }}
+            " · " <span title="Entropy of the compact model's first token: how unsure it is. The most doubtful prompts go to the server first.">"doubt " {doubt}</span>
         </span>
     }
 }

@@ -1,6 +1,6 @@
 //! α and p of the present slot, beside what the others would have done with it.
 
-use client::protocol::worker::Tier;
+use client::protocol::worker::{SlotRecord, Tier};
 use client::protocol::world::{Comparison, Decider, PolicyBackend};
 use leptos::prelude::*;
 
@@ -35,6 +35,14 @@ fn own(ctx: Ctx) -> Option<(f64, f64, f64)> {
     })
 }
 
+/// The share of the last answer, planned and done, and what changing hands cost.
+fn done(record: &SlotRecord) -> String {
+    let share = or_na(record.done_alpha, format::ratio);
+    let (planned, times) = (format::ratio(record.alpha), format::count(record.handovers, "handover"));
+    let waited = format::seconds(record.handover_s);
+    format!("Last answer: α = {planned} planned, {share} of all tokens done; {times} took {waited}.")
+}
+
 /// The panel.
 #[component]
 pub fn Decision() -> impl IntoView {
@@ -65,6 +73,7 @@ pub fn Decision() -> impl IntoView {
                     </div>
                 </div>
             </div>
+            <p class="hint" data-testid="alpha-done">{move || ctx.with_run(|r| r.and_then(|r| r.record.as_ref()).map(done))}</p>
             <Comparisons />
             <Backend />
         </Panel>

@@ -1,5 +1,6 @@
 //! Latency as it was modelled and as it was measured: device and server work at the same time, so the longer way counts.
 
+use client::calibrate;
 use client::protocol::worker::SlotRecord;
 use client::protocol::world::DeviceOutcome;
 use leptos::prelude::*;
@@ -8,6 +9,7 @@ use crate::ctx::ctx;
 use crate::format::{self, or_na};
 use crate::geometry::{along, axis_end};
 use crate::panel::Panel;
+use crate::state::State;
 
 /// Times of one answer or of one slot; `None` is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -89,8 +91,38 @@ pub fn Latency() -> impl IntoView {
             </Show>
             <Bars test_id="latency-measured" times=last_measured end=real_end
                 title=Signal::derive(move || if last.with(Option::is_some) { "Last answer, measured".to_owned() } else { "Measured: nothing asked yet".to_owned() }) />
+            <World />
             <p class="hint">"Uplink and server follow each other; the device works meanwhile. The total is the longer way (eq. 29)."</p>
         </Panel>
+    }
+}
+
+/// Which world is modelled, and the way to the other.
+#[component]
+fn World() -> impl IntoView {
+    let ctx = ctx();
+    let calibrated = Memo::new(move |_| ctx.settings.with(|s| s.world.calibrated_tokens.is_some()));
+    let busy = move || ctx.state.with(|s| s.calibrating.is_some());
+    view! {
+        <p class="hint" data-testid="world" data-calibrated=move || calibrated.get().to_string()>
+            {move || if calibrated.get() { "The world is calibrated to this device and server. " } else { "The world is the paper’s. " }}
+            <button
+                class="textual"
+                data-testid="calibrate"
+                title="Answers your questions three times to measure both sides, and sets clocks, cycles and task size from that"
+                disabled=move || busy() || !ctx.state.with(State::device_ready)
+                on:click=move |_| ctx.calibrate()
+            >
+                {move || if busy() { "Measuring …" } else { "Calibrate" }}
+            </button>
+            <button
+                class="textual"
+                hidden=move || !calibrated.get()
+                on:click=move |_| ctx.set(|s| calibrate::forget(&mut s.world))
+            >
+                "The paper’s"
+            </button>
+        </p>
     }
 }
 

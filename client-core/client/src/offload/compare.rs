@@ -1,10 +1,10 @@
 //! After an ask: what would the server have said? Eq. 26–28 on real answers.
 //!
 //! The server answers once more what this device wrote a part of, whole and by itself; that is r^MEC of eq. 25. The two
-//! texts are embedded and aligned by the server (`POST /api/similarity`). Of a prompt that both sides wrote, the first
-//! positions are the server's own words: only the device's positions count towards A_k and H_k, and eq. 28 brings the
-//! server's part in by α. The server's tokens are counted in its own vocabulary; an encoder with another one shifts that
-//! border by a token or so.
+//! texts are embedded and aligned by the server (`POST /api/similarity`). Of a prompt that both sides wrote, only the device's
+//! positions count towards A_k and H_k, and eq. 28 brings the server's part in by α; what an answer lacks at its end counts
+//! for the side that ended it. The server's tokens are counted in its own vocabulary; an encoder with another one shifts
+//! the borders by a token or so.
 
 use futures::StreamExt;
 
@@ -13,7 +13,7 @@ use super::ports::{Clock, Transport, TransportError};
 use super::qos::Quality;
 use super::run::{Answer, Ask, SILENCE_LIMIT_S, within};
 use crate::protocol::similarity::{SimilarityRequest, default_threshold};
-use crate::protocol::worker::{Event, PromptQuality};
+use crate::protocol::worker::{Event, Origin, PromptQuality};
 
 /// Compares the answers to an ask with the server's; `alpha` is the share of the task that the server wrote.
 /// The caller drops the future to cancel.
@@ -42,13 +42,15 @@ pub async fn compare<T: Transport, C: Clock>(
         }
         let request = SimilarityRequest { reference, candidate: answer.text.clone(), threshold };
         let response = within(clock, SILENCE_LIMIT_S, transport.similarity(&request)).await.ok_or_else(silent)??;
-        let cosines = response.cosines.get(answer.server_tokens..).unwrap_or_default();
-        prompts.push(Quality::from_cosines(cosines, threshold).map(|quality| PromptQuality {
+        let by = answer.by.iter().chain(std::iter::repeat(answer.by.last().unwrap_or(&Origin::Device)));
+        let of_device = response.cosines.iter().zip(by).filter(|(_, by)| **by == Origin::Device);
+        let cosines: Vec<f64> = of_device.map(|(&cosine, _)| cosine).collect();
+        prompts.push(Quality::from_cosines(&cosines, threshold).map(|quality| PromptQuality {
             reference: request.reference,
             accuracy: quality.accuracy,
             hallucination: quality.hallucination,
         }));
-        local_cosines.extend_from_slice(cosines);
+        local_cosines.extend(cosines);
     }
     let server = Quality::of_server();
     let local = Quality::from_cosines(&local_cosines, threshold);

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 
 use super::openai::{ChatPiece, ChatRequest, Decoded};
-use super::ports::{ChatStream, Clock, LocalEngine, LocalError, Transport, TransportError};
+use super::ports::{ChatStream, Clock, Job, Jobs, LocalEngine, LocalError, Transport, TransportError, answer_one};
 use crate::protocol::engine::Finish;
 use crate::protocol::sampling::MOST_TOKENS;
 use crate::protocol::similarity::{SimilarityRequest, SimilarityResponse};
@@ -84,12 +84,19 @@ impl FakeClock {
     }
 }
 
-/// An engine that answers every prompt with `prompt`'s own tokens `d0 d1 …`, one every `token_s`, for `length` tokens.
-/// A prefix counts as many tokens as it has blanks.
+/// An engine that answers every prompt with tokens `d0 d1 …`, one every `token_s`, until the answer has its length. A prefix
+/// counts as many tokens as it has blanks.
 pub(crate) struct FakeEngine {
     pub(crate) clock: FakeClock,
     pub(crate) token_s: f64,
+    /// What it takes to read before the first token of a turn.
+    pub(crate) read_s: f64,
+    /// Tokens of every answer but those of `lengths`.
     pub(crate) length: usize,
+    /// Tokens by prompt.
+    pub(crate) lengths: Vec<(String, usize)>,
+    /// Answers that it writes at the same time, all of them a token longer every `token_s`.
+    pub(crate) rows: usize,
     /// Entropy by prompt; a missing one is an error.
     pub(crate) entropies: Vec<(&'static str, f32)>,
     /// Fails after this many tokens in all, that many times.
@@ -107,7 +114,10 @@ impl FakeEngine {
         Self {
             clock: clock.clone(),
             token_s: 0.1,
+            read_s: 0.0,
             length: 5,
+            lengths: Vec::new(),
+            rows: 1,
             entropies: Vec::new(),
             fails_after: None,
             recovers: false,
@@ -116,6 +126,11 @@ impl FakeEngine {
             calls: Vec::new(),
         }
     }
+}
+
+/// Tokens of the answer to a prompt.
+fn length_of(lengths: &[(String, usize)], prompt: &str, length: usize) -> usize {
+    lengths.iter().find(|entry| entry.0 == prompt).map_or(length, |entry| entry.1)
 }
 
 #[async_trait(?Send)]
@@ -139,7 +154,8 @@ impl LocalEngine for FakeEngine {
             return Err(LocalError::of_prompt("the prompt is too long for the model"));
         }
         let begun = prefix.matches(' ').count();
-        for position in begun..self.length {
+        self.clock.sleep(self.read_s).await;
+        for position in begun..length_of(&self.lengths, prompt, self.length) {
             if position - begun == max_tokens {
                 return Ok(Finish::Length);
             }
@@ -156,6 +172,43 @@ impl LocalEngine for FakeEngine {
         Ok(Finish::Stop)
     }
 
+    async fn answer_all(&mut self, jobs: &mut dyn Jobs, options: &AskOptions) -> Result<(), LocalError> {
+        let mut rows: Vec<Job> = Vec::new();
+        loop {
+            while rows.len() < self.rows && self.rows > 1 {
+                let Some(job) = jobs.next() else { break };
+                self.clock.sleep(self.read_s).await;
+                rows.push(job);
+            }
+            if self.rows == 1
+                && let Some(job) = jobs.next()
+            {
+                answer_one(self, jobs, &job, options).await?;
+                continue;
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+            self.clock.sleep(self.token_s).await;
+            rows.retain_mut(|job| {
+                let written = job.prefix.matches(' ').count();
+                let finish = if written >= length_of(&self.lengths, &job.text, self.length) {
+                    Finish::Stop
+                } else if job.max_tokens == 0 {
+                    Finish::Length
+                } else if jobs.token(job.prompt, &format!("d{written} ")).is_break() {
+                    Finish::Cancelled
+                } else {
+                    job.prefix.push_str("d ");
+                    job.max_tokens -= 1;
+                    return true;
+                };
+                jobs.done(job.prompt, Ok(finish));
+                false
+            });
+        }
+    }
+
     async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError> {
         if self.recovers { Ok("Going on on the CPU.".to_owned()) } else { Err(error.clone()) }
     }
@@ -166,7 +219,7 @@ impl LocalEngine for FakeEngine {
 pub(crate) enum Step {
     /// Lets time pass.
     Wait(f64),
-    /// Writes this many more tokens `s0 s1 …`, one every 0.05 s, but never more than was asked for.
+    /// Writes this many more tokens `s0 s1 …` after what is begun, one every `token_s`, but never more than was asked for.
     Tokens(usize),
     /// Ends the answer; its timings follow.
     End,
@@ -184,7 +237,12 @@ pub(crate) enum Step {
 #[derive(Clone)]
 pub(crate) struct FakeServer {
     pub(crate) clock: FakeClock,
-    /// By prompt; the others get 5 tokens and an end.
+    pub(crate) token_s: f64,
+    /// From a request to the beginning of the reply.
+    pub(crate) reply_s: f64,
+    /// Tokens by prompt, where no script says more.
+    pub(crate) lengths: Vec<(String, usize)>,
+    /// By prompt; the others get the rest of 5 tokens and an end.
     pub(crate) scripts: Vec<(&'static str, Vec<Step>)>,
     /// Fails before a stream begins.
     pub(crate) refuses: Option<TransportError>,
@@ -200,6 +258,9 @@ impl FakeServer {
     pub(crate) fn new(clock: &FakeClock) -> Self {
         Self {
             clock: clock.clone(),
+            token_s: 0.05,
+            reply_s: 0.02,
+            lengths: Vec::new(),
             scripts: Vec::new(),
             refuses: None,
             heedless: false,
@@ -224,13 +285,15 @@ impl Transport for FakeServer {
         let told = request.max_tokens.unwrap_or(MOST_TOKENS);
         self.requests.borrow_mut().push((self.clock.now_s(), prompt.clone(), told));
         let limit = request.max_tokens.filter(|_| !self.heedless).unwrap_or(usize::MAX);
-        self.clock.sleep(0.02).await;
+        self.clock.sleep(self.reply_s).await;
         if let Some(error) = &self.refuses {
             return Err(error.clone());
         }
         let script = self.scripts.iter().find(|entry| entry.0 == prompt).map(|entry| entry.1.clone());
         let mut steps: Vec<Step> = Vec::new();
-        for step in script.unwrap_or_else(|| vec![Step::Tokens(5), Step::End]) {
+        let begun = request.messages.get(1).map_or(0, |answer| answer.content.matches(' ').count());
+        let rest = length_of(&self.lengths, &prompt, 5).saturating_sub(begun);
+        for step in script.unwrap_or_else(|| vec![Step::Tokens(rest), Step::End]) {
             match step {
                 Step::Tokens(count) => steps.extend(std::iter::repeat_n(Step::Tokens(1), count)),
                 Step::End => steps.extend([Step::End, Step::Timings]),
@@ -238,7 +301,7 @@ impl Transport for FakeServer {
             }
         }
         self.alive.set(self.alive.get() + 1);
-        let (clock, alive) = (self.clock.clone(), Alive(self.alive.clone()));
+        let (clock, alive, token_s) = (self.clock.clone(), Alive(self.alive.clone()), self.token_s);
         let state = (steps.into_iter(), 0, clock, alive);
         Ok(futures::stream::unfold(state, move |(mut steps, written, clock, alive)| async move {
             loop {
@@ -249,12 +312,13 @@ impl Transport for FakeServer {
                     }
                     Step::Tokens(_) if written == limit => Ok(ChatPiece::Finish(Finish::Length)),
                     Step::Tokens(_) => {
-                        clock.sleep(0.05).await;
-                        return Some((Ok(ChatPiece::Text(format!("s{written} "))), (steps, written + 1, clock, alive)));
+                        clock.sleep(token_s).await;
+                        let text = format!("s{} ", begun + written);
+                        return Some((Ok(ChatPiece::Text(text)), (steps, written + 1, clock, alive)));
                     }
                     Step::End => Ok(ChatPiece::Finish(Finish::Stop)),
                     Step::Timings => {
-                        Ok(ChatPiece::Decoded(Decoded { tokens: written, seconds: 0.05 * written as f64 }))
+                        Ok(ChatPiece::Decoded(Decoded { tokens: written, seconds: token_s * written as f64 }))
                     }
                     Step::Fail(error) => Err(error),
                     Step::Hang => std::future::pending().await,

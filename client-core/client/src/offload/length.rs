@@ -1,48 +1,87 @@
-//! From a share of a prompt to a number of tokens.
+//! How long an answer will be, from the answers that these two models gave before.
 //!
-//! Nobody knows an answer's length before it is written. The server therefore writes ⌈share · expected⌉ tokens of a shared
-//! prompt, where *expected* is a running mean over the answers that this page has seen end by themselves; the device goes
-//! on from there until the model ends or the limit of the ask is reached. Rounding up means that a share above zero buys
-//! at least one token of the better model. An answer that ends earlier than expected is simply done: then the server wrote
-//! more than its share, and the next estimate is shorter.
+//! Nobody knows an answer's length before it is written. What is known is how long earlier ones were, and how much of this
+//! one is written already. An [`Estimate`] has two numbers: what is to be expected, by which work is divided, and what the
+//! answer will at least have, on which a side may rely while it writes ahead of the other. Both move while the answer is
+//! written: earlier answers that were shorter than it is by now say nothing of it any more.
 
-/// Weight of a new answer in the running mean.
-const WEIGHT: f64 = 0.2;
-/// Expected length before any answer was seen. The questions of the shipped corpus are answered in 1 to 10 tokens.
-const PRIOR_TOKENS: f64 = 6.0;
+use std::collections::VecDeque;
 
-/// Running mean of answer lengths, in tokens.
+/// Answers that are remembered; the oldest go first.
+const KEPT: usize = 64;
+/// With fewer answers than this, the shortest of them says nothing.
+const ENOUGH: usize = 5;
+/// Share of the shortest remembered answer that is relied on.
+const MARGIN: f64 = 0.75;
+/// Expected length before any answer was seen, tokens.
+const PRIOR_TOKENS: f64 = 64.0;
+/// What is relied on before enough answers were seen, tokens.
+const LEAST_TOKENS: f64 = 5.0;
+/// An answer that is longer than all before it is expected to go on for this share of what there is of it.
+const GROWTH: f64 = 0.5;
+/// How fast an answer counts for less the more its prompt differs in length: halved at a factor of e.
+const LIKENESS: f64 = 1.0;
+
+/// What is known of the length of an answer, in tokens, all that is written of it included.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AnswerLength {
-    mean_tokens: f64,
+pub struct Estimate {
+    /// Mean.
+    pub expected: f64,
+    /// It will hardly be shorter; at most `expected`.
+    pub low: f64,
 }
 
-impl Default for AnswerLength {
-    fn default() -> Self {
-        Self { mean_tokens: PRIOR_TOKENS }
-    }
+/// Lengths of the answers that a pair of models gave and ended by itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AnswerLength {
+    /// Bytes of the prompt, tokens of the answer.
+    seen: VecDeque<(usize, usize)>,
 }
 
 impl AnswerLength {
-    /// Learns from an answer of `tokens` tokens that was neither stopped nor cut.
-    pub fn observe(&mut self, tokens: usize) {
-        self.mean_tokens += WEIGHT * (tokens as f64 - self.mean_tokens);
+    /// Learns from an answer of `tokens` tokens, to a prompt of so many bytes, that was neither stopped nor cut.
+    pub fn observe(&mut self, prompt_bytes: usize, tokens: usize) {
+        if self.seen.len() == KEPT {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((prompt_bytes, tokens));
     }
 
-    /// Tokens that the server writes of a prompt with this share, at most `max_tokens`: 0 for none of it, `max_tokens`
-    /// for all of it.
+    /// How many answers it knows.
     #[must_use]
-    pub fn server_tokens(&self, server_share: f64, max_tokens: usize) -> usize {
-        if server_share >= 1.0 {
-            return max_tokens;
+    pub fn answers(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Length of an answer of which `written` tokens are there and that goes on for at least one more, at most `limit` in
+    /// all. Answers to prompts of about the same length count most.
+    #[must_use]
+    pub fn estimate(&self, prompt_bytes: usize, written: usize, limit: usize) -> Estimate {
+        let (limit, next) = (limit.max(written + 1) as f64, (written + 1) as f64);
+        let (mut weights, mut sum, mut shortest, mut longer) = (0.0, 0.0, f64::INFINITY, 0);
+        for &(bytes, tokens) in &self.seen {
+            shortest = shortest.min(tokens as f64);
+            if tokens <= written {
+                continue;
+            }
+            let apart = (prompt_bytes.max(1) as f64 / bytes.max(1) as f64).ln().abs();
+            let weight = 1.0 / (1.0 + LIKENESS * apart);
+            weights += weight;
+            sum += weight * tokens as f64;
+            longer += 1;
         }
-        if server_share <= 0.0 {
-            return 0;
-        }
-        let expected = self.mean_tokens.clamp(1.0, max_tokens.max(1) as f64);
-        // Float dust below a millionth of a token must not buy a token more.
-        let tokens = (server_share * expected - 1e-6).ceil().max(1.0);
-        (tokens as usize).min(max_tokens)
+        let unknown = PRIOR_TOKENS.max((1.0 + GROWTH) * written as f64);
+        let expected = match longer {
+            0 if self.seen.is_empty() => unknown,
+            0 => (1.0 + GROWTH) * written as f64,
+            _ => sum / weights,
+        };
+        let low = match self.seen.len() {
+            0..ENOUGH => LEAST_TOKENS,
+            _ => MARGIN * shortest,
+        };
+        let expected = expected.clamp(next, limit);
+        Estimate { expected, low: low.clamp(next, limit).min(expected) }
     }
 }
 
@@ -50,27 +89,53 @@ impl AnswerLength {
 mod tests {
     use super::*;
 
-    #[test]
-    fn shares_become_tokens() {
+    fn after(lengths: &[usize]) -> AnswerLength {
         let mut length = AnswerLength::default();
-        for _ in 0..200 {
-            length.observe(10);
-        }
-        for (share, max, expect) in
-            [(0.0, 64, 0), (0.01, 64, 1), (0.3, 64, 3), (0.31, 64, 4), (0.99, 64, 10), (1.0, 64, 64), (0.5, 4, 2)]
-        {
-            assert_eq!(length.server_tokens(share, max), expect, "share {share} of at most {max}");
-        }
-        assert_eq!(length.server_tokens(0.5, 0), 0);
+        lengths.iter().for_each(|&tokens| length.observe(40, tokens));
+        length
     }
 
     #[test]
-    fn the_mean_follows_what_is_seen() {
-        let mut length = AnswerLength::default();
-        assert_eq!(length.server_tokens(0.999, 64), 6);
-        for _ in 0..60 {
-            length.observe(20);
+    fn before_any_answer_little_is_relied_on() {
+        let none = AnswerLength::default();
+        for (written, limit, expected, low) in [
+            (0, 4096, 64.0, 5.0),
+            (20, 4096, 64.0, 21.0),
+            (100, 4096, 150.0, 101.0),
+            (0, 8, 8.0, 5.0),
+            (0, 3, 3.0, 3.0),
+        ] {
+            assert_eq!(none.estimate(40, written, limit), Estimate { expected, low }, "{written} of at most {limit}");
         }
-        assert_eq!(length.server_tokens(0.999, 64), 20);
+    }
+
+    #[test]
+    fn what_was_seen_is_expected_and_three_quarters_of_the_shortest_relied_on() {
+        let length = after(&[100, 120, 140, 160, 180]);
+        for (written, expected, low) in [
+            (0, 140.0, 75.0),
+            (90, 140.0, 91.0),
+            // Answers of 100 tokens are out of question by now.
+            (110, 150.0, 111.0),
+            // Longer than all before.
+            (200, 300.0, 201.0),
+        ] {
+            assert_eq!(length.estimate(40, written, 4096), Estimate { expected, low }, "{written}");
+        }
+        assert_eq!(after(&[100; 4]).estimate(40, 0, 4096).low, 5.0, "four are not enough");
+    }
+
+    #[test]
+    fn prompts_of_like_length_count_most_and_old_answers_are_forgotten() {
+        let mut length = AnswerLength::default();
+        for _ in 0..10 {
+            length.observe(20, 10);
+            length.observe(2000, 300);
+        }
+        let short = length.estimate(20, 0, 4096).expected;
+        let long = length.estimate(2000, 0, 4096).expected;
+        assert!(short < 70.0 && long > 240.0, "{short} {long}");
+        (0..KEPT).for_each(|_| length.observe(20, 30));
+        assert_eq!((length.answers(), length.estimate(2000, 0, 4096).expected), (KEPT, 30.0));
     }
 }

@@ -344,10 +344,8 @@ mod tests {
         let entropies = prompts.map(|prompt| pollster::block_on(port.entropy(prompt)).expect("an entropy"));
         assert!(entropies.iter().all(|entropy| *entropy > 0.0) && entropies[0] != entropies[1], "{entropies:?}");
         let harder = usize::from(entropies[1] > entropies[0]);
-        let bytes: usize = prompts.iter().map(|prompt| prompt.len()).sum();
-        let alpha = prompts[harder].len() as f64 / bytes as f64;
         let server = FakeServer::new(&FakeClock::default());
-        let answers = play(&mut engine, &server, &prompts, alpha);
+        let answers = play(&mut engine, &server, &prompts, 0.5);
         assert!(answers[harder].1.iter().all(|&origin| origin == Origin::Server));
         assert!(answers[1 - harder].1.iter().all(|&origin| origin == Origin::Device));
     }

@@ -4,7 +4,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`split`] | which bits of which prompt go to the server for a ratio α, hardest prompts first |
-//! | [`length`] | how many tokens of a shared prompt the server writes |
+//! | [`length`] | how long an answer will be, from earlier ones |
 //! | [`pacing`] | the simulated uplink: when a piece has arrived at rate r |
 //! | [`ports`] | what a run needs from outside: an engine, a transport, a clock |
 //! | `local` | the LLM engine as the device's port |

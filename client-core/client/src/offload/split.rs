@@ -1,8 +1,10 @@
 //! Which part of a task goes to the server.
 //!
-//! A task of X bits is a list of prompts; each prompt's part of X is in proportion to its bytes. α·X bits are offloaded:
-//! the prompts that the compact model is least sure of (highest entropy of its first token) go first, until the bits are
-//! used up. The prompt on the boundary is shared; [`super::length`] turns its share into tokens.
+//! A task of X bits is a list of prompts; each prompt's part of X is in proportion to the tokens that its answer is expected
+//! to have ([`super::length`]). α·X bits are offloaded: the prompts that the compact model is least sure of (highest entropy
+//! of its first token) go first, until the bits are used up. The prompt on the boundary is shared.
+//!
+//! This is where a run begins. What is written in the end is held at α by [`super::run`], whatever the lengths.
 
 use std::cmp::Ordering;
 
@@ -32,8 +34,8 @@ impl OffloadRatio {
 /// One prompt of a task before it is split.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PromptWeight {
-    /// Length of the prompt in bytes; an empty prompt counts as one byte.
-    pub bytes: usize,
+    /// Tokens that its answer is expected to have; fewer than one count as one.
+    pub tokens: f64,
     /// Entropy of the compact model's first token in nats; `None` where nobody computed it, which counts as the least.
     pub entropy: Option<f32>,
 }
@@ -61,7 +63,7 @@ impl PromptShare {
 /// one of them is shared; `server_bits` add up to α·X.
 #[must_use]
 pub fn split(prompts: &[PromptWeight], size_bits: f64, alpha: OffloadRatio) -> Vec<PromptShare> {
-    let weight = |prompt: &PromptWeight| prompt.bytes.max(1) as f64;
+    let weight = |prompt: &PromptWeight| prompt.tokens.max(1.0);
     let total: f64 = prompts.iter().map(weight).sum();
     let offloaded = alpha.get() * size_bits;
 
@@ -69,12 +71,13 @@ pub fn split(prompts: &[PromptWeight], size_bits: f64, alpha: OffloadRatio) -> V
     order.sort_by(|&a, &b| harder_first(prompts[a].entropy, prompts[b].entropy).then(a.cmp(&b)));
 
     let mut shares = vec![PromptShare { bits: 0.0, server_bits: 0.0, server_share: 0.0 }; prompts.len()];
-    // Cumulative byte counts are exact integers in an f64: the last one is X itself, so nothing is lost to rounding and
-    // each prompt's part of the offloaded bits can only grow with α.
-    let (mut bytes_before, mut bits_before) = (0.0, 0.0);
-    for index in order {
-        bytes_before += weight(&prompts[index]);
-        let bits_after = size_bits * (bytes_before / total);
+    // Cumulative sums: each prompt's part of the offloaded bits can only grow with α. The last one is X itself, whatever
+    // rounding does to the sum in another order.
+    let (mut tokens_before, mut bits_before) = (0.0, 0.0);
+    let last = order.len().saturating_sub(1);
+    for (place, index) in order.into_iter().enumerate() {
+        tokens_before += weight(&prompts[index]);
+        let bits_after = if place == last { size_bits } else { size_bits * (tokens_before / total) };
         let bits = bits_after - bits_before;
         let (server_bits, server_share) = if offloaded >= bits_after {
             (bits, 1.0)
@@ -101,11 +104,11 @@ mod tests {
 
     use super::*;
 
-    fn prompts(of: &[(usize, Option<f32>)]) -> Vec<PromptWeight> {
-        of.iter().map(|&(bytes, entropy)| PromptWeight { bytes, entropy }).collect()
+    fn prompts(of: &[(u16, Option<f32>)]) -> Vec<PromptWeight> {
+        of.iter().map(|&(tokens, entropy)| PromptWeight { tokens: tokens.into(), entropy }).collect()
     }
 
-    fn server_shares(of: &[(usize, Option<f32>)], alpha: f64) -> Vec<f64> {
+    fn server_shares(of: &[(u16, Option<f32>)], alpha: f64) -> Vec<f64> {
         split(&prompts(of), 1e6, OffloadRatio::saturating(alpha)).iter().map(|share| share.server_share).collect()
     }
 
@@ -147,8 +150,8 @@ mod tests {
     }
 
     fn any_prompts() -> impl Strategy<Value = Vec<PromptWeight>> {
-        prop::collection::vec((0_usize..400, prop::option::of(0.0_f32..8.0)), 1..12)
-            .prop_map(|of| of.into_iter().map(|(bytes, entropy)| PromptWeight { bytes, entropy }).collect())
+        prop::collection::vec((0.0_f64..400.0, prop::option::of(0.0_f32..8.0)), 1..12)
+            .prop_map(|of| of.into_iter().map(|(tokens, entropy)| PromptWeight { tokens, entropy }).collect())
     }
 
     proptest! {

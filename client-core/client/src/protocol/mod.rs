@@ -27,4 +27,4 @@ pub mod worker;
 pub mod world;
 
 /// Version of the page ↔ worker messages; a page refuses a worker of another version (a stale cache) and reloads it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;

@@ -15,7 +15,7 @@ use super::engine::{Finish, Input, MemoryReport, ModelSource, Verdict, WriteReco
 use super::manifest::ModelEntry;
 use super::sampling::Sampling;
 pub use super::tier::{Tier, TierChoice, TierReport};
-use super::world::{PolicyBackend, WorldSettings, WorldView};
+use super::world::{Calibration, PolicyBackend, WorldSettings, WorldView};
 
 /// Page → worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,6 +98,14 @@ pub enum Command {
         begun: Vec<String>,
         /// How.
         options: AskOptions,
+    },
+    /// Answer a burst for the sake of measuring both sides. Answered by [`Event::Calibrated`], or by [`Event::Failed`] with
+    /// the same number.
+    Calibrate {
+        /// Chosen by the page, of the same numbers as asks.
+        ask: u64,
+        /// What to answer; none empty.
+        prompts: Vec<String>,
     },
     /// Let the model in memory write, without cell, policy and server. [`Event::Text`] brings the text, then
     /// [`Event::Written`] or [`Event::Failed`] ends it.
@@ -201,6 +209,13 @@ pub enum Event {
     World {
         /// All of it.
         view: WorldView,
+    },
+    /// The answer to [`Command::Calibrate`].
+    Calibrated {
+        /// Which ask.
+        ask: u64,
+        /// What was measured.
+        measured: Calibration,
     },
     /// The answer to [`Command::Weigh`].
     Weighed {
@@ -344,7 +359,8 @@ pub struct PromptPlan {
     /// Entropy of the compact model's first token, in nats; `None` where no compact model is loaded, or where nothing
     /// depends on it (a single prompt, or a ratio of 0 or 1).
     pub entropy: Option<f32>,
-    /// Share of this prompt's answer that the server writes, 0..=1; between them for the one on the boundary.
+    /// Share of this prompt's answer that the server is to write, 0..=1; between them for the one on the boundary. Who
+    /// writes how much of it in the end depends on how long all answers turn out to be.
     pub server_share: f64,
 }
 
@@ -489,6 +505,15 @@ pub struct SlotRecord {
     pub device_tokens_per_s: Option<f64>,
     /// Decode rate there, by the server's own clock; `None` from servers that do not tell.
     pub server_tokens_per_s: Option<f64>,
+    /// Share of all tokens that the server wrote, which is to come out at α; `None` where nothing was written.
+    #[serde(default)]
+    pub done_alpha: Option<f64>,
+    /// How often an answer changed hands.
+    #[serde(default)]
+    pub handovers: usize,
+    /// Time between the last token of one side and the first of the other in such an answer, in all.
+    #[serde(default)]
+    pub handover_s: f64,
     /// Whether a person stopped it.
     pub stopped: bool,
     /// Whether the device had to finish the server's part.

@@ -58,6 +58,28 @@ pub struct WorldSettings {
     pub manual_power: f64,
     /// Which quality table.
     pub qos: QosSource,
+    /// Tokens of answers that `size_mbit` stands for, in a world that was calibrated to the machines at hand; an ask that
+    /// expects more of them is a larger task. `None` in the paper's world, where a task has the size that it has.
+    pub calibrated_tokens: Option<f64>,
+}
+
+/// What was measured of device and server, answering a burst together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Tokens that the answers to the burst are expected to have, in all.
+    pub tokens: f64,
+    /// Time of a token of the device's, with all that it costs there.
+    pub device_s_per_token: f64,
+    /// Time of a token of the server's, with all that it costs there.
+    pub server_s_per_token: f64,
+    /// The device's decode rate; `None` where nobody could tell.
+    pub device_tokens_per_s: Option<f64>,
+    /// The server's decode rate, by its own clock; `None` where it does not tell.
+    pub server_tokens_per_s: Option<f64>,
+    /// Bits that go up for the burst.
+    pub request_bits: f64,
+    /// Round trip to the server; `None` where nobody looked.
+    pub round_trip_s: Option<f64>,
 }
 
 /// One device in the present slot.

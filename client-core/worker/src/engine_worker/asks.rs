@@ -8,14 +8,20 @@ use super::EngineWorker;
 use super::engine::Writing;
 use super::models::sentence;
 use super::world::Change;
+use client::calibrate::calibrate;
 use client::offload::compare::compare;
+use client::offload::length::AnswerLength;
 use client::offload::ports::Clock;
 use client::offload::run::{Ask, RunOutcome, ratio_in_force, run, unless_stopped};
 use client::offload::signal::StopFlag;
 use client::protocol::worker::{AskOptions, Event};
+use client::protocol::world::Calibration;
 
 /// Asks that may wait for their turn; more are refused.
 const MAX_WAITING: usize = 4;
+
+/// Pairs of models whose answers' lengths are remembered; the oldest go first.
+const MAX_PAIRS: usize = 8;
 
 /// Something that the page asked for, until it is over.
 pub(super) struct Asked {
@@ -65,8 +71,12 @@ impl EngineWorker {
     async fn answer(self: &Rc<Self>, ask: &Ask, started_s: f64, stop: &StopFlag) -> Option<RunOutcome> {
         let _turn = self.turn.lock().await;
         self.world.settled().await;
+        let pair = self.pair_name();
+        let mut length = self.length_of(&pair);
         let (mut loaded, epoch) = self.models.take();
-        let planned = self.world.decided(self).await.map(|(cell, decisions)| {
+        let most = ask.options.sampling.max_tokens;
+        let tokens = ask.prompts.iter().map(|prompt| length.estimate(prompt.len(), 0, most).expected).sum();
+        let planned = self.world.decided(self, Some(tokens)).await.map(|(cell, decisions)| {
             let alpha = decisions.first().map_or(0.0, |own| own.alpha);
             let alpha = ratio_in_force(ask.options.mode, loaded.is_some(), alpha).get();
             cell.slot(decisions, alpha)
@@ -76,14 +86,13 @@ impl EngineWorker {
             self.emit(Event::Failed { ask: Some(ask.id), message: "The page has not been greeted yet.".to_owned() });
             return None;
         };
-        let mut length = *self.length.borrow();
         let outcome = {
             let mut writing = loaded.as_mut().map(|loaded| Writing { engine_worker: self, loaded });
             let emit = |event| self.emit(event);
             let (server, clock) = (self.server(), &self.clock);
             run(ask, &slot, started_s, writing.as_mut(), &server, clock, &mut length, stop, &emit).await
         };
-        *self.length.borrow_mut() = length;
+        self.keep_length(pair, length);
         self.models.put_back(loaded, epoch);
         if outcome.record.is_some() {
             self.change_world(Change::Step(decisions));
@@ -94,6 +103,62 @@ impl EngineWorker {
             spawn_local(async move { engine_worker.check_server().await });
         }
         Some(outcome)
+    }
+
+    /// Has both sides answer a burst, and tells the page how fast they are.
+    pub(super) fn calibrate(self: &Rc<Self>, id: u64, prompts: Vec<String>) {
+        let stop = self.begin(id);
+        let engine_worker = Rc::clone(self);
+        spawn_local(async move {
+            let event = match engine_worker.measured(&prompts, &stop).await {
+                Ok(measured) => Event::Calibrated { ask: id, measured },
+                Err(message) => Event::Failed { ask: Some(id), message },
+            };
+            engine_worker.asks.borrow_mut().remove(&id);
+            engine_worker.emit(event);
+        });
+    }
+
+    async fn measured(self: &Rc<Self>, prompts: &[String], stop: &StopFlag) -> Result<Calibration, String> {
+        let _turn = self.turn.lock().await;
+        self.look_at_server().await;
+        let round_trip_s = self.health.borrow().rtt_ms.map(|ms| ms / 1e3);
+        let pair = self.pair_name();
+        let mut length = self.length_of(&pair);
+        let (mut loaded, epoch) = self.models.take();
+        let result = match loaded.as_mut() {
+            None => Err("Load a model first: both sides are measured.".to_owned()),
+            Some(loaded) => {
+                let mut writing = Writing { engine_worker: self, loaded };
+                let (server, clock) = (self.server(), &self.clock);
+                calibrate(prompts, &mut writing, &server, clock, &mut length, stop).await
+            }
+        };
+        self.models.put_back(loaded, epoch);
+        self.keep_length(pair, length);
+        result.map(|measured| Calibration { round_trip_s, ..measured })
+    }
+
+    /// What the two models are called that answer now.
+    fn pair_name(&self) -> [String; 2] {
+        let device = self.models.words().map(|(name, _)| name);
+        let server = self.server_model.borrow().as_ref().map(|model| model.name.clone());
+        [device, server].map(Option::unwrap_or_default)
+    }
+
+    /// How long the answers of a pair are.
+    fn length_of(&self, pair: &[String; 2]) -> AnswerLength {
+        let lengths = self.lengths.borrow();
+        lengths.iter().find(|entry| entry.0 == *pair).map(|entry| entry.1.clone()).unwrap_or_default()
+    }
+
+    fn keep_length(&self, pair: [String; 2], length: AnswerLength) {
+        let mut lengths = self.lengths.borrow_mut();
+        lengths.retain(|entry| entry.0 != pair);
+        if lengths.len() == MAX_PAIRS {
+            lengths.remove(0);
+        }
+        lengths.push((pair, length));
     }
 
     /// Asks the server for its own answers. It is an extra: one that fails is not worth more than a word.

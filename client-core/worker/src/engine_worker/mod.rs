@@ -94,7 +94,8 @@ struct EngineWorker {
     drafts: RefCell<VecDeque<write::Draft>>,
     /// Asks are answered one after the other.
     turn: futures::lock::Mutex<()>,
-    length: RefCell<AnswerLength>,
+    /// How long the answers of a pair of models are.
+    lengths: RefCell<Vec<([String; 2], AnswerLength)>>,
     world: world::CellQueue,
     policies: policies::Policies,
     /// When the page last wanted something.
@@ -126,7 +127,7 @@ impl EngineWorker {
             asks: RefCell::default(),
             drafts: RefCell::default(),
             turn: futures::lock::Mutex::new(()),
-            length: RefCell::default(),
+            lengths: RefCell::default(),
             world: world::CellQueue::default(),
             policies: policies::Policies::default(),
             last_command_s: Cell::default(),
@@ -167,6 +168,7 @@ impl EngineWorker {
             }
             Command::DropPolicy { users } => self.drop_policy(users),
             Command::Ask { ask, prompts, begun, options } => self.ask(ask, prompts, begun, options),
+            Command::Calibrate { ask, prompts } => self.calibrate(ask, prompts),
             Command::Stop { ask } => {
                 if let Some(asked) = self.asks.borrow().get(&ask) {
                     asked.stop.stop();

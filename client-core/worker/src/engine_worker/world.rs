@@ -72,9 +72,15 @@ impl CellQueue {
         self.applied.wait_for(|| settled().then_some(())).await;
     }
 
-    /// A copy of the cell and what is decided about its present slot; `None` before the greeting.
-    pub(super) async fn decided(&self, engine_worker: &Rc<EngineWorker>) -> Option<(Cell, Vec<UserDecision>)> {
-        let cell = self.cell.borrow().clone()?;
+    /// A copy of the cell and what is decided about its present slot; `None` before the greeting. An ask expects so many
+    /// tokens of answers.
+    pub(super) async fn decided(
+        &self,
+        engine_worker: &Rc<EngineWorker>,
+        tokens: Option<f64>,
+    ) -> Option<(Cell, Vec<UserDecision>)> {
+        let mut cell = self.cell.borrow().clone()?;
+        tokens.into_iter().for_each(|tokens| cell.expect_tokens(tokens));
         let policy = engine_worker.policy_decision(cell.world()).await;
         let (_, decisions) = cell.decide(policy.as_ref());
         Some((cell, decisions))
@@ -134,7 +140,7 @@ impl EngineWorker {
 
     async fn make_change(self: &Rc<Self>, change: Change) {
         let change = match change {
-            Change::Next => match self.world.decided(self).await {
+            Change::Next => match self.world.decided(self, None).await {
                 Some((_, decisions)) => Change::Step(decisions),
                 None => return,
             },

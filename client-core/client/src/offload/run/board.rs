@@ -1,55 +1,90 @@
-//! What both sides of a run share: the text so far, what each has still to do, and the events that tell the page.
+//! What both sides of a run share: the text so far, who writes which answer, and the events that tell the page.
+//!
+//! An answer is open until it is over, and in the hands of one side or of nobody. A side that is free takes the next answer
+//! that nobody has in hand, if [`Tally`] says that it may write; one that has written its part puts the answer back.
 //!
 //! Both sides are futures of one thread, so the state is a `RefCell` that is never held across an await.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::pin::pin;
+
+use futures::future::select;
 
 use super::record::{Measured, Side};
+use super::turns::Tally;
 use super::{Answer, Ask, RunOutcome, SlotModel, unless_stopped};
 use crate::offload::length::AnswerLength;
 use crate::offload::openai::Decoded;
 use crate::offload::pacing::Uplink;
-use crate::offload::ports::{Job, LocalError, TransportError};
+use crate::offload::ports::{Clock, Job, LocalError, TransportError};
 use crate::offload::signal::{Notify, StopFlag};
 use crate::offload::split::PromptShare;
 use crate::protocol::engine::Finish;
 use crate::protocol::worker::{Event, Origin};
 
-/// A request to the server that waits for its piece to come up the link.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct ServerJob {
+/// The server begins an answer of which it has a part, unless its words would be waited for longer than this: the full
+/// model's beginning is worth a moment, since the compact one goes on from it.
+const FIRST_WORDS_S: f64 = 0.25;
+
+/// The server's turn at an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ServerTurn {
     pub(super) prompt: usize,
-    /// Tokens that the server may write; fewer than the ask's limit means that the device goes on.
+    /// What there is of the answer.
+    pub(super) begun: String,
+    /// Tokens that the server may write; fewer than `left` means that somebody goes on.
     pub(super) max_tokens: usize,
-    /// When the piece has arrived.
-    pub(super) arrival_s: f64,
+    /// Tokens that the answer may still have.
+    pub(super) left: usize,
 }
 
 pub(super) struct Board<'a> {
     pub(super) ask: &'a Ask,
     pub(super) stop: &'a StopFlag,
     slot: &'a SlotModel,
+    /// The ratio in force.
+    alpha: f64,
     shares: &'a [PromptShare],
+    length: &'a AnswerLength,
     emit: &'a dyn Fn(Event),
     changed: Notify,
     state: RefCell<State>,
 }
 
 struct State {
-    answers: Vec<Answer>,
-    /// Prompts that nobody has finished or given up.
-    open: usize,
-    /// Lengths of the answers that ended by themselves.
-    lengths: Vec<usize>,
+    open: Vec<Open>,
     device_up: bool,
     server_up: bool,
-    device_jobs: VecDeque<usize>,
-    server_jobs: VecDeque<ServerJob>,
     uplink: Uplink,
     /// Why a prompt was left to nobody, as a sentence.
     given_up: Option<String>,
     measured: Measured,
+}
+
+/// A prompt and how far its answer is.
+#[derive(Debug, Default)]
+struct Open {
+    answer: Answer,
+    over: bool,
+    holder: Option<Origin>,
+    /// A side that cannot write this answer: the prompt is too long for it, or it failed here.
+    refused: Vec<Origin>,
+    /// When the server's piece has come up the link.
+    arrival_s: f64,
+    /// When its last token was written.
+    last_s: f64,
+    /// Whether the answer ended by itself.
+    ended: bool,
+}
+
+/// What a side finds when it looks for something to do.
+enum Found {
+    /// There is nothing left to do in this run.
+    Over,
+    /// A turn.
+    Turn(usize),
+    /// Something whose piece is still on the link.
+    Link(f64),
 }
 
 impl<'a> Board<'a> {
@@ -57,207 +92,329 @@ impl<'a> Board<'a> {
     pub(super) fn new(
         ask: &'a Ask,
         slot: &'a SlotModel,
+        alpha: f64,
         started_s: f64,
         shares: &'a [PromptShare],
-        length: &AnswerLength,
+        length: &'a AnswerLength,
         device_up: bool,
         now_s: f64,
         stop: &'a StopFlag,
         emit: &'a dyn Fn(Event),
     ) -> Self {
-        let uplink =
+        let mut uplink =
             if ask.options.pacing { Uplink::new(now_s, slot.outcome.rate_bps) } else { Uplink::unpaced(now_s) };
-        let state = State {
-            answers: (0..ask.prompts.len())
-                .map(|prompt| Answer { text: ask.begun(prompt).to_owned(), ..Answer::default() })
-                .collect(),
-            open: ask.prompts.len(),
-            lengths: Vec::new(),
-            device_up,
-            server_up: true,
-            device_jobs: (0..shares.len()).filter(|&prompt| shares[prompt].server_share <= 0.0).collect(),
-            server_jobs: VecDeque::new(),
-            uplink,
-            given_up: None,
-            measured: Measured::new(started_s, now_s),
-        };
-        let board = Self { ask, stop, slot, shares, emit, changed: Notify::default(), state: RefCell::new(state) };
-        let shared = (0..shares.len()).filter(|&prompt| shares[prompt].is_shared());
-        let whole = (0..shares.len()).filter(|&prompt| shares[prompt].server_share >= 1.0);
-        for prompt in shared.chain(whole) {
-            let max_tokens = length.server_tokens(shares[prompt].server_share, board.most_tokens());
-            board.give_to_server(prompt, shares[prompt].server_bits, max_tokens, now_s);
+        let mut open: Vec<Open> = (0..ask.prompts.len())
+            .map(|prompt| Open {
+                answer: Answer { text: ask.begun(prompt).to_owned(), ..Answer::default() },
+                ..Open::default()
+            })
+            .collect();
+        let mut measured = Measured::new(started_s, now_s);
+        // The shared prompt's piece goes up first, then those of the whole ones. α·X bits are what the server gets of the
+        // task (eq. 20): where it helps out with another prompt, bits of these count for it.
+        for prompt in server_order(shares) {
+            let share = shares[prompt];
+            if share.server_share > 0.0 {
+                measured.last_arrival_s = Some(uplink.arrival_s(now_s, share.server_bits));
+            }
+            open[prompt].arrival_s = measured.last_arrival_s.unwrap_or(now_s);
         }
-        board
+        let state = State { open, device_up, server_up: true, uplink, given_up: None, measured };
+        Self { ask, stop, slot, alpha, shares, length, emit, changed: Notify::default(), state: RefCell::new(state) }
     }
 
     /// The ask's limit of an answer.
-    pub(super) fn most_tokens(&self) -> usize {
+    fn most_tokens(&self) -> usize {
         self.ask.options.sampling.max_tokens
     }
 
-    /// The device's next prompt; `None` when there is nothing left to do in this run.
-    pub(super) async fn next_device_prompt(&self) -> Option<usize> {
-        let next = self.changed.wait_for(|| {
-            let mut state = self.state.borrow_mut();
-            if state.open == 0 || !state.device_up {
-                return Some(None);
+    fn tally(&self, state: &State) -> Tally {
+        let mut tally = Tally { alpha: self.alpha, server: 0, device: 0, low: 0.0, expected: 0.0 };
+        for (open, text) in state.open.iter().zip(&self.ask.prompts) {
+            let written = open.answer.tokens();
+            tally.server += open.answer.server_tokens;
+            tally.device += open.answer.device_tokens;
+            if open.over {
+                tally.low += written as f64;
+                tally.expected += written as f64;
+            } else {
+                let estimate = self.length.estimate(text.len(), written, self.most_tokens());
+                tally.low += estimate.low;
+                tally.expected += estimate.expected;
             }
-            state.device_jobs.pop_front().map(Some)
-        });
-        unless_stopped(self.stop, next).await.flatten()
+        }
+        tally
     }
 
-    /// The same without waiting.
-    pub(super) fn take_device_prompt(&self) -> Option<usize> {
-        self.state.borrow_mut().device_jobs.pop_front()
+    /// Whether a side can write this answer at all.
+    fn can(state: &State, side: Origin, prompt: usize) -> bool {
+        let up = if side == Origin::Device { state.device_up } else { state.server_up };
+        up && !state.open[prompt].refused.contains(&side)
     }
 
-    /// How many prompts wait for the device.
-    pub(super) fn device_prompts(&self) -> usize {
-        self.state.borrow().device_jobs.len()
+    /// What a side should take now, beside `held` answers that it has in hand already.
+    fn look(&self, state: &State, side: Origin, held: usize, now_s: f64) -> Found {
+        let up = if side == Origin::Device { state.device_up } else { state.server_up };
+        if state.open.iter().all(|open| open.over) || !up {
+            return Found::Over;
+        }
+        let order = if side == Origin::Device { device_order(self.shares) } else { server_order(self.shares) };
+        let other = if side == Origin::Device { Origin::Server } else { Origin::Device };
+        let should = self.tally(state).should_begin(side, held);
+        let mut link_s = f64::INFINITY;
+        for prompt in order {
+            let open = &state.open[prompt];
+            let alone = !Self::can(state, other, prompt);
+            if open.over || open.holder.is_some() || !Self::can(state, side, prompt) || !(should || alone) {
+                continue;
+            }
+            match side {
+                Origin::Server if self.has_its_part(state, prompt) => {}
+                Origin::Server if open.arrival_s > now_s => link_s = link_s.min(open.arrival_s),
+                Origin::Device if !alone && (self.is_servers(state, prompt, now_s) || self.is_late(state, prompt)) => {}
+                _ => return Found::Turn(prompt),
+            }
+        }
+        Found::Link(link_s)
+    }
+
+    /// Whether the device leaves the first words of this answer to the server, which is about to write them.
+    fn is_servers(&self, state: &State, prompt: usize, now_s: f64) -> bool {
+        let open = &state.open[prompt];
+        let busy = state.open.iter().any(|open| open.holder == Some(Origin::Server));
+        let begun = open.answer.tokens() > 0 || !self.ask.begun(prompt).is_empty();
+        self.shares[prompt].server_share > 0.0
+            && !begun
+            && !busy
+            && open.arrival_s - now_s <= FIRST_WORDS_S
+            && self.tally(state).should_begin(Origin::Server, 0)
+    }
+
+    /// Whether the device helps with this answer of the server's only when the shared one is over.
+    fn is_late(&self, state: &State, prompt: usize) -> bool {
+        let shared = |(share, open): (&PromptShare, &Open)| share.is_shared() && !open.over;
+        self.shares[prompt].server_share >= 1.0 && self.shares.iter().zip(&state.open).any(shared)
+    }
+
+    /// Whether the server has written its part of the shared prompt, as far as can be told, while others wait for it: those
+    /// are the ones that the compact model is least sure of.
+    fn has_its_part(&self, state: &State, prompt: usize) -> bool {
+        let share = self.shares[prompt];
+        let waits = |(other, open): (usize, &Open)| {
+            let whole = self.shares[other].server_share >= 1.0;
+            whole && !open.over && open.holder.is_none() && Self::can(state, Origin::Server, other)
+        };
+        share.is_shared() && state.open.iter().enumerate().any(waits) && {
+            let answer = &state.open[prompt].answer;
+            let estimate = self.length.estimate(self.ask.prompts[prompt].len(), answer.tokens(), self.most_tokens());
+            answer.server_tokens as f64 + 0.5 >= share.server_share * estimate.expected
+        }
+    }
+
+    /// How many more answers the device would take now, beside `held`.
+    pub(super) fn waiting_for_device(&self, held: usize, now_s: f64) -> usize {
+        let state = self.state.borrow();
+        let free = state.open.iter().filter(|open| !open.over && open.holder.is_none()).count();
+        (0..free)
+            .take_while(|more| matches!(self.look(&state, Origin::Device, held + more, now_s), Found::Turn(_)))
+            .count()
+    }
+
+    /// The device's next prompt, beside `held` that it has in hand, if there is one now.
+    pub(super) fn take_for_device(&self, held: usize, now_s: f64) -> Option<usize> {
+        let mut state = self.state.borrow_mut();
+        let Found::Turn(prompt) = self.look(&state, Origin::Device, held, now_s) else { return None };
+        state.open[prompt].holder = Some(Origin::Device);
+        Some(prompt)
+    }
+
+    /// Waits until there is something for the device to take; says whether there is.
+    pub(super) async fn device_wanted<C: Clock>(&self, clock: &C) -> bool {
+        let look = || match self.look(&self.state.borrow(), Origin::Device, 0, clock.now_s()) {
+            Found::Over => Some(false),
+            Found::Turn(_) => Some(true),
+            Found::Link(_) => None,
+        };
+        unless_stopped(self.stop, self.changed.wait_for(look)).await.unwrap_or(false)
     }
 
     /// Where the device would go on with a prompt now.
     pub(super) fn device_job(&self, prompt: usize) -> Job {
         let state = self.state.borrow();
-        let answer = &state.answers[prompt];
-        let written = answer.server_tokens + answer.device_tokens;
-        let max_tokens = self.most_tokens().saturating_sub(written);
+        let answer = &state.open[prompt].answer;
+        let max_tokens = self.most_tokens().saturating_sub(answer.tokens());
         Job { prompt, text: self.ask.prompts[prompt].clone(), prefix: answer.text.clone(), max_tokens }
     }
 
-    /// The server's next request; `None` when there is nothing left to do in this run.
-    pub(super) async fn next_server_job(&self) -> Option<ServerJob> {
-        let next = self.changed.wait_for(|| {
+    /// The server's next turn; `None` when there is nothing left for it to do in this run.
+    pub(super) async fn next_server_turn<C: Clock>(&self, clock: &C) -> Option<ServerTurn> {
+        loop {
+            let found = self.changed.wait_for(|| {
+                let now_s = clock.now_s();
+                let found = self.look(&self.state.borrow(), Origin::Server, 0, now_s);
+                // Nothing to wait for on the link means waiting for a change.
+                match found {
+                    Found::Link(arrival_s) if arrival_s.is_infinite() => None,
+                    found => Some(found),
+                }
+            });
+            let arrival_s = match unless_stopped(self.stop, found).await? {
+                Found::Over => return None,
+                Found::Turn(prompt) => return Some(self.server_turn(prompt)),
+                Found::Link(arrival_s) => arrival_s,
+            };
+            let over = self.changed.wait_for(|| {
+                let found = self.look(&self.state.borrow(), Origin::Server, 0, f64::NEG_INFINITY);
+                matches!(found, Found::Over).then_some(())
+            });
+            let arrival = clock.sleep(arrival_s - clock.now_s());
+            unless_stopped(self.stop, select(pin!(arrival), pin!(over))).await?;
+        }
+    }
+
+    fn server_turn(&self, prompt: usize) -> ServerTurn {
+        let mut state = self.state.borrow_mut();
+        state.open[prompt].holder = Some(Origin::Server);
+        let left = self.most_tokens().saturating_sub(state.open[prompt].answer.tokens());
+        // While the device writes too, the server's turn grows: it is told when it is over. Otherwise it is known.
+        let with_device = state.open.iter().any(|open| open.holder == Some(Origin::Device));
+        let alone = !Self::can(&state, Origin::Device, prompt);
+        let turn = if with_device || alone { left } else { self.tally(&state).turn(Origin::Server, left) };
+        ServerTurn { prompt, begun: state.open[prompt].answer.text.clone(), max_tokens: turn.max(1).min(left), left }
+    }
+
+    /// Whether a side that has this answer in hand should write one more token of it.
+    pub(super) fn may_go_on(&self, side: Origin, prompt: usize) -> bool {
+        let state = self.state.borrow();
+        let other = if side == Origin::Device { Origin::Server } else { Origin::Device };
+        let ends = side == Origin::Server && self.has_its_part(&state, prompt);
+        !Self::can(&state, other, prompt) || (!ends && self.tally(&state).may_go_on(side))
+    }
+
+    /// A side has written its part of an answer, for now.
+    pub(super) fn put_back(&self, prompt: usize) {
+        let cut = {
             let mut state = self.state.borrow_mut();
-            if state.open == 0 || !state.server_up {
-                return Some(None);
-            }
-            state.server_jobs.pop_front().map(Some)
-        });
-        unless_stopped(self.stop, next).await.flatten()
+            let open = &mut state.open[prompt];
+            open.holder = None;
+            open.answer.tokens() >= self.most_tokens()
+        };
+        if cut { self.finish(prompt, Finish::Length) } else { self.changed.notify_all() }
+    }
+
+    /// The server has nothing to add to this answer.
+    pub(super) fn leave_to_device(&self, prompt: usize) {
+        self.state.borrow_mut().open[prompt].refused.push(Origin::Server);
+        self.put_back(prompt);
+        self.give_up_lost("The server wrote nothing.");
     }
 
     /// A token was written; `text` may be empty while a character is not whole.
     pub(super) fn token(&self, prompt: usize, origin: Origin, text: &str, now_s: f64) {
         self.state.borrow_mut().measured.side(origin).token(now_s);
-        self.write(prompt, origin, text);
+        self.write(prompt, origin, text, now_s);
     }
 
     /// The first token after a prompt was read was written: what it took was reading.
     pub(super) fn first_token(&self, prompt: usize, origin: Origin, text: &str, now_s: f64) {
         self.state.borrow_mut().measured.side(origin).first_token(now_s);
-        self.write(prompt, origin, text);
+        self.write(prompt, origin, text, now_s);
     }
 
-    fn write(&self, prompt: usize, origin: Origin, text: &str) {
+    fn write(&self, prompt: usize, origin: Origin, text: &str, now_s: f64) {
         {
-            let answer = &mut self.state.borrow_mut().answers[prompt];
-            answer.text.push_str(text);
+            let mut state = self.state.borrow_mut();
+            let open = &mut state.open[prompt];
+            let before = open.answer.by.last().copied();
+            let since_s = now_s - std::mem::replace(&mut open.last_s, now_s);
+            open.answer.text.push_str(text);
+            open.answer.by.push(origin);
             match origin {
-                Origin::Device => answer.device_tokens += 1,
-                Origin::Server => answer.server_tokens += 1,
+                Origin::Device => open.answer.device_tokens += 1,
+                Origin::Server => open.answer.server_tokens += 1,
+            }
+            if before.is_some_and(|before| before != origin) {
+                state.measured.hand_over(since_s);
             }
         }
         if !text.is_empty() {
             (self.emit)(Event::Token { ask: self.ask.id, prompt, origin, text: text.to_owned() });
         }
+        // The other side's part has grown.
+        self.changed.notify_all();
     }
 
     /// A prompt is answered, or cut at a limit.
     pub(super) fn finish(&self, prompt: usize, finish: Finish) {
         {
-            let mut state = self.state.borrow_mut();
-            state.open -= 1;
+            let open = &mut self.state.borrow_mut().open[prompt];
+            (open.over, open.holder) = (true, None);
             // Of one that was begun before, nobody knows the length.
-            if finish == Finish::Stop && self.ask.begun(prompt).is_empty() {
-                let answer = &state.answers[prompt];
-                let tokens = answer.server_tokens + answer.device_tokens;
-                state.lengths.push(tokens);
-            }
+            open.ended = finish == Finish::Stop && self.ask.begun(prompt).is_empty();
         }
         (self.emit)(Event::PromptDone { ask: self.ask.id, prompt, finish });
         self.changed.notify_all();
     }
 
-    /// The device goes on with a prompt from where its text ends.
-    pub(super) fn give_to_device(&self, prompt: usize) {
-        self.state.borrow_mut().device_jobs.push_back(prompt);
-        self.changed.notify_all();
-    }
-
-    /// Nobody can go on with a prompt: it stays as it is.
-    fn give_up(&self, prompt: usize, reason: &str) {
-        {
-            let mut state = self.state.borrow_mut();
-            // The shared prompt waits in no queue while the server writes its part, so it cannot be given up twice.
-            state.open -= 1;
-            state.given_up.get_or_insert_with(|| reason.to_owned());
-            debug_assert!(prompt < state.answers.len());
-        }
-        self.changed.notify_all();
-    }
-
-    fn give_to_server(&self, prompt: usize, bits: f64, max_tokens: usize, now_s: f64) {
-        {
-            let mut state = self.state.borrow_mut();
-            let arrival_s = state.uplink.arrival_s(now_s, bits);
-            state.measured.last_arrival_s = Some(arrival_s);
-            state.server_jobs.push_back(ServerJob { prompt, max_tokens, arrival_s });
-        }
-        self.changed.notify_all();
-    }
-
     /// A request failed: the device takes over this prompt, and all others of the server's unless the fault lies with
     /// this one request.
-    pub(super) fn server_failed(&self, job: &ServerJob, error: &TransportError) {
-        let mut lost = vec![job.prompt];
+    pub(super) fn server_failed(&self, prompt: usize, error: &TransportError) {
         let device_up = {
             let mut state = self.state.borrow_mut();
-            if !error.concerns_request_only() {
-                state.server_up = false;
-                lost.extend(state.server_jobs.drain(..).map(|job| job.prompt));
-            }
+            state.open[prompt].holder = None;
+            state.open[prompt].refused.push(Origin::Server);
+            state.server_up &= error.concerns_request_only();
             state.measured.server_lost = true;
             state.device_up
         };
         let reason = sentence(error);
         if device_up {
             self.notice(format!("{reason} This device finishes the answer alone."));
-            lost.into_iter().for_each(|prompt| self.give_to_device(prompt));
-        } else {
-            lost.into_iter().for_each(|prompt| self.give_up(prompt, &reason));
         }
+        self.give_up_lost(&reason);
     }
 
-    /// The engine failed, for good or for one prompt; it had these in hand. The server gets what was not begun. A begun
-    /// answer stays as it is: not every engine behind the server can go on with words that are not its own.
-    pub(super) fn device_failed(&self, mut prompts: Vec<usize>, error: &LocalError, now_s: f64) {
+    /// The engine failed, for good or for one prompt; it had these in hand. The server goes on with them.
+    pub(super) fn device_failed(&self, prompts: &[usize], error: &LocalError, now_s: f64) {
         let server_up = {
-            let mut state = self.state.borrow_mut();
-            if !error.prompt_only {
-                state.device_up = false;
-                prompts.extend(state.device_jobs.drain(..));
-            }
+            let mut guard = self.state.borrow_mut();
+            let state = &mut *guard;
+            state.device_up &= error.prompt_only;
             state.measured.device_lost = true;
+            for (prompt, open) in state.open.iter_mut().enumerate().filter(|(_, open)| !open.over) {
+                if prompts.contains(&prompt) {
+                    open.holder = None;
+                    open.refused.push(Origin::Device);
+                }
+                // Pieces that were to stay go up the link now.
+                let goes = !state.device_up || prompts.contains(&prompt);
+                if goes && self.shares[prompt].server_share <= 0.0 {
+                    open.arrival_s = state.uplink.arrival_s(now_s, self.shares[prompt].bits);
+                    state.measured.last_arrival_s = Some(open.arrival_s);
+                }
+            }
             state.server_up
         };
         let reason = sentence(error);
         if server_up {
-            self.notice(format!("{reason} The server answers what was not begun."));
+            self.notice(format!("{reason} The server goes on."));
         }
-        for prompt in prompts {
-            let untouched = {
-                let answer = &self.state.borrow().answers[prompt];
-                answer.server_tokens + answer.device_tokens == 0
-            };
-            if server_up && untouched {
-                self.give_to_server(prompt, self.shares[prompt].bits, self.most_tokens(), now_s);
-            } else {
-                self.give_up(prompt, &reason);
+        self.give_up_lost(&reason);
+    }
+
+    /// Prompts that nobody can go on with stay as they are.
+    fn give_up_lost(&self, reason: &str) {
+        {
+            let mut guard = self.state.borrow_mut();
+            for prompt in 0..guard.open.len() {
+                let lost = ![Origin::Device, Origin::Server].iter().any(|&side| Self::can(&guard, side, prompt));
+                if lost && !guard.open[prompt].over {
+                    guard.open[prompt].over = true;
+                    guard.given_up.get_or_insert_with(|| reason.to_owned());
+                }
             }
         }
+        self.changed.notify_all();
     }
 
     pub(super) fn notice(&self, message: String) {
@@ -289,28 +446,31 @@ impl<'a> Board<'a> {
         self.state.borrow_mut().measured.reply_s += seconds;
     }
 
-    pub(super) fn lengths_seen(&self) -> Vec<usize> {
-        self.state.borrow().lengths.clone()
+    /// Prompts whose answers ended by themselves, with the tokens of those.
+    pub(super) fn lengths_seen(&self) -> Vec<(usize, usize)> {
+        let state = self.state.borrow();
+        let ended = state.open.iter().enumerate().filter(|(_, open)| open.ended);
+        ended.map(|(prompt, open)| (prompt, open.answer.tokens())).collect()
     }
 
     /// Reports the end of the ask.
     pub(super) fn conclude(self, now_s: f64) -> RunOutcome {
         let state = self.state.into_inner();
-        let written = state.answers.iter().any(|answer| answer.server_tokens + answer.device_tokens > 0);
+        let answers: Vec<Answer> = state.open.into_iter().map(|open| open.answer).collect();
+        let tokens: usize = answers.iter().map(Answer::tokens).sum();
         if let Some(reason) = &state.given_up {
             let message = format!("{reason} This device could not finish the answer; what you typed is kept.");
-            if !written {
+            if tokens == 0 {
                 let advice = "Try again, or load the model so that this device can answer by itself.";
                 (self.emit)(Event::Failed { ask: Some(self.ask.id), message: format!("{message} {advice}") });
-                return RunOutcome { record: None, answers: state.answers, alpha: 0.0 };
+                return RunOutcome { record: None, answers, alpha: 0.0 };
             }
             (self.emit)(Event::Notice { ask: Some(self.ask.id), message });
         }
-        let handed_over = state.measured.server_lost || state.measured.device_lost;
-        let alpha = if handed_over { written_share(self.shares, &state.answers) } else { self.slot.outcome.alpha };
         let record = state.measured.record(self.ask, self.slot, self.stop.is_stopped(), now_s);
         (self.emit)(Event::Done { ask: self.ask.id, record: record.clone() });
-        RunOutcome { record: Some(record), answers: state.answers, alpha }
+        let alpha = record.done_alpha.unwrap_or(self.alpha);
+        RunOutcome { record: Some(record), answers, alpha }
     }
 }
 
@@ -323,17 +483,20 @@ impl Measured {
     }
 }
 
-/// Share of the task's bits that the server wrote, each prompt's bits spread evenly over its tokens.
-fn written_share(shares: &[PromptShare], answers: &[Answer]) -> f64 {
-    let (mut server_bits, mut bits) = (0.0, 0.0);
-    for (share, answer) in shares.iter().zip(answers) {
-        let tokens = answer.server_tokens + answer.device_tokens;
-        if tokens > 0 {
-            server_bits += share.bits * answer.server_tokens as f64 / tokens as f64;
-            bits += share.bits;
-        }
-    }
-    if bits > 0.0 { server_bits / bits } else { 0.0 }
+/// The server's order: the shared prompt, those that it answers whole, those that stay.
+fn server_order(shares: &[PromptShare]) -> Vec<usize> {
+    ordered(shares, |share| if share.is_shared() { 0 } else { 1 + u8::from(share.server_share <= 0.0) })
+}
+
+/// The device's order: its own prompts, the shared one, those of the server's.
+fn device_order(shares: &[PromptShare]) -> Vec<usize> {
+    ordered(shares, |share| if share.is_shared() { 1 } else { 2 * u8::from(share.server_share > 0.0) })
+}
+
+fn ordered(shares: &[PromptShare], rank: impl Fn(&PromptShare) -> u8) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_by_key(|&prompt| rank(&shares[prompt]));
+    order
 }
 
 /// An error as a sentence: capital letter, full stop.

@@ -10,13 +10,15 @@ use crate::protocol::worker::Origin;
 
 /// Recoveries (onto another backend) that a run may need; an engine that fails more often is broken.
 const MAX_RECOVERIES: usize = 2;
+/// Tokens in a row without a whole character (or within what may become a stop text) that are waited for before an answer is
+/// put back; who goes on would not see them.
+const MAX_HELD_BACK: usize = 8;
 
-/// Answers the device's prompts until there are none left for it.
+/// Writes the device's part until there is nothing left for it to do.
 pub(super) async fn answer<E: LocalEngine, C: Clock>(board: &Board<'_>, engine: &mut E, clock: &C) {
     let mut recoveries = 0;
     let mut hand = InFlight { board, clock, waiting: VecDeque::new(), begun: Vec::new() };
-    while let Some(prompt) = board.next_device_prompt().await {
-        hand.waiting.push_back(prompt);
+    while board.device_wanted(clock).await {
         while let Err(error) = engine.answer_all(&mut hand, &board.ask.options).await {
             hand.put_back();
             recoveries += 1;
@@ -24,7 +26,7 @@ pub(super) async fn answer<E: LocalEngine, C: Clock>(board: &Board<'_>, engine: 
             match recovered {
                 Ok(note) => board.notice(note),
                 Err(error) => {
-                    board.device_failed(hand.waiting.into(), &error, clock.now_s());
+                    board.device_failed(hand.waiting.make_contiguous(), &error, clock.now_s());
                     return;
                 }
             }
@@ -32,7 +34,7 @@ pub(super) async fn answer<E: LocalEngine, C: Clock>(board: &Board<'_>, engine: 
     }
 }
 
-/// What the device has in hand: prompts that it took from the board and has not answered.
+/// What the device has in hand: prompts that it took from the board.
 struct InFlight<'h, C> {
     board: &'h Board<'h>,
     clock: &'h C,
@@ -44,6 +46,8 @@ struct Begun {
     prompt: usize,
     /// Whether a token of it has been written since it was begun.
     told: bool,
+    /// Tokens at its end that have brought no text yet.
+    held_back: usize,
 }
 
 impl<C: Clock> InFlight<'_, C> {
@@ -60,19 +64,24 @@ impl<C: Clock> InFlight<'_, C> {
 
 impl<C: Clock> Jobs for InFlight<'_, C> {
     fn waiting(&self) -> usize {
-        if self.board.stop.is_stopped() { 0 } else { self.waiting.len() + self.board.device_prompts() }
+        if self.board.stop.is_stopped() {
+            return 0;
+        }
+        let held = self.waiting.len() + self.begun.len();
+        self.waiting.len() + self.board.waiting_for_device(held, self.clock.now_s())
     }
 
     fn next(&mut self) -> Option<Job> {
         while !self.board.stop.is_stopped() {
-            let prompt = self.waiting.pop_front().or_else(|| self.board.take_device_prompt())?;
+            let waiting = self.waiting.pop_front();
+            let prompt = waiting.or_else(|| self.board.take_for_device(self.begun.len(), self.clock.now_s()))?;
             let job = self.board.device_job(prompt);
             if job.max_tokens == 0 {
                 self.board.finish(prompt, Finish::Length);
                 continue;
             }
             self.board.begin(Origin::Device, self.clock.now_s());
-            self.begun.push(Begun { prompt, told: false });
+            self.begun.push(Begun { prompt, told: false, held_back: 0 });
             return Some(job);
         }
         None
@@ -82,14 +91,20 @@ impl<C: Clock> Jobs for InFlight<'_, C> {
         if self.board.stop.is_stopped() {
             return ControlFlow::Break(());
         }
+        let Some(begun) = self.begun.iter_mut().find(|begun| begun.prompt == prompt) else {
+            return ControlFlow::Break(());
+        };
+        // A token that is not the device's to write is as if it had not been computed.
+        let whole = begun.held_back == 0 || begun.held_back > MAX_HELD_BACK;
+        if whole && !self.board.may_go_on(Origin::Device, prompt) {
+            return ControlFlow::Break(());
+        }
+        begun.held_back = if text.is_empty() { begun.held_back + 1 } else { 0 };
         let now_s = self.clock.now_s();
-        let first = self.begun.iter_mut().find(|begun| begun.prompt == prompt && !begun.told);
-        match first {
-            Some(begun) => {
-                begun.told = true;
-                self.board.first_token(prompt, Origin::Device, text, now_s);
-            }
-            None => self.board.token(prompt, Origin::Device, text, now_s),
+        if std::mem::replace(&mut begun.told, true) {
+            self.board.token(prompt, Origin::Device, text, now_s);
+        } else {
+            self.board.first_token(prompt, Origin::Device, text, now_s);
         }
         ControlFlow::Continue(())
     }
@@ -102,9 +117,10 @@ impl<C: Clock> Jobs for InFlight<'_, C> {
         }
         match result {
             // A stopped run is over as it is.
-            Ok(Finish::Cancelled) => {}
+            Ok(Finish::Cancelled) if self.board.stop.is_stopped() => {}
+            Ok(Finish::Cancelled) => self.board.put_back(prompt),
             Ok(finish) => self.board.finish(prompt, finish),
-            Err(error) => self.board.device_failed(vec![prompt], &error, now_s),
+            Err(error) => self.board.device_failed(&[prompt], &error, now_s),
         }
     }
 }

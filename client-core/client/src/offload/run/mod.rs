@@ -2,7 +2,8 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | `board` | the shared state: what is written, what each side has still to do |
+//! | `turns` | who may write: the rule by which the share of what is written comes out at α |
+//! | `board` | the shared state: what is written, who has which answer in hand |
 //! | `device` | the device's side |
 //! | `server` | the server's side |
 //! | `record` | what was measured, beside what was modelled |
@@ -11,9 +12,11 @@
 //! - The device answers the prompts that stay, in the order of the ask, several at a time where its engine can, then goes
 //!   on with the shared prompt.
 //! - The server answers one request at a time, each when its piece has come up the link. The shared prompt goes first:
-//!   the device needs the server's words before it can go on, and meanwhile has prompts of its own to answer.
+//!   meanwhile the device has prompts of its own to answer, and then finds the server's words there.
+//! - Nobody knows how long answers will be, so no plan holds: a side goes on for as long as `turns` lets it, and then puts
+//!   the answer back; the other goes on from the very text. Who is free takes what nobody has in hand, its own prompts first.
 //! - A server that is gone, refuses, or sends nothing for [`SILENCE_LIMIT_S`]: the device finishes its prompts from where
-//!   their text ends. An engine that fails and cannot recover: the server gets the prompts that were not begun.
+//!   their text ends. An engine that fails and cannot recover: the server does.
 //! - Stop ends both sides within one token; the request is cancelled by dropping it.
 //!
 //! Deliberately absent: retrying a server within an ask. The device is quicker than a second silence.
@@ -22,7 +25,10 @@ mod board;
 mod device;
 mod record;
 mod server;
+mod turns;
 
+#[cfg(test)]
+mod share_tests;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +42,7 @@ use super::length::AnswerLength;
 use super::ports::{Clock, LocalEngine, Transport};
 use super::signal::StopFlag;
 use super::split::{OffloadRatio, PromptShare, PromptWeight, split};
-use crate::protocol::worker::{AskMode, AskOptions, Event, PromptPlan, SlotRecord};
+use crate::protocol::worker::{AskMode, AskOptions, Event, Origin, PromptPlan, SlotRecord};
 use crate::protocol::world::DeviceOutcome;
 
 /// A server that sends nothing for this long counts as lost.
@@ -79,10 +85,20 @@ pub struct SlotModel {
 pub struct Answer {
     /// The text, whoever wrote it, with what was begun.
     pub text: String,
-    /// Tokens of the server's; they come first.
+    /// Tokens of the server's.
     pub server_tokens: usize,
     /// Tokens of this device's.
     pub device_tokens: usize,
+    /// Who wrote each token, in their order; what was begun before is not among them.
+    pub by: Vec<Origin>,
+}
+
+impl Answer {
+    /// Tokens that were written in this ask.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.by.len()
+    }
 }
 
 /// What became of an ask.
@@ -92,7 +108,7 @@ pub struct RunOutcome {
     pub record: Option<SlotRecord>,
     /// One entry a prompt.
     pub answers: Vec<Answer>,
-    /// Share of the task that the server really wrote: α, unless one side had to finish for the other.
+    /// Share of all tokens that the server wrote: near α, unless one side had to finish for the other.
     pub alpha: f64,
 }
 
@@ -135,12 +151,16 @@ pub async fn run<E: LocalEngine, T: Transport, C: Clock>(
         .prompts
         .iter()
         .zip(&entropies)
-        .map(|(prompt, &entropy)| PromptWeight { bytes: prompt.len(), entropy })
+        .map(|(prompt, &entropy)| {
+            let most = ask.options.sampling.max_tokens;
+            PromptWeight { tokens: length.estimate(prompt.len(), 0, most).expected, entropy }
+        })
         .collect();
     let shares = split(&weights, slot.size_bits, alpha);
     emit(plan(ask, slot, alpha, &shares, &entropies));
 
-    let board = Board::new(ask, slot, started_s, &shares, length, engine.is_some(), clock.now_s(), stop, emit);
+    let (device_up, now_s) = (engine.is_some(), clock.now_s());
+    let board = Board::new(ask, slot, alpha.get(), started_s, &shares, length, device_up, now_s, stop, emit);
     board.add_device_time(entropy_s);
     let device_side = async {
         if let Some(engine) = engine {
@@ -148,10 +168,12 @@ pub async fn run<E: LocalEngine, T: Transport, C: Clock>(
         }
     };
     join(device_side, server::answer(&board, transport, clock)).await;
-    for tokens in board.lengths_seen() {
-        length.observe(tokens);
+    let seen = board.lengths_seen();
+    let outcome = board.conclude(clock.now_s());
+    for (prompt, tokens) in seen {
+        length.observe(ask.prompts[prompt].len(), tokens);
     }
-    board.conclude(clock.now_s())
+    outcome
 }
 
 /// Entropy of every prompt, and the time that took, where the order of offloading depends on it; one prompt, or a ratio

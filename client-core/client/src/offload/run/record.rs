@@ -19,6 +19,10 @@ pub(super) struct Measured {
     pub(super) last_arrival_s: Option<f64>,
     /// Time until the server's replies began, in all.
     pub(super) reply_s: f64,
+    /// How often an answer changed hands.
+    handovers: usize,
+    /// Time between the last token of one side and the first of the other there, in all.
+    handover_s: f64,
     pub(super) server_lost: bool,
     pub(super) device_lost: bool,
 }
@@ -92,9 +96,17 @@ impl Measured {
             server_decoded: Decoded::default(),
             last_arrival_s: None,
             reply_s: 0.0,
+            handovers: 0,
+            handover_s: 0.0,
             server_lost: false,
             device_lost: false,
         }
+    }
+
+    /// An answer was gone on with by the other side, so long after the last token.
+    pub(super) fn hand_over(&mut self, seconds: f64) {
+        self.handovers += 1;
+        self.handover_s += seconds;
     }
 
     pub(super) fn record(mut self, ask: &Ask, slot: &SlotModel, stopped: bool, now_s: f64) -> SlotRecord {
@@ -102,6 +114,8 @@ impl Measured {
         // A stopped side was dropped in the middle of its work.
         self.device.end(now_s);
         self.server.end(now_s);
+        let tokens = self.device.tokens + self.server.tokens;
+        let done_alpha = (tokens > 0).then(|| self.server.tokens as f64 / tokens as f64);
         let held_back_s = self.last_arrival_s.map(|arrival_s| arrival_s.min(now_s) - self.planned_s);
         let since_start = |time_s: Option<f64>| time_s.map(|time_s| time_s - self.started_s);
         SlotRecord {
@@ -128,6 +142,9 @@ impl Measured {
             server_tokens: self.server.tokens,
             device_tokens_per_s: self.device.tokens_per_s(),
             server_tokens_per_s: self.server_decoded.tokens_per_s(),
+            done_alpha,
+            handovers: self.handovers,
+            handover_s: self.handover_s,
             stopped,
             server_lost: self.server_lost,
         }
