@@ -11,8 +11,8 @@
 //! ratios are a linear programme ([`mec::Weigher`]), and the difficulty follows from what was seen of the last slot. So the
 //! network proposes, arithmetic completes each proposal and says what it is worth by the belief, and the best is decided.
 //! Four decisions without any learning are among the candidates: nobody sends, everybody is received equally loud (at two
-//! margins), everybody sends as loud as possible. Without a network the policy is the best of these, and it is never worse
-//! than they are by its own belief.
+//! margins), everybody sends as loud as possible. Of the best one, those who offload nothing are silenced, and the ratios of the others found once
+//! more. Without a network the policy is the best of the four; by its own belief it is never worse than the closed form.
 //!
 //! Everything is a symmetric function of the users, so they can join and leave.
 
