@@ -28,7 +28,7 @@ mod tests {
 
     #[test]
     fn random_worlds_are_allowed_differ_and_come_again() {
-        let params: Vec<MecParams> = (0..60).map(|index| random_params(10, 3, index)).collect();
+        let params: Vec<MecParams> = (0..200).map(|index| random_params(10, 3, index)).collect();
         for (i, one) in params.iter().enumerate() {
             one.validate().expect("allowed");
             assert_eq!(*one, random_params(10, 3, i as u64));
