@@ -20,9 +20,12 @@ pub struct Args {
     /// Train and draw these groups only.
     #[arg(long, value_enum)]
     only: Vec<Group>,
-    /// Seeds 1 to N of every method.
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    seeds: u32,
+    /// Train and judge the policy for every world only (one seed unless --seeds says more).
+    #[arg(long, conflicts_with = "only")]
+    worlds: bool,
+    /// Seeds 1 to N of every method [default: 5; of the policy for every world 1].
+    #[arg(long, value_name = "N")]
+    seeds: Option<u32>,
     /// Runs side by side, each on one thread [default: the number of cores].
     #[arg(long)]
     jobs: Option<usize>,
@@ -54,10 +57,23 @@ enum Group {
     Delayed,
     /// One policy for every number of users from 1 to 10.
     Set,
+    /// One policy for every number of users in every world.
+    Worlds,
 }
 
-const GROUPS: [Group; 7] =
-    [Group::Paper, Group::Users, Group::Tuned, Group::Limits, Group::Backlog, Group::Delayed, Group::Set];
+const GROUPS: [Group; 8] = [
+    Group::Paper,
+    Group::Users,
+    Group::Tuned,
+    Group::Limits,
+    Group::Backlog,
+    Group::Delayed,
+    Group::Set,
+    Group::Worlds,
+];
+
+/// Random worlds in which the policy for all of them is judged.
+const WORLDS: &str = "400";
 
 /// Name of a method and what `tandem train` takes for it.
 type Method = (String, Vec<String>);
@@ -78,6 +94,7 @@ impl Group {
             Self::Backlog => ("backlog", Some("fig8")),
             Self::Delayed => ("delayed", Some("fig8")),
             Self::Set => ("set", None),
+            Self::Worlds => ("worlds", None),
         }
     }
 
@@ -131,6 +148,7 @@ impl Group {
                     ("ppo-bandit", "--credit bandit"),
                 ],
             ),
+            Self::Worlds => vec![method("set-ascent", "--worlds random --users 1-10 --steps 8000000")],
             Self::Set => vec![method("set-dpg", "--algo set-dpg --preset tuned --users 1-10 --steps 1000000")],
         }
     }
@@ -154,7 +172,8 @@ fn with_memory(variant: &str, model_free: &[(&str, &str)]) -> Vec<Method> {
 
 /// Trains and draws.
 pub fn run(args: &Args) -> Result<()> {
-    let groups: Vec<Group> = GROUPS.into_iter().filter(|g| args.only.is_empty() || args.only.contains(g)).collect();
+    let only = if args.worlds { &vec![Group::Worlds] } else { &args.only };
+    let groups: Vec<Group> = GROUPS.into_iter().filter(|g| only.is_empty() || only.contains(g)).collect();
     if !args.keep_build {
         step("tandem, release build");
         shell::run(command("cargo", &["build", "--release", "--package", "tandem-server", "--bin", "tandem"]))?;
@@ -178,7 +197,8 @@ pub fn run(args: &Args) -> Result<()> {
         if let Some(steps) = args.steps {
             methods.iter_mut().for_each(|(_, args)| *args = cut_to(args, steps));
         }
-        let runs = (1..=args.seeds).flat_map(|seed| methods.iter().map(move |(name, args)| (name, args, seed)));
+        let seeds = args.seeds.unwrap_or(if group == Group::Worlds { 1 } else { 5 });
+        let runs = (1..=seeds).flat_map(|seed| methods.iter().map(move |(name, args)| (name, args, seed)));
         let mut runs: Vec<_> = runs.collect();
         step(&format!("{folder}: {} runs", runs.len()));
         runs.reverse();
@@ -197,12 +217,29 @@ pub fn run(args: &Args) -> Result<()> {
                 Err(_) => bail!("a worker panicked"),
             })
         })?;
+        if group == Group::Worlds {
+            judge_worlds(&dir, out)?;
+        }
         let Some(figure) = figure else { continue };
         let mut draw = command("target/release/tandem", &["figures", "--only-runs", "--name", figure, "--runs"]);
         draw.arg(&dir).arg("--out").arg(out);
         shell::run(draw)?;
     }
     Ok(())
+}
+
+/// Judges the first seed's policy in random worlds and draws it over every slider.
+fn judge_worlds(dir: &Path, out: &Path) -> Result<()> {
+    let policy = dir.join("set-ascent-s1/policy.safetensors");
+    let tandem = |args: &[&str]| command("target/release/tandem", args);
+    step(&format!("{WORLDS} random worlds"));
+    let mut oracle = tandem(&["oracle", "--users", "any", "--worlds", WORLDS, "--policy"]);
+    oracle.arg(&policy);
+    shell::run(oracle)?;
+    step("every slider");
+    let mut figures = tandem(&["figures", "--draws", "400", "--sliders"]);
+    figures.arg(&policy).arg("--out").arg(out.join("worlds"));
+    shell::run(figures)
 }
 
 /// Whether a run has taken all the steps that its configuration asks for.

@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::error::PolicyError;
-use super::file::{self, Network, PolicyHeader};
+use super::file::{self, Network, NetworkShape, PolicyHeader};
 use super::set::{self, SET_FEATURES_PER_USER};
 use super::spaces::{self, ACTIONS_PER_USER, FEATURES_PER_USER};
+use super::world::{self, Outlook, Proposal, WORLD_FEATURES_PER_USER};
 use mec::{Physics, UserDecision, UserObservation};
 
 /// A network on a device, with the header that says what it is for.
@@ -69,7 +70,8 @@ impl Policy {
             return Err(PolicyError::Users { trained: users, present });
         }
         let slots = seen.len() / users;
-        let actions = match &self.network {
+        let mut outlooks = Vec::new();
+        let outputs = match &self.network {
             Network::Fixed(actor) => {
                 let mut features = vec![0.0; seen.len() * FEATURES_PER_USER];
                 spaces::features(physics, seen, &mut features);
@@ -84,12 +86,31 @@ impl Policy {
                 let input = TensorData::new(features, [seen.len(), SET_FEATURES_PER_USER]);
                 actor.action(Tensor::from_data(input, &self.device), users) // [slots·users, actions]
             }
+            Network::World(actor) => {
+                outlooks.extend(seen.chunks(users).map(|seen| Outlook::new(physics, seen)));
+                let mut features = vec![0.0; seen.len() * WORLD_FEATURES_PER_USER];
+                for (outlook, out) in outlooks.iter().zip(features.chunks_mut(users * WORLD_FEATURES_PER_USER)) {
+                    world::features(physics, outlook, out);
+                }
+                let input = TensorData::new(features, [seen.len(), WORLD_FEATURES_PER_USER]);
+                actor.action(Tensor::from_data(input, &self.device), users) // [slots·users, outputs]
+            }
         };
         let failed = |e: String| PolicyError::Device(e);
-        let actions = actions.into_data_async().await.map_err(|e| failed(e.to_string()))?;
-        let actions = actions.try_into_vec_as::<f32>().map_err(|e| failed(format!("{e:?}")))?;
+        let outputs = outputs.into_data_async().await.map_err(|e| failed(e.to_string()))?;
+        let outputs = outputs.try_into_vec_as::<f32>().map_err(|e| failed(format!("{e:?}")))?;
         let mut decisions = vec![UserDecision::default(); seen.len()];
-        let rows = seen.chunks(users).zip(actions.chunks(users * ACTIONS_PER_USER)).zip(decisions.chunks_mut(users));
+        if let NetworkShape::World(config) = shape {
+            let width = config.outputs();
+            for ((outlook, outputs), out) in
+                outlooks.iter().zip(outputs.chunks(users * width)).zip(decisions.chunks_mut(users))
+            {
+                let proposals = (0..config.proposals).map(|index| Proposal::read(outputs, width, index));
+                outlook.decide(physics, proposals, out);
+            }
+            return Ok(decisions);
+        }
+        let rows = seen.chunks(users).zip(outputs.chunks(users * ACTIONS_PER_USER)).zip(decisions.chunks_mut(users));
         for ((seen, actions), out) in rows {
             self.header.action_map.decisions(physics, seen, actions, out);
         }

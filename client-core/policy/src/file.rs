@@ -1,6 +1,7 @@
 //! The policy file: safetensors with f32 tensors `layers.N.weight` `[inputs, outputs]` and `layers.N.bias` `[outputs]`, and
 //! a header in the file's metadata that says what they are for. A policy for any number of users has `encoder.N` and
-//! `head.N` in place of `layers.N`, and a version of its own, so that a build that knows only the other kind says so.
+//! `head.N` in place of `layers.N`, and a version of its own, so that a build that knows only the other kind says so; the one
+//! for every world has these layers, too, and another version.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -13,15 +14,22 @@ use super::actor::{Activation, Actor, ActorConfig, Head};
 use super::error::PolicyError;
 use super::set::{LayerValues, SetActor, SetConfig};
 use super::spaces::{ActionMap, SPACES_VERSION};
+use super::world::WorldConfig;
 use mec::params::MAX_USERS;
 
 /// Version of the file's layout.
 pub const FILE_VERSION: u32 = 1;
 /// The same of a policy for any number of users.
 pub const SET_FILE_VERSION: u32 = 2;
+/// The same of a policy that is told its world.
+pub const WORLD_FILE_VERSION: u32 = 3;
+/// Version of what such a policy sees and of what its outputs mean.
+pub const WORLD_SPACES_VERSION: u32 = 1;
 /// A layer wider or a stack deeper than this is no policy of ours.
 const MAX_UNITS: usize = 8192;
 const MAX_LAYERS: usize = 16;
+/// More proposals than this take longer than they are worth.
+const MAX_PROPOSALS: usize = 64;
 
 /// Sizes of a network, of either kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +38,8 @@ pub enum NetworkShape {
     Fixed(ActorConfig),
     /// For any number of users up to a largest one.
     Set(SetConfig),
+    /// For any number of users up to a largest one, in any world.
+    World(WorldConfig),
 }
 
 /// A network of either kind.
@@ -39,6 +49,8 @@ pub enum Network {
     Fixed(Actor),
     /// For any number of users.
     Set(SetActor),
+    /// For any number of users in any world.
+    World(SetActor),
 }
 
 impl NetworkShape {
@@ -47,6 +59,7 @@ impl NetworkShape {
         match self {
             Self::Fixed(config) => config.users..=config.users,
             Self::Set(config) => 1..=config.most_users,
+            Self::World(config) => 1..=config.most_users,
         }
     }
 
@@ -59,7 +72,7 @@ impl NetworkShape {
         match self {
             _ if (least..=most).contains(&present) => Ok(()),
             Self::Fixed(_) => Err(PolicyError::Users { trained: most, present }),
-            Self::Set(_) => Err(PolicyError::OutOfRange { least, most, present }),
+            Self::Set(_) | Self::World(_) => Err(PolicyError::OutOfRange { least, most, present }),
         }
     }
 
@@ -73,6 +86,9 @@ impl NetworkShape {
             Self::Set(config) => {
                 [named("encoder", config.encoder_layers()), named("head", config.head_layers())].concat()
             }
+            Self::World(config) => {
+                [named("encoder", config.encoder_layers()), named("head", config.head_layers())].concat()
+            }
         }
     }
 
@@ -83,6 +99,10 @@ impl NetworkShape {
                 let head = values.split_off(config.encoder.len());
                 Network::Set(SetActor::from_values(config, values, head, device))
             }
+            Self::World(config) => {
+                let head = values.split_off(config.encoder.len());
+                Network::World(config.actor([values, head], device))
+            }
         }
     }
 }
@@ -91,7 +111,7 @@ impl Network {
     fn layers(&self) -> Vec<&Linear> {
         match self {
             Self::Fixed(actor) => actor.layers.iter().collect(),
-            Self::Set(actor) => actor.encoder.iter().chain(&actor.head).collect(),
+            Self::Set(actor) | Self::World(actor) => actor.encoder.iter().chain(&actor.head).collect(),
         }
     }
 }
@@ -105,6 +125,12 @@ impl From<ActorConfig> for NetworkShape {
 impl From<SetConfig> for NetworkShape {
     fn from(config: SetConfig) -> Self {
         Self::Set(config)
+    }
+}
+
+impl From<WorldConfig> for NetworkShape {
+    fn from(config: WorldConfig) -> Self {
+        Self::World(config)
     }
 }
 
@@ -125,7 +151,7 @@ impl From<SetActor> for Network {
 pub struct PolicyHeader {
     /// Sizes of the network.
     pub shape: NetworkShape,
-    /// Meaning of the second action.
+    /// Meaning of the second action; a policy that is told its world has none.
     pub action_map: ActionMap,
     /// Algorithm that trained it, e.g. `ppo`.
     pub algo: String,
@@ -162,6 +188,22 @@ struct SetHeaderWire {
     head: Vec<usize>,
     activation: Activation,
     action_map: ActionMap,
+    algo: String,
+    seed: u64,
+    steps: u64,
+}
+
+/// The same of a policy that is told its world.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct WorldHeaderWire {
+    version: u32,
+    spaces: u32,
+    /// Fewest and most users.
+    users: [usize; 2],
+    encoder: Vec<usize>,
+    head: Vec<usize>,
+    activation: Activation,
+    proposals: usize,
     algo: String,
     seed: u64,
     steps: u64,
@@ -204,6 +246,18 @@ impl PolicyHeader {
                 seed,
                 steps,
             }),
+            NetworkShape::World(config) => serde_json::to_string(&WorldHeaderWire {
+                version: WORLD_FILE_VERSION,
+                spaces: WORLD_SPACES_VERSION,
+                users: [1, config.most_users],
+                encoder: config.encoder.clone(),
+                head: config.head.clone(),
+                activation: config.activation,
+                proposals: config.proposals,
+                algo,
+                seed,
+                steps,
+            }),
         };
         let json = json.map_err(|e| PolicyError::Format(e.to_string()))?;
         Ok(HashMap::from([(METADATA_KEY.to_owned(), json)]))
@@ -214,10 +268,13 @@ impl PolicyHeader {
         let json = metadata.get(METADATA_KEY).ok_or_else(|| refuse(METADATA_KEY, "is missing".to_owned()))?;
         let broken = |e: serde_json::Error| refuse(METADATA_KEY, e.to_string());
         let versions: Versions = serde_json::from_str(json).map_err(broken)?;
-        let is_set = versions.version == SET_FILE_VERSION;
-        let file_version = if is_set { SET_FILE_VERSION } else { FILE_VERSION };
+        let (file_version, spaces_version) = match versions.version {
+            SET_FILE_VERSION => (SET_FILE_VERSION, SPACES_VERSION),
+            WORLD_FILE_VERSION => (WORLD_FILE_VERSION, WORLD_SPACES_VERSION),
+            _ => (FILE_VERSION, SPACES_VERSION),
+        };
         for (what, found, wanted) in
-            [("file", versions.version, file_version), ("spaces", versions.spaces, SPACES_VERSION)]
+            [("file", versions.version, file_version), ("spaces", versions.spaces, spaces_version)]
         {
             if found != wanted {
                 return Err(PolicyError::Version { what, found, wanted });
@@ -229,16 +286,31 @@ impl PolicyHeader {
             }
             Ok(())
         };
-        if is_set {
-            let SetHeaderWire {
-                users: [least, most], encoder, head, activation, action_map, algo, seed, steps, ..
-            } = serde_json::from_str(json).map_err(broken)?;
+        let check_users = |[least, most]: [usize; 2]| {
             if least != 1 || most == 0 || most > MAX_USERS {
                 return Err(refuse("users", format!("{least} to {most} is not 1 to at most {MAX_USERS}")));
             }
+            Ok(most)
+        };
+        if file_version == WORLD_FILE_VERSION {
+            let WorldHeaderWire { users, encoder, head, activation, proposals, algo, seed, steps, .. } =
+                serde_json::from_str(json).map_err(broken)?;
+            let most_users = check_users(users)?;
             check_units("encoder", &encoder)?;
             check_units("head", &head)?;
-            let shape = SetConfig { most_users: most, encoder, head, activation }.into();
+            if !(1..=MAX_PROPOSALS).contains(&proposals) {
+                return Err(refuse("proposals", format!("{proposals} is not in 1..={MAX_PROPOSALS}")));
+            }
+            let shape = WorldConfig { most_users, encoder, head, activation, proposals }.into();
+            return Ok(Self { shape, action_map: ActionMap::default(), algo, seed, steps });
+        }
+        if file_version == SET_FILE_VERSION {
+            let SetHeaderWire { users, encoder, head, activation, action_map, algo, seed, steps, .. } =
+                serde_json::from_str(json).map_err(broken)?;
+            let most_users = check_users(users)?;
+            check_units("encoder", &encoder)?;
+            check_units("head", &head)?;
+            let shape = SetConfig { most_users, encoder, head, activation }.into();
             return Ok(Self { shape, action_map, algo, seed, steps });
         }
         let HeaderWire { users, hidden, activation, head, action_map, algo, seed, steps, .. } =

@@ -5,6 +5,7 @@
 //! | `spaces` | observation → network input, network output → decision; every normalisation constant |
 //! | `actor` | the network for one number of users, a burn module, the same on every burn device |
 //! | `set` | the network for any number of users, likewise |
+//! | `world` | the policy for any number of users that is told which system it decides in |
 //! | `file` | the policy file: safetensors with a header in its metadata |
 //! | [`manifest`] | `policies/manifest.json` and the golden decisions |
 //! | [`error`] | what can be wrong with either |
@@ -32,6 +33,8 @@ pub mod manifest;
 pub mod set;
 #[cfg(feature = "network")]
 pub mod spaces;
+#[cfg(feature = "network")]
+pub mod world;
 
 #[cfg(feature = "network")]
 pub use actor::{Activation, Actor, ActorConfig, Head};
@@ -45,3 +48,5 @@ pub use manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest, Set
 pub use set::{SetActor, SetConfig};
 #[cfg(feature = "network")]
 pub use spaces::{ACTIONS_PER_USER, ActionMap, FEATURES_PER_USER, SPACES_VERSION};
+#[cfg(feature = "network")]
+pub use world::WorldConfig;

@@ -80,15 +80,23 @@ fn linears(shapes: Vec<[usize; 2]>, values: Vec<LayerValues>, device: &Device) -
 impl SetActor {
     /// Builds the network from its layers' values.
     pub fn from_values(config: &SetConfig, encoder: Vec<LayerValues>, head: Vec<LayerValues>, device: &Device) -> Self {
-        Self {
-            encoder: linears(config.encoder_layers(), encoder, device),
-            head: linears(config.head_layers(), head, device),
-            activation: config.activation,
-        }
+        let shapes = [config.encoder_layers(), config.head_layers()];
+        Self::from_layers(shapes, config.activation, [encoder, head], device)
     }
 
-    /// Actions in [0, 1] of slots that all have `users` users: `[slots · users, SET_FEATURES_PER_USER]`, user after user,
-    /// → `[slots · users, ACTIONS_PER_USER]`.
+    /// Builds a network of other inputs and outputs from the shapes `[inputs, outputs]` and values of encoder and head.
+    pub fn from_layers(
+        [encoder_shapes, head_shapes]: [Vec<[usize; 2]>; 2],
+        activation: Activation,
+        [encoder, head]: [Vec<LayerValues>; 2],
+        device: &Device,
+    ) -> Self {
+        let (encoder, head) = (linears(encoder_shapes, encoder, device), linears(head_shapes, head, device));
+        Self { encoder, head, activation }
+    }
+
+    /// Outputs in [0, 1] of slots that all have `users` users: `[slots · users, inputs]`, user after user,
+    /// → `[slots · users, outputs]`. A [`SetConfig`]'s outputs are the users' actions.
     pub fn action(&self, features: Tensor<2>, users: usize) -> Tensor<2> {
         let mut code = features;
         for layer in &self.encoder {

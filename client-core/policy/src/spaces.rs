@@ -1,4 +1,4 @@
-//! What the network sees and what its outputs mean. Every normalisation constant of the policy is in this file.
+//! What the networks for given systems see and what their outputs mean (`world` has its own).
 //!
 //! A user's features are those of eq. (46), from the last slot, and the size and gain of this one, each shifted and scaled
 //! to about ±1 over the simulator's default ranges. A user's actions are two numbers in [0, 1]: the first is α itself, the

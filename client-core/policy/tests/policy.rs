@@ -203,7 +203,7 @@ fn a_set_policy_round_trips_and_refuses_numbers_of_users_out_of_its_range() {
     assert!(pollster::block_on(policy.decide_many(world.physics(), 3, &seen[..4])).is_err());
     // Each case changes a few header bytes to others of the same length.
     let cases: [(&[u8], &[u8], &str); 4] = [
-        (b"version\\\":2,", b"version\\\":3,", "file version 3"),
+        (b"version\\\":2,", b"version\\\":9,", "file version 9"),
         (b"users\\\":[1,10]", b"users\\\":[1,17]", "1 to 17"),
         (b"users\\\":[1,10]", b"users\\\":[2,10]", "2 to 10"),
         (b"encoder\\\":[12,", b"encoder\\\":[13,", "encoder.0.weight should be F32 [9, 13]"),

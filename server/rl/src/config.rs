@@ -15,6 +15,7 @@ use super::ppo_lagrangian::{self, LagrangianConfig};
 use super::run::Run;
 use super::sac::{self, SacConfig};
 use super::session::Job;
+use super::set_ascent::{self, SetAscentConfig};
 use super::set_dpg::{self, SetDpgConfig};
 use super::settings::{RunConfig, RunSettings};
 use super::stop::{Ending, Stop};
@@ -42,11 +43,13 @@ pub enum Algo {
     Sac,
     /// Deterministic policy gradient over sets: one policy for every number of users from 1 to that of the system.
     SetDpg,
+    /// Ascent of the reward's own equations in random worlds: one policy for every number of users and every world.
+    SetAscent,
 }
 
 impl Algo {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ppo,
         Self::PpoLagrangian,
         Self::WmPpo,
@@ -55,7 +58,13 @@ impl Algo {
         Self::Ddpg,
         Self::Sac,
         Self::SetDpg,
+        Self::SetAscent,
     ];
+
+    /// Whether it trains one policy for every number of users.
+    pub fn is_set(self) -> bool {
+        matches!(self, Self::SetDpg | Self::SetAscent)
+    }
 
     /// The name in files and ids.
     pub fn name(self) -> &'static str {
@@ -68,6 +77,7 @@ impl Algo {
             Self::Ddpg => "ddpg",
             Self::Sac => "sac",
             Self::SetDpg => "set-dpg",
+            Self::SetAscent => "set-ascent",
         }
     }
 
@@ -77,6 +87,7 @@ impl Algo {
             Self::PpoLagrangian => "ppo_lagrangian",
             Self::WmPpo | Self::WmPpoMended => "wm_ppo",
             Self::SetDpg => "set_dpg",
+            Self::SetAscent => "set_ascent",
             other => other.name(),
         }
     }
@@ -91,6 +102,7 @@ impl Algo {
             Self::Ddpg => DdpgConfig::list(),
             Self::Sac => SacConfig::list(),
             Self::SetDpg => SetDpgConfig::list(),
+            Self::SetAscent => SetAscentConfig::list(),
         }
     }
 }
@@ -166,6 +178,9 @@ pub struct TrainConfig {
     /// Hyper-parameters of [`Algo::SetDpg`].
     #[serde(default)]
     pub set_dpg: SetDpgConfig,
+    /// Hyper-parameters of [`Algo::SetAscent`].
+    #[serde(default)]
+    pub set_ascent: SetAscentConfig,
 }
 
 impl TrainConfig {
@@ -176,7 +191,7 @@ impl TrainConfig {
 
     /// A preset for an algorithm and a system.
     pub fn preset(algo: Algo, preset: Preset, mec: MecParams) -> Self {
-        let is_set = algo == Algo::SetDpg;
+        let is_set = algo.is_set();
         // The paper has no policy for any number of users.
         let tuned = preset == Preset::Tuned || is_set;
         // Only with a backlog does a decision cost later slots anything.
@@ -225,6 +240,7 @@ impl TrainConfig {
             ddpg: if tuned { DdpgConfig::tuned() } else { DdpgConfig::default() },
             sac: if tuned { SacConfig::tuned() } else { SacConfig::default() },
             set_dpg: SetDpgConfig::default(),
+            set_ascent: SetAscentConfig::default(),
         }
     }
 
@@ -234,7 +250,7 @@ impl TrainConfig {
             Algo::Ppo => Some(&mut self.ppo),
             Algo::PpoLagrangian => Some(&mut self.ppo_lagrangian.ppo),
             Algo::WmPpo | Algo::WmPpoMended => Some(&mut self.wm_ppo.ppo),
-            Algo::Td3 | Algo::Ddpg | Algo::Sac | Algo::SetDpg => None,
+            Algo::Td3 | Algo::Ddpg | Algo::Sac | Algo::SetDpg | Algo::SetAscent => None,
         }
     }
 
@@ -279,7 +295,8 @@ impl TrainConfig {
         self.td3.validate().map_err(in_table("td3"))?;
         self.ddpg.validate().map_err(in_table("ddpg"))?;
         self.sac.validate().map_err(in_table("sac"))?;
-        self.set_dpg.validate().map_err(in_table("set_dpg"))
+        self.set_dpg.validate().map_err(in_table("set_dpg"))?;
+        self.set_ascent.validate().map_err(in_table("set_ascent"))
     }
 
     /// Trains with the algorithm that it names, without looking whether anything is out of its range.
@@ -294,6 +311,7 @@ impl TrainConfig {
             Algo::Ddpg => ddpg::train(job, &self.ddpg),
             Algo::Sac => sac::train(job, &self.sac),
             Algo::SetDpg => set_dpg::train(job, &self.set_dpg),
+            Algo::SetAscent => set_ascent::train(job, &self.set_ascent),
         };
         // Within an algorithm an update that is left unfinished is an error; for whoever asked for it, it is none.
         if matches!(ending, Err(TrainError::Stopped)) { Ok(Ending::Stopped) } else { ending }

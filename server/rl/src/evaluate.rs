@@ -9,8 +9,9 @@ use mec::slot::LIMIT_SLACK;
 use mec::world::nth_seed;
 use mec::{
     Clairvoyant, ConstantAction, ConstantPower, Lookahead, MecParams, OracleEffort, SlotTotals, StaticPolicy,
-    UserDecision, UserObservation, UserOutcome, UserSlot, Variant, World, bound,
+    UserDecision, UserObservation, UserOutcome, UserSlot, Variant, World, bound, oracle,
 };
+use policy::world::{Belief, Outlook};
 use policy::{Policy, PolicyError};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -23,6 +24,10 @@ const WARM_UP_SLOTS: usize = 3;
 pub enum Judged<'a> {
     /// The per-slot optimum with full knowledge.
     Optimum,
+    /// The best decision that a search finds by what can be known before the slot: the policy's own belief of its quality.
+    Informed,
+    /// What the policy for every world decides without its network: the best of its candidates that need none.
+    Unlearned,
     /// A policy without learning.
     Static(StaticPolicy),
     /// The same action always and for all.
@@ -41,6 +46,8 @@ impl Judged<'_> {
         match self {
             Self::Optimum if variant == Variant::Backlog => "myopic-optimum".to_owned(),
             Self::Optimum => "optimum".to_owned(),
+            Self::Informed => "informed-optimum".to_owned(),
+            Self::Unlearned => "candidates-alone".to_owned(),
             Self::Static(policy) => policy.name().to_owned(),
             Self::Constant(action) => match action.power {
                 ConstantPower::Watts(_) => "best-constant-watts".to_owned(),
@@ -235,6 +242,8 @@ fn decide<E: From<PolicyError> + Send>(
     };
     match judged {
         Judged::Optimum => one_by_one(&|_, world| optimum(world)),
+        Judged::Informed => one_by_one(&|_, world| informed(world)),
+        Judged::Unlearned => Ok(worlds.iter().map(unlearned).collect()),
         // Past what the planner knows nothing can be planned, and the slot's own optimum is the best.
         Judged::Clairvoyant(planners, horizon) => one_by_one(&|index, world| {
             let planner = planners.get(index);
@@ -266,6 +275,30 @@ fn decide<E: From<PolicyError> + Send>(
             Ok(decisions)
         }
     }
+}
+
+/// Margins over the limits that the informed search tries, in standard deviations.
+const INFORMED_MARGINS: [f64; 4] = [0.0, 0.6, 1.2, 2.0];
+
+/// The optima for a quality that is worse than expected by several margins, of which the best by the belief.
+fn informed(world: &World) -> Vec<UserDecision> {
+    let physics = world.physics();
+    let belief = Belief::new(physics, &world.observation());
+    let count = belief.users().len();
+    let found = INFORMED_MARGINS.map(|margin| {
+        let users = belief.with_margin(margin);
+        let decisions = oracle::optimum(physics, &users[..count], 0.0, OracleEffort::Usual).decisions;
+        (belief.reward(physics, &decisions), decisions)
+    });
+    let best = found.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, decisions)| decisions).unwrap_or_default()
+}
+
+fn unlearned(world: &World) -> Vec<UserDecision> {
+    let physics = world.physics();
+    let mut out = vec![UserDecision::default(); world.slots().len()];
+    Outlook::new(physics, &world.observation()).decide(physics, std::iter::empty(), &mut out);
+    out
 }
 
 /// A world's sums over its counted slots.

@@ -11,6 +11,7 @@
 //! | [`td3`], [`ddpg`], [`sac`] | the off-policy algorithms, one file each from top to bottom |
 //! | [`off_policy`] | the loop that those three share: explore, remember, learn, report |
 //! | [`set_dpg`] | one policy for any number of users, trained on cells of every size |
+//! | [`set_ascent`] | one policy for any number of users in every world, by ascent of the reward itself |
 //! | [`set_net`] | its networks, with their gradients written out |
 //! | [`replay`] | what off-policy algorithms learn from: the transitions of the past |
 //! | [`world_model`], [`rssm`] | the recurrent state-space model that world-model PPO imagines with, and its networks |
@@ -21,6 +22,8 @@
 //! | [`nets`] | value networks, their first weights, Polyak averaging |
 //! | [`stats`] | deviations, normalisation, explained variance, minibatches |
 //! | [`rollout`] | stepping many simulated cells with a network and remembering what happened |
+//! | [`worlds`] | random worlds to train and to judge in |
+//! | [`world_bench`] | any policy in many random worlds: its share of the optimum in each |
 //! | [`evaluate`] | any policy, learned or not, on fresh slots: reward, latency, energy, broken limits |
 //! | [`references`] | what policies are held against: the best constant action, plans |
 //! | [`judgement`] | all of them on the same fresh slots, a trained policy beside them |
@@ -43,7 +46,7 @@
 //! declaration.
 //!
 //! Deliberately absent: the physics (`mec`) and the network that page and server share (`policy`), and any learning from the
-//! optimum: policies see rewards only.
+//! optimum: policies see rewards only (one of them, [`set_ascent`], the reward's own equations).
 
 pub mod actor_critic;
 pub mod beta;
@@ -69,6 +72,7 @@ pub mod run;
 pub mod sac;
 pub mod sequence_buffer;
 pub mod session;
+pub mod set_ascent;
 pub mod set_dpg;
 pub mod set_net;
 pub mod settings;
@@ -79,7 +83,9 @@ pub mod td3;
 pub mod tensorboard;
 pub mod wm_ppo;
 pub mod work;
+pub mod world_bench;
 pub mod world_model;
+pub mod worlds;
 
 pub use config::train;
 pub use stop::Ending;

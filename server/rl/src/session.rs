@@ -78,6 +78,8 @@ pub struct Session<'a> {
     pub updates: u64,
     /// Share of users and slots that may break a limit; a policy that stays within it is better than any that does not.
     pub allowed: Option<f64>,
+    /// What the best policy is chosen by, where it is not the reward in the run's own system.
+    pub merit: Option<f64>,
     stop: &'a Stop,
     shape: NetworkShape,
     trials: Vec<EvalSet>,
@@ -121,7 +123,21 @@ impl<'a> Session<'a> {
             updates = progress.update;
         }
         let saved = (begun, Duration::ZERO);
-        Ok(Self { algo, settings, run, progress, updates, allowed: None, stop, shape, trials, begun, begun_at, saved })
+        Ok(Self {
+            algo,
+            settings,
+            run,
+            progress,
+            updates,
+            allowed: None,
+            merit: None,
+            stop,
+            shape,
+            trials,
+            begun,
+            begun_at,
+            saved,
+        })
     }
 
     /// Counts and logs an update; evaluates its policy if that is due, and keeps it if it is the best so far.
@@ -221,6 +237,7 @@ impl<'a> Session<'a> {
         self.stop.guard(self.progress.update).finite(reward.is_finite(), "reward")?;
         // Rewards are never negative: below 0 lie the policies that break the limits, by how much they do.
         let merit = if self.allowed.is_some_and(|allowed| broken > allowed) { -broken } else { reward };
+        let merit = self.merit.unwrap_or(merit);
         if self.progress.best_merit.or(self.progress.best_reward).is_none_or(|best| merit > best) {
             (self.progress.best_merit, self.progress.best_reward) = (Some(merit), Some(reward));
             self.progress.stale_evaluations = 0;

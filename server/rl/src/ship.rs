@@ -83,7 +83,7 @@ pub fn ship(
     let algo = policy.header().algo.clone();
     let id = match &policy.header().shape {
         NetworkShape::Fixed(config) => format!("{algo}-k{}", config.users),
-        NetworkShape::Set(_) => "set".to_owned(),
+        NetworkShape::Set(_) | NetworkShape::World(_) => "set".to_owned(),
     };
     let file = format!("{id}.safetensors");
     let length = bytes.len() as u64;
@@ -110,7 +110,7 @@ pub fn ship(
             });
             entries.for_each(|entry| manifest.insert(entry));
         }
-        NetworkShape::Set(_) => {
+        NetworkShape::Set(_) | NetworkShape::World(_) => {
             let evaluations = scores.iter().map(|scores| SetEvaluation {
                 users: scores.users,
                 reward: scores.policy.reward,

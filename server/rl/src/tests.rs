@@ -29,6 +29,12 @@ fn small(algo: Algo) -> TrainConfig {
     (ensemble.hidden, ensemble.updates, ensemble.batch, ensemble.memory) = (vec![8], 3, 5, 60);
     (config.wm_ppo.starts, config.wm_ppo.horizon) = (4, 3);
     let off_policy = [("replay.batch", "8"), ("replay.warm_up", "20"), ("replay.report_steps", "6")];
+    if algo == Algo::SetAscent {
+        let sizes = [("encoder", "[8]"), ("head", "[8]"), ("batch", "8"), ("report_steps", "1"), ("proposals", "2")];
+        sizes.into_iter().for_each(|(key, value)| config.set_hyper(key, value).expect(key));
+        config.steps = 96;
+        return config;
+    }
     let (nets, hidden) = match algo {
         Algo::SetDpg => (["encoder", "head", "critic_encoder", "critic_head"].as_slice(), "[8]"),
         Algo::Td3 | Algo::Ddpg | Algo::Sac => (["hidden"].as_slice(), "[8, 8]"),

@@ -5,6 +5,7 @@
 //! How long a whole run takes is for whoever has a clock to say.
 
 use policy::set::SET_FEATURES_PER_USER;
+use policy::world::WORLD_FEATURES_PER_USER;
 use policy::{ACTIONS_PER_USER, ActorConfig};
 
 use super::config::{Algo, TrainConfig};
@@ -46,6 +47,7 @@ impl TrainConfig {
             Algo::Ddpg => self.of_off_policy(&self.ddpg.replay, &self.ddpg.hidden, 1.0),
             Algo::Sac => self.of_off_policy(&self.sac.replay, &self.sac.hidden, 2.0),
             Algo::SetDpg => self.of_set_dpg(),
+            Algo::SetAscent => self.of_set_ascent(),
         }
     }
 
@@ -110,6 +112,20 @@ impl TrainConfig {
         ComputeCost {
             step_flop: step * replay.batch as f64,
             memory_bytes: BYTES * rows * (2 * inputs + actions + 1) as f64,
+        }
+    }
+
+    fn of_set_ascent(&self) -> ComputeCost {
+        let ascent = &self.set_ascent;
+        let shape = ascent.shape(self.mec.users);
+        let all: f64 = shape.encoder_layers().iter().chain(&shape.head_layers()).map(|[i, o]| (i * o) as f64).sum();
+        let rows = ascent.batch as f64 * (self.mec.users as f64 + 1.0) / 2.0;
+        // Completing a proposal takes about 2,000 operations a user, and each output is moved both ways.
+        let quotients = 2.0 * shape.outputs() as f64 * (self.mec.users as f64 + 3.0) / 4.0 * 2000.0;
+        let widest = ascent.encoder.iter().chain(&ascent.head).sum::<usize>() + WORLD_FEATURES_PER_USER;
+        ComputeCost {
+            step_flop: rows * (BOTH_WAYS * all + quotients),
+            memory_bytes: BYTES * rows * 4.0 * widest as f64 + ascent.batch as f64 * 8e3,
         }
     }
 

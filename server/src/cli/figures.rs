@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use burn::tensor::Device;
+use policy::Policy;
 
 use crate::figures::learning::{read_runs, reward_over_episodes};
+use crate::figures::sliders::{SLIDERS, over_slider};
 use crate::figures::systems::{self, Judging, Shipped};
 
 /// What `tandem figures` takes.
@@ -16,6 +19,8 @@ use crate::figures::systems::{self, Judging, Shipped};
 ///   fig10   accuracy and hallucination rate, dynamic policies against static ones, K = 2
 ///   fig8    reward while exploring over episodes: every algorithm found under --runs, mean and 95 % interval over its
 ///           seeds; fig8-eval the same of the mean action; fig8-VARIANT-kK for runs on other systems than the paper's
+///   worlds-KEY  share of the optimum over the range of the slider KEY, K = 3: the policy of --sliders, the closed form,
+///           the best constant actions found for each place of the slider
 /// Figures 9 and 10 judge the policies of --policies beside the optimum, the closed form, the best constant actions,
 /// always local, always offload and random, on the same fresh slots.
 #[derive(Debug, clap::Args)]
@@ -36,6 +41,9 @@ pub struct Args {
     /// Draw Fig. 8 only.
     #[arg(long, requires = "runs")]
     only_runs: bool,
+    /// A policy to draw over every slider's range; nothing else is drawn then.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["runs", "only_runs"])]
+    sliders: Option<PathBuf>,
     /// Slots to judge on.
     #[arg(long, default_value_t = 10_000)]
     draws: usize,
@@ -52,6 +60,16 @@ pub fn run(args: Args) -> Result<()> {
     ensure!(args.draws > 0, "--draws must be at least 1");
     let judging = Judging { draws: args.draws, seed: args.seed };
     let mut figures = Vec::new();
+    if let Some(path) = &args.sliders {
+        let bytes = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
+        let policy = Policy::load(&bytes, &Device::flex()).with_context(|| format!("{}", path.display()))?;
+        for key in SLIDERS {
+            let figure = over_slider(key, &policy, judging)?;
+            figure.write(&args.out)?;
+            println!("{}", args.out.join(format!("{}.svg", figure.stem)).display());
+        }
+        return Ok(());
+    }
     if let Some(dir) = &args.runs {
         figures.extend(reward_over_episodes(&args.name, &read_runs(dir)?, judging)?);
     }

@@ -11,6 +11,7 @@ use super::system::{SystemArgs, Users, print_settings};
 use rl::evaluate::Score;
 use rl::judgement::{Judgement, judge};
 use rl::ship;
+use rl::world_bench::{Shares, WorldScore, behind_closed_form, judge_worlds};
 
 /// What `tandem oracle` takes.
 ///
@@ -27,9 +28,18 @@ use rl::ship;
 pub struct Args {
     #[command(flatten)]
     system: SystemArgs,
-    /// Slots to judge on, each from a world of its own; with a backlog as many whole episodes as it takes.
-    #[arg(long, default_value_t = 2000)]
-    draws: usize,
+    /// Slots to judge on, each from a world of its own; with a backlog as many whole episodes as it takes [default: 2000; of each
+    /// random world 40].
+    #[arg(long)]
+    draws: Option<usize>,
+    /// Judge the policy in so many random worlds instead, whose settings lie anywhere in the sliders' ranges, with 1 users to
+    /// the most that it is for; prints how its shares of the optimum are spread over them.
+    #[arg(long, value_name = "N", requires = "policy", conflicts_with = "write_manifest")]
+    worlds: Option<u64>,
+    /// In each random world also search with the policy's own knowledge, which does not see the slot's quality (takes five times
+    /// as long).
+    #[arg(long, requires = "worlds")]
+    informed: bool,
     /// Seed of the slots.
     #[arg(long, default_value_t = 20_260_101)]
     seed: u64,
@@ -47,6 +57,72 @@ pub struct Args {
     settings: bool,
 }
 
+/// A part of the table with the worlds that belong to it, and a row with the reward that it is about.
+type Part = (&'static str, fn(&WorldScore) -> bool);
+type Row = (&'static str, fn(&WorldScore) -> f64);
+
+impl Args {
+    fn draws(&self) -> usize {
+        self.draws.unwrap_or(if self.worlds.is_some() { 40 } else { 2000 })
+    }
+}
+
+/// Judges a policy in random worlds and prints how its shares of the optimum are spread.
+fn worlds_table(policy: &Policy, worlds: u64, args: &Args) -> Result<()> {
+    let slots = args.draws();
+    let most = *policy.users().end();
+    let scores = judge_worlds(policy, most, worlds, slots, args.seed, args.informed, |index, _| {
+        if (index + 1).is_multiple_of(50) {
+            eprintln!("{} of {worlds} worlds", index + 1);
+        }
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&scores)?);
+        return Ok(());
+    }
+    println!(
+        "{worlds} random worlds of 1 to {most} users, {slots} fresh slots each, seed {}: shares of the optimum",
+        args.seed
+    );
+    println!(
+        "{:<34} {:<18} {:>6} {:>7} {:>7} {:>7} {:>7} {:>7}",
+        "worlds", "", "count", "worst", "5 %", "25 %", "median", "mean"
+    );
+    let parts: [Part; 8] = [
+        ("all", |_| true),
+        ("where the last slot tells enough", WorldScore::is_known),
+        ("few settings moved", |s| s.spread < 0.3),
+        ("half of them moved", |s| (0.3..0.9).contains(&s.spread)),
+        ("all of them moved", |s| s.spread > 0.9),
+        ("1 to 3 users", |s| s.params.users <= 3),
+        ("4 to 6 users", |s| (4..=6).contains(&s.params.users)),
+        ("7 users or more", |s| s.params.users >= 7),
+    ];
+    for (name, part) in parts {
+        let of = || scores.iter().filter(|score| part(score));
+        let rows: [Row; 6] = [
+            ("policy", |s| s.policy),
+            ("policy / informed", |s| s.policy * s.optimum / s.informed.unwrap_or(f64::NAN)),
+            ("candidates alone", |s| s.unlearned),
+            ("informed optimum", |s| s.informed.unwrap_or(f64::NAN)),
+            ("closed form", |s| s.closed_form),
+            ("closed form, exact", |s| s.closed_form_exact),
+        ];
+        for (who, reward) in rows {
+            let shares = Shares::of(of(), reward);
+            if !shares.mean.is_finite() {
+                continue;
+            }
+            println!(
+                "{name:<34} {who:<18} {:>6} {:>7.4} {:>7.4} {:>7.4} {:>7.4} {:>7.4}",
+                shares.worlds, shares.worst, shares.p05, shares.p25, shares.median, shares.mean
+            );
+        }
+        println!("{name:<34} more than 2 % behind the closed form in {} worlds", behind_closed_form(of()));
+    }
+    Ok(())
+}
+
 /// Judges and prints.
 ///
 /// # Errors
@@ -57,7 +133,7 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let params = args.system.params()?;
-    ensure!(args.draws > 0, "--draws must be at least 1");
+    ensure!(args.draws != Some(0), "--draws must be at least 1");
     let loaded = match &args.policy {
         None => None,
         Some(path) => {
@@ -67,6 +143,9 @@ pub fn run(args: Args) -> Result<()> {
         }
     };
     let policy = loaded.as_ref().map(|(_, policy)| policy);
+    if let (Some(worlds), Some(policy)) = (args.worlds, policy) {
+        return worlds_table(policy, worlds, &args);
+    }
     if let Some(policy) = policy {
         for users in args.system.users.counts() {
             policy.header().shape.check_users(users)?;
@@ -86,7 +165,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut judgements = Vec::new();
     for users in args.system.users.counts() {
-        let judgement = judge(MecParams { users, ..params }, args.draws, args.seed, policy)?;
+        let judgement = judge(MecParams { users, ..params }, args.draws(), args.seed, policy)?;
         if !args.json {
             print(&judgement, &args)?;
         }
@@ -126,7 +205,7 @@ fn horizons(judgement: &Judgement) -> Result<serde_json::Map<String, serde_json:
 fn report(judgement: &Judgement, args: &Args) -> Result<serde_json::Value> {
     let Judgement { params, scores, constants, bound, .. } = judgement;
     Ok(serde_json::json!({
-        "users": params.users, "draws": args.draws, "seed": args.seed, "params": params,
+        "users": params.users, "draws": args.draws(), "seed": args.seed, "params": params,
         "scores": scores, "constants": constants, "horizons": horizons(judgement)?, "reward_bound": bound,
     }))
 }
@@ -150,7 +229,7 @@ fn print(judgement: &Judgement, args: &Args) -> Result<()> {
 }
 
 fn print_table(users: usize, args: &Args, scores: &[Score]) {
-    println!("K = {users}, {} fresh slots, seed {}", args.draws, args.seed);
+    println!("K = {users}, {} fresh slots, seed {}", args.draws(), args.seed);
     println!(
         "latency and energy are per user; pooled: share of slots that break a limit of (48); single: share of users that break one of (30d-f)"
     );

@@ -10,6 +10,7 @@ use rl::config::{Algo, Preset, TrainConfig};
 use rl::hyper::{HyperParameter, HyperParameters};
 use rl::ppo::PpoConfig;
 use rl::run::Run;
+use rl::set_ascent::Worlds;
 use rl::settings::RunSettings;
 use rl::stop::Stop;
 use rl::{Ending, train};
@@ -20,9 +21,13 @@ use super::system::{SystemArgs, Users};
 /// What `tandem train` takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Algorithm [default: ppo; set-dpg, the only one for it, when --users is a range].
+    /// Algorithm [default: ppo; set-dpg when --users is a range, set-ascent with --worlds random].
     #[arg(long, value_enum)]
     algo: Option<Algo>,
+    /// Systems to train on: `fixed`, the one that the other flags say, or `random`, a fresh one for every slot, with settings
+    /// anywhere in the sliders' ranges. Only set-ascent trains a policy that is told which world it is in.
+    #[arg(long, value_enum)]
+    worlds: Option<Worlds>,
     /// Hyper-parameters to begin from.
     #[arg(long, value_enum, default_value_t = Preset::Paper)]
     preset: Preset,
@@ -124,12 +129,27 @@ fn print_hyper_parameters(algo: Algo, preset: Preset) -> Result<()> {
 impl Args {
     fn algo(&self) -> Result<Algo> {
         match (self.algo, self.system.users) {
+            (None, Users::UpTo(_)) if self.worlds == Some(Worlds::Random) => Ok(Algo::SetAscent),
+            (Some(Algo::SetAscent), Users::UpTo(_)) => Ok(Algo::SetAscent),
+            (algo, _) if self.worlds == Some(Worlds::Random) => {
+                bail!(
+                    "{} trains for the system that the flags say, and its policy does not see another; --worlds random \
+                     takes --algo set-ascent and a range of users",
+                    algo.unwrap_or_default().name()
+                )
+            }
             (None | Some(Algo::SetDpg), Users::UpTo(_)) => Ok(Algo::SetDpg),
-            (Some(Algo::SetDpg), Users::One(most)) => {
-                bail!("set-dpg trains one policy for every number of users up to a largest one: --users 1-{most}")
+            (Some(algo @ (Algo::SetDpg | Algo::SetAscent)), Users::One(most)) => {
+                bail!(
+                    "{} trains one policy for every number of users up to a largest one: --users 1-{most}",
+                    algo.name()
+                )
             }
             (Some(algo), Users::UpTo(_)) => {
-                bail!("{} trains a policy for one number of users; --algo set-dpg takes a range", algo.name())
+                bail!(
+                    "{} trains a policy for one number of users; --algo set-dpg and set-ascent take a range",
+                    algo.name()
+                )
             }
             (algo, Users::One(_)) => Ok(algo.unwrap_or_default()),
         }
@@ -162,6 +182,9 @@ impl Args {
         config.steps = self.steps.unwrap_or(config.steps);
         config.envs = self.envs.unwrap_or(config.envs);
         config.patience = self.patience.unwrap_or(config.patience);
+        if let Some(worlds) = self.worlds {
+            config.set_ascent.worlds = worlds;
+        }
         if self.linear_watts {
             config.action_map = policy::ActionMap::LinearWatts;
         }
@@ -221,7 +244,7 @@ pub fn run(args: Args) -> Result<()> {
         let (reward, ratio) = (last.eval_reward.unwrap_or_default(), last.eval_ratio.unwrap_or_default());
         println!("last evaluation: mean reward {reward:.4}, {:.2} % of the optimum", 100.0 * ratio);
     }
-    let users = if config.algo == Algo::SetDpg { Users::UpTo(config.mec.users) } else { Users::One(config.mec.users) };
+    let users = if config.algo.is_set() { Users::UpTo(config.mec.users) } else { Users::One(config.mec.users) };
     println!("judge it on fresh slots: tandem oracle --users {users} --draws 10000 --policy …");
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`compact`] | Table I and Fig. 6 of compact models of our own teacher |
 //! | [`learning`] | Fig. 8: reward over episodes, from the folders that training runs leave |
+//! | [`sliders`] | a policy's share of the optimum over the range of one slider after the other |
 //! | [`systems`] | Fig. 9 and 10: policies on fresh slots of systems of different K, sizes, and their quality |
 //!
 //! Deliberately absent: training (the runs are read as they are) and any judgement of the paper's claims.
@@ -17,6 +18,7 @@ use rl::error::TrainError;
 
 pub mod compact;
 pub mod learning;
+pub mod sliders;
 pub mod systems;
 
 /// A figure: a picture, and the same as data.

@@ -89,6 +89,15 @@ pub fn of(config: &TrainConfig) -> Cost {
             let updates = set.replay.updates_per_step * cells;
             (cells, updates * set.replay.batch as f64 * 3.0 * (actor + 2.0 * critic), actor)
         }
+        Algo::SetAscent => {
+            let shape = config.set_ascent.shape(config.mec.users);
+            let layers: f64 =
+                shape.encoder_layers().iter().chain(&shape.head_layers()).map(|[i, o]| (i * o) as f64).sum();
+            let steps = (config.set_ascent.report_steps * config.set_ascent.batch) as f64;
+            // A proposal's completion takes about 2,000 operations a user; each output is moved both ways.
+            let quotients = users * shape.outputs() as f64 * (users + 3.0) / 2.0 * 2000.0;
+            (steps, steps * (3.0 * users / 2.0 * layers + quotients / 4.0), users * layers)
+        }
     };
     let slots = config.eval_slots as f64;
     let evaluation_s = slots * (decision / RATE + 1e-5 * users);

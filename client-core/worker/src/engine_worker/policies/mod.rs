@@ -63,7 +63,11 @@ impl EngineWorker {
     /// Fetches the list of policies; a server that is away is asked again when it is back. The module that decides is fetched
     /// meanwhile.
     pub(super) async fn fetch_policy_manifest(self: &Rc<Self>) {
-        if !self.policies.manifest.borrow().policies.is_empty() {
+        let known = {
+            let manifest = self.policies.manifest.borrow();
+            !(manifest.policies.is_empty() && manifest.sets.is_empty())
+        };
+        if known {
             return;
         }
         self.open_cpu();
