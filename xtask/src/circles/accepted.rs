@@ -22,6 +22,7 @@ pub const ACCEPTED: &[Accepted] = &[
     Accepted { root: "engine", modules: &["template", "template::*"], reason: FOLDER },
     Accepted { root: "engine", modules: &["tokenizer", "tokenizer::*"], reason: FOLDER },
     Accepted { root: "lm", modules: &["ecld::case", "ecld::case::*"], reason: FOLDER },
+    Accepted { root: "lm", modules: &["ecld::encode", "ecld::encode::*"], reason: FOLDER },
     Accepted {
         root: "mec",
         modules: &["params", "settings"],

@@ -91,8 +91,8 @@ pub fn each_shared_block<'a, X, const BYTES: usize, const PARTS: usize, const SH
         let units = weights.minima.as_chunks::<GROUP>().0;
         for (block, (stats, factors)) in columns.stats.iter().zip(factors.as_chunks::<PARTS>().0).enumerate() {
             let unit = load_rows(&units[block / SHARED]);
-            for part in 0..PARTS {
-                let minima = times(unit, u8x16_shr(eight(&factors[part]), 4));
+            for (part, factors) in factors.iter().enumerate() {
+                let minima = times(unit, u8x16_shr(eight(factors), 4));
                 for c in 0..C {
                     let sum = f32x4_splat(f32::from(stats[c].halves[part]) * stats[c].scale);
                     for r in 0..2 {
