@@ -285,6 +285,7 @@ pub fn train(job: Job<'_>, config: &SetAscentConfig) -> Result<Ending, TrainErro
                 let seed = stream(3);
                 if is_own { own(users, nth_seed(seed, index)) } else { random_world(most_users, seed, index) }
             }));
+            guard.check()?;
             guard.finite(learn(&mut net, &batch, config, rate * left, &mut means), "gradient")?;
         }
         let merit = merit(&net, &trials, width);

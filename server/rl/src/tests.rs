@@ -30,9 +30,8 @@ fn small(algo: Algo) -> TrainConfig {
     (config.wm_ppo.starts, config.wm_ppo.horizon) = (4, 3);
     let off_policy = [("replay.batch", "8"), ("replay.warm_up", "20"), ("replay.report_steps", "6")];
     if algo == Algo::SetAscent {
-        let sizes = [("encoder", "[8]"), ("head", "[8]"), ("batch", "8"), ("report_steps", "1"), ("proposals", "2")];
+        let sizes = [("encoder", "[8]"), ("head", "[8]"), ("batch", "12"), ("report_steps", "1"), ("proposals", "2")];
         sizes.into_iter().for_each(|(key, value)| config.set_hyper(key, value).expect(key));
-        config.steps = 96;
         return config;
     }
     let (nets, hidden) = match algo {
@@ -217,6 +216,8 @@ fn one_cell_and_one_step_give_numbers_of_the_usual_size() {
         let mut config = TrainConfig { envs: 1, steps: 40, eval_every: 20, ..small(algo) };
         if let Some(ppo) = config.ppo_mut() {
             ppo.rollout_steps = 1;
+        } else if algo == Algo::SetAscent {
+            config.set_hyper("batch", "1").expect("batch");
         } else {
             for (key, value) in [("replay.warm_up", "0"), ("replay.batch", "1"), ("replay.report_steps", "1")] {
                 config.set_hyper(key, value).expect(key);
