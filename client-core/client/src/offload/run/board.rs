@@ -11,7 +11,7 @@ use std::pin::pin;
 use futures::future::select;
 
 use super::record::{Measured, Side};
-use super::turns::Tally;
+use super::turns::{DUST, Tally};
 use super::{Answer, Ask, RunOutcome, SlotModel, unless_stopped};
 use crate::offload::length::AnswerLength;
 use crate::offload::openai::Decoded;
@@ -207,7 +207,7 @@ impl<'a> Board<'a> {
         share.is_shared() && state.open.iter().enumerate().any(waits) && {
             let answer = &state.open[prompt].answer;
             let estimate = self.length.estimate(self.ask.prompts[prompt].len(), answer.tokens(), self.most_tokens());
-            answer.server_tokens as f64 + 0.5 >= share.server_share * estimate.expected
+            answer.server_tokens as f64 + 0.5 + DUST >= share.server_share * estimate.expected
         }
     }
 

@@ -30,7 +30,7 @@ const WORTH: f64 = 0.1;
 /// Nor for less than this many tokens.
 const WORTH_TOKENS: f64 = 2.0;
 /// Float dust below a millionth of a token must not cost a token.
-const DUST: f64 = 1e-6;
+pub(super) const DUST: f64 = 1e-6;
 
 /// What is known of an ask's tokens at a moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
