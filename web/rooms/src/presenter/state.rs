@@ -130,16 +130,20 @@ impl State {
 
     /// Whether an MLU has been asked in the present round and has not answered.
     fn owes(&self, mlu: u32) -> bool {
-        self.round.as_ref().is_some_and(|round| {
-            let mine = |answered: &&Answered| answered.mlu == mlu && answered.answer.round == Some(round.round);
-            round.open && !self.answers.iter().any(|answered| mine(&answered))
-        })
+        // Simulated ones are not asked.
+        let is_asked = self.members.get(&mlu).is_none_or(|member| !member.simulated);
+        is_asked
+            && self.round.as_ref().is_some_and(|round| {
+                let mine = |answered: &&Answered| answered.mlu == mlu && answered.answer.round == Some(round.round);
+                round.open && !self.answers.iter().any(|answered| mine(&answered))
+            })
     }
 
-    /// The name that an MLU has given itself; empty where that is its number.
+    /// The name that an MLU has given itself; empty where that is its number, or none of its own.
     #[must_use]
     pub fn name(&self, mlu: u32) -> &str {
-        let name = self.members.get(&mlu).map_or("", |member| member.name.as_str());
+        let named = self.members.get(&mlu).filter(|member| !member.simulated);
+        let name = named.map_or("", |member| member.name.as_str());
         if name == format!("MLU {mlu}") { "" } else { name }
     }
 
@@ -254,5 +258,7 @@ mod tests {
         assert_eq!(busy(&state), [false, false]);
         state.take(ServerMessage::Round(Round { round: 2, open: true, ..Round::default() }));
         assert_eq!((state.answers.len(), busy(&state)), (0, vec![true, false]));
+        state.take(ServerMessage::Member(Member { simulated: true, ..member(1, "Simulated 1") }));
+        assert_eq!((busy(&state), state.name(1)), (vec![false, false], ""), "a simulated phone is not asked");
     }
 }
