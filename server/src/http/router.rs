@@ -13,7 +13,7 @@ use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::error::ApiError;
-use super::{App, connections, files, guard, health, hub, metrics, openai, runs, similarity};
+use super::{App, catalogue, connections, files, guard, health, hub, metrics, model, openai, runs, similarity};
 
 /// Addresses of the API: everything below them is JSON, errors too.
 const API: [&str; 4] = ["v1", "api", "health", "metrics"];
@@ -89,6 +89,9 @@ fn router(app: App) -> Router {
         .route("/api/runs/{id}/curves.svg", get(runs::curves))
         .route("/api/runs/{id}/stop", post(runs::stop))
         .route("/api/runs/{id}/resume", post(runs::resume))
+        .route("/api/model", post(model::change))
+        .route("/models/catalogue.json", get(catalogue::list))
+        .route("/models/stored/{id}/{file}", get(catalogue::file))
         .route("/models/hub/{organisation}/{repository}/{*path}", get(hub::get))
         .route("/health", get(health::get))
         .route("/metrics", get(metrics::get))

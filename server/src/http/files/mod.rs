@@ -140,6 +140,26 @@ pub async fn respond(files: &Files, method: &Method, path: &str, headers: &Heade
     failed(&path, &std::io::Error::other("it keeps changing"))
 }
 
+/// Answers GET and HEAD of a file that lies elsewhere on this machine.
+pub async fn respond_from(
+    files: &Files,
+    method: &Method,
+    folder: PathBuf,
+    name: &str,
+    headers: &HeaderMap,
+) -> Response {
+    let sent = match Source::Folder(folder).find(name, &files.identities).await {
+        Ok(Some(found)) => send(files, method, name, found, headers).await,
+        Ok(None) => return not_found(),
+        Err(error) => return failed(name, &error),
+    };
+    match sent {
+        Ok(Some(response)) => response,
+        Ok(None) => failed(name, &std::io::Error::other("it keeps changing")),
+        Err(error) => failed(name, &error),
+    }
+}
+
 async fn send(
     files: &Files,
     method: &Method,
@@ -223,7 +243,9 @@ fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-fn not_found() -> Response {
+/// 404.
+#[must_use]
+pub fn not_found() -> Response {
     (StatusCode::NOT_FOUND, [(header::CACHE_CONTROL, "no-cache")], "There is nothing here.\n").into_response()
 }
 
