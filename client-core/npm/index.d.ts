@@ -19,6 +19,8 @@ export interface ModelEntry {
   quantisation: string;
   contextLength: number;
   licence: string;
+  /** Whether the server's owner wants pages to load it by themselves. */
+  preferred?: boolean;
 }
 
 export interface ServerHealth {

@@ -2,6 +2,7 @@
 //! their own (`rl`, `lm`).
 //!
 //! - [`bench`]: what engine and server do, measured.
+//! - [`catalogue`]: models from elsewhere: the list of them, and their files on this machine.
 //! - [`cli`]: one file a command.
 //! - [`figures`]: the paper's control figures, from our own runs and policies.
 //! - [`host`]: who writes the answers: the model here, or an engine upstream.
@@ -14,6 +15,7 @@
 //! Deliberately absent: physics and the equations of the paper. They live in `mec`, shared with the page.
 
 pub mod bench;
+pub mod catalogue;
 pub mod cli;
 mod disk;
 pub mod figures;

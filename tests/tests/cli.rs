@@ -5,8 +5,9 @@
 use tests::{run, text};
 
 /// Every command there is, in the order of the help.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "serve",
+    "models",
     "corpus",
     "train-lm",
     "mec-slot",

@@ -58,6 +58,9 @@ fn it_starts_with_every_option() {
         std::fs::create_dir(folder.path().join(name)).unwrap();
     }
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/models/full.gguf");
+    let compact = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/models/compact.gguf");
+    let list = at("catalogue.json");
+    std::fs::write(&list, r#"{"version": 1, "models": []}"#).unwrap();
     let (data, cert, key) = (at("data"), at("data/tls/cert.pem"), at("data/tls/key.pem"));
     let (page, public, runs, cache) = (at("page"), at("public"), at("runs"), at("hub"));
     let starts: [&[&str]; 4] = [
@@ -67,6 +70,12 @@ fn it_starts_with_every_option() {
             "--listen=127.0.0.1:0",
             "--model",
             model,
+            "--device-model",
+            compact,
+            "--catalogue",
+            &list,
+            "--admin-key",
+            "the-admins-token",
             "--page",
             &page,
             "--public",
@@ -160,6 +169,21 @@ fn it_starts_with_every_option() {
     assert!(known.len() > 30, "{known:?}");
     let missing: Vec<_> = known.difference(&tried).collect();
     assert!(missing.is_empty(), "never tried: {missing:?}");
+}
+
+#[test]
+fn a_model_that_is_not_here_says_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = path(folder.path(), "data");
+    for (flag, model, said) in [
+        ("--model", "smollm2", "tandem models fetch smollm2-135m"),
+        ("--device-model", "qwen3", "tandem models fetch qwen3-0.6b"),
+        ("--model", "nonesuch", "tandem models list"),
+        ("--device-model", "Cargo.toml", "--device-model"),
+    ] {
+        let (first, errors) = start(&["--listen=127.0.0.1:0", "--data", &data, "--no-training", flag, model]);
+        assert!(first.is_empty() && errors.contains(said) && errors.contains(flag), "{model}: {first}{errors}");
+    }
 }
 
 #[test]

@@ -102,6 +102,9 @@ fn follow_settings(ctx: Ctx) {
         world.with(|_| ());
         ctx.world_changed();
     });
+    // A link's model → choice; before the worker says what it has.
+    let model = Memo::new(move |_| ctx.settings.with(|s| s.model.clone()));
+    Effect::new(move |_| model.with(|text| ctx.follow_link(text)));
     // Theme → document.
     let theme = Memo::new(move |_| ctx.settings.with(|s| s.theme));
     Effect::new(move |before: Option<Theme>| {

@@ -18,7 +18,7 @@ use crate::state::{COMPACT, Effect, Kind, Phase, Route, State};
 use crate::training::Training;
 use crate::{burst, dom, server_only};
 
-/// Where it is remembered that a person deleted the compact model: it then waits to be asked for.
+/// Where it is remembered that a person deleted the model that comes by itself: it then waits to be asked for.
 const DELETED_KEY: &str = "tandem-model-deleted";
 
 /// Handle to everything; copied into closures.
@@ -275,7 +275,18 @@ impl Ctx {
     /// Chooses a model, with the files that it is in where a person picked some.
     pub fn choose(self, source: ModelSource, files: Vec<web_sys::File>) {
         self.files.set_value(files);
+        self.set(|s| crate::source::link(&source).clone_into(&mut s.model));
         self.state.update(|s| s.choose(source));
+    }
+
+    /// Chooses the model that a link names, unless it is the one already.
+    pub fn follow_link(self, text: &str) {
+        if let Some(source) = crate::source::of_link(text)
+            && self.state.with_untracked(|s| s.choice == 0 || crate::source::link(&s.source) != text)
+        {
+            self.files.set_value(Vec::new());
+            self.state.update(|s| s.choose(source));
+        }
     }
 
     /// Asks the worker what the chosen model will take.
@@ -295,8 +306,9 @@ impl Ctx {
 
     /// Removes the chosen model from this device. The page does not fetch it by itself again.
     pub fn delete_model(self) {
-        let id = self.state.with_untracked(|s| s.source.id());
-        if id == COMPACT {
+        let (id, preferred) =
+            self.state.with_untracked(|s| (s.source.id(), s.entry().is_some_and(|entry| entry.preferred)));
+        if id == COMPACT || preferred {
             dom::remember(DELETED_KEY, "1");
         }
         self.send(Command::DeleteModel { id });

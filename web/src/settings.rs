@@ -105,6 +105,8 @@ pub struct Settings {
     pub options: AskOptions,
     /// Which engine.
     pub tier: TierChoice,
+    /// The model of this tab, as [`crate::source::link`] writes it; empty for the one that this page begins with.
+    pub model: String,
     /// Text of the prompt box.
     pub prompt: String,
     /// Colours.
@@ -128,6 +130,7 @@ impl Default for Settings {
             },
             options: AskOptions::default(),
             tier: TierChoice::default(),
+            model: String::new(),
             prompt: String::new(),
             theme: Theme::default(),
             hide_controls: false,

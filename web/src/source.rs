@@ -26,6 +26,27 @@ pub fn parse(text: &str) -> Result<ModelSource, String> {
     Err("Give an address (https://…), or organisation/repository of the hub, with or without /file.gguf.".to_owned())
 }
 
+/// How a link of this page names a source: an id of the server's list, or what [`parse`] reads. Empty for files that a person
+/// chose, which no link can hold.
+#[must_use]
+pub fn link(source: &ModelSource) -> &str {
+    match source {
+        ModelSource::Server { id } => id,
+        ModelSource::Url { url, .. } => url.strip_prefix(HUB).unwrap_or(url),
+        ModelSource::Folder { url, .. } => url.strip_prefix(HUB).map_or(url, |name| name.trim_end_matches('/')),
+        ModelSource::File { .. } | ModelSource::Files { .. } => "",
+    }
+}
+
+/// The source that a link names; `None` where it names none.
+#[must_use]
+pub fn of_link(text: &str) -> Option<ModelSource> {
+    match text.contains('/') {
+        true => parse(text).ok(),
+        false => (!text.is_empty()).then(|| ModelSource::Server { id: text.to_owned() }),
+    }
+}
+
 /// What is at an address: a checkpoint where it ends in a slash.
 fn at(url: String) -> ModelSource {
     if url.ends_with('/') {
@@ -87,6 +108,17 @@ mod tests {
         ] {
             assert_eq!(parse(text).ok(), expect, "{text}");
         }
+    }
+
+    #[test]
+    fn links_bring_a_choice_back() {
+        for text in ["compact", "qwen3-0.6b", "https://a.example/m.gguf", "org/repo/m.gguf", "org/repo", "https://a/b/"]
+        {
+            let source = of_link(text).expect(text);
+            assert_eq!(link(&source), text);
+        }
+        assert_eq!((of_link(""), of_link("org/../m.gguf")), (None, None));
+        assert_eq!(link(&ModelSource::File { name: "m.gguf".to_owned() }), "");
     }
 
     #[test]

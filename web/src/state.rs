@@ -221,6 +221,16 @@ impl State {
         self.models.iter().find(|m| m.id == *id)
     }
 
+    /// Why the chosen model is loaded without being asked for; `None` where it is not.
+    #[must_use]
+    pub fn by_itself(&self) -> Option<&'static str> {
+        let entry = self.entry()?;
+        match entry.preferred {
+            true => Some("this server is set up for it"),
+            false => (entry.bytes <= SMALL_BYTES).then_some("it is small"),
+        }
+    }
+
     /// Whether a shipped model answers, which knows the Atlas alone: the server's, while it is there, else this tab's.
     #[must_use]
     pub fn asks_atlas(&self) -> bool {
@@ -240,7 +250,7 @@ impl State {
     pub fn model_name(&self) -> String {
         match (self.entry(), &self.source) {
             (Some(entry), _) => entry.name.clone(),
-            (None, ModelSource::Server { .. }) => "Compact model".to_owned(),
+            (None, source) if *source == compact_source() => "Compact model".to_owned(),
             (None, source) => crate::source::name(source).to_owned(),
         }
     }
@@ -374,8 +384,12 @@ impl State {
                 self.tier = Some(tier);
                 self.models = models;
                 self.server = Some(server);
+                // Until a person chooses, it is the one that the server's owner chose.
+                if let Some(entry) = self.models.iter().find(|entry| entry.preferred && self.choice == 0) {
+                    self.source = ModelSource::Server { id: entry.id.clone() };
+                }
                 // Said before or after `Ready`, a model that is already here is put to use.
-                return self.load_by_itself(COMPACT);
+                return self.load_by_itself(&self.source.id());
             }
             Event::Server { server } => {
                 let was_up = self.server.as_ref().is_some_and(|s| s.up);
@@ -464,16 +478,16 @@ impl State {
         Vec::new()
     }
 
-    /// The compact model is loaded by itself where it is on this device, or so small that nobody has to be asked.
+    /// The chosen model of the server's list is loaded by itself where it is on this device, or so small that nobody has to be
+    /// asked, or what the server's owner wants.
     fn load_by_itself(&mut self, id: &str) -> Vec<Effect> {
         let usable = self.tier.as_ref().is_some_and(|t| t.tier != Tier::ServerOnly);
-        let small = self.waits.is_none() && self.entry().is_some_and(|entry| entry.bytes <= SMALL_BYTES);
-        let wanted = match self.model_states.get(COMPACT) {
+        let wanted = match self.model_states.get(id) {
             Some(ModelState::Cached) => true,
-            Some(ModelState::Absent | ModelState::Partial { .. }) => small,
+            Some(ModelState::Absent | ModelState::Partial { .. }) => self.waits.is_none() && self.by_itself().is_some(),
             _ => false,
         };
-        if id != COMPACT || !usable || !wanted || self.source != compact_source() {
+        if !usable || !wanted || !matches!(&self.source, ModelSource::Server { id: own } if own == id) {
             return Vec::new();
         }
         self.unasked = true;

@@ -18,9 +18,9 @@ use crate::settings::{MANUAL, Settings, Theme, View};
 
 /// Names of the page's own parameters that are no numbers with a declaration of their own: those are in [`MANUAL`], in
 /// [`sampling::SETTINGS`] and, of the simulator, in [`SETTINGS`].
-pub const OWN: [&str; 16] = [
-    "view", "users", "seed", "size", "decider", "qos", "pos", "mode", "pacing", "compare", "tier", "q", "theme",
-    "hide", "record", "cal",
+pub const OWN: [&str; 17] = [
+    "view", "users", "seed", "size", "decider", "qos", "pos", "mode", "pacing", "compare", "tier", "model", "q",
+    "theme", "hide", "record", "cal",
 ];
 
 /// Most characters of a text that go into a link.
@@ -69,6 +69,7 @@ pub fn encode(settings: &Settings) -> String {
     link.number("pacing", u8::from(options.pacing), 1);
     link.number("compare", u8::from(options.compare), 1);
     link.name("tier", settings.tier);
+    link.text("model", &settings.model, "");
     link.text("theme", settings.theme.name(), Theme::default().name());
     link.number("hide", u8::from(settings.hide_controls), 0);
     link.0
@@ -94,6 +95,7 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Option<()> {
     match name {
         "view" => settings.view = from_name::<View>(value)?,
         "q" => settings.prompt = value.chars().take(MAX_TEXT).collect(),
+        "model" => settings.model = value.chars().take(MAX_TEXT).collect(),
         "users" | "k" => {
             let users = SETTINGS.iter().find(|s| s.key == "users")?;
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a small count")]
@@ -257,6 +259,7 @@ mod tests {
         s.options.pacing = false;
         s.options.compare = false;
         s.tier = TierChoice::Cpu;
+        s.model = "https://a.example/m.gguf?x=1&y".into();
         s.theme = Theme::Dark;
         s.hide_controls = true;
         s.view = View::Train;

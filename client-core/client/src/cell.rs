@@ -435,6 +435,7 @@ mod tests {
             hallucination,
             licence: String::new(),
             corpus_seed: 0,
+            preferred: false,
         };
         let models = vec![model("full", 1.0, 0.8, 0.1), model("compact", 0.6, 0.4, 0.4)];
         let measured = MeasuredQuality::from_manifest(&ModelManifest { version: 1, models });

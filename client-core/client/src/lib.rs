@@ -7,6 +7,7 @@
 //! | [`offload`] | how one task is split, run on both sides at once, and put together again |
 //! | [`download`] | getting a model file onto this device: resumable, verified |
 //! | [`offers`] | which server offered which models, and what may be removed for it |
+//! | [`catalogue`] | models from elsewhere: what they are, what they ask, where their files are |
 //! | [`pair`] | whether this device's model and the server's belong together |
 //! | [`verdict`] | what a model will take, and whether a tab can give it |
 //! | `bytes` | sizes in words |
@@ -18,6 +19,7 @@
 
 mod bytes;
 pub mod calibrate;
+pub mod catalogue;
 pub mod cell;
 pub mod download;
 pub mod offers;

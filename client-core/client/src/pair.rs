@@ -30,11 +30,10 @@ pub fn pair(device: Device<'_>, server: &HealthModel, offered: &[ModelEntry]) ->
         },
     };
     let both = format!("“{}” in this tab and “{}” on the server", device.name, server.name);
-    let of_server = |entry: &&ModelEntry| entry.id == server.id && entry.name == server.name;
-    // The models of one manifest were made for each other.
-    let offer = (fit == Fit::Different && offered.iter().any(|entry| of_server(&entry)))
-        .then(|| offered.iter().filter(|entry| entry.id != server.id).min_by_key(|entry| entry.bytes))
-        .flatten();
+    // Of a family the smallest, which may be the server's very model.
+    let of_family = |entry: &&ModelEntry| family(&entry.name).is_some() && family(&entry.name) == family(&server.name);
+    let offer =
+        (fit == Fit::Different).then(|| offered.iter().filter(of_family).min_by_key(|entry| entry.bytes)).flatten();
     let message = match (fit, offer) {
         (Fit::Same, _) => format!("{both} belong together: they cut text into the same tokens."),
         (Fit::Unknown, _) => {
@@ -118,6 +117,21 @@ mod tests {
             assert!(told.message.contains(device.name) && told.message.contains(&server.name), "{told:?}");
             let advises = told.message.contains("do not belong together") && told.message.contains("Load ");
             assert_eq!(advises, fit == Fit::Different, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_catalogue_the_servers_family_is_offered() {
+        let mut offered = shipped();
+        for (id, name, bytes) in [("s1", "SmolLM2 135M", 98), ("s2", "SmolLM2 360M", 386), ("q", "Qwen3 0.6B", 9)] {
+            offered.push(ModelEntry { id: id.to_owned(), name: name.to_owned(), bytes, ..offered[0].clone() });
+        }
+        let atlas = Device { name: "Atlas Compact", vocabulary: "a" };
+        for (name, offer) in
+            [("SmolLM2 1.7B Instruct", Some("s1")), ("SmolLM2 135M", Some("s1")), ("Llama 3.1 8B", None)]
+        {
+            let told = pair(atlas, &server("m", name, Some("b")), &offered);
+            assert_eq!((told.fit, told.offer.as_deref()), (Fit::Different, offer), "{told:?}");
         }
     }
 

@@ -377,6 +377,7 @@ mod tests {
             hallucination: 0.0,
             licence: String::new(),
             corpus_seed: 0,
+            preferred: false,
         }
     }
 

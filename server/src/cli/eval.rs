@@ -118,6 +118,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 hallucination: round(report.hallucination)?,
                 licence: "Apache-2.0".into(),
                 corpus_seed: args.corpus_seed,
+                preferred: false,
                 id,
             },
         )?;

@@ -18,7 +18,9 @@ pub mod ecld;
 pub mod eval;
 pub mod export_lm;
 pub mod figures;
+pub mod folders;
 pub mod mec_slot;
+pub mod models;
 pub mod oracle;
 mod progress;
 pub mod serve;
@@ -41,7 +43,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the page, the models and the API (the default command).
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
+    /// List, fetch, verify and remove models that people know.
+    Models(models::Args),
     /// Write the Atlas corpus: articles, training and held-out questions.
     Corpus(corpus::Args),
     /// Train a language model on the Atlas corpus from scratch.
@@ -79,8 +83,9 @@ impl Cli {
     /// # Errors
     /// Whatever the command could not do, in words for the person who typed it.
     pub fn run(self) -> anyhow::Result<()> {
-        match self.command.unwrap_or(Command::Serve(self.serve)) {
-            Command::Serve(args) => serve::run(args),
+        match self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve))) {
+            Command::Serve(args) => serve::run(*args),
+            Command::Models(args) => models::run(args),
             Command::Corpus(args) => corpus::run(args),
             Command::TrainLm(args) => train_lm::run(args),
             Command::MecSlot(args) => mec_slot::run(args),

@@ -10,10 +10,11 @@ use engine::{Engine, EngineError};
 use sha2::{Digest as _, Sha256};
 
 use super::ModelCard;
+use crate::catalogue::Named;
 use crate::http::files::source::Source;
 
-/// Id of the shipped model that the server runs.
-const SHIPPED: &str = "full";
+/// Id of the shipped model that the server runs unless another one is asked for.
+pub const SHIPPED: &str = "full";
 /// Where `public` lists its models.
 const MANIFEST: &str = "models/manifest.json";
 
@@ -56,7 +57,22 @@ pub enum LoadError {
     },
 }
 
-/// Loads `--model PATH`.
+/// Loads a model that a person named.
+///
+/// # Errors
+/// [`LoadError`], naming the file.
+pub fn named(named: &Named, public: &Source) -> Result<(Engine, ModelCard), LoadError> {
+    match named {
+        Named::Shipped(entry) => shipped(public, &entry.id),
+        Named::Path(path) => from_path(path),
+        Named::Stored(entry, path) => {
+            let (engine, card) = from_path(path)?;
+            Ok((engine, ModelCard { id: entry.id.clone(), name: entry.name.clone(), ..card }))
+        }
+    }
+}
+
+/// Loads a file or a folder.
 ///
 /// # Errors
 /// [`LoadError`], naming the file.
@@ -71,19 +87,19 @@ pub fn from_path(path: &Path) -> Result<(Engine, ModelCard), LoadError> {
     Ok((engine, card))
 }
 
-/// Loads the shipped model.
+/// Loads a shipped model.
 ///
 /// # Errors
 /// [`LoadError::NotShipped`] when there is none, [`LoadError::Damaged`] when it is not what the manifest says.
-pub fn shipped(public: &Source) -> Result<(Engine, ModelCard), LoadError> {
+pub fn shipped(public: &Source, id: &str) -> Result<(Engine, ModelCard), LoadError> {
     let missing = |what: &str, error: &dyn std::fmt::Display| LoadError::NotShipped { why: format!("{what}: {error}") };
     let manifest = public.read(MANIFEST).map_err(|error| missing(MANIFEST, &error))?;
     let manifest: ModelManifest = serde_json::from_slice(&manifest).map_err(|error| missing(MANIFEST, &error))?;
     let entry = manifest
         .models
         .into_iter()
-        .find(|entry| entry.id == SHIPPED)
-        .ok_or_else(|| missing(MANIFEST, &"it lists no model \"full\""))?;
+        .find(|entry| entry.id == id)
+        .ok_or_else(|| missing(MANIFEST, &format!("it lists no model {id:?}")))?;
     let file = format!("models/{}", entry.file);
     let bytes = public.read(&file).map_err(|error| missing(&file, &error))?;
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();

@@ -10,6 +10,7 @@
 //! | [`encoder`] | a BERT that embeds texts, for `/v1/embeddings` and the similarity of eq. 26–27 |
 //! | [`queue`] | a bounded queue before a number of places |
 //! | [`pool`] | threads over such a queue, under `encoder` |
+//! | [`swap`] | a model here that can give way to another one |
 //! | [`scores`] | log probabilities of the model here, as the API has them |
 //! | [`retry`] | when somebody who was refused should come back |
 //!
@@ -33,6 +34,7 @@ pub mod queue;
 pub mod retry;
 pub mod scheduler;
 pub mod scores;
+pub mod swap;
 pub mod upstream;
 
 #[cfg(test)]

@@ -58,6 +58,29 @@ impl ApiError {
         }
     }
 
+    /// 404 for a model that is not on this machine; the message says what to do.
+    pub fn no_such_model(message: impl Into<String>) -> Self {
+        Self {
+            param: Some("model".into()),
+            ..Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("model_not_found"), message)
+        }
+    }
+
+    /// 401.
+    pub fn unauthorised(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", Some("invalid_api_key"), message)
+    }
+
+    /// 403 for what this server does for nobody.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("not_allowed"), message)
+    }
+
+    /// 409.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "invalid_request_error", Some("wrong_state"), message)
+    }
+
     /// 404 for an address that is none.
     #[must_use]
     pub fn unknown_route(method: &str, path: &str) -> Self {
@@ -136,16 +159,23 @@ impl From<HubError> for ApiError {
         let message = format!("{first}{}.", letters.as_str());
         let server = |status, code| Self::new(status, "server_error", Some(code), message.clone());
         match error {
-            HubError::NotFound(_) => Self::not_found(message),
+            HubError::NotFound(_) | HubError::Refused { .. } => Self::not_found(message),
             HubError::TooLarge { .. } => {
                 Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("file_too_large"), message)
             }
-            HubError::Busy => {
+            HubError::Later { retry_after_s } => {
+                Self { retry_after_s: Some(retry_after_s), ..server(StatusCode::SERVICE_UNAVAILABLE, "hub_busy") }
+            }
+            HubError::Busy | HubError::Taken(_) => {
                 Self { retry_after_s: Some(spread(10.0)), ..server(StatusCode::SERVICE_UNAVAILABLE, "server_busy") }
             }
-            HubError::Full { .. } => server(StatusCode::INSUFFICIENT_STORAGE, "cache_full"),
-            HubError::Redirect(_) | HubError::Upstream(_) => server(StatusCode::BAD_GATEWAY, "hub_error"),
-            HubError::Config(_) | HubError::Disk(_) => server(StatusCode::INTERNAL_SERVER_ERROR, "hub_error"),
+            HubError::Full { .. } | HubError::DiskFull { .. } => server(StatusCode::INSUFFICIENT_STORAGE, "cache_full"),
+            HubError::Redirect(_) | HubError::Upstream(_) | HubError::Cut { .. } | HubError::Differs { .. } => {
+                server(StatusCode::BAD_GATEWAY, "hub_error")
+            }
+            HubError::Config(_) | HubError::Disk(_) | HubError::Source { .. } | HubError::Stopped => {
+                server(StatusCode::INTERNAL_SERVER_ERROR, "hub_error")
+            }
         }
     }
 }

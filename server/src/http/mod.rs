@@ -12,25 +12,30 @@
 //! | [`rooms`], [`rooms_socket`] | `/api/rooms`, `/ws/rooms`: live rooms |
 //! | [`similarity`] | `/api/similarity`, eq. 26–27 |
 //! | [`hub`] | `/models/hub/…`: a hub's files |
+//! | [`catalogue`] | `/models/catalogue.json`, `/models/stored/…`: models from elsewhere that pages may have |
+//! | [`model`] | `/api/model`: another model for this server |
 //! | [`health`], [`metrics`] | `/health`, `/metrics` |
 //! | [`json`], [`error`] | reading a JSON body; every error in OpenAI's shape |
 //!
-//! Deliberately absent: users, keys and quotas. The server is made for one classroom or one desk; on the open internet it
-//! belongs behind a proxy that knows who may come in.
+//! Deliberately absent: users and quotas, and keys but for the one that changes the model. The server is made for one classroom or
+//! one desk; on the open internet it belongs behind a proxy that knows who may come in.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use catalogue::Offered;
 use connections::ConnectionLimits;
 use guard::Hosts;
+use model::ModelSwitch;
 
 use crate::host::{Embedder, Host, HostError};
 use crate::hub::Hub;
 use crate::rooms::Rooms;
 use crate::runs::Runs;
 
+pub mod catalogue;
 pub mod connections;
 pub mod error;
 pub mod files;
@@ -39,6 +44,7 @@ pub mod health;
 pub mod hub;
 pub mod json;
 pub mod metrics;
+pub mod model;
 pub mod openai;
 pub mod rooms;
 pub mod rooms_socket;
@@ -85,6 +91,10 @@ pub struct Parts {
     pub rooms: Rooms,
     /// A hub whose files are passed on.
     pub hub: Option<Hub>,
+    /// Models from elsewhere.
+    pub offered: Offered,
+    /// Changes the model, where somebody may.
+    pub switch: Option<ModelSwitch>,
     /// What is refused.
     pub limits: Limits,
     /// Names that are answered to.
@@ -158,6 +168,18 @@ impl App {
     #[must_use]
     pub fn hub(&self) -> Option<&Hub> {
         self.0.parts.hub.as_ref()
+    }
+
+    /// Models from elsewhere that pages may have.
+    #[must_use]
+    pub fn offered(&self) -> &Offered {
+        &self.0.parts.offered
+    }
+
+    /// What changes the model, where somebody may.
+    #[must_use]
+    pub fn switch(&self) -> Option<&ModelSwitch> {
+        self.0.parts.switch.as_ref()
     }
 
     /// What is refused.

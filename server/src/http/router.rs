@@ -13,7 +13,10 @@ use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::error::ApiError;
-use super::{App, connections, files, guard, health, hub, metrics, openai, rooms, rooms_socket, runs, similarity};
+use super::{
+    App, catalogue, connections, files, guard, health, hub, metrics, model, openai, rooms, rooms_socket, runs,
+    similarity,
+};
 
 /// Addresses of the API: everything below them is JSON, errors too.
 const API: [&str; 5] = ["v1", "api", "ws", "health", "metrics"];
@@ -94,6 +97,9 @@ fn router(app: App) -> Router {
         .route("/api/rooms/{code}/slots.csv", get(rooms::csv))
         .route("/api/rooms/{code}/slots.json", get(rooms::json))
         .route("/ws/rooms/{code}", get(rooms_socket::get))
+        .route("/api/model", post(model::change))
+        .route("/models/catalogue.json", get(catalogue::list))
+        .route("/models/stored/{id}/{file}", get(catalogue::file))
         .route("/models/hub/{organisation}/{repository}/{*path}", get(hub::get))
         .route("/health", get(health::get))
         .route("/metrics", get(metrics::get))

@@ -9,6 +9,9 @@ use std::time::SystemTime;
 
 use super::tag_path;
 
+/// What the names of half files and of notes beside files end in.
+const NO_FILES: [&str; 3] = ["part", "download", "etag"];
+
 /// Held while a file is read.
 #[derive(Clone, Debug, Default)]
 pub struct Lease(#[expect(dead_code, reason = "it counts by being held")] Arc<()>);
@@ -80,15 +83,18 @@ fn idle(leases: &HashMap<PathBuf, Weak<()>>, folder: &Path) -> Vec<CachedFile> {
     kept
 }
 
-/// All whole files; those that are being written have an ending of their own.
+/// All whole files; those that are being written have an ending of their own, or lie in a hidden folder.
 fn collect(folder: &Path, into: &mut Vec<CachedFile>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
         let Ok(meta) = entry.metadata() else { continue };
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         if meta.is_dir() {
             collect(&path, into);
-        } else if !path.extension().is_some_and(|ending| ending == "part" || ending == "etag") {
+        } else if !path.extension().is_some_and(|ending| NO_FILES.iter().any(|other| ending == *other)) {
             into.push(CachedFile { bytes: meta.len(), asked: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), path });
         }
     }
@@ -106,7 +112,14 @@ mod tests {
         let path = |name: &str| folder.path().join("org").join(name);
         std::fs::create_dir_all(path("")).unwrap();
         let day = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n * 86_400);
-        for (name, n) in [("a.gguf", 3), ("b.gguf", 1), ("c.gguf", 2), ("d.gguf.part", 0), ("b.gguf.etag", 0)] {
+        for (name, n) in [
+            ("a.gguf", 3),
+            ("b.gguf", 1),
+            ("c.gguf", 2),
+            ("d.gguf.part", 0),
+            ("b.gguf.etag", 0),
+            ("e.gguf.download", 0),
+        ] {
             std::fs::write(path(name), [0; 100]).unwrap();
             std::fs::File::options().append(true).open(path(name)).unwrap().set_modified(day(n)).unwrap();
         }

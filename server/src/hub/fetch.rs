@@ -6,18 +6,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LOCATION};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::Response;
+use reqwest::header::CONTENT_LENGTH;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 
 use super::evict::Lease;
 use super::name::FileName;
+use super::site::{Rest, header, words};
 use super::{Hub, HubError, Opened, tag_path, with_ending};
 
-/// Most redirects that are followed.
-const MAX_REDIRECTS: usize = 5;
 /// Bytes that room is made for ahead of those that have come, at least and at most.
 const LEAST_STEP: u64 = 64 << 10;
 const MOST_STEP: u64 = 8 << 20;
@@ -141,26 +140,15 @@ impl Drop for Reader {
 
 /// Asks the hub for a file and looks for room for it. Nothing of its body is read.
 pub(super) async fn start(hub: &Hub, name: &FileName) -> Result<Flight, HubError> {
-    let config = &hub.0.config;
-    let late = |_| HubError::Upstream("it does not answer in time".into());
-    let (response, linked) = tokio::time::timeout(config.silence, ask(hub, name)).await.map_err(late)??;
-    match response.status() {
-        StatusCode::OK => {}
-        StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            return Err(HubError::NotFound(name.to_string()));
-        }
-        status => return Err(HubError::Upstream(format!("it answered {status}"))),
-    }
-    let length = header(response.headers(), CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+    let answer = hub.0.site.ask(&name.address(), Rest::default()).await?.granted(&name.to_string())?;
+    let length = header(answer.response.headers(), CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
     let bytes: u64 = length.ok_or_else(|| HubError::Upstream("it does not say how large the file is".into()))?;
-    let limit = config.max_file_bytes;
+    let limit = hub.0.config.max_file_bytes;
     if bytes > limit {
         return Err(HubError::TooLarge { name: name.to_string(), bytes, limit });
     }
     hub.check_room(bytes)?;
-    let tag = linked.or_else(|| header(response.headers(), ETAG.as_str())).unwrap_or_default();
-    let tag: String = tag.trim_start_matches("W/").trim_matches('"').chars().filter(is_tag).take(128).collect();
-    let is_sha256 = tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (sha256, tag, response) = (answer.sha256(), answer.tag, answer.response);
     let path = hub.path(name);
     if let Some(folder) = path.parent() {
         tokio::fs::create_dir_all(folder).await?;
@@ -170,7 +158,7 @@ pub(super) async fn start(hub: &Hub, name: &FileName) -> Result<Flight, HubError
     Ok(Flight {
         part,
         bytes,
-        sha256: is_sha256.then(|| tag.to_lowercase()),
+        sha256,
         tag,
         progress: watch::Sender::new(Progress::Written(0)),
         readers: AtomicUsize::new(0),
@@ -179,34 +167,6 @@ pub(super) async fn start(hub: &Hub, name: &FileName) -> Result<Flight, HubError
         given_up: Notify::new(),
         response: Mutex::new(Some((response, file))),
     })
-}
-
-/// The hub's answer, and the checksum that a redirect named.
-async fn ask(hub: &Hub, name: &FileName) -> Result<(Response, Option<String>), HubError> {
-    let config = &hub.0.config;
-    let mut url = hub.0.base.join(&name.address()).map_err(|error| HubError::Config(error.to_string()))?;
-    let mut linked = None;
-    let mut redirects = 0;
-    let response = loop {
-        let mut request = hub.0.client.get(url.clone());
-        if let Some(token) = config.token.as_ref().filter(|_| url.origin() == hub.0.base.origin()) {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let response = request.send().await.map_err(|error| HubError::Upstream(words(&error)))?;
-        // Hubs that keep large files elsewhere name their checksum in the redirect only.
-        linked = linked.or_else(|| header(response.headers(), "x-linked-etag"));
-        if !response.status().is_redirection() {
-            break response;
-        }
-        redirects += 1;
-        let location = header(response.headers(), LOCATION.as_str());
-        let next = location.and_then(|location| url.join(&location).ok());
-        url = next.filter(|_| redirects <= MAX_REDIRECTS).ok_or_else(|| HubError::Upstream("it redirects".into()))?;
-        if !allowed(hub, &url) {
-            return Err(HubError::Redirect(url.host_str().unwrap_or_default().to_owned()));
-        }
-    };
-    Ok((response, linked))
 }
 
 /// Reads a started download to its end, in the place that it was given.
@@ -286,31 +246,4 @@ async fn keep(hub: &Hub, name: &FileName, flight: &Flight) -> Result<(), String>
     let words = |error: std::io::Error| error.to_string();
     tokio::fs::write(tag_path(&path), &flight.tag).await.map_err(words)?;
     tokio::fs::rename(&flight.part, &path).await.map_err(words)
-}
-
-/// Whether the hub may send us there: not from an encrypted to an open connection, and to named hosts only.
-fn allowed(hub: &Hub, url: &Url) -> bool {
-    let base = &hub.0.base;
-    let Some(host) = url.host_str() else { return false };
-    let named = hub.0.config.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
-    (url.scheme() == "https" || url.scheme() == base.scheme()) && (url.origin() == base.origin() || named)
-}
-
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(|value| value.trim().to_owned())
-}
-
-fn is_tag(letter: &char) -> bool {
-    letter.is_ascii_graphic() && *letter != '"'
-}
-
-/// What went wrong, without the address: it may hold a signature.
-fn words(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        "it does not answer in time".to_owned()
-    } else if error.is_connect() {
-        "it cannot be reached".to_owned()
-    } else {
-        "the connection broke off".to_owned()
-    }
 }

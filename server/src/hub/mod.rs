@@ -1,11 +1,13 @@
-//! A model hub's files, passed on and kept: pages may not read most hubs themselves, and a classroom should fetch a file
-//! once.
+//! A model hub's files, passed on to pages or fetched by command, and kept: pages may not read most hubs themselves, and a
+//! classroom should fetch a file once.
 //!
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`evict`] | making room for new ones |
-//! | [`fetch`] | one file on its way: asked for, checked, written |
+//! | [`download`] | one file fetched by command: a cut download goes on where it was |
+//! | [`fetch`] | one file on its way to pages: asked for, checked, written |
 //! | [`name`] | which files may be asked for |
+//! | [`site`] | how a hub, or another address, is asked |
 //!
 //! A file is `ORGANISATION/REPOSITORY/PATH` and is asked for as `ORGANISATION/REPOSITORY/resolve/main/PATH` under the hub's
 //! base address. It is handed on while it arrives; several clients share one download, which goes on when they leave. What
@@ -18,9 +20,11 @@
 //! Deliberately absent: a hub that is asked by default (the operator names one), branches other than `main`, lists of
 //! files, and looking for newer versions of what is in the cache: delete the file to fetch it again.
 
+pub mod download;
 pub mod evict;
 pub mod fetch;
 pub mod name;
+pub mod site;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -32,6 +36,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use evict::{Lease, Leases};
 use fetch::{Flight, Reader};
 use name::FileName;
+use site::Site;
 
 /// Files that are fetched at the same time.
 const MAX_FLIGHTS: usize = 8;
@@ -43,7 +48,7 @@ const PLACE_TIME: Duration = Duration::from_secs(2);
 pub struct HubConfig {
     /// Base address.
     pub base: String,
-    /// Hosts beside the base's own that the hub may redirect to.
+    /// Hosts beside the base's own that the hub may redirect to; `*` for all.
     pub hosts: Vec<String>,
     /// Bearer token for the base's own host.
     pub token: Option<String>,
@@ -63,9 +68,26 @@ pub enum HubError {
     /// The configuration makes no sense.
     #[error("{0}")]
     Config(String),
-    /// The hub has no such file, or gives it to nobody.
-    #[error("the hub has no file {0} that everybody may read")]
+    /// There is no such file.
+    #[error("the hub has no file {0}")]
     NotFound(String),
+    /// The file is not for everybody.
+    #[error(
+        "{name} is not given to everybody (the hub answered {status}): accept its licence on the model's page there, and \
+         give a token of yours, in HF_TOKEN or TANDEM_HUB_KEY"
+    )]
+    Refused {
+        /// The file.
+        name: String,
+        /// 401 or 403.
+        status: u16,
+    },
+    /// The hub has too much to do.
+    #[error("the hub takes no more requests at present; try again in {retry_after_s} s")]
+    Later {
+        /// When to come back.
+        retry_after_s: u64,
+    },
     /// Too large for this server.
     #[error("{name} has {bytes} bytes, more than the {limit} that this server passes on")]
     TooLarge {
@@ -96,6 +118,56 @@ pub enum HubError {
     /// The disk does not.
     #[error("the cache folder cannot be used ({0})")]
     Disk(String),
+    /// A file that is to be copied cannot be read.
+    #[error("{path}: {why}")]
+    Source {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The disk is full.
+    #[error(
+        "the disk is full, with {left} bytes of {name} still to come; what has arrived is kept, and the same command goes on \
+         from there once there is room"
+    )]
+    DiskFull {
+        /// The file.
+        name: String,
+        /// What is missing.
+        left: u64,
+    },
+    /// It broke off again and again.
+    #[error(
+        "{name} broke off after {received} of {total} bytes ({why}); what has arrived is kept, and the same command goes on \
+         from there"
+    )]
+    Cut {
+        /// The file.
+        name: String,
+        /// What is here.
+        received: u64,
+        /// Its size.
+        total: u64,
+        /// What happened last.
+        why: String,
+    },
+    /// The file is not the one that was wanted.
+    #[error("{name} is not the file that was expected: {what}; {then}")]
+    Differs {
+        /// The file.
+        name: String,
+        /// In what.
+        what: String,
+        /// What has become of it and what to do.
+        then: &'static str,
+    },
+    /// Somebody else fetches it.
+    #[error("{0} is being fetched already, by another process")]
+    Taken(String),
+    /// A person stopped it.
+    #[error("stopped; what has arrived is kept, and the same command goes on from there")]
+    Stopped,
 }
 
 impl From<std::io::Error> for HubError {
@@ -126,8 +198,7 @@ pub struct Hub(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: HubConfig,
-    base: reqwest::Url,
-    client: reqwest::Client,
+    site: Site,
     flights: Mutex<HashMap<String, Arc<Flight>>>,
     places: Arc<Semaphore>,
     /// By name: two clients that ask for the same file at once start one download.
@@ -141,28 +212,13 @@ impl Hub {
     /// # Errors
     /// The base is no HTTP address, or the folder cannot be made.
     pub fn new(config: HubConfig) -> Result<Self, HubError> {
-        let base = format!("{}/", config.base.trim_end_matches('/'));
-        let base = reqwest::Url::parse(&base).map_err(|error| HubError::Config(format!("{base}: {error}")))?;
-        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
-            return Err(HubError::Config(format!("{base} is no http:// or https:// address")));
-        }
+        let site = Site::new(&config.base, config.hosts.clone(), config.token.clone(), config.silence)?;
         std::fs::create_dir_all(&config.dir)?;
         // What a server that was killed left half done would take room for ever.
         remove_parts(&config.dir, &|_| true);
-        // Each redirect is looked at before it is followed.
-        crate::tls::install_provider();
-        let mut client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .read_timeout(config.silence)
-            .user_agent(concat!("tandem/", env!("CARGO_PKG_VERSION")));
-        if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|error| HubError::Config(error.to_string()))?;
         let (flights, starting, leases) = (Mutex::default(), Mutex::default(), Leases::default());
         let places = Arc::new(Semaphore::new(MAX_FLIGHTS));
-        Ok(Self(Arc::new(Inner { config, base, client, flights, places, starting, leases })))
+        Ok(Self(Arc::new(Inner { config, site, flights, places, starting, leases })))
     }
 
     /// The file of this name, from the cache or from the hub.
@@ -298,7 +354,7 @@ fn remove_parts(folder: &Path, goes: &dyn Fn(&Path) -> bool) {
 }
 
 /// Where a file's entity tag is kept.
-fn tag_path(path: &Path) -> PathBuf {
+pub(crate) fn tag_path(path: &Path) -> PathBuf {
     with_ending(path, ".etag")
 }
 

@@ -1,13 +1,14 @@
 //! The model of this tab: what it is, what it will take, where it is, and what can be done with it.
 
 use client::protocol::engine::{ModelSource, StoreAs, Verdict};
+use client::protocol::manifest::ModelEntry;
 use client::protocol::worker::{Command, Fit, ModelState, Pair, Tier};
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
 use crate::ctx::ctx;
-use crate::state::{Kind, Phase, SMALL_BYTES, State, compact_source};
+use crate::state::{Kind, Phase, State, compact_source};
 use crate::url::wire_name;
 use crate::{format, geometry, source};
 
@@ -52,11 +53,12 @@ fn sentence(state: &State) -> String {
         return "The engine does not run in this tab; the server answers.".into();
     }
     let size = state.model_bytes().map_or_else(|| format::NA.to_owned(), format::bytes);
-    let small = || state.entry().is_some_and(|entry| entry.bytes <= SMALL_BYTES);
     match state.model() {
         ModelState::Absent => match (&state.source, state.waits) {
             (ModelSource::File { .. } | ModelSource::Files { .. }, _) => "On your disk, not in memory.".into(),
-            (_, Some(why)) if small() => format!("Not on this device. It waits to be asked for, since {why}."),
+            (_, Some(why)) if state.by_itself().is_some() => {
+                format!("Not on this device. It waits to be asked for, since {why}.")
+            }
             _ => "Not on this device. It is downloaded once and kept.".into(),
         },
         ModelState::Partial { received, total } => {
@@ -74,10 +76,9 @@ fn sentence(state: &State) -> String {
             format!("Its kernels are tested on this GPU, once: {over} of {total} trials done …")
         }
         ModelState::Ready { memory_bytes } => {
-            let by_itself = if state.unasked && small() {
-                format!(" This page loaded it by itself, since it is small ({size}).")
-            } else {
-                String::new()
+            let by_itself = match state.by_itself() {
+                Some(why) if state.unasked => format!(" This page loaded it by itself, since {why} ({size})."),
+                _ => String::new(),
             };
             format!("Ready. Its weights take {}.{by_itself}", format::bytes(*memory_bytes))
         }
@@ -90,13 +91,15 @@ fn description(state: &State) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "a count for people")]
     let count = |parameters: u64| format::si(parameters as f64, "");
     if let Some(entry) = state.entry() {
-        return Some(format!(
-            "{} parameters · {} · {} right on one-fact questions, {} on two-fact ones",
-            count(entry.parameters),
-            entry.quantisation,
-            format::percent(entry.accuracy.single_hop),
-            format::percent(entry.accuracy.two_hop),
-        ));
+        let measured = match entry.accuracy.single_hop {
+            0.0 => entry.licence.clone(),
+            single => format!(
+                "{} right on one-fact questions, {} on two-fact ones",
+                format::percent(single),
+                format::percent(entry.accuracy.two_hop)
+            ),
+        };
+        return Some(format!("{} parameters · {} · {measured}", count(entry.parameters), entry.quantisation));
     }
     let verdict = state.verdict.as_ref()?.as_ref().ok()?;
     Some(format!("{} · {} parameters · {}", verdict.name, count(verdict.parameters), verdict.quantisation))
@@ -279,6 +282,44 @@ fn PairNote(pair: Pair) -> impl IntoView {
     }
 }
 
+/// The models of the server's list.
+#[component]
+fn Picker() -> impl IntoView {
+    let ctx = ctx();
+    // Not drawn anew with every token.
+    let offered = Memo::new(move |_| {
+        ctx.state.with(|s| {
+            let option = |entry: &ModelEntry| {
+                let here = match s.model_states.get(&entry.id) {
+                    Some(ModelState::Cached | ModelState::Ready { .. }) => " · on this device",
+                    _ => "",
+                };
+                let label = format!("{} · {} · {}{here}", entry.name, format::bytes(entry.bytes), entry.licence);
+                (entry.id.clone(), label, s.source.id() == entry.id)
+            };
+            s.models.iter().map(option).collect::<Vec<_>>()
+        })
+    });
+    let pick = move |event: leptos::ev::Event| {
+        let id = event_target_value(&event);
+        if !id.is_empty() {
+            ctx.choose(ModelSource::Server { id }, Vec::new());
+        }
+    };
+    view! {
+        <label class="field">
+            "From the catalogue"
+            <select data-testid="model-picker" on:change=pick>
+                <option value="">"…"</option>
+                {move || {
+                    let option = |(id, label, chosen): (String, String, bool)| view! { <option value=id selected=chosen>{label}</option> };
+                    offered.get().into_iter().map(option).collect_view()
+                }}
+            </select>
+        </label>
+    }
+}
+
 /// A model from elsewhere: an address, a hub's name, files that are picked or (by drop.js) dropped anywhere on the page.
 #[component]
 fn OtherModel(own: Memo<bool>) -> impl IntoView {
@@ -312,6 +353,7 @@ fn OtherModel(own: Memo<bool>) -> impl IntoView {
     view! {
         <details class="more model-other">
             <summary data-testid="other-model">"Another model"</summary>
+            <Picker />
             <p class="muted">"A GGUF file, or a safetensors checkpoint’s files or folder: drop them onto this page, pick them, or name an address."</p>
             <form class="model-row" on:submit=submit>
                 <label class="field model-address">

@@ -75,9 +75,9 @@ fn a_checkpoint_is_another_model_for_each_way_of_storing_it() {
     assert_eq!(state.source, compact_source(), "a file is stored as it is");
 }
 
-#[test]
-fn a_small_model_is_loaded_by_itself_unless_that_costs_or_was_refused() {
-    let entry = |bytes| ModelEntry {
+/// What the server offers for the tab, of so many bytes.
+fn compact(bytes: u64) -> ModelEntry {
+    ModelEntry {
         id: COMPACT.into(),
         name: "Compact".into(),
         file: "compact.gguf".into(),
@@ -91,7 +91,13 @@ fn a_small_model_is_loaded_by_itself_unless_that_costs_or_was_refused() {
         hallucination: 0.0,
         licence: String::new(),
         corpus_seed: 0,
-    };
+        preferred: false,
+    }
+}
+
+#[test]
+fn a_small_model_is_loaded_by_itself_unless_that_costs_or_was_refused() {
+    let entry = compact;
     let partial = ModelState::Partial { received: 1, total: 2 };
     for (bytes, waits, first, loads) in [
         (460_960, None, ModelState::Absent, true),
@@ -113,6 +119,35 @@ fn a_small_model_is_loaded_by_itself_unless_that_costs_or_was_refused() {
     }
     let Command::LoadModel { unasked, .. } = State::default().load(false) else { panic!("a load") };
     assert!(!unasked, "what a person wants gives way to nothing");
+}
+
+#[test]
+fn the_owners_model_is_taken_until_a_person_chooses_and_a_choice_that_is_here_is_loaded() {
+    let entry = |id: &str, preferred| ModelEntry { id: id.into(), bytes: 98_362_432, preferred, ..compact(98_362_432) };
+    let models = vec![compact(460_960), entry("smollm2-135m", true), entry("qwen3-0.6b", false)];
+    let told = |id: &str, state| Event::Model { id: id.into(), state };
+    let loads = |effects: &[Effect]| match effects {
+        [Effect::Send(Command::LoadModel { source, unasked: true, .. })] => Some(source.id()),
+        _ => None,
+    };
+    for (chosen, waits, state, loaded) in [
+        (None, None, ModelState::Absent, Some("smollm2-135m")),
+        (None, Some("this device saves data"), ModelState::Absent, None),
+        (None, Some("this device saves data"), ModelState::Cached, Some("smollm2-135m")),
+        (Some("compact"), None, ModelState::Absent, Some("compact")),
+        (Some("qwen3-0.6b"), None, ModelState::Absent, None),
+        (Some("qwen3-0.6b"), None, ModelState::Cached, Some("qwen3-0.6b")),
+    ] {
+        let mut now = State::waiting(waits);
+        if let Some(id) = chosen {
+            now.choose(ModelSource::Server { id: id.into() });
+        }
+        let Event::Ready { version, tier, server, .. } = ready(tier(Tier::Cpu, false)) else { panic!("ready") };
+        now.apply(Event::Ready { version, tier, server, models: models.clone() }, 0.0);
+        let effects: Vec<Effect> =
+            models.iter().flat_map(|model| now.apply(told(&model.id, state.clone()), 0.0)).collect();
+        assert_eq!(loads(&effects).as_deref(), loaded, "{chosen:?} {waits:?} {state:?}");
+    }
 }
 
 #[test]

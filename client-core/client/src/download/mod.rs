@@ -52,19 +52,23 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The file of a manifest's entry; `base_url` is where the manifest lies and ends in a slash.
+    /// The file of a manifest's entry, at an address of its own or below `base_url`, which is where the manifest lies and ends in a
+    /// slash.
     ///
     /// # Errors
-    /// An entry that names no file below `base_url`, or has no sound hash.
+    /// An entry that names no such file, or has no sound hash.
     pub fn from_entry(base_url: &str, entry: &ModelEntry) -> Result<Self, DownloadError> {
-        let sound_name = !entry.file.is_empty()
-            && entry.file.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
-            && !entry.file.starts_with('/')
-            && !entry.file.split('/').any(|part| part == "..");
+        let elsewhere = entry.file.strip_prefix("https://");
+        let name = elsewhere.unwrap_or(&entry.file);
+        let sound_name = !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
+            && !name.starts_with('/')
+            && !name.split('/').any(|part| part == "..");
         if !(is_sha256(&entry.sha256) && sound_name) {
             return Err(DownloadError::BadEntry(entry.id.clone()));
         }
         let sha256 = entry.sha256.clone();
+        let base_url = if elsewhere.is_some() { "" } else { base_url };
         let url = format!("{base_url}{}", entry.file);
         Ok(Self { url, bytes: entry.bytes, name: sha256.clone(), sha256: Some(sha256) })
     }

@@ -314,11 +314,22 @@ fn entries_are_checked() {
         hallucination: 0.0,
         licence: String::new(),
         corpus_seed: 0,
+        preferred: false,
     };
     let hash = "0a".repeat(32);
     let sound = Wanted::from_entry("http://s/models/", &entry("a/compact-q4_0.gguf", &hash)).expect("sound");
     assert_eq!(sound.url, "http://s/models/a/compact-q4_0.gguf");
-    for (file, hash) in [("../x", hash.as_str()), ("/x", &hash), ("http://else/x", &hash), ("x", "0A"), ("", &hash)] {
+    let address = "https://hub.example/org/repo/resolve/main/m.gguf";
+    let elsewhere = Wanted::from_entry("http://s/models/", &entry(address, &hash)).expect("an address of its own");
+    assert_eq!((elsewhere.url.as_str(), &elsewhere.name), (address, &hash));
+    for (file, hash) in [
+        ("../x", hash.as_str()),
+        ("/x", &hash),
+        ("http://else/x", &hash),
+        ("x", "0A"),
+        ("", &hash),
+        ("https://", &hash),
+    ] {
         assert!(Wanted::from_entry("http://s/models/", &entry(file, hash)).is_err(), "{file} {hash}");
     }
     let huge = Wanted { bytes: u64::MAX, ..wanted() };

@@ -33,15 +33,18 @@ pub struct ModelEntry {
     /// Numbers that the KV cache holds for a token, over all layers; 0 where the manifest does not say.
     #[serde(default)]
     pub cache_width: u32,
-    /// Share of correct answers (eq. 23), each in 0..=1.
+    /// Share of correct answers (eq. 23), each in 0..=1; all 0 where nobody measured it.
     pub accuracy: Accuracy,
-    /// Share of unsupported sentences (eq. 24), in 0..=1.
+    /// Share of unsupported sentences (eq. 24), in 0..=1; 0 where nobody measured it.
     pub hallucination: f64,
     /// SPDX id.
     pub licence: String,
     /// Seed of the corpus that it was trained and measured on.
     #[serde(default)]
     pub corpus_seed: u64,
+    /// Whether the server's owner wants pages to load it by themselves, whatever its size.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preferred: bool,
 }
 
 /// Accuracy, eq. 23, on held-out wordings and pairs.

@@ -8,6 +8,7 @@ use wasm_bindgen_futures::spawn_local;
 use super::{EngineWorker, tier};
 use crate::fetch;
 use crate::transport::Server;
+use client::catalogue::Catalogue;
 use client::cell::{Cell, MeasuredQuality};
 use client::offload::run::within;
 use client::protocol::VERSION;
@@ -82,8 +83,9 @@ impl EngineWorker {
         // A server that is not there is reported by its health, not once more here.
         let Ok(text) = fetch::text(&url).await else { return };
         match serde_json::from_str::<ModelManifest>(&text) {
-            Ok(manifest) if manifest.version == MANIFEST_VERSION => {
+            Ok(mut manifest) if manifest.version == MANIFEST_VERSION => {
                 self.world.set_measured(MeasuredQuality::from_manifest(&manifest));
+                self.add_catalogue(&mut manifest).await;
                 *self.manifest.borrow_mut() = manifest;
             }
             Ok(manifest) => self.notice(format!(
@@ -91,6 +93,15 @@ impl EngineWorker {
                 manifest.version
             )),
             Err(error) => self.notice(format!("The server's list of models cannot be read ({error}).")),
+        }
+    }
+
+    /// Adds what the server's catalogue has for devices. A server without one offers what it ships with.
+    async fn add_catalogue(&self, manifest: &mut ModelManifest) {
+        let Ok(text) = fetch::text(&self.server().url("models/catalogue.json")).await else { return };
+        match Catalogue::parse(text.as_bytes()) {
+            Ok(catalogue) => catalogue.offer_to(manifest),
+            Err(error) => self.notice(format!("The server's catalogue of models cannot be read ({error}).")),
         }
     }
 }

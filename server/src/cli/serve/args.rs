@@ -23,10 +23,26 @@ pub struct Args {
     #[arg(long, env = "TANDEM_KEY", value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
 
-    /// Full model: a GGUF file or a folder with a Hugging Face checkpoint, of the Llama, Mistral, Qwen or Gemma families.
-    /// [default: the one that ships with this program]
-    #[arg(long, env = "TANDEM_MODEL", value_name = "PATH", conflicts_with = "upstream")]
-    pub model: Option<PathBuf>,
+    /// Full model: a name of the catalogue (`tandem models list`), a GGUF file, or a folder with a Hugging Face checkpoint, of
+    /// the Llama, Mistral, Qwen or Gemma families. [default: the one that ships with this program]
+    #[arg(long, env = "TANDEM_MODEL", value_name = "NAME|PATH", conflicts_with = "upstream")]
+    pub model: Option<String>,
+
+    /// Model that pages load by themselves: a name of the catalogue, or a GGUF file. [default: the one that ships with this
+    /// program]
+    #[arg(long, env = "TANDEM_DEVICE_MODEL", value_name = "NAME|PATH")]
+    pub device_model: Option<String>,
+
+    /// A catalogue of your own that adds models to the one that ships; may be given several times. [default: catalogue.json in
+    /// the data folder]
+    #[arg(long, env = "TANDEM_CATALOGUE", value_name = "FILE", value_delimiter = ',')]
+    pub catalogue: Vec<PathBuf>,
+
+    /// Key with which the full model may be changed while the server runs, by POST /api/model; better given in the environment
+    /// than on the command line. [default: nobody may]
+    #[arg(long, env = "TANDEM_ADMIN_KEY", value_name = "KEY", hide_env_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub admin_key: Option<String>,
 
     /// Hand generation to this OpenAI-compatible engine (vLLM, llama.cpp server …) instead.
     #[arg(long, env = "TANDEM_UPSTREAM", value_name = "URL")]

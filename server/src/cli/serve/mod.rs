@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `args.rs` | what the command takes |
+//! | `models.rs` | the models that the arguments name |
 //! | `parts.rs` | what the server is made of, by its arguments |
 //! | `announce.rs` | saying where the page is |
 //! | `signal.rs` | Ctrl-C |
@@ -14,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
+use crate::cli::folders::data_folder;
 use crate::http::{App, serve};
 use crate::tls::{self, Identity};
 
@@ -23,11 +25,12 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 mod announce;
 mod args;
 mod log;
+mod models;
 mod parts;
 mod signal;
 
 use announce::announce;
-use parts::{data_folder, parts};
+use parts::parts;
 use signal::stopped;
 
 pub use args::{Args, HubArgs, TrainingArgs};

@@ -1,16 +1,19 @@
 //! What the server is made of, by its arguments.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::args::Args;
+use super::models::{self, Found};
+use crate::cli::folders::{data_folder, hub_folder};
 use crate::host::encoder::BertEncoder;
 use crate::host::load::{self, LoadError};
 use crate::host::local::{self, LocalConfig, LocalHost};
+use crate::host::swap::Swap;
 use crate::host::upstream::{UpstreamConfig, UpstreamHost};
 use crate::host::{Embedder, Host};
 use crate::http::connections::ConnectionLimits;
@@ -36,19 +39,6 @@ const SET_POLICY: &str = "policies/set.safetensors";
 /// Where the page lies when `--page` is not given.
 const DEFAULT_PAGE: &str = "dist";
 
-/// The user's data folder, by the customs of the system.
-pub(super) fn data_folder() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = variable("XDG_DATA_HOME").or_else(|| variable("LOCALAPPDATA")).or_else(|| {
-        Some(variable("HOME")?.join(if cfg!(target_os = "macos") {
-            "Library/Application Support"
-        } else {
-            ".local/share"
-        }))
-    });
-    Some(base?.join("tandem"))
-}
-
 /// All of it. Models are loaded, folders are opened, an upstream engine is asked what it has.
 ///
 /// # Errors
@@ -70,6 +60,8 @@ pub(super) async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> 
         Some(folder) => Some(Arc::new(BertEncoder::open(folder)?)),
         None => None,
     };
+    let found = models::find(args, files.public())?;
+    let mut switch = None;
     let (host, own): (Arc<dyn Host>, _) = match &args.upstream {
         Some(url) => {
             let host = upstream(url, args).await?;
@@ -86,8 +78,9 @@ pub(super) async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> 
                 queue: args.queue.into(),
                 prefix_bytes: args.prefix_cache,
             };
-            let host = local_host(args.model.as_deref(), files.public(), config)?;
-            let embedder = local::as_embedder(&host);
+            let host = Arc::new(Swap::new(local_host(&found, files.public(), config)?));
+            switch = args.admin_key.as_deref().map(|key| models::switch(key, &host, &found, files.public(), config));
+            let embedder: Arc<dyn Embedder> = Arc::<Swap>::clone(&host);
             (host, Some(embedder))
         }
     };
@@ -101,7 +94,9 @@ pub(super) async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> 
     let names: Vec<String> = args.host.iter().cloned().chain(listened).collect();
     let hosts = Hosts::new(listen, &names);
     let cors_origins = args.cors_origin.clone();
-    Ok(Parts { host, embedder: encoder.or(own), files, runs, rooms, hub, limits, hosts, cors_origins })
+    let offered = found.offered();
+    let embedder = encoder.or(own);
+    Ok(Parts { host, embedder, files, runs, rooms, hub, offered, switch, limits, hosts, cors_origins })
 }
 
 /// Raises the limit of open files for so many connections; where the system allows fewer, fewer connections are taken, so
@@ -125,9 +120,7 @@ fn fitting(wanted: u64, files: u64) -> u64 {
 /// The hub, where one is named.
 fn hub(args: &Args) -> anyhow::Result<Option<Hub>> {
     let Some(base) = args.hub.hub.clone() else { return Ok(None) };
-    let usual = || args.data.clone().or_else(data_folder).map(|data| data.join("hub"));
-    let dir =
-        args.hub.hub_cache.clone().or_else(usual).context("no data folder is known; name one with --hub-cache")?;
+    let dir = hub_folder(args.hub.hub_cache.as_deref(), args.data.as_deref())?;
     let config = HubConfig {
         base,
         hosts: args.hub.hub_host.clone(),
@@ -194,10 +187,10 @@ fn system_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn local_host(model: Option<&Path>, public: &Source, config: LocalConfig) -> anyhow::Result<Arc<LocalHost>> {
-    let (engine, card) = match model {
-        Some(path) => load::from_path(path)?,
-        None => load::shipped(public)?,
+fn local_host(found: &Found, public: &Source, config: LocalConfig) -> anyhow::Result<LocalHost> {
+    let (engine, card) = match &found.model {
+        Some(model) => load::named(model, public)?,
+        None => load::shipped(public, load::SHIPPED)?,
     };
     let info = engine.info();
     tracing::info!(
@@ -209,12 +202,12 @@ fn local_host(model: Option<&Path>, public: &Source, config: LocalConfig) -> any
         queue = config.queue,
         "the full model is loaded"
     );
-    Ok(Arc::new(LocalHost::start(engine, card, config)?))
+    Ok(LocalHost::start(engine, card, config)?)
 }
 
 fn shipped_embedder(public: &Source) -> Option<Arc<dyn Embedder>> {
     let config = LocalConfig { slots: 1, queue: 64, prefix_bytes: 0 };
-    let loaded = load::shipped(public).and_then(|(engine, card)| {
+    let loaded = load::shipped(public, load::SHIPPED).and_then(|(engine, card)| {
         LocalHost::start(engine, card, config).map_err(|error| LoadError::NotShipped { why: error.to_string() })
     });
     match loaded {

@@ -147,6 +147,26 @@ async fn with_ending(files: &Files, path: String) -> String {
     if !path.contains('.') && matches!(files.find(&page).await, Ok(Some(_))) { page } else { path }
 }
 
+/// Answers GET and HEAD of a file that lies elsewhere on this machine.
+pub async fn respond_from(
+    files: &Files,
+    method: &Method,
+    folder: PathBuf,
+    name: &str,
+    headers: &HeaderMap,
+) -> Response {
+    let sent = match Source::Folder(folder).find(name, &files.identities).await {
+        Ok(Some(found)) => send(files, method, name, found, headers).await,
+        Ok(None) => return not_found(),
+        Err(error) => return failed(name, &error),
+    };
+    match sent {
+        Ok(Some(response)) => response,
+        Ok(None) => failed(name, &std::io::Error::other("it keeps changing")),
+        Err(error) => failed(name, &error),
+    }
+}
+
 async fn send(
     files: &Files,
     method: &Method,
@@ -230,7 +250,9 @@ fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-fn not_found() -> Response {
+/// 404.
+#[must_use]
+pub fn not_found() -> Response {
     (StatusCode::NOT_FOUND, [(header::CACHE_CONTROL, "no-cache")], "There is nothing here.\n").into_response()
 }
 

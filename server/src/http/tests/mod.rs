@@ -9,6 +9,7 @@ mod files;
 mod guard;
 mod hub;
 mod lifetime;
+mod models;
 mod rooms;
 mod runs;
 mod upstream;
@@ -22,9 +23,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::catalogue::Offered;
 use super::files::Files;
 use super::guard::Hosts;
+use super::model::ModelSwitch;
 use super::{App, Limits, Parts, serve};
+use crate::catalogue::store::Store;
+use crate::host::Host;
 use crate::hub::{Hub, HubConfig};
 use crate::rooms::{Rooms, RoomsConfig, ServerNow};
 use crate::runs::{Runs, RunsConfig};
@@ -57,6 +62,12 @@ struct Setup {
     limits: Limits,
     /// Names beside those of this machine.
     names: Vec<String>,
+    /// Another host than the fake one.
+    host: Option<Arc<dyn Host>>,
+    /// What changes that.
+    switch: Option<ModelSwitch>,
+    /// A model in the server's store, for pages to load by themselves.
+    device: Option<&'static str>,
 }
 
 impl Default for Setup {
@@ -71,6 +82,9 @@ impl Default for Setup {
             hub: None,
             limits: Limits { max_body_bytes: 4096, max_inputs: 3, ..Limits::default() },
             names: Vec::new(),
+            host: None,
+            switch: None,
+            device: None,
         }
     }
 }
@@ -105,13 +119,19 @@ impl Server {
             None => Rooms::none("it is not asked to."),
         };
         let (ending, closing) = (runs.clone(), rooms.clone());
+        let mut catalogue =
+            crate::catalogue::load(include_bytes!("../../../../public/models/catalogue.json"), &[]).unwrap();
+        catalogue.device = setup.device.map(str::to_owned);
+        let offered = Offered { catalogue, store: Store::new(folder.path().join("hub")), own: None };
         let app = App::new(Parts {
-            host: Arc::<FakeHost>::clone(&host),
+            host: setup.host.unwrap_or_else(|| Arc::<FakeHost>::clone(&host) as _),
             embedder: setup.has_embedder.then(|| Arc::new(FakeEmbedder) as _),
             files,
             runs,
             rooms: rooms.clone(),
             hub: setup.hub.map(|config| Hub::new(HubConfig { dir: folder.path().join("hub"), ..config }).unwrap()),
+            offered,
+            switch: setup.switch,
             limits: setup.limits,
             hosts: Hosts::new(std::net::Ipv4Addr::LOCALHOST.into(), &setup.names),
             cors_origins: setup.cors_origins,
