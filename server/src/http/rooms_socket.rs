@@ -13,6 +13,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::extract::{Path, State};
 use axum::response::Response;
 use client::protocol::rooms::{CloseReason, JOIN_SECONDS, MESSAGE_BYTES, PING_SECONDS};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite;
 
@@ -28,6 +29,9 @@ const BUFFER_BYTES: usize = 4 << 10;
 const UNWRITTEN_BYTES: usize = 4 << 20;
 /// After so long without a word, not even a pong, a client is gone.
 const SILENCE: Duration = Duration::from_secs(3 * PING_SECONDS);
+/// Joins that are carried out at once. A hall that comes in together would else make a thread for each, and every one of those
+/// threads keeps memory of its own.
+static JOINS: Semaphore = Semaphore::const_new(2);
 /// A close code gets this long to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -94,6 +98,7 @@ async fn begin(socket: &mut WebSocket, app: &App, code: &str) -> Result<Session,
         return Err(Some(CloseReason::GoingDown));
     }
     let room = app.rooms().get(code).map_err(|_| Some(CloseReason::NoRoom))?;
+    let _turn = JOINS.acquire().await.map_err(|_| Some(CloseReason::ServerError))?;
     let joining = tokio::task::spawn_blocking(move || Session::begin(room, join));
     joining.await.map_err(|_| Some(CloseReason::ServerError))?.map_err(Some)
 }
