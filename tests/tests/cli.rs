@@ -5,7 +5,7 @@
 use tests::{run, text};
 
 /// Every command there is, in the order of the help.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "serve",
     "models",
     "corpus",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 15] = [
     "export-lm",
     "bench-engine",
     "bench-serve",
+    "bench-room",
     "eval",
 ];
 

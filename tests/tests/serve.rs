@@ -63,6 +63,7 @@ fn it_starts_with_every_option() {
     std::fs::write(&list, r#"{"version": 1, "models": []}"#).unwrap();
     let (data, cert, key) = (at("data"), at("data/tls/cert.pem"), at("data/tls/key.pem"));
     let (page, public, runs, cache) = (at("page"), at("public"), at("runs"), at("hub"));
+    let rooms = at("rooms");
     let starts: [&[&str]; 4] = [
         &["--listen", "127.0.0.1:0", "--lan", "--data", &data, "--drain", "1", "--no-training"],
         &["--listen", "127.0.0.1:0", "--cert", &cert, "--key", &key, "--data", &data, "--max-body", "1000"],
@@ -78,6 +79,8 @@ fn it_starts_with_every_option() {
             "the-admins-token",
             "--page",
             &page,
+            "--rooms",
+            &rooms,
             "--public",
             &public,
             "--slots",
