@@ -28,3 +28,14 @@ pub mod world;
 
 /// Version of the page ↔ worker messages; a page refuses a worker of another version (a stale cache) and reloads it.
 pub const VERSION: u32 = 6;
+
+#[cfg(test)]
+mod tests {
+    /// JavaScript cannot import it, and two versions refuse each other.
+    #[test]
+    fn the_npm_package_is_of_the_same_version() {
+        let package = include_str!("../../../npm/index.js");
+        let line = format!("const VERSION = {};", super::VERSION);
+        assert!(package.lines().any(|found| found == line), "client-core/npm/index.js has no line {line:?}");
+    }
+}
