@@ -147,6 +147,11 @@ pub fn record(cell: &CellDecided) -> Option<CellRecord> {
     Some(CellRecord { cell: cell.plan.cell, reward: totals.reward, penalty: totals.penalty, mlus })
 }
 
+/// A sum that is 0 of nothing: the standard library's is −0, and would be shown so.
+fn total(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value)
+}
+
 /// The whole room in numbers, but for what goes on beside the slot.
 #[must_use]
 pub fn room_numbers(cells: &[CellDecided], totals: &Totals, server: ServerNow) -> RoomNumbers {
@@ -167,11 +172,11 @@ pub fn room_numbers(cells: &[CellDecided], totals: &Totals, server: ServerNow) -
         latency_median_s: quantile(&mut latencies, 0.5),
         latency_p95_s: quantile(&mut latencies, 0.95),
         offloaded: (all > 0.0).then(|| sent / all),
-        energy_j: active.iter().map(|(_, _, outcome)| outcome.energy_j()).sum(),
+        energy_j: total(active.iter().map(|(_, _, outcome)| outcome.energy_j())),
         accuracy: mean(&|outcome| outcome.accuracy),
         hallucination: mean(&|outcome| outcome.hallucination),
         reward: gain(cells).map(|gain| gain.reward),
-        phones_tokens_per_s: active.iter().map(|(seat, _, _)| seat.tokens_per_s).sum(),
+        phones_tokens_per_s: total(active.iter().map(|(seat, _, _)| seat.tokens_per_s)),
         server_tokens_per_s: server.tokens_per_s,
         server_active: server.active,
         server_queue: server.queue,
@@ -192,4 +197,17 @@ pub fn gain(cells: &[CellDecided]) -> Option<Gain> {
         reward: totals.iter().map(|totals| totals.reward).sum::<f64>() / totals.len() as f64,
         latency_s: totals.iter().map(|totals| totals.latency_sum_s).sum::<f64>() / devices as f64,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_room_has_plain_zeros() {
+        let numbers = room_numbers(&[], &Totals::default(), ServerNow::default());
+        for zero in [numbers.energy_j, numbers.phones_tokens_per_s] {
+            assert_eq!(format!("{zero:.1}"), "0.0");
+        }
+    }
 }

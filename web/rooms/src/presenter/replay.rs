@@ -69,11 +69,12 @@ fn numbers(record: &SlotRecord) -> RoomNumbers {
         latency_median_s: quantile(&latencies, 0.5),
         latency_p95_s: quantile(&latencies, 0.95),
         offloaded: (bits > 0.0).then(|| of(|mlu| mlu.alpha * mlu.size_bits).iter().sum::<f64>() / bits),
-        energy_j: of(|mlu| mlu.local_j + mlu.uplink_j).iter().sum(),
+        // Of nothing: 0, where `sum` gives −0.
+        energy_j: of(|mlu| mlu.local_j + mlu.uplink_j).iter().fold(0.0, |sum, of| sum + of),
         accuracy: mean(&of(|mlu| mlu.accuracy)),
         hallucination: mean(&of(|mlu| mlu.hallucination)),
         reward: mean(&rewards),
-        phones_tokens_per_s: of(|mlu| mlu.tokens_per_s).iter().sum(),
+        phones_tokens_per_s: of(|mlu| mlu.tokens_per_s).iter().fold(0.0, |sum, of| sum + of),
         ..RoomNumbers::default()
     }
 }
