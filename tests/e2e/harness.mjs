@@ -26,14 +26,14 @@ export function chromiumArgs({ webgpu = true } = {}) {
 /** Starts `tandem serve`, on a free port unless one is named, and waits for its ready line. */
 export async function startTandem(args = [], { listen = "127.0.0.1:0" } = {}) {
   const program = process.env.TANDEM ?? path.join(root, "target/debug/tandem");
-  // Runs of its own: never those of whoever starts the tests.
-  const runs = args.includes("--runs") ? undefined : fs.mkdtempSync(path.join(os.tmpdir(), "tandem-runs-"));
-  if (runs) args = [...args, "--runs", runs];
+  // Runs, rooms and all else of its own: never those of whoever starts the tests.
+  const data = args.includes("--data") ? undefined : fs.mkdtempSync(path.join(os.tmpdir(), "tandem-data-"));
+  if (data) args = [...args, "--data", data];
   const child = spawn(program, ["serve", "--listen", listen, "--page", path.join(root, "dist"), "--public", path.join(root, "public"), ...args], {
     cwd: root,
     stdio: ["ignore", "pipe", "pipe"],
   });
-  if (runs) child.on("exit", () => fs.rmSync(runs, { recursive: true, force: true }));
+  if (data) child.on("exit", () => fs.rmSync(data, { recursive: true, force: true }));
   let log = "";
   const url = await new Promise((resolve, reject) => {
     const read = (chunk) => {

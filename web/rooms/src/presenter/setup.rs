@@ -62,7 +62,7 @@ pub fn Setup(open: Callback<Open>) -> impl IntoView {
                     keep::remember_room(&made.code, &made.secret);
                     open.run(Open::Room(made.code, made.secret));
                 }
-                Err(why) => problem.set(Some(format!("No room was made: {why}."))),
+                Err(why) => problem.set(Some(format!("No room was made: {}.", why.trim_end_matches('.')))),
             }
         });
     };
