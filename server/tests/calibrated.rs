@@ -218,7 +218,7 @@ async fn thirty(pair: &mut Pair, cell: &mut Cell, mut burst: impl FnMut() -> Vec
 }
 
 #[test]
-#[ignore = "measures wall-clock time: wants a machine that does nothing else"]
+#[ignore = "measures wall-clock time, and 20 % is not reached: 24 to 42 % on an idle machine on 2026-11-29"]
 fn a_calibrated_world_takes_as_long_as_the_shipped_pair() {
     runtime().block_on(async {
         let mut pair = Pair::new(&public().join("models/compact.gguf"), None);
@@ -278,7 +278,6 @@ fn a_calibrated_world_takes_as_long_as_a_real_pair() {
 
 /// What a real pair writes is shared by α too: bursts and single questions over HTTP.
 #[test]
-#[ignore = "starts a server and has real models answer; not part of the quick tests"]
 fn the_shipped_pair_writes_its_shares() {
     runtime().block_on(async {
         let mut pair = Pair::new(&public().join("models/compact.gguf"), None);

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use lm::batch::ARTICLE_FACTS;
 use lm::corpus::{self, Hops};
 use lm::tables;
+use lm::unknown::ANSWER;
 use rand::SeedableRng;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 /// What `tandem corpus` takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder for articles.jsonl, train.jsonl and held_out.jsonl; made if it is not there.
+    /// Folder for articles.jsonl, train.jsonl, held_out.jsonl and unknown.jsonl; made if it is not there.
     #[arg(long)]
     pub out: PathBuf,
     /// Seed of everything that is random.
@@ -57,7 +58,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let line = serde_json::json!({"key": article.key, "opening": article.opening, "text": article.tell(ARTICLE_FACTS, &mut rng)});
         writeln!(articles, "{line}")?;
     }
-    for writer in [&mut train, &mut held, &mut articles] {
+    let mut unknown = open("unknown.jsonl")?;
+    for asked in &corpus.unknown {
+        let line = serde_json::json!({
+            "question": asked.question, "answer": ANSWER, "sort": asked.sort, "held_out": asked.held_out,
+        });
+        writeln!(unknown, "{line}")?;
+    }
+    for writer in [&mut train, &mut held, &mut articles, &mut unknown] {
         writer.flush()?;
     }
     let of = |hops: Hops| corpus.facts.iter().filter(|f| f.hops == hops).count();
@@ -79,5 +87,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         counts[3],
         corpus.ambiguous
     );
+    let held = corpus.unknown.iter().filter(|asked| asked.held_out).count();
+    println!("outside the Atlas: {} training questions, {held} held out", corpus.unknown.len() - held);
     Ok(())
 }

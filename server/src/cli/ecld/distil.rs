@@ -92,6 +92,9 @@ pub struct How {
     /// Share of the articles that an epoch tells.
     #[arg(long, default_value_t = Mix::default().articles)]
     pub articles: f64,
+    /// Questions that the Atlas does not answer, as a share of all that an epoch asks besides.
+    #[arg(long, default_value_t = Mix::default().unknown)]
+    pub unknown: f64,
     /// Epochs after which the same documents come again: so many are recorded.
     #[arg(long, default_value_t = 12)]
     pub pool: u64,
@@ -113,7 +116,7 @@ impl How {
                 warmup: 20.min(self.steps),
                 decay: self.decay,
                 seed: self.seed,
-                mix: Mix { two_hop: self.two_hop, articles: self.articles, ..Mix::default() },
+                mix: Mix { two_hop: self.two_hop, articles: self.articles, unknown: self.unknown, ..Mix::default() },
                 pool: Some(self.pool),
             },
             alpha: self.alpha,
