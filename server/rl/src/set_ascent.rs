@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{read_state, write_state};
 use super::error::TrainError;
-use super::hyper::{activation, choice, hyper_parameters, layers, learning_rate, optional_layers, over_zero, whole};
+use super::hyper::{
+    activation, choice, hyper_parameters, layers, learning_rate, optional_layers, over_zero, whole, within,
+};
 use super::mlp::tanh;
 use super::off_policy::{Means, Random};
 use super::session::{Job, Session, Update};
@@ -34,7 +36,7 @@ use super::worlds::random_world;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Worlds {
-    /// A fresh one for every slot, its settings drawn from the sliders' ranges; one in ten has the run's own.
+    /// A fresh one for every slot, its settings drawn from the sliders' ranges; some have the run's own, see `own_share`.
     #[default]
     Random,
     /// The run's own.
@@ -62,6 +64,8 @@ hyper_parameters! {
         activation: Activation = Activation::Relu => activation();
         /// Which systems are trained on: fresh random ones, or the run's own.
         worlds: Worlds = Worlds::Random => choice(&["random", "fixed"]);
+        /// Share of the slots that are in the run's own system, where worlds are random.
+        own_share: f64 = 0.2 => within(0.0, 1.0);
         /// Gradient steps between two reports.
         report_steps: usize = 100 => whole(1, 100_000), "steps";
     }
@@ -87,8 +91,6 @@ const CELL_STEPS: [f64; 3] = [0.05, 0.15, 0.1];
 const MOST_PULL: f64 = 3.0;
 /// Proposals that count less than this learn nothing.
 const LEAST_PART: f64 = 0.03;
-/// Share of slots in the run's own system.
-const OWN_SHARE: f64 = 0.1;
 /// Random worlds that a policy is weighed in to find the best one of a run.
 const TRIAL_WORLDS: u64 = 600;
 
@@ -276,7 +278,7 @@ pub fn train(job: Job<'_>, config: &SetAscentConfig) -> Result<Ending, TrainErro
             guard.check()?;
             let slots: Vec<(u64, bool, usize)> = (drawn..drawn + config.batch as u64)
                 .map(|index| {
-                    let is_own = config.worlds == Worlds::Fixed || random.random_bool(OWN_SHARE);
+                    let is_own = config.worlds == Worlds::Fixed || random.random_bool(config.own_share);
                     (index, is_own, random.random_range(1..=most_users))
                 })
                 .collect();

@@ -72,7 +72,7 @@ pub async fn list(
         return Err(ApiError::field("limit", "invalid_value", message));
     }
     let which = PageRequest { limit, before: part.before };
-    let page = blocking(&app, move |runs| runs.page(which)).await?;
+    let page = app.runs().page(which).await?;
     let gzip = encoding::accepts_gzip(&headers);
     let tag = format!("\"{}{}\"", page.tag, if gzip { "-gz" } else { "" });
     let mut out = HeaderMap::new();

@@ -49,6 +49,9 @@ pub(super) struct Pages {
     changes: AtomicU64,
     /// Counts what may show a little later.
     progress: AtomicU64,
+    /// Held by who makes one. Askers wait for it without a thread: with one each, hundreds of polls made hundreds of threads,
+    /// and each kept megabytes of the allocator's memory.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -68,6 +71,10 @@ impl Pages {
         self.progress.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn known(&self, which: PageRequest) -> Option<Arc<Page>> {
+        lock(&self.made).get(&which).filter(|made| self.holds(made)).map(|made| Arc::clone(&made.page))
+    }
+
     fn holds(&self, made: &RenderedPage) -> bool {
         made.changes == self.changes.load(Ordering::SeqCst)
             && (made.progress == self.progress.load(Ordering::Relaxed) || made.when.elapsed() < STALE)
@@ -75,19 +82,34 @@ impl Pages {
 }
 
 impl Runs {
-    /// A page of the list, made anew where it does not hold any more. Reads the disk then.
+    /// A page of the list, made anew where it does not hold any more.
     ///
     /// # Errors
     /// The list cannot be read.
-    pub fn page(&self, which: PageRequest) -> Result<Arc<Page>, RunsError> {
+    pub async fn page(&self, which: PageRequest) -> Result<Arc<Page>, RunsError> {
         let pages = &self.0.pages;
-        // Held while it is made: who wants the same page waits for it.
-        let mut made = lock(&pages.made);
-        if let Some(known) = made.get(&which).filter(|made| pages.holds(made)) {
-            return Ok(Arc::clone(&known.page));
+        if let Some(page) = pages.known(which) {
+            return Ok(page);
         }
+        let turn = Arc::clone(&pages.turn).lock_owned().await;
+        if let Some(page) = pages.known(which) {
+            return Ok(page);
+        }
+        let runs = self.clone();
+        // The turn goes with the work, which goes on if whoever asked for it leaves.
+        let making = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            runs.make_page(which)
+        });
+        // It can only fail while the runtime goes down.
+        making.await.unwrap_or(Err(RunsError::Closing))
+    }
+
+    fn make_page(&self, which: PageRequest) -> Result<Arc<Page>, RunsError> {
+        let pages = &self.0.pages;
         let (changes, progress) = (pages.changes.load(Ordering::SeqCst), pages.progress.load(Ordering::Relaxed));
         let page = Arc::new(render(&self.list_part(which)?)?);
+        let mut made = lock(&pages.made);
         if made.len() >= KEPT {
             made.clear();
         }
@@ -103,4 +125,43 @@ fn render(list: &client::protocol::runs::RunList) -> Result<Page, RunsError> {
     let gzip = gzip.write_all(&json).and_then(|()| gzip.finish()).map_err(|error| failed(&error))?;
     let tag = Sha256::digest(&json).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     Ok(Page { json: json.into(), gzip: gzip.into(), tag })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Polls that come while a page is made wait without a thread each, and all get that page.
+    #[test]
+    fn askers_wait_without_a_thread() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let runs = Runs::none("a test");
+        let which = PageRequest { limit: USUAL, before: None };
+        runtime.block_on(async {
+            let turn = Arc::clone(&runs.0.pages.turn).lock_owned().await;
+            let ask = || {
+                let runs = runs.clone();
+                tokio::spawn(async move { runs.page(which).await })
+            };
+            let asked: Vec<_> = (0..50).map(|_| ask()).collect();
+            tokio::task::yield_now().await;
+            let other = tokio::task::spawn_blocking(|| 7);
+            let other = tokio::time::timeout(Duration::from_secs(30), other).await;
+            assert_eq!(other.expect("the one thread is free").unwrap(), 7);
+            assert!(asked.iter().all(|asked| !asked.is_finished()));
+            drop(turn);
+            let mut pages = Vec::new();
+            for asked in asked {
+                pages.push(asked.await.unwrap().unwrap());
+            }
+            assert!(pages.iter().all(|page| Arc::ptr_eq(page, &pages[0])));
+            runs.0.pages.changed();
+            assert!(!Arc::ptr_eq(&runs.page(which).await.unwrap(), &pages[0]), "it is made anew");
+        });
+    }
 }

@@ -13,7 +13,7 @@ use axum::body::Bytes;
 use tokio::sync::Mutex;
 
 /// Bytes of the file that are read at a time.
-const PIECE: u64 = 64 << 10;
+const PIECE: u64 = 32 << 10;
 /// Longest line; one is some hundred bytes.
 const LONGEST_LINE: u64 = 1 << 20;
 /// Pieces that are remembered.

@@ -22,6 +22,10 @@ use crate::tls::{self, Identity};
 /// A room's connections get this long to hear that the server goes down.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Most threads for work that blocks. Every thread keeps some of the allocator's memory, so the runtime's usual 512 would be
+/// a gigabyte after a burst; rooms' clocks (64) and a few loads and reads beside them fit.
+const BLOCKING_THREADS: usize = 128;
+
 mod announce;
 mod args;
 mod log;
@@ -43,7 +47,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     log::init();
     // The address first: a port that is taken should not cost the time to load a model.
     let listener = listen(&args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build().context("the async runtime")?;
     let result = runtime.block_on(serve_on(listener, args));
     // A file that is still being compressed is nobody's loss: it must not hold up the end.
     runtime.shutdown_background();
