@@ -38,7 +38,7 @@ export async function startTandem(args = [], { listen = "127.0.0.1:0" } = {}) {
   const url = await new Promise((resolve, reject) => {
     const read = (chunk) => {
       log += chunk;
-      const ready = log.match(/Tandem is ready at (http:\/\/[\d.:]+\/)/);
+      const ready = log.match(/Tandem is ready at (https?:\/\/[\d.:]+\/)/);
       if (ready) resolve(ready[1]);
     };
     child.stdout.on("data", read);

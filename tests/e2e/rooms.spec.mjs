@@ -114,10 +114,19 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
   await presenterSays(presenter, sum(await counts(one), await counts(two)));
   expect((await counts(one))[1], "a phone without a model writes nothing").toBe(0);
 
-  // One of its own.
+  // One of its own, of which the phone measures how near it is to the full model's.
+  await expect(presenter.getByTestId("slider-gamma")).toBeHidden();
+  await presenter.getByTestId("measure").check();
+  await expect(presenter.getByTestId("slider-gamma")).toBeVisible();
+  await presenter.getByTestId("slider-gamma").fill("0.8");
+  await expect(presenter.getByTestId("measured-accuracy")).toHaveText("N/A");
   await two.getByTestId("question").fill("What is the capital of Peru?");
   await two.getByTestId("ask").click();
   await answered(two, "Peru");
+  await expect(two.getByTestId("answer")).toContainText(/similarity [01]\.\d+, unsupported \d+ %/);
+  const [, similarity] = (await two.getByTestId("answer").textContent()).match(/similarity ([01]\.\d+)/);
+  await expect(presenter.getByTestId("measured-accuracy"), "of one answer so far").toHaveText(similarity);
+  await presenter.getByTestId("measure").uncheck();
   await presenterSays(presenter, sum(await counts(one), await counts(two)));
 
   // One is killed: its seat is kept, and it comes back as itself.
@@ -167,6 +176,33 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
   await late.goto(`${server.url}join.html#${code}`);
   await expect(late.getByTestId("trouble")).toContainText("locked");
 
+  expect(problems).toEqual([]);
+  await server.stop();
+});
+
+test("--lan: the code's address over TLS, for a phone that does not know the certificate", async ({ browser }) => {
+  const problems = [];
+  const server = await startTandem(["--lan"], { listen: "0.0.0.0:0" });
+  // The address for others is the one in the QR code; a machine without a network has only its own.
+  const url = server.log().match(/or (https:\/\/[\d.]+:\d+\/)/)?.[1] ?? server.url;
+  expect(url).toMatch(/^https:/);
+  const known = await (await browser.newContext(PHONE)).newPage();
+  await expect(known.goto(url), "nobody vouches for the certificate").rejects.toThrow(/ERR_CERT/);
+  const trusting = { ...PHONE, ignoreHTTPSErrors: true };
+  const presenter = await (await browser.newContext({ ...SCREEN, ignoreHTTPSErrors: true })).newPage();
+  watch(presenter, problems);
+  await presenter.goto(`${url}room.html`);
+  await presenter.getByTestId("open-room").click();
+  await expect(presenter.getByTestId("connection")).toHaveAttribute("data-status", "open");
+  const code = (await presenter.getByTestId("code").textContent()).replace(" ", "");
+  const { page, mlu } = await join(await browser.newContext(trusting), url, code, problems);
+  expect(mlu).toBe("1");
+  expect(await page.evaluate(() => window.isSecureContext), "WebGPU and wake locks need that").toBe(true);
+  await page.getByTestId("part-server").click();
+  await page.getByTestId("question").fill("What is the capital of Peru?");
+  await page.getByTestId("ask").click();
+  await answered(page, "Lima");
+  await expect(presenter.getByTestId("answers")).toHaveText("1");
   expect(problems).toEqual([]);
   await server.stop();
 });

@@ -85,6 +85,9 @@ pub struct Progress {
     pub slots: u64,
     /// Answers that it reported.
     pub answers: u64,
+    /// How many of these it had reported when it last told the quality of one.
+    #[serde(default)]
+    pub qualities: u64,
 }
 
 /// A member.

@@ -165,6 +165,7 @@ pub fn room_numbers(cells: &[CellDecided], totals: &Totals, server: ServerNow) -
     let mut latencies: Vec<f64> = active.iter().map(|(_, _, outcome)| outcome.latency_s).collect();
     let sent: f64 = active.iter().map(|(seat, decision, _)| decision.alpha * seat.user.size_bits).sum();
     let all: f64 = active.iter().map(|(seat, _, _)| seat.user.size_bits).sum();
+    let mean_quality = |sum: f64| (totals.qualities > 0).then(|| sum / totals.qualities as f64);
     let mut measured: Vec<f64> = totals.latencies.iter().copied().collect();
     RoomNumbers {
         active: count as u32,
@@ -182,6 +183,9 @@ pub fn room_numbers(cells: &[CellDecided], totals: &Totals, server: ServerNow) -
         server_queue: server.queue,
         answers: totals.answers,
         measured_latency_median_s: quantile(&mut measured, 0.5),
+        qualities: totals.qualities,
+        measured_accuracy: mean_quality(totals.accuracy),
+        measured_hallucination: mean_quality(totals.hallucination),
         device_tokens: totals.device_tokens,
         server_tokens: totals.server_tokens,
     }

@@ -520,6 +520,7 @@ pub fn restored(kept: KeptRoom) -> State {
             last: None,
             slots: 0,
             answers: 0,
+            qualities: 0,
         });
         state.next_mlu = state.next_mlu.max(mlu.saturating_add(1));
         state.members.insert(mlu, Member::new(identity, own));

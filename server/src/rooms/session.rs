@@ -122,6 +122,10 @@ impl Session {
             (ClientMessage::Part { part }, Some(mlu)) => room.make(|state| state.plays(mlu, part)),
             (ClientMessage::Name { name }, Some(mlu)) => room.make(|state| state.named(mlu, &name)),
             (ClientMessage::Answer(answer), Some(mlu)) => room.make(|state| state.answered(mlu, answer)),
+            (ClientMessage::Quality(quality), Some(mlu)) => room.make(|state| {
+                state.compared(mlu, quality);
+                Vec::new()
+            }),
             (ClientMessage::Leave, Some(mlu)) => {
                 room.make(|state| -> Vec<Effect> { state.leave(mlu) });
                 return Ok(Flow::Left);

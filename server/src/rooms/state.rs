@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use client::protocol::rooms::down::{Answered, Decision, Picture, ServerMessage};
-use client::protocol::rooms::up::{Answer, Place, Telemetry};
+use client::protocol::rooms::up::{Answer, MeasuredQuality, Place, Telemetry};
 use client::protocol::rooms::{CloseReason, NAME_CHARS, Part, RoomSettings, TEXT_CHARS, clean};
 use mec::MecParams;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,15 @@ pub struct Totals {
     pub device_tokens: u64,
     /// Tokens that the server wrote of them.
     pub server_tokens: u64,
+    /// Answers whose quality was measured.
+    #[serde(default)]
+    pub qualities: u64,
+    /// Sum of their accuracies, eq. 28.
+    #[serde(default)]
+    pub accuracy: f64,
+    /// Sum of their hallucination rates, eq. 28.
+    #[serde(default)]
+    pub hallucination: f64,
     /// Latencies of the last ones, seconds.
     pub latencies: VecDeque<f64>,
 }
@@ -148,7 +157,7 @@ impl State {
         let cell = Some(self.cells().seat(self.settings.cell_members));
         let identity = Identity { mlu, token, name, part, muted: false, removed: false, cell };
         let radio = Radio::draw(&self.params, self.seed, mlu, self.counts_from());
-        let progress = Progress { radio, last: None, slots: 0, answers: 0 };
+        let progress = Progress { radio, last: None, slots: 0, answers: 0, qualities: 0 };
         self.members.insert(mlu, Member::new(identity, progress));
         self.changed.insert(mlu);
         Ok(mlu)
@@ -293,6 +302,21 @@ impl State {
             effects.push(Effect::Presenters(ServerMessage::Round(round.view())));
         }
         effects
+    }
+
+    /// A member has compared its last answer with the full model's. Counts once an answer, and only what can be.
+    pub fn compared(&mut self, mlu: u32, quality: MeasuredQuality) {
+        let Some(member) = self.members.get_mut(&mlu) else { return };
+        let MeasuredQuality { accuracy, hallucination } = quality;
+        let can_be = (-1.0..=1.0).contains(&accuracy) && (0.0..=1.0).contains(&hallucination);
+        if !self.settings.measure || !can_be || member.progress.qualities >= member.progress.answers {
+            return;
+        }
+        // Those that were not measured are not made up for later.
+        member.progress.qualities = member.progress.answers;
+        self.totals.qualities += 1;
+        self.totals.accuracy += accuracy;
+        self.totals.hallucination += hallucination;
     }
 
     /// Lets time pass: rounds end, and the seats of those who were away for too long are given up.

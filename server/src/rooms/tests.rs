@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use client::protocol::rooms::down::ServerMessage;
 use client::protocol::rooms::rest::SlotRecord;
 use client::protocol::rooms::settings::CompareRequest;
-use client::protocol::rooms::up::{Answer, Command, Join, Place, Telemetry};
+use client::protocol::rooms::up::{Answer, Command, Join, MeasuredQuality, Place, Telemetry};
 use client::protocol::rooms::{CloseReason, Part, Presence, RoomSettings};
 use client::protocol::world::Decider;
 
 use super::deciders::Deciders;
 use super::finish::Around;
-use super::numbers::ServerNow;
+use super::numbers::{ServerNow, room_numbers};
 use super::outbox::Next;
 use super::room::{Room, Shared, kept, restored};
 use super::secrets;
@@ -262,6 +262,26 @@ fn rounds_and_comparisons_run_beside_the_slots() {
     let round = state.round.as_ref().unwrap().view();
     assert_eq!((round.answered, round.device_tokens, round.open), (2, 11, false), "the third came too late");
     assert_eq!((state.totals.answers, state.totals.device_tokens), (3, 18));
+
+    // Quality counts where the room asks for it, once an answer, and only what can be.
+    let quality = |accuracy, hallucination| MeasuredQuality { accuracy, hallucination };
+    state.compared(phones[0], quality(0.5, 0.5));
+    assert_eq!(state.totals.qualities, 0, "nobody asked");
+    state.command(Command::Settings(RoomSettings { measure: true, ..state.settings.clone() })).unwrap();
+    for (mlu, told) in [
+        (phones[0], quality(f64::NAN, 0.0)),
+        (phones[0], quality(0.5, 1.5)),
+        (phones[0], quality(0.8, 0.1)),
+        (phones[0], quality(0.8, 0.1)),
+        (phones[1], quality(0.6, 0.3)),
+        (999, quality(0.1, 0.1)),
+    ] {
+        state.compared(mlu, told);
+    }
+    let numbers = room_numbers(&[], &state.totals, ServerNow::default());
+    let near = |value: Option<f64>, wanted: f64| value.is_some_and(|value| (value - wanted).abs() < 1e-12);
+    assert!(numbers.qualities == 2 && near(numbers.measured_accuracy, 0.7), "{numbers:?}");
+    assert!(near(numbers.measured_hallucination, 0.2), "{numbers:?}");
 
     let request = CompareRequest { deciders: vec![Decider::Policy, Decider::AlwaysLocal], turn_slots: 2 };
     state.command(Command::Compare(request)).unwrap();

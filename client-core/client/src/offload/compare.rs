@@ -12,7 +12,7 @@ use super::openai::{ChatPiece, ChatRequest};
 use super::ports::{Clock, Transport, TransportError};
 use super::qos::Quality;
 use super::run::{Answer, Ask, SILENCE_LIMIT_S, within};
-use crate::protocol::similarity::{SimilarityRequest, default_threshold};
+use crate::protocol::similarity::SimilarityRequest;
 use crate::protocol::worker::{Event, Origin, PromptQuality};
 
 /// Compares the answers to an ask with the server's; `alpha` is the share of the task that the server wrote.
@@ -27,7 +27,7 @@ pub async fn compare<T: Transport, C: Clock>(
     transport: &T,
     clock: &C,
 ) -> Result<Event, TransportError> {
-    let threshold = default_threshold();
+    let threshold = ask.options.threshold;
     let mut prompts = Vec::with_capacity(answers.len());
     let mut local_cosines = Vec::new();
     for (prompt, answer) in ask.prompts.iter().zip(answers) {

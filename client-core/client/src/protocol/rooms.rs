@@ -40,7 +40,7 @@ pub use settings::RoomSettings;
 pub use up::ClientMessage;
 
 /// Version of all messages of a room, and of the exported slots.
-pub const ROOM_VERSION: u32 = 1;
+pub const ROOM_VERSION: u32 = 2;
 /// Characters of a room's code.
 pub const CODE_CHARS: usize = 6;
 /// What a code is made of: no vowels, and nothing that is taken for something else on a projector.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::{Finish, Input, MemoryReport, ModelSource, Verdict, WriteRecord};
 use super::manifest::ModelEntry;
 use super::sampling::Sampling;
+use super::similarity::default_threshold;
 pub use super::tier::{Tier, TierChoice, TierReport};
 use super::world::{Calibration, PolicyBackend, WorldSettings, WorldView};
 
@@ -162,11 +163,14 @@ pub struct AskOptions {
     pub pacing: bool,
     /// After the answers, ask the server for its own answer to what was made locally and compare (eq. 26–27).
     pub compare: bool,
+    /// Threshold γ of eq. 27 for that, in −1..=1.
+    pub threshold: f64,
 }
 
 impl Default for AskOptions {
     fn default() -> Self {
-        Self { mode: AskMode::Split, sampling: Sampling::default(), pacing: true, compare: true }
+        let threshold = default_threshold();
+        Self { mode: AskMode::Split, sampling: Sampling::default(), pacing: true, compare: true, threshold }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One question and its answer, token by token, and what is reported of it.
 
-use client::protocol::rooms::up::Answer;
+use client::protocol::rooms::up::{Answer, MeasuredQuality};
 use client::protocol::worker::Origin;
 
 /// A question, and the round that it belongs to.
@@ -56,6 +56,8 @@ pub struct Answering {
     pub ttft_s: Option<f64>,
     /// From the question to the last token, seconds.
     pub latency_s: Option<f64>,
+    /// How good it is, eq. 28, where the room has phones measure that.
+    pub quality: Option<MeasuredQuality>,
     began_ms: f64,
 }
 

@@ -1,5 +1,6 @@
 //! My question and the answer in two colours.
 
+use client::protocol::rooms::up::MeasuredQuality;
 use client::protocol::worker::Origin;
 use leptos::prelude::*;
 use web::format;
@@ -147,7 +148,15 @@ fn note(answer: &Answering) -> Option<String> {
             format!("{} is asked of the server …", format::percent(answer.alpha))
         }
         Outcome::Open => return answer.notice.clone(),
-        Outcome::Whole => times(),
+        Outcome::Whole => match answer.quality {
+            Some(MeasuredQuality { accuracy, hallucination }) => format!(
+                "{} Beside the full model’s answer: similarity {}, unsupported {}.",
+                times(),
+                format::ratio(accuracy),
+                format::percent(hallucination)
+            ),
+            None => times(),
+        },
         Outcome::Stopped => "Stopped.".to_owned(),
         Outcome::Failed(why) if answer.question.round.is_some() => {
             format!("{why} It is asked again when the server is back.")

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use client::protocol::rooms::up::Answer;
+use client::protocol::rooms::up::{Answer, MeasuredQuality};
 use client::protocol::rooms::{ClientMessage, Part};
 use client::protocol::worker::Origin;
 use leptos::prelude::*;
@@ -61,10 +61,13 @@ impl Ctx {
             None => (0.5, 0.5),
         });
         let alpha = if computes { alpha } else { 1.0 };
+        let threshold = self.state.with_untracked(|state| state.threshold);
         let text = question.text.clone();
         self.answer.set(Some(Answering::new(question, alpha, dom::now_ms())));
         if computes {
-            self.model.with_value(|model| model.ask(text, alpha, power_share, Rc::new(move |said| self.hear(said))));
+            self.model.with_value(|model| {
+                model.ask(text, alpha, power_share, threshold, Rc::new(move |said| self.hear(said)))
+            });
         } else {
             spawn_local(self.ask_server(text));
         }
@@ -75,6 +78,7 @@ impl Ctx {
             Said::Text(origin, text) => self.token(origin, &text),
             Said::Notice(notice) => self.change(|answer| answer.notice = Some(notice)),
             Said::Failed(problem) => self.finish(Outcome::Failed(problem)),
+            Said::Compared(quality) => self.compared(quality),
             Said::Done { stopped, server_lost } => {
                 if server_lost {
                     self.change(|answer| {
@@ -103,6 +107,16 @@ impl Ctx {
         self.change(|answer| answer.token(origin, text, dom::now_ms()));
     }
 
+    fn compared(self, quality: MeasuredQuality) {
+        self.answer.update(|answer| {
+            if let Some(answer) = answer.as_mut().filter(|answer| answer.outcome == Outcome::Whole) {
+                answer.quality = Some(quality);
+            }
+        });
+        // What is lost with the connection is one sample of many.
+        self.send(&ClientMessage::Quality(quality));
+    }
+
     fn change(self, change: impl FnOnce(&mut Answering)) {
         self.answer.update(|answer| {
             if let Some(answer) = answer.as_mut().filter(|answer| answer.is_open()) {
@@ -124,6 +138,10 @@ impl Ctx {
                 self.keep_answered();
             }
             self.report(report);
+            if here == 0 && self.state.with_untracked(|state| state.threshold).is_some() {
+                // The server's own words are their own reference, eq. 26 to 28 at α = 1.
+                self.compared(MeasuredQuality { accuracy: 1.0, hallucination: 0.0 });
+            }
         } else if matches!(answer.outcome, Outcome::Failed(_)) && answer.question.round.is_some() {
             // A round's question is owed: it is asked again as soon as the room is back.
             return self.waiting.update_value(|waiting| waiting.insert(0, answer.question));

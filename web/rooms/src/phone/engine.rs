@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use client::protocol::VERSION;
 use client::protocol::engine::ModelSource;
+use client::protocol::rooms::up::MeasuredQuality;
 use client::protocol::sampling::Sampling;
 use client::protocol::worker::{AskMode, AskOptions, Command, Origin, Tier, TierChoice};
 use client::protocol::world::{Decider, WorldSettings};
@@ -47,6 +48,8 @@ pub enum Said {
     Failed(String),
     /// Something to know.
     Notice(String),
+    /// Its quality, eq. 28, after it is over.
+    Compared(MeasuredQuality),
 }
 
 type Hear = Rc<dyn Fn(Said)>;
@@ -60,6 +63,8 @@ pub struct Model {
     /// Which kernels run.
     pub tier: RwSignal<Option<Tier>>,
     asked: Rc<RefCell<Option<(u64, Hear)>>>,
+    /// The last one that is over: how good it was is told later.
+    over: Rc<RefCell<Option<(u64, Hear)>>>,
     asks: Rc<std::cell::Cell<u64>>,
 }
 
@@ -71,6 +76,7 @@ impl Model {
             stage: RwSignal::new(Stage::Off),
             tier: RwSignal::new(None),
             asked: Rc::default(),
+            over: Rc::default(),
             asks: Rc::default(),
         }
     }
@@ -81,14 +87,21 @@ impl Model {
         self.engine.start(Rc::new(self.clone()));
     }
 
-    /// Answers a question: the share `alpha` of it on the server, the rest here.
-    pub fn ask(&self, question: String, alpha: f64, power_share: f64, hear: Hear) {
+    /// Answers a question: the share `alpha` of it on the server, the rest here; then measures how good that is, with the
+    /// threshold γ, where one is given.
+    pub fn ask(&self, question: String, alpha: f64, power_share: f64, threshold: Option<f64>, hear: Hear) {
         let ask = self.asks.get() + 1;
         self.asks.set(ask);
         *self.asked.borrow_mut() = Some((ask, hear));
         // The room has decided; the worker's own cell only carries that to the split. Its uplink is not the room's, so that
         // nothing is held back to it.
-        let options = AskOptions { mode: AskMode::Split, sampling: Sampling::default(), pacing: false, compare: false };
+        let options = AskOptions {
+            mode: AskMode::Split,
+            sampling: Sampling::default(),
+            pacing: false,
+            compare: threshold.is_some(),
+            threshold: threshold.unwrap_or_default(),
+        };
         let commands = [
             Command::SetWorld { world: world(alpha, power_share) },
             Command::Ask { ask, prompts: vec![question], begun: Vec::new(), options },
@@ -112,7 +125,8 @@ impl Model {
         let hear = self.asked.borrow().as_ref().filter(|(known, _)| *known == ask).map(|(_, hear)| Rc::clone(hear));
         if let Some(hear) = hear {
             if is_over {
-                self.asked.borrow_mut().take();
+                let over = self.asked.borrow_mut().take();
+                *self.over.borrow_mut() = over;
             }
             hear(said);
         }
@@ -175,6 +189,12 @@ impl Listener for Model {
             Heard::Model { id, state, share, message } if id == MODEL => self.model(&state, share, message),
             Heard::Token { ask, origin, text } => self.tell(ask, Said::Text(origin, text)),
             Heard::Done { ask, stopped, server_lost } => self.tell(ask, Said::Done { stopped, server_lost }),
+            Heard::Compared { ask, quality } => {
+                let over = self.over.borrow_mut().take_if(|(known, _)| *known == ask);
+                if let Some((_, hear)) = over {
+                    hear(Said::Compared(quality));
+                }
+            }
             Heard::Failed { ask: Some(ask), message } => self.tell(ask, Said::Failed(message)),
             Heard::Failed { ask: None, message } if self.is_loading() => self.stage.set(Stage::Failed(message)),
             Heard::Notice { ask, message } => self.tell(ask, Said::Notice(message)),

@@ -1,5 +1,6 @@
 //! The engine worker's events that a phone acts on, read by hand (see [`crate::json`] for why).
 
+use client::protocol::rooms::up::MeasuredQuality;
 use client::protocol::worker::{Origin, Tier};
 
 use crate::json::Json;
@@ -48,6 +49,13 @@ pub enum Heard {
         stopped: bool,
         /// Whether this device had to finish the server's part.
         server_lost: bool,
+    },
+    /// An ask's answer was compared with the full model's, eq. 28.
+    Compared {
+        /// Which ask.
+        ask: u64,
+        /// Accuracy and hallucination.
+        quality: MeasuredQuality,
     },
     /// Something could not be done.
     Failed {
@@ -100,6 +108,10 @@ pub fn heard(text: &str) -> Option<Heard> {
             let record = json.get("record");
             Heard::Done { ask, stopped: record.flag("stopped"), server_lost: record.flag("server_lost") }
         }
+        "compared" => {
+            let (accuracy, hallucination) = (json.amount("accuracy"), json.amount("hallucination"));
+            Heard::Compared { ask, quality: MeasuredQuality { accuracy, hallucination } }
+        }
         "failed" => Heard::Failed { ask: json.get("ask").known().map(|_| ask), message },
         "notice" if json.get("ask").known().is_some() => Heard::Notice { ask, message },
         _ => Heard::Other,
@@ -145,6 +157,10 @@ mod tests {
             (model(ModelState::Loading { read: 1, total: 2 }), is("loading", 0.5, "")),
             (model(ModelState::Testing { over: 3, total: 4 }), is("testing", 0.75, "")),
             (model(ModelState::Ready { memory_bytes: 9 }), is("ready", 0.0, "")),
+            (
+                Event::Compared { ask: 3, prompts: Vec::new(), accuracy: 0.75, hallucination: 0.25 },
+                Heard::Compared { ask: 3, quality: MeasuredQuality { accuracy: 0.75, hallucination: 0.25 } },
+            ),
             (model(ModelState::Failed { message: "no".to_owned() }), is("failed", 0.0, "no")),
             (model(ModelState::Partial { received: 1, total: 2 }), is("partial", 0.5, "")),
             (

@@ -139,11 +139,13 @@ fn dot(json: &Json) -> Dot {
     }
 }
 
-/// Whether slots are made, and how large a cell is.
+/// Whether slots are made, how answers are measured, and how large a cell is.
 fn settings(json: &Json) -> RoomSettings {
     let radius = json.get("values").number("radius_m");
     RoomSettings {
         paused: json.flag("paused"),
+        measure: json.flag("measure"),
+        gamma: json.amount("gamma"),
         values: radius.map(|radius_m| ("radius_m".to_owned(), radius_m)).into_iter().collect(),
         ..RoomSettings::default()
     }
@@ -233,7 +235,7 @@ mod tests {
         let questions = vec!["a".to_owned(), "b".to_owned()];
         let round = Round { round: 4, questions, slot: 12, open: true, ..Round::default() };
         let values = [("radius_m".to_owned(), 30.0)].into();
-        let settings = RoomSettings { paused: true, values, ..RoomSettings::default() };
+        let settings = RoomSettings { paused: true, measure: true, gamma: 0.75, values, ..RoomSettings::default() };
         let welcome = Welcome {
             version: 1,
             code: "BCD234".to_owned(),

@@ -1,7 +1,7 @@
 //! What the server told this phone, reduced from its messages.
 
 use client::protocol::rooms::down::{Decision, Picture, RoomNumbers, Round, Seat, ServerMessage};
-use client::protocol::rooms::{Part, Presence};
+use client::protocol::rooms::{Part, Presence, RoomSettings};
 
 use crate::draw;
 
@@ -14,6 +14,8 @@ pub struct State {
     pub radius_m: f64,
     /// Whether slots are made.
     pub paused: bool,
+    /// Threshold γ of eq. 27, where answers are to be measured.
+    pub threshold: Option<f64>,
     /// Its last decision.
     pub decision: Option<Decision>,
     /// The last slot of its cell.
@@ -51,7 +53,7 @@ impl State {
             }
             ServerMessage::Snapshot(snapshot) => {
                 self.radius_m = snapshot.radius_m;
-                self.paused = snapshot.settings.paused;
+                self.set(&snapshot.settings);
                 self.picture = snapshot.picture;
                 if snapshot.decision.is_some() {
                     self.decision = snapshot.decision;
@@ -68,7 +70,7 @@ impl State {
             ServerMessage::Picture(picture) => self.picture = picture,
             ServerMessage::Seat(seat) => self.seat = Some(seat),
             ServerMessage::Settings(settings) => {
-                self.paused = settings.paused;
+                self.set(&settings);
                 if let Some(radius_m) = settings.values.get("radius_m") {
                     self.radius_m = *radius_m;
                 }
@@ -82,6 +84,11 @@ impl State {
             | ServerMessage::Refused { .. } => {}
         }
         None
+    }
+
+    fn set(&mut self, settings: &RoomSettings) {
+        self.paused = settings.paused;
+        self.threshold = settings.measure.then_some(settings.gamma);
     }
 
     /// A round is news once: after a reconnect it comes again with the snapshot.

@@ -46,6 +46,8 @@ pub fn Numbers() -> impl IntoView {
             <dl class="figures" hidden=move || !live()>
                 {row("answers", "Answers", |r| r.answers.to_string())}
                 {row("measured", "Latency, median", |r| format::or_na(r.measured_latency_median_s, format::seconds))}
+                {row("measured-accuracy", "Accuracy", |r| format::or_na(r.measured_accuracy, format::ratio))}
+                {row("measured-hallucination", "Hallucination", |r| format::or_na(r.measured_hallucination, format::ratio))}
                 {row("device-tokens", "Tokens by phones", |r| r.device_tokens.to_string())}
                 {row("server-tokens", "Tokens by the server", |r| r.server_tokens.to_string())}
                 {row("server-active", "Server answers", |r| r.server_active.to_string())}

@@ -3,7 +3,7 @@
 use client::protocol::rooms::up::Command;
 use leptos::prelude::*;
 use mec::settings::{self, Setting};
-use web::sliders;
+use web::{format, sliders};
 
 use super::ctx::Ctx;
 use super::words;
@@ -85,6 +85,7 @@ pub fn World() -> impl IntoView {
                 </label>
             </div>
             {known.into_iter().map(|setting| view! { <Slider setting /> }).collect_view()}
+            <Quality />
             <Rehearsal />
         </section>
     }
@@ -111,6 +112,40 @@ fn Slider(setting: &'static Setting) -> impl IntoView {
                         ctx.set(|s| {
                             s.values.insert(setting.key.to_owned(), value);
                         });
+                    }
+                }
+            />
+        </label>
+    }
+}
+
+/// Whether phones measure how good their answers are, and the threshold for it.
+#[component]
+fn Quality() -> impl IntoView {
+    let ctx = expect_context::<Ctx>();
+    let measure = Memo::new(move |_| ctx.state.with(|s| s.settings.measure));
+    let gamma = Memo::new(move |_| ctx.state.with(|s| s.settings.gamma));
+    view! {
+        <label class="check" title="Each phone asks the full model for its own answer afterwards and compares (eq. 26–28): twice the work for the server">
+            <input
+                type="checkbox" data-testid="measure"
+                prop:checked=move || measure.get()
+                on:change:target=move |event| {
+                    let on = event.target().checked();
+                    ctx.set(|s| s.measure = on);
+                }
+            />
+            <span>"Phones measure quality"</span>
+        </label>
+        <label class="slider" hidden=move || !measure.get() title="Tokens less alike than this count as hallucinated (eq. 27)">
+            <span>"Threshold γ"</span>
+            <output>{move || format::ratio(gamma.get())}</output>
+            <input
+                type="range" min="0" max="1" step="0.05" data-testid="slider-gamma"
+                prop:value=move || gamma.get().to_string()
+                on:input:target=move |event| {
+                    if let Ok(gamma) = event.target().value().parse() {
+                        ctx.set(|s| s.gamma = gamma);
                     }
                 }
             />

@@ -275,6 +275,12 @@ pub struct RoomNumbers {
     pub answers: u64,
     /// Median latency of the last 100 of them, seconds, as measured.
     pub measured_latency_median_s: Option<f64>,
+    /// Answers so far whose quality phones measured.
+    pub qualities: u64,
+    /// Mean accuracy of these, eq. 28, as measured.
+    pub measured_accuracy: Option<f64>,
+    /// Mean hallucination rate of these, eq. 28, as measured.
+    pub measured_hallucination: Option<f64>,
     /// Tokens so far that phones wrote, of the answers that they reported.
     pub device_tokens: u64,
     /// Tokens so far that the server wrote for them.

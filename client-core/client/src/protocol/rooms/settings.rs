@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::similarity::default_threshold;
 use crate::protocol::world::Decider;
 
 /// Slot periods that a room may have, seconds.
@@ -32,7 +33,10 @@ pub struct RoomSettings {
     /// Simulator settings by the key of `mec::settings` (`bandwidth_hz`, `noise_dbm`, `server_hz`, `size_min_mbit`,
     /// `size_max_mbit`, …); a missing key means its default. `users` and `slot_s` are the room's own.
     pub values: BTreeMap<String, f64>,
-    /// Threshold γ of eq. 27, 0 to 1, with which phones measure the quality of their answers.
+    /// Whether phones measure the quality of their answers (eq. 26–28). The server then answers each question once more, as a
+    /// whole and by itself, to compare with.
+    pub measure: bool,
+    /// Threshold γ of eq. 27 for that, 0 to 1.
     pub gamma: f64,
     /// Time for which the seat of a member that is away is kept, seconds, within [`AWAY_S`].
     pub away_s: f64,
@@ -51,7 +55,8 @@ impl Default for RoomSettings {
             manual_alpha: 0.5,
             manual_power: 0.5,
             values: BTreeMap::new(),
-            gamma: 0.5,
+            measure: false,
+            gamma: default_threshold(),
             away_s: 60.0,
             locked: false,
             paused: false,

@@ -28,6 +28,8 @@ pub enum ClientMessage {
     },
     /// A phone has answered a question.
     Answer(Answer),
+    /// A phone has compared its last answer with the full model's, where the room asks for that.
+    Quality(MeasuredQuality),
     /// The client has lost the thread; a snapshot follows.
     Resync,
     /// The phone's owner leaves: the seat is free at once. It may come back with its token.
@@ -119,6 +121,15 @@ pub struct Answer {
     pub latency_s: f64,
     /// Time to the first token, seconds.
     pub ttft_s: f64,
+}
+
+/// Eq. 28 of a phone's last answer, as measured; what is out of range is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredQuality {
+    /// Cosine similarity to the full model's answer, −1 to 1.
+    pub accuracy: f64,
+    /// Share of tokens below the threshold γ, 0 to 1.
+    pub hallucination: f64,
 }
 
 /// What a presenter commands.
