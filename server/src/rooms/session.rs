@@ -147,23 +147,23 @@ mod tests {
 
     #[test]
     fn first_messages_and_what_is_answered() {
-        let long = format!(r#"{{"type":"join","version":1,"role":"phone","name":"{}"}}"#, "x".repeat(MESSAGE_BYTES));
+        let long = format!(r#"{{"type":"join","version":2,"role":"phone","name":"{}"}}"#, "x".repeat(MESSAGE_BYTES));
         for (text, reason) in [
             ("", CloseReason::BadMessage),
             ("{", CloseReason::BadMessage),
             ("[1]", CloseReason::BadMessage),
-            (r#"{"version":1}"#, CloseReason::BadMessage),
+            (r#"{"version":2}"#, CloseReason::BadMessage),
             (r#"{"type":"resync"}"#, CloseReason::NoJoin),
             (r#"{"type":"join"}"#, CloseReason::Version),
-            (r#"{"type":"join","version":2,"anything":[]}"#, CloseReason::Version),
+            (r#"{"type":"join","version":3,"anything":[]}"#, CloseReason::Version),
             (r#"{"type":"join","version":18446744073709551615}"#, CloseReason::Version),
-            (r#"{"type":"join","version":1}"#, CloseReason::BadMessage),
-            (r#"{"type":"join","version":1,"role":"king"}"#, CloseReason::BadMessage),
+            (r#"{"type":"join","version":2}"#, CloseReason::BadMessage),
+            (r#"{"type":"join","version":2,"role":"king"}"#, CloseReason::BadMessage),
             (long.as_str(), CloseReason::TooLarge),
         ] {
             assert_eq!(read_join(text), Err(reason), "{}", &text[..text.len().min(60)]);
         }
-        let join = read_join(r#"{"type":"join","version":1,"role":"phone"}"#).unwrap();
+        let join = read_join(r#"{"type":"join","version":2,"role":"phone"}"#).unwrap();
         assert_eq!(join, Join::phone(None, None, None));
     }
 }

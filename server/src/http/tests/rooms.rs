@@ -6,7 +6,7 @@ use std::time::Duration;
 use client::protocol::rooms::down::{ServerMessage, Snapshot, Welcome};
 use client::protocol::rooms::rest::{CSV_COLUMNS, RoomExport, RoomMade};
 use client::protocol::rooms::up::{Command, Join, Telemetry};
-use client::protocol::rooms::{ClientMessage, CloseReason, Part, RoomSettings};
+use client::protocol::rooms::{ClientMessage, CloseReason, Part, ROOM_VERSION, RoomSettings};
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -123,7 +123,7 @@ async fn bad_input_has_a_close_code_and_nobody_else_notices() {
         ("no JSON", code, text("hello"), CloseReason::BadMessage),
         ("no join", code, text(r#"{"type":"leave"}"#), CloseReason::NoJoin),
         ("a version from the future", code, text(r#"{"type":"join","version":99,"new":{}}"#), CloseReason::Version),
-        ("no such role", code, text(r#"{"type":"join","version":1,"role":"x"}"#), CloseReason::BadMessage),
+        ("no such role", code, text(r#"{"type":"join","version":2,"role":"x"}"#), CloseReason::BadMessage),
         ("binary", code, vec![Message::binary(vec![1, 2, 3])], CloseReason::BadMessage),
         ("1 MB at once", code, text(&"x".repeat(1 << 20)), CloseReason::TooLarge),
         ("a code of no room", "222222", join(Join::phone(None, None, None)), CloseReason::NoRoom),
@@ -164,7 +164,7 @@ async fn bad_input_has_a_close_code_and_nobody_else_notices() {
         .json::<serde_json::Value>()
         .await
         .unwrap();
-    assert_eq!(known["version"], 1);
+    assert_eq!(known["version"], ROOM_VERSION);
     assert_eq!(own.seat.unwrap().mlu, 1);
 }
 
@@ -288,7 +288,7 @@ async fn slots_are_exported_to_whoever_has_the_secret() {
     let response = get("json").await;
     assert_eq!(response.headers()["content-disposition"], format!("attachment; filename=\"room-{}.json\"", room.code));
     let export: RoomExport = response.json().await.unwrap();
-    assert_eq!((export.seed, export.version, export.slots[3].slot), (7, 1, 3));
+    assert_eq!((export.seed, export.version, export.slots[3].slot), (7, ROOM_VERSION, 3));
     assert!(export.slots[3].cells[0].mlus[0].gain > 0.0);
     let deleted = server.client.delete(format!("{}/api/rooms/{}", server.url, room.code));
     assert_eq!(deleted.try_clone().unwrap().send().await.unwrap().status(), 403);

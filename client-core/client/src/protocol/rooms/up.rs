@@ -199,18 +199,22 @@ mod tests {
 
     /// The exact texts: a change of them needs another version.
     #[test]
-    fn messages_are_written_as_version_1_has_them() {
-        assert_eq!(ROOM_VERSION, 1);
+    fn messages_are_written_as_version_2_has_them() {
+        assert_eq!(ROOM_VERSION, 2);
         for (message, text) in [
             (
                 ClientMessage::Join(Join::phone(None, Some("Ada".to_owned()), Some(Part::ServerOnly))),
-                r#"{"type":"join","version":1,"role":"phone","name":"Ada","part":"server-only"}"#,
+                r#"{"type":"join","version":2,"role":"phone","name":"Ada","part":"server-only"}"#,
             ),
             (
                 ClientMessage::Join(Join::presenter("s".to_owned())),
-                r#"{"type":"join","version":1,"role":"presenter","secret":"s"}"#,
+                r#"{"type":"join","version":2,"role":"presenter","secret":"s"}"#,
             ),
             (ClientMessage::Resync, r#"{"type":"resync"}"#),
+            (
+                ClientMessage::Quality(MeasuredQuality { accuracy: 0.5, hallucination: 0.25 }),
+                r#"{"type":"quality","accuracy":0.5,"hallucination":0.25}"#,
+            ),
             (ClientMessage::Place(Place { x_m: 1.5, y_m: -2.0 }), r#"{"type":"place","x_m":1.5,"y_m":-2.0}"#),
             (
                 ClientMessage::Command(Command::Move { mlu: 7, cell: 2 }),
