@@ -24,4 +24,5 @@ pub mod http;
 pub mod hub;
 pub mod rooms;
 pub mod runs;
+mod surrogates;
 pub mod tls;

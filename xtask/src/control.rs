@@ -148,7 +148,7 @@ impl Group {
                     ("ppo-bandit", "--credit bandit"),
                 ],
             ),
-            Self::Worlds => vec![method("set-ascent", "--worlds random --users 1-10 --steps 8000000")],
+            Self::Worlds => vec![method("set-ascent", "--worlds random --users 1-10 --steps 3000000")],
             Self::Set => vec![method("set-dpg", "--algo set-dpg --preset tuned --users 1-10 --steps 1000000")],
         }
     }

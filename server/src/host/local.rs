@@ -132,6 +132,14 @@ impl Host for LocalHost {
         let Generation { prompt, sampling, counted: _, cache_salt } = generation;
         let is_chat = matches!(prompt, Prompt::Chat { .. });
         let options = options_of(sampling);
+        let known = self.words.tokenizer.vocab_size();
+        let named = [
+            ("logit_bias", options.logit_bias.iter().map(|(id, _)| *id).find(|id| *id as usize >= known)),
+            ("stop_token_ids", options.stop_tokens.iter().copied().find(|id| *id as usize >= known)),
+        ];
+        if let Some((field, id)) = named.into_iter().find_map(|(field, id)| Some((field, id?))) {
+            return Err(HostError::Invalid(format!("'{field}': there is no token {id}; the model has {known}")));
+        }
         // Room for every token that the context can hold: a slow client never holds up the others.
         let (events, stream) = mpsc::channel(options.max_tokens.min(self.context) + 2);
         let client = events.clone();

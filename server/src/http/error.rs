@@ -142,6 +142,14 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message)
     }
 
+    /// 415.
+    #[must_use]
+    pub fn packed() -> Self {
+        let message =
+            "The request's body is compressed ('Content-Encoding'), which is not understood; send it as it is.";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message)
+    }
+
     /// The body of the answer, also used inside a stream that has already begun.
     #[must_use]
     pub fn body(&self) -> serde_json::Value {

@@ -58,7 +58,11 @@ impl Hosts {
 /// A host without its port, in lower case, without the dot that ends a full name.
 fn bare(authority: &str) -> String {
     let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        // Nothing but a port may follow; what else does is no name that anybody has.
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
+            _ => "",
+        },
         // An IPv6 address as `--host` may give it, without brackets.
         None if authority.matches(':').count() > 1 => authority,
         None => authority.split(':').next().unwrap_or(authority),
@@ -161,14 +165,13 @@ pub async fn check(State(app): State<App>, request: Request, next: Next) -> Resp
 
 fn refusal(app: &App, request: &Request) -> Option<ApiError> {
     let authority = match authority(request.version(), request.uri(), request.headers()) {
-        Ok(Some(authority)) => authority,
-        // No browser of the last 25 years speaks it.
-        Ok(None) => return None,
+        Ok(Some(authority)) if app.0.parts.hosts.allow(&authority) => authority,
+        Ok(Some(authority)) => return Some(ApiError::wrong_host(&bare(&authority))),
+        // HTTP/1.0, which no browser of the last 25 years speaks. What names an origin all the same is checked: it is of none.
+        Ok(None) if !request.headers().contains_key(header::ORIGIN) => return None,
+        Ok(None) => String::new(),
         Err(error) => return Some(error),
     };
-    if !app.0.parts.hosts.allow(&authority) {
-        return Some(ApiError::wrong_host(&bare(&authority)));
-    }
     if !acts(request.method(), request.uri().path()) {
         return None;
     }
@@ -204,6 +207,8 @@ mod tests {
             ("tandem.example", true, false),
             ("tandem.example.:443", true, false),
             ("[2001:db8::7]:1", true, true),
+            ("[::1]evil.example", false, false),
+            ("[::1", false, false),
             ("evil.example", false, false),
             ("evil.example:8080", false, false),
             ("localhost.evil.example", false, false),

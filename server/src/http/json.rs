@@ -4,8 +4,6 @@
 //! JavaScript writes for a text that was cut in the middle of a character) is U+FFFD; of two fields of one name the last
 //! counts.
 
-use std::borrow::Cow;
-
 use axum::body::{HttpBody as _, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
@@ -14,6 +12,7 @@ use serde_json::{Number, Value};
 
 use super::App;
 use super::error::ApiError;
+use crate::surrogates::whole_characters;
 
 /// From here on a float no longer tells neighbouring whole numbers apart.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -32,6 +31,10 @@ impl<T: DeserializeOwned> FromRequest<App> for ApiJson<T> {
         let kind = kind.split(';').next().unwrap_or("").trim();
         if !kind.eq_ignore_ascii_case("application/json") {
             return Err(ApiError::not_json());
+        }
+        let packed = request.headers().get(header::CONTENT_ENCODING);
+        if packed.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(ApiError::packed());
         }
         let limit = app.limits().max_body_bytes;
         let body = request.into_body();
@@ -78,38 +81,6 @@ fn whole_numbers(value: &mut Value) {
         Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
         Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
-}
-
-/// Replaces the escapes of lone surrogates by that of U+FFFD, which is as long.
-fn whole_characters(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let unit = |at: usize| -> Option<u16> {
-        let escape = bytes.get(at..at + 6)?;
-        let digits = std::str::from_utf8(escape.strip_prefix(b"\\u")?).ok()?;
-        u16::from_str_radix(digits, 16).ok().filter(|_| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-    };
-    let mut mended = Cow::Borrowed(bytes);
-    let mut at = 0;
-    while let Some(next) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
-        at += next;
-        let Some(first) = unit(at) else {
-            // Another escape, a backslash's above all: two bytes.
-            at += 2;
-            continue;
-        };
-        let is_high = (0xD800..0xDC00).contains(&first);
-        let is_low = (0xDC00..0xE000).contains(&first);
-        if is_high && unit(at + 6).is_some_and(|second| (0xDC00..0xE000).contains(&second)) {
-            at += 12;
-            continue;
-        }
-        if (is_high || is_low)
-            && let Some(escape) = mended.to_mut().get_mut(at..at + 6)
-        {
-            escape.copy_from_slice(b"\\uFFFD");
-        }
-        at += 6;
-    }
-    mended
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ const MAX_REDIRECTS: usize = 5;
 const MAX_TAG: usize = 128;
 /// When to come back where a site that has too much to do does not say it, seconds.
 const USUAL_WAIT_S: u64 = 30;
+/// No site is taken at its word for longer than this.
+const MOST_WAIT_S: u64 = 86_400;
 
 /// Where files come from.
 #[derive(Clone, Debug)]
@@ -68,7 +70,7 @@ impl Answer {
             }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 let told = header(self.response.headers(), RETRY_AFTER.as_str()).and_then(|told| told.parse().ok());
-                Err(HubError::Later { retry_after_s: told.unwrap_or(USUAL_WAIT_S) })
+                Err(HubError::Later { retry_after_s: told.unwrap_or(USUAL_WAIT_S).min(MOST_WAIT_S) })
             }
             status => Err(HubError::Upstream(format!("it answered {status}"))),
         }

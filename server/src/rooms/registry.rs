@@ -24,7 +24,7 @@ pub const ROOMS: usize = 64;
 /// A room in which nobody was for so long makes way for a new one where there are too many, milliseconds.
 const UNUSED_MS: u64 = 3_600_000;
 /// Seeds below this are read alike by every program.
-const SEEDS: u64 = 1 << 53;
+pub(super) const SEEDS: u64 = 1 << 53;
 
 /// What a server does with rooms.
 pub struct RoomsConfig {

@@ -218,8 +218,10 @@ impl Room {
             return Err(CloseReason::Forbidden);
         }
         let mut inner = self.lock();
-        if inner.presenters.len() >= PRESENTERS {
-            return Err(CloseReason::Full);
+        // Whoever has the secret is let in: a link that was opened and forgotten must not keep the presenter out.
+        while inner.presenters.len() >= PRESENTERS {
+            let (_, oldest) = inner.presenters.remove(0);
+            oldest.close(CloseReason::Replaced);
         }
         let (connection, outbox) = inner.connection(Space::PRESENTER);
         inner.presenters.push((connection, Arc::clone(&outbox)));

@@ -62,14 +62,23 @@ impl RoundState {
         std::mem::take(&mut self.open)
     }
 
-    /// Takes an answer of this round, in place of an earlier one of the same member; `false` for one of another round, or
-    /// too late.
+    /// Whether a member's answer to this round is there already. A phone that was cut off tells it again, as it does not
+    /// know whether it has arrived.
+    #[must_use]
+    pub fn has(&self, mlu: u32, answer: &Answer) -> bool {
+        answer.round == Some(self.number) && self.answers.contains_key(&mlu)
+    }
+
+    /// Takes the first answer of a member that was asked in this round; `false` for all others, and too late.
     pub fn take(&mut self, mlu: u32, answer: &Answer) -> bool {
-        let is_in_time = self.open && answer.round == Some(self.number);
-        if is_in_time {
+        let counts = self.open
+            && answer.round == Some(self.number)
+            && self.asked.contains(&mlu)
+            && !self.answers.contains_key(&mlu);
+        if counts {
             self.answers.insert(mlu, answer.clone());
         }
-        is_in_time
+        counts
     }
 
     /// As it is told.
@@ -110,11 +119,13 @@ mod tests {
         let answer = |round, device_tokens, latency_s| Answer { round, device_tokens, latency_s, ..Answer::default() };
         assert!(!round.take(1, &answer(Some(1), 5, 1.0)) && !round.take(1, &answer(None, 5, 1.0)));
         assert!(round.take(1, &answer(Some(2), 5, 1.0)) && round.take(2, &answer(Some(2), 7, 3.0)));
-        assert!(round.take(1, &answer(Some(2), 6, 2.0)), "a better one of the same member");
+        assert!(!round.take(1, &answer(Some(2), 6, 2.0)) && round.has(1, &answer(Some(2), 6, 2.0)), "once a member");
+        assert!(!round.has(1, &answer(None, 6, 2.0)) && !round.has(3, &answer(Some(2), 6, 2.0)));
+        assert!(!round.take(4, &answer(Some(2), 100_000, 100.0)), "who came later was not asked");
         assert!(!round.pass(9.0) && round.pass(1.0) && !round.pass(1.0), "it ends once");
         assert!(!round.take(3, &answer(Some(2), 1, 1.0)) && !round.end());
         let view = round.view();
-        assert_eq!((view.asked, view.answered, view.device_tokens), (3, 2, 13));
+        assert_eq!((view.asked, view.answered, view.device_tokens), (3, 2, 12));
         assert_eq!((view.latency_median_s, view.latency_p95_s), (Some(3.0), Some(3.0)));
         assert_eq!(view.questions, ["Who?"]);
     }

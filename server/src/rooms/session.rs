@@ -11,6 +11,7 @@ use super::limits::Bucket;
 use super::outbox::Outbox;
 use super::room::{Joined, Room};
 use super::state::Effect;
+use crate::surrogates::whole_characters;
 
 /// What every version of a join has.
 #[derive(Deserialize)]
@@ -26,7 +27,8 @@ struct Head {
 /// It is too large, no message, no join, or of another version.
 pub fn read_join(text: &str) -> Result<Join, CloseReason> {
     check_size(text)?;
-    let head: Head = serde_json::from_str(text).map_err(|_| CloseReason::BadMessage)?;
+    let text = &whole_characters(text.as_bytes());
+    let head: Head = serde_json::from_slice(text).map_err(|_| CloseReason::BadMessage)?;
     if head.kind != "join" {
         return Err(CloseReason::NoJoin);
     }
@@ -34,7 +36,7 @@ pub fn read_join(text: &str) -> Result<Join, CloseReason> {
     if head.version != Some(u64::from(ROOM_VERSION)) {
         return Err(CloseReason::Version);
     }
-    match serde_json::from_str(text) {
+    match serde_json::from_slice(text) {
         Ok(ClientMessage::Join(join)) => Ok(join),
         _ => Err(CloseReason::BadMessage),
     }
@@ -97,7 +99,8 @@ impl Session {
     /// Why the connection ends.
     pub fn receive(&mut self, text: &str) -> Result<Flow, CloseReason> {
         check_size(text)?;
-        let message: ClientMessage = serde_json::from_str(text).map_err(|_| CloseReason::BadMessage)?;
+        let message: ClientMessage =
+            serde_json::from_slice(&whole_characters(text.as_bytes())).map_err(|_| CloseReason::BadMessage)?;
         let room = &self.room;
         match (message, self.joined.mlu) {
             (ClientMessage::Join(_), _) => return Err(CloseReason::BadMessage),
@@ -165,5 +168,7 @@ mod tests {
         }
         let join = read_join(r#"{"type":"join","version":2,"role":"phone"}"#).unwrap();
         assert_eq!(join, Join::phone(None, None, None));
+        let half = read_join(r#"{"type":"join","version":2,"role":"phone","name":"A\ud83d"}"#).unwrap();
+        assert_eq!(half.name.as_deref(), Some("A\u{fffd}"), "half an emoji is no reason to send a phone away");
     }
 }

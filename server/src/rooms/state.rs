@@ -163,10 +163,13 @@ impl State {
         Ok(mlu)
     }
 
-    /// Makes room for one more that is remembered: whoever has no seat and came first is forgotten.
+    /// Makes room for one more that is remembered: whoever has no seat and came first is forgotten, those before all others
+    /// that never took part in a slot. Else people who know the code could come and go until the room forgets its members.
     fn forget_some(&mut self) {
         while self.members.len() >= KNOWN {
-            let Some(oldest) = self.members.values().find(|member| member.identity.cell.is_none()) else { return };
+            let mut gone = self.members.values().filter(|member| member.identity.cell.is_none());
+            let stranger = gone.clone().find(|member| member.progress.slots == 0 && !member.identity.removed);
+            let Some(oldest) = stranger.or_else(|| gone.next()) else { return };
             let mlu = oldest.identity.mlu;
             self.members.remove(&mlu);
             self.changed.insert(mlu);
@@ -272,6 +275,9 @@ impl State {
     /// A member reports an answer.
     pub fn answered(&mut self, mlu: u32, told: Answer) -> Vec<Effect> {
         let Some(member) = self.members.get_mut(&mlu) else { return Vec::new() };
+        if self.round.as_ref().is_some_and(|round| round.has(mlu, &told)) {
+            return Vec::new();
+        }
         let seconds = |value: f64| if (0.0..=1e5).contains(&value) { value } else { 0.0 };
         let mut answer = Answer {
             question: clean(&told.question, TEXT_CHARS),

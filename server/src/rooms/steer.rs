@@ -8,6 +8,7 @@ use super::cells::{Cells, overflow};
 use super::compare::Compare;
 use super::member::Member;
 use super::radio::Radio;
+use super::registry::SEEDS;
 use super::rounds::RoundState;
 use super::state::{Effect, MEMBERS, State, Totals};
 
@@ -61,6 +62,9 @@ impl State {
                 }
             },
             Command::Rehearse { phones } => self.rehearse(phones),
+            Command::Restart { seed } if seed >= SEEDS => {
+                Err("A seed has to be below 2^53, so that every program reads it alike.".to_owned())
+            }
             Command::Restart { seed } => Ok(self.restart(seed)),
             Command::Close => Ok(vec![Effect::Close]),
         }
@@ -154,7 +158,7 @@ impl State {
         for (mlu, member) in &mut self.members {
             member.progress.radio = member.progress.radio.redrawn(&self.params, seed, *mlu, 0);
             member.progress.last = None;
-            (member.progress.slots, member.progress.answers) = (0, 0);
+            (member.progress.slots, member.progress.answers, member.progress.qualities) = (0, 0, 0);
         }
         vec![Effect::Restarted]
     }

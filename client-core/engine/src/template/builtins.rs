@@ -145,6 +145,14 @@ pub(super) fn add_own(
     });
 }
 
+/// Adds a test. A filter such as `select` runs it once an item, and looking for an item in a long list takes milliseconds.
+fn add_test(environment: &mut Environment<'static>, name: &'static str, inner: Value) {
+    environment.add_test(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| -> Result<bool, Error> {
+        check_stop(state)?;
+        Ok(inner.call(state, &args.into_values())?.is_true())
+    });
+}
+
 /// Adds a function that takes any arguments, once they have been looked at.
 fn add_function(environment: &mut Environment<'static>, name: &'static str, inner: Value) {
     environment.add_function(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
@@ -231,7 +239,9 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("tojson", json::tojson);
 
     macro_rules! test {
-        ($($name:literal as $inner:ident),*) => { $(environment.add_test($name, tests::$inner);)* };
+        ($($name:literal as $inner:ident),*) => {
+            $(add_test(&mut environment, $name, Value::from_function(tests::$inner));)*
+        };
     }
     test!("boolean" as is_boolean, "defined" as is_defined, "divisibleby" as is_divisibleby, "escaped" as is_safe);
     test!("even" as is_even, "false" as is_false, "filter" as is_filter, "float" as is_float, "in" as is_in);
@@ -254,10 +264,10 @@ pub(super) fn environment() -> Environment<'static> {
     }
     add_function(&mut environment, "namespace", Value::from_function(functions::namespace));
     environment.add_function("range", functions::range);
-    environment.add_test("sequence", |value: &Value| {
-        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
-    });
-    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain && value.as_object().is_some());
+    let is_sequence = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String);
+    add_test(&mut environment, "sequence", Value::from_function(is_sequence));
+    let is_callable = |value: &Value| value.kind() == ValueKind::Plain && value.as_object().is_some();
+    add_test(&mut environment, "callable", Value::from_function(is_callable));
     environment.add_function("raise_exception", |state: &mut State<'_, '_>, message: Value| -> Result<Value, Error> {
         charge_text(state, &message)?;
         Err(invalid(message.to_string()))

@@ -191,6 +191,10 @@ fn a_render_can_be_stopped() {
         "{% for i in range(9000) %}{% set x = messages is sequence %}{{ x }}{% endfor %}",
         "{% for i in range(9000) %}{% set x = messages is eq [1] %}{% endfor %}",
         "{% for i in range(9000) %}.{% endfor %}",
+        "{% set l = range(9000) | list %}{{ l | select('in', l) | list | length }}",
+        "{% set l = range(9000) | list %}{{ l | reject('eq', 1) | list | length }}",
+        "{% set l = range(9000) | list %}{{ l | selectattr('a', 'in', l) | list | length }}",
+        "{% set l = range(9000) | list %}{{ l | rejectattr('a', 'sameas', l) | list | length }}",
     ];
     for source in bombs {
         let asked = Arc::new(AtomicUsize::new(0));

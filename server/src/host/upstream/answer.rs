@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::trouble::{message, one_line, read_bounded, transport};
 use crate::host::{FinishReason, GenerationEvent, HostError, Summary};
+use crate::surrogates::whole_characters;
 
 /// Longest answer that is read, in all and in one piece. A context of a million tokens fits.
 const MAX_STREAM_BYTES: usize = 1 << 30;
@@ -92,11 +93,22 @@ struct Answer {
     pieces: usize,
     finish: Option<FinishReason>,
     usage: Option<(usize, usize)>,
+    refused: bool,
+}
+
+/// The text of a message's content, which may be a list of parts; `None` for what is not text.
+fn plain(content: &Value) -> Option<String> {
+    match content {
+        Value::Null => Some(String::new()),
+        Value::String(text) => Some(text.clone()),
+        Value::Array(parts) => parts.iter().map(|part| part["text"].as_str()).collect(),
+        _ => None,
+    }
 }
 
 impl Answer {
     fn new(is_chat: bool) -> Self {
-        Self { is_chat, pieces: 0, finish: None, usage: None }
+        Self { is_chat, pieces: 0, finish: None, usage: None, refused: false }
     }
 
     /// Takes one event; returns the one that ends the answer, if it does.
@@ -104,7 +116,7 @@ impl Answer {
         if data.trim() == "[DONE]" {
             return Some(self.end_of_stream());
         }
-        let Ok(chunk) = serde_json::from_str::<Value>(data) else {
+        let Ok(chunk) = serde_json::from_slice::<Value>(&whole_characters(data.as_bytes())) else {
             return Some(failed(if is_error {
                 one_line(data)
             } else {
@@ -138,25 +150,33 @@ impl Answer {
                 break;
             }
         }
-        let text = if self.is_chat { &said["content"] } else { &choice["text"] };
-        let text = text.as_str().unwrap_or_default();
+        let Some(mut text) = plain(if self.is_chat { &said["content"] } else { &choice["text"] }) else {
+            return Some(failed("it sent content that is not text"));
+        };
+        if let Some(refusal) = said["refusal"].as_str().filter(|refusal| !refusal.is_empty()) {
+            text.push_str(refusal);
+            self.refused = true;
+        }
         let scores = choice.get("logprobs").filter(|scores| !scores.is_null());
         if !text.is_empty() || scores.is_some() {
             self.pieces += 1;
             ready.push(match scores {
-                Some(scores) => GenerationEvent::Scored(text.to_owned(), scores.clone()),
-                None => GenerationEvent::Text(text.to_owned()),
+                Some(scores) => GenerationEvent::Scored(text, scores.clone()),
+                None => GenerationEvent::Text(text),
             });
         }
-        match choice["finish_reason"].as_str() {
+        let reason = choice["finish_reason"].as_str().unwrap_or_default();
+        match reason.to_ascii_lowercase().as_str() {
             // Some engines send an empty one with every piece.
-            None | Some("") => {}
-            Some("length" | "max_tokens") => self.finish = Some(FinishReason::Length),
-            Some("content_filter") => self.finish = Some(FinishReason::Filtered),
-            Some(reason @ ("abort" | "cancelled" | "error")) => {
-                return Some(failed(format!("it ended the answer with {reason:?}")));
-            }
-            Some(_) => self.finish = Some(FinishReason::Stop),
+            "" => {}
+            "stop" | "end_turn" | "stop_sequence" | "eos" | "eos_token" => self.finish = Some(FinishReason::Stop),
+            "length" | "max_tokens" | "max_output_tokens" => self.finish = Some(FinishReason::Length),
+            "content_filter" | "safety" | "recitation" | "refusal" => self.finish = Some(FinishReason::Filtered),
+            // Tool calls among them, which nobody here asked for: what it says is not an answer, or not all of it.
+            _ => return Some(failed(format!("it ended the answer with {:?}", one_line(reason)))),
+        }
+        if self.refused && self.finish == Some(FinishReason::Stop) {
+            self.finish = Some(FinishReason::Filtered);
         }
         None
     }
@@ -219,6 +239,41 @@ mod tests {
         let (ready, last) = take(&mut answer, data);
         assert!(matches!(&ready[..], [GenerationEvent::Text(text)] if text == "Paris") && last.is_none());
         assert!(matches!(answer.end_of_stream(), GenerationEvent::Done(summary) if summary.prompt_tokens == 2));
+    }
+
+    #[test]
+    fn how_answers_end() {
+        for (chunk, says, expect) in [
+            (r#"{"delta":{"content":"x\ud83d"},"finish_reason":"stop"}"#, "x\u{fffd}", Some(FinishReason::Stop)),
+            (r#"{"delta":{"content":"a"},"finish_reason":"STOP"}"#, "a", Some(FinishReason::Stop)),
+            (r#"{"delta":{"content":"a"},"finish_reason":"SAFETY"}"#, "a", Some(FinishReason::Filtered)),
+            (r#"{"delta":{"refusal":"No."},"finish_reason":"stop"}"#, "No.", Some(FinishReason::Filtered)),
+            (
+                r#"{"delta":{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},"finish_reason":"stop"}"#,
+                "ab",
+                Some(FinishReason::Stop),
+            ),
+            (r#"{"delta":{"content":5},"finish_reason":"stop"}"#, "", None),
+            (r#"{"delta":{"content":[{"type":"image"}]},"finish_reason":"stop"}"#, "", None),
+            (r#"{"delta":{"tool_calls":[{"index":0}]},"finish_reason":"tool_calls"}"#, "", None),
+            (r#"{"delta":{"content":"a"},"finish_reason":"whatever"}"#, "a", None),
+        ] {
+            let mut answer = Answer::new(true);
+            let (ready, last) = take(&mut answer, &format!(r#"{{"choices":[{chunk}]}}"#));
+            let text: String = ready
+                .iter()
+                .filter_map(|event| match event {
+                    GenerationEvent::Text(text) => Some(text.as_str()),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(text, says, "{chunk}");
+            match (expect, last, answer.end_of_stream()) {
+                (Some(finish), None, GenerationEvent::Done(summary)) => assert_eq!(summary.finish, finish, "{chunk}"),
+                (None, Some(GenerationEvent::Failed(_)), _) => {}
+                other => panic!("{chunk}: {other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -132,6 +132,8 @@ struct Part {
     #[serde(rename = "type")]
     kind: String,
     text: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -171,6 +173,8 @@ struct StreamOptions {
 struct ResponseFormat {
     #[serde(rename = "type")]
     kind: String,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// What a request comes to.
@@ -255,6 +259,11 @@ impl CompletionRequest {
             ("suffix", self.suffix.as_ref().is_some_and(|text| !text.is_empty()), "'suffix' is not offered."),
             ("parse_special", is_chat && self.parse_special == Some(true), "'parse_special' is for plain texts."),
             ("echo", is_chat && self.echo == Some(true), "'echo' is for plain texts."),
+            (
+                "logprobs",
+                self.echo == Some(true) && self.logprobs.as_ref().is_some_and(|asked| !asked.is_null()),
+                "'logprobs' of a prompt that is echoed are not offered; leave out 'echo' or 'logprobs'.",
+            ),
             ("tools", is_listed(&self.tools), "'tools' are not offered."),
             ("functions", is_listed(&self.functions), "'functions' are not offered."),
             (
@@ -276,6 +285,9 @@ impl CompletionRequest {
         refuse_others("", &self.others, asks_for_nothing)?;
         if let Some(options) = &self.stream_options {
             refuse_others("stream_options.", &options.others, |_, value| value.is_null() || *value == json!(false))?;
+        }
+        if let Some(format) = &self.response_format {
+            refuse_others("response_format.", &format.others, |_, value| value.is_null())?;
         }
         Ok(())
     }
@@ -438,6 +450,10 @@ fn conversation(messages: Option<Vec<RequestMessage>>, continues: Option<bool>) 
             Role::User => "user",
             Role::Assistant => "assistant",
         };
+        if message.content.is_none() && message.role != Role::Assistant {
+            let param = format!("messages[{index}].content");
+            return Err(ApiError::field(&param, "missing_required_parameter", format!("'{param}' is missing.")));
+        }
         turns.push(Message { role: role.into(), content: text_of(message.content, index)? });
     }
     // An answer that has been begun elsewhere is continued, unless it is said to be complete.
@@ -462,9 +478,16 @@ fn text_of(content: Option<Content>, index: usize) -> Result<String, ApiError> {
         Some(Content::Parts(parts)) => parts,
     };
     let mut text = String::new();
-    for part in parts {
+    for (at, part) in parts.into_iter().enumerate() {
+        if part.kind == "text" {
+            refuse_others(&format!("messages[{index}].content[{at}]."), &part.others, |_, value| value.is_null())?;
+        }
         match (part.kind.as_str(), part.text) {
             ("text", Some(piece)) => text.push_str(&piece),
+            ("text", None) => {
+                let param = format!("messages[{index}].content[{at}].text");
+                return Err(ApiError::field(&param, "missing_required_parameter", format!("'{param}' is missing.")));
+            }
             (kind, _) => {
                 let param = format!("messages[{index}].content");
                 return Err(ApiError::unsupported(

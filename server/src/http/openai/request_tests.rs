@@ -166,7 +166,41 @@ fn every_field_is_honoured_or_refused_by_name() {
         body[field] = value;
         assert_eq!(work(Endpoint::Text, body).unwrap_err().param.as_deref(), Some(field));
     }
-    let scored = one(Endpoint::Chat, json!({"messages": [{"role": "user"}], "logprobs": true, "top_logprobs": 3}));
+    let scored = one(
+        Endpoint::Chat,
+        json!({"messages": [{"role": "user", "content": "q"}], "logprobs": true, "top_logprobs": 3}),
+    );
     assert_eq!(scored.sampling.logprobs, Some(3));
     assert_eq!(one(Endpoint::Text, json!({"prompt": "p", "logprobs": 0})).sampling.logprobs, Some(0));
+}
+
+#[test]
+fn nothing_within_a_field_is_dropped() {
+    let user = |content: serde_json::Value| json!({"messages": [{"role": "user", "content": content}]});
+    for (endpoint, body, param) in [
+        (
+            Endpoint::Chat,
+            user(json!([{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}])),
+            "messages[0].content[0].cache_control",
+        ),
+        (Endpoint::Chat, user(json!([{"type": "text", "text": "a"}, {"type": "text"}])), "messages[0].content[1].text"),
+        (Endpoint::Chat, user(json!(null)), "messages[0].content"),
+        (
+            Endpoint::Chat,
+            json!({"messages": [{"role": "system"}, {"role": "user", "content": "q"}]}),
+            "messages[0].content",
+        ),
+        (
+            Endpoint::Chat,
+            json!({"messages": [{"role": "user", "content": "q"}], "response_format": {"type": "text", "strict": true}}),
+            "response_format.strict",
+        ),
+        (Endpoint::Text, json!({"prompt": "p", "echo": true, "logprobs": 1}), "logprobs"),
+    ] {
+        let error = work(endpoint, body.clone()).expect_err(&body.to_string());
+        assert_eq!((error.param.as_deref(), error.status.as_u16()), (Some(param), 400), "{body}: {error:?}");
+    }
+    // What clients send back of an answer, and a request without any of it.
+    let begun = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "response_format": {"type": "text"}});
+    assert!(work(Endpoint::Chat, begun).is_ok());
 }

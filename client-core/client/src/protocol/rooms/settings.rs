@@ -18,7 +18,7 @@ pub const TURN_SLOTS: u32 = 1000;
 
 /// All that decides a room's slots beside its seed and its members' moves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct RoomSettings {
     /// Time from one slot to the next, seconds, within [`PERIOD_S`].
     pub period_s: f64,
