@@ -7,6 +7,10 @@ use tokio::sync::watch;
 
 use super::room::Room;
 
+/// What changes between two slots is on disk after so long: slots may be five seconds apart, and a move or an answer of the
+/// last of them should survive a power cut.
+const WRITE_EVERY: Duration = Duration::from_millis(250);
+
 /// When the slot after this one is due. A slot that took longer than its period puts the next ones off: they are never made up
 /// for in a row.
 #[must_use]
@@ -23,6 +27,12 @@ pub async fn run(room: Arc<Room>, mut down: watch::Receiver<bool>) {
             () = tokio::time::sleep_until(due.into()) => {}
             () = room.woken.notified() => due = due.min(Instant::now()),
             () = async { drop(down.wait_for(|down| *down).await) } => {}
+            () = tokio::time::sleep(WRITE_EVERY) => {
+                let writing = Arc::clone(&room);
+                // It says itself what went wrong, and tries again with the next slot.
+                drop(tokio::task::spawn_blocking(move || writing.flush()).await);
+                continue;
+            }
         }
         if room.is_closed() {
             return;

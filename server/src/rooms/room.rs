@@ -379,6 +379,14 @@ impl Room {
         period
     }
 
+    /// Writes what changed since the last slot, if anything did.
+    pub fn flush(&self) {
+        let change = self.lock().change();
+        if let Some(change) = change {
+            self.write(&change, None);
+        }
+    }
+
     fn write(&self, written: &Written, slot: Option<(u64, usize, Result<Vec<u8>, StoreError>)>) {
         let slot = slot.and_then(|(slot, rows, packed)| match packed {
             Ok(packed) => Some((slot, rows, packed)),

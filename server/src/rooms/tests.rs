@@ -359,3 +359,24 @@ fn a_slow_reader_has_no_backlog_of_pictures_and_every_decision() {
     let last = futures::FutureExt::now_or_never(slow.outbox.next());
     assert_eq!(last, Some(Next::Close(CloseReason::TooSlow)));
 }
+
+#[test]
+fn what_changed_between_two_slots_survives_a_power_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let room = room(folder.path());
+    let phone = room.join(Join::phone(None, None, None)).unwrap().mlu.unwrap();
+    room.tick(Instant::now());
+    room.make(|state| {
+        state.placed(phone, Place { x_m: 3.0, y_m: 4.0 });
+        let told = state.answered(phone, Answer { device_tokens: 5, ..Answer::default() });
+        told.into_iter().chain(state.plays(phone, Part::ServerOnly)).collect()
+    });
+    room.flush();
+    // Nothing is closed in order: the next server reads what is on disk.
+    drop(room);
+    let kept = Store::open(folder.path()).unwrap().rooms().unwrap().pop().unwrap();
+    let state = restored(kept);
+    let member = &state.members[&phone];
+    assert_eq!((member.progress.radio.x_m, member.progress.answers, member.identity.part), (3.0, 1, Part::ServerOnly));
+    assert_eq!((state.totals.device_tokens, state.slot), (5, 1));
+}
