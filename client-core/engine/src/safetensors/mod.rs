@@ -77,17 +77,22 @@ impl TokenizerFiles<'_> {
     /// The tokens that end an answer: those of `generation_config.json`, or else those of `config.json`.
     ///
     /// # Errors
-    /// The first that there is is not JSON.
+    /// The first that there is is not JSON, or names what is no token.
     pub fn stops(&self) -> Result<Vec<u32>, EngineError> {
         for (name, bytes) in [(GENERATION_CONFIG, self.generation_config), (CONFIG, self.config)] {
             let Some(bytes) = bytes else { continue };
             let config = json(name, bytes).map_err(EngineError::Tokenizer)?;
-            let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+            let id = |value: &Value| {
+                let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+                id.ok_or_else(|| EngineError::Tokenizer(format!("{name}: eos_token_id: {value} is no token")))
+            };
+            // A negative one stands for none.
+            let is_any = |value: &&Value| value.as_i64().is_none_or(|id| id >= 0);
             // Models that also see have the part for text inside.
             let named = config.get("eos_token_id").filter(|value| !value.is_null());
             let stops: Vec<u32> = match named.or_else(|| config.pointer("/text_config/eos_token_id")) {
-                Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
-                Some(one) => id(one).into_iter().collect(),
+                Some(Value::Array(ids)) => ids.iter().filter(is_any).map(id).collect::<Result<_, _>>()?,
+                Some(one) => Some(one).filter(is_any).map(id).transpose()?.into_iter().collect(),
                 None => Vec::new(),
             };
             if !stops.is_empty() {

@@ -75,7 +75,11 @@ fn templates_and_stops_are_found_wherever_they_are() {
     assert!(from("{", None).template().is_err());
     for (json, expect) in [
         (r#"{"eos_token_id":7}"#, Some(vec![7])),
-        (r#"{"eos_token_id":[7,9,-1,"x",99999999999]}"#, Some(vec![7, 9])),
+        (r#"{"eos_token_id":[7,9,-1]}"#, Some(vec![7, 9])),
+        (r#"{"eos_token_id":-1}"#, Some(vec![])),
+        (r#"{"eos_token_id":[7,"x"]}"#, None),
+        (r#"{"eos_token_id":[7,99999999999]}"#, None),
+        (r#"{"eos_token_id":7.5}"#, None),
         (r#"{"eos_token_id":null}"#, Some(vec![])),
         ("{}", Some(vec![])),
         ("[", None),
