@@ -16,10 +16,10 @@
 
 pub mod attention;
 pub mod dot;
-mod factors;
+pub(super) mod factors;
 pub mod math;
 pub mod round;
-mod unpack;
+pub(super) mod unpack;
 
 use std::arch::x86_64::*;
 
