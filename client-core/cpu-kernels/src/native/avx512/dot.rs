@@ -14,9 +14,9 @@ use std::arch::x86_64::*;
 use crate::blocks::BLOCK;
 use crate::layout::GROUP;
 use crate::native::activations::{self, Block, HALVES, SCALE, WEIGHTED, WHOLE};
-use crate::native::avx2::dot as avx2;
 use crate::native::avx2::factors::{GroupFactors, HIGH, LOW, SIGNED};
 use crate::native::avx2::unpack::{EIGHT, FIVE, FOUR, LEVELS, ONE, SIX, THREE, TWO, parts, shared, vectors};
+use crate::native::avx2::{ahead, dot as avx2};
 use crate::native::packed::{Bits, Packed, place};
 
 /// Rows of a vector: two groups.
@@ -320,6 +320,9 @@ fn direct_of<const BITS: u8, const SUPERS: bool, const C: usize>(
     let mut out = [_mm512_setzero_ps(); C];
     for (block, x) in x.iter().enumerate() {
         let codes = [&low[block * vectors..][..vectors], &high[block * vectors..][..vectors]];
+        for codes in codes {
+            ahead(codes, 2 * size);
+        }
         for part in 0..parts {
             let sums = sums::<BITS, C>(part, above, |k| unpack::<BITS>(&codes, k), x);
             scaled(&mut out, &sums, scale_at::<BITS, SUPERS>(&scales, block, part), x);
