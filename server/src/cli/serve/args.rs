@@ -80,7 +80,7 @@ pub struct Args {
 
     /// Longest conversation, prompt and answer, in tokens, for which there has to be memory. [default: the model's own, or what
     /// memory there is for]
-    #[arg(long, env = "TANDEM_CONTEXT", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(16..),
+    #[arg(long, env = "TANDEM_CONTEXT", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..),
         conflicts_with = "upstream")]
     pub context: Option<u32>,
 
