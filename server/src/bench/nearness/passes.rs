@@ -42,9 +42,20 @@ impl Pass for OfBackend {
     }
 
     fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, NearnessError> {
-        match block_on(self.0.forward(tokens, Want::AllLogits))? {
-            Output::AllLogits(logits) => Ok(logits),
-            _ => Err(EngineError::NotOffered { backend: self.0.name(), what: "logits at every position" }.into()),
+        match block_on(self.0.forward(tokens, Want::AllLogits)) {
+            Ok(Output::AllLogits(logits)) => Ok(logits),
+            // One by one, then.
+            Ok(_) | Err(EngineError::NotOffered { .. }) => {
+                let mut all = Vec::new();
+                for token in tokens {
+                    match block_on(self.0.forward(&[*token], Want::Logits))? {
+                        Output::Logits(logits) => all.extend(logits),
+                        _ => return Err(EngineError::NotOffered { backend: self.0.name(), what: "logits" }.into()),
+                    }
+                }
+                Ok(all)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }
