@@ -10,19 +10,22 @@
 //! | `texts.rs`, `text.md` | what is read |
 //! | `passes.rs` | what reads it |
 //! | `score.rs` | what two distributions are apart |
+//! | `error.rs` | why nothing was compared |
 //!
 //! Deliberately absent: another engine's API. Its logits come as a file, for windows of tokens that are written for it.
 
+mod error;
 mod passes;
 mod score;
 mod texts;
 
 use std::path::PathBuf;
 
+use engine::ChatTokenizer;
 use engine::weights::ModelWeights;
-use engine::{ChatTokenizer, EngineError};
 use serde::Serialize;
 
+pub use error::NearnessError;
 use passes::Pass;
 pub use passes::Where;
 pub use score::{Position, Summary};
@@ -30,42 +33,6 @@ pub use texts::{Window, windows};
 
 /// Positions that all passes read before any goes on: what is in memory at once.
 const CHUNK: usize = 32;
-
-/// Why nothing was compared.
-#[derive(Debug, thiserror::Error)]
-pub enum NearnessError {
-    /// The engine's or the device's error.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// Another engine's logits cannot be read.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// They are not those of these positions.
-    #[error(
-        "{path} has {found} bytes, not {wanted}: it is to hold {positions} positions of {vocab} logits each, as \
-         --windows lists them"
-    )]
-    OtherSize {
-        /// Which file.
-        path: PathBuf,
-        /// Its bytes.
-        found: u64,
-        /// What it is to have.
-        wanted: u64,
-        /// Of all windows.
-        positions: usize,
-        /// Logits of a position.
-        vocab: usize,
-    },
-    /// The program has no GPU backend.
-    #[error("this program was built without Vulkan; build it with --features vulkan")]
-    NoVulkan,
-}
 
 /// What is compared.
 #[derive(Debug, Clone)]

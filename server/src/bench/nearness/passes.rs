@@ -11,7 +11,7 @@ use engine::reference::Reference;
 use engine::weights::ModelWeights;
 use futures::executor::block_on;
 
-use super::NearnessError;
+use super::error::NearnessError;
 
 /// Where a pass is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
