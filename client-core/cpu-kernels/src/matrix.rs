@@ -84,6 +84,22 @@ impl Matrix {
     /// # Errors
     /// `cols` is not whole blocks, or there are no rows.
     pub fn zeros(format: GgmlType, rows: usize, cols: usize, as_singles: bool) -> Result<Self, WrongSize> {
+        #[cfg(not(target_arch = "wasm32"))]
+        if !as_singles
+            && native::isa().is_some()
+            && format.row_bytes(cols).is_some_and(|_| rows > 0 && cols > 0)
+            && let Some(packed) = Packed::zeros(format, rows, cols)
+        {
+            return Ok(Self { rows, cols, store: Store::Packed(packed) });
+        }
+        Self::zeros_portable(format, rows, cols, as_singles)
+    }
+
+    /// As [`zeros`](Self::zeros), but never for tiles that only some machines run.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn zeros_portable(format: GgmlType, rows: usize, cols: usize, as_singles: bool) -> Result<Self, WrongSize> {
         let row_bytes = format.row_bytes(cols).filter(|_| rows > 0 && cols > 0).ok_or(WrongSize)?;
         let bytes = row_bytes.checked_mul(rows).ok_or(WrongSize)?;
         let store = if as_singles || format == GgmlType::F32 {
@@ -91,12 +107,6 @@ impl Matrix {
         } else if !format.is_quantised() {
             Store::Half(format, vec![0; bytes])
         } else {
-            #[cfg(not(target_arch = "wasm32"))]
-            if native::isa().is_some()
-                && let Some(packed) = Packed::zeros(format, rows, cols)
-            {
-                return Ok(Self { rows, cols, store: Store::Packed(packed) });
-            }
             Store::Planar(Planar::zeros(format, tile::order(Codes::of(format)), rows, cols))
         };
         Ok(Self { rows, cols, store })

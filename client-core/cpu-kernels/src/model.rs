@@ -231,6 +231,11 @@ impl Sequences {
         self.caches.get(row).map_or(0, |cache| cache.len)
     }
 
+    /// Memory that a row's cache takes; 0 where there is no such row.
+    pub fn cache_bytes(&self, row: usize) -> usize {
+        self.caches.get(row).map_or(0, Cache::bytes)
+    }
+
     /// Whether all caches are empty.
     pub fn is_empty(&self) -> bool {
         self.caches.iter().all(|cache| cache.len == 0)

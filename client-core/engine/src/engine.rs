@@ -130,14 +130,36 @@ impl Engine {
     /// As [`from_gguf_cpu`](Self::from_gguf_cpu), or [`EngineError::File`] where it cannot be read.
     #[cfg(all(feature = "cpu", not(target_arch = "wasm32")))]
     pub fn from_gguf_file(path: &std::path::Path) -> Result<Self, EngineError> {
+        Self::from_gguf_file_in(path, None, None)
+    }
+
+    /// As [`from_gguf_file`](Self::from_gguf_file), with a context of `context` tokens at most, where `available` bytes of
+    /// memory are free: see [`Need::context_in`](super::cpu::memory::Need::context_in).
+    ///
+    /// # Errors
+    /// As there, or [`EngineError::NoMemory`], before any weight is read.
+    #[cfg(all(feature = "cpu", not(target_arch = "wasm32")))]
+    pub fn from_gguf_file_in(
+        path: &std::path::Path,
+        available: Option<u64>,
+        context: Option<usize>,
+    ) -> Result<Self, EngineError> {
         use super::disk::DiskFile;
         let file = DiskFile::open(path)?;
         let head = file.head()?;
         let gguf = Gguf::parse_header(&head, file.size())?;
         let words = ChatTokenizer::from_gguf(&gguf)?;
-        let weights = super::assemble::at_once(super::assemble::WeightStream::from_gguf(&gguf, &file))?;
+        let mut weights = super::assemble::at_once(super::assemble::WeightStream::from_gguf(&gguf, &file))?;
+        let need = super::cpu::memory::Need::of(&weights)?;
+        let context = need.context_in(available, context)?;
+        weights.limit_context(context);
         if !super::cpu::runs_here(&weights)? {
-            return Self::from_gguf_cpu(&file.all()?);
+            let bytes = file.all()?;
+            let gguf = Gguf::parse(&bytes)?;
+            let mut weights = super::weights::ModelWeights::from_gguf(&gguf)?;
+            weights.config.context = context;
+            let backend = super::cpu::backend(&weights)?;
+            return Self::from_parts(words.tokenizer, words.template, &weights, backend);
         }
         let backend = Box::new(super::cpu::CpuBackend::read(&weights)?);
         Self::from_parts(words.tokenizer, words.template, &weights, backend)
@@ -162,8 +184,21 @@ impl Engine {
     /// A file is malformed, a tensor is missing or of another shape, or the model is of another architecture.
     #[cfg(feature = "cpu")]
     pub fn from_safetensors_cpu(files: &super::safetensors::Checkpoint<'_>) -> Result<Self, EngineError> {
+        Self::from_safetensors_cpu_in(files, None)
+    }
+
+    /// As [`from_safetensors_cpu`](Self::from_safetensors_cpu), with a context of `context` tokens at most.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "cpu")]
+    pub fn from_safetensors_cpu_in(
+        files: &super::safetensors::Checkpoint<'_>,
+        context: Option<usize>,
+    ) -> Result<Self, EngineError> {
         let ChatTokenizer { tokenizer, template } = ChatTokenizer::from_files(&files.words)?;
-        let weights = files.weights()?;
+        let mut weights = files.weights()?;
+        weights.config.context = context.map_or(weights.config.context, |most| weights.config.context.min(most.max(1)));
         let backend = super::cpu::backend(&weights)?;
         Self::from_parts(tokenizer, template, &weights, backend)
     }

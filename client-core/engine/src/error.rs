@@ -50,6 +50,30 @@ pub enum EngineError {
         /// Size of the vocabulary.
         vocab: usize,
     },
+    /// There is less memory than the model takes.
+    #[error(
+        "the model does not fit into memory: it takes {}, of which {} are its weights, {} the KV cache of a conversation of \
+         {context} tokens and {} scratch; {} are available. A shorter context or a model of fewer bytes takes less",
+        gigabytes(*needed),
+        gigabytes(*weights),
+        gigabytes(*cache),
+        gigabytes(*scratch),
+        gigabytes(*available)
+    )]
+    NoMemory {
+        /// All that it takes, bytes.
+        needed: u64,
+        /// What there is.
+        available: u64,
+        /// Of its weights.
+        weights: u64,
+        /// Tokens of a conversation.
+        context: usize,
+        /// Of its keys and values.
+        cache: u64,
+        /// To compute in.
+        scratch: u64,
+    },
     /// The backend cannot answer this kind of request.
     #[error("the {backend} backend does not offer {what}")]
     NotOffered {
@@ -85,6 +109,14 @@ pub enum EngineError {
     /// model again, on the GPU or on the CPU.
     #[error("the GPU was lost: {0}")]
     DeviceLost(String),
+}
+
+/// Bytes as a person reads them.
+fn gigabytes(bytes: u64) -> String {
+    match bytes {
+        ..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
 }
 
 impl From<GgufError> for EngineError {

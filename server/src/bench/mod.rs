@@ -1,6 +1,8 @@
-//! Measurements of the engine and of the server, for `tandem bench-engine`, `tandem bench-serve` and `tandem bench-room`.
+//! Measurements of the engine and of the server, for `tandem bench-engine`, `tandem bench-nearness`, `tandem bench-serve` and
+//! `tandem bench-room`.
 //!
 //! - [`engine`]: how fast a model decodes and prefills here.
+//! - [`nearness`]: how near backends are to what a model file stands for.
 //! - [`clients`]: what a server, ours or another, gives clients that ask at the same time.
 //! - [`serve`]: what ours does under other loads.
 //! - [`room`], [`room_phone`], [`room_report`]: a hall of phones in a live room; one of them; what they saw.
@@ -9,6 +11,7 @@
 
 pub mod clients;
 pub mod engine;
+pub mod nearness;
 pub mod room;
 pub mod room_phone;
 pub mod room_report;

@@ -9,6 +9,7 @@
 use clap::{Parser, Subcommand};
 
 pub mod bench_engine;
+pub mod bench_nearness;
 pub mod bench_room;
 pub mod bench_serve;
 pub mod corpus;
@@ -68,6 +69,8 @@ enum Command {
     ExportLm(export_lm::Args),
     /// Measure how fast the engine decodes and prefills, on the GPU through Vulkan or on the CPU.
     BenchEngine(bench_engine::Args),
+    /// Measure how near backends are to what a model file stands for: KL and perplexity beside a pass in single precision.
+    BenchNearness(bench_nearness::Args),
     /// Measure a server under load: clients that ask at the same time (any server with OpenAI's API), idle connections,
     /// followers, polls.
     BenchServe(bench_serve::Args),
@@ -97,6 +100,7 @@ impl Cli {
             Command::Ecld(args) => ecld::run(args),
             Command::ExportLm(args) => export_lm::run(args),
             Command::BenchEngine(args) => bench_engine::run(args),
+            Command::BenchNearness(args) => bench_nearness::run(args),
             Command::BenchRoom(args) => bench_room::run(args),
             Command::BenchServe(args) => bench_serve::run(args),
             Command::Eval(args) => eval::run(args),

@@ -10,6 +10,7 @@ use engine::{Engine, EngineError};
 use sha2::{Digest as _, Sha256};
 
 use super::ModelCard;
+use super::memory::Room;
 use crate::catalogue::Named;
 use crate::http::files::source::Source;
 
@@ -43,6 +44,21 @@ pub enum LoadError {
         /// Which one.
         path: PathBuf,
     },
+    /// A folder whose files do not fit into memory.
+    #[error(
+        "{path}: its files have {:.1} GB and take at least twice as much memory; {:.1} GB are available. A GGUF file of this \
+         model takes less",
+        *files as f64 / 1e9,
+        *available as f64 / 1e9
+    )]
+    NoMemory {
+        /// Which folder.
+        path: PathBuf,
+        /// Bytes of its weights.
+        files: u64,
+        /// What there is.
+        available: u64,
+    },
     /// The program was built without a model.
     #[error("this build carries no model ({why}); name one with --model, or an engine with --upstream")]
     NotShipped {
@@ -57,29 +73,32 @@ pub enum LoadError {
     },
 }
 
-/// Loads a model that a person named.
+/// Loads a model that a person named, if there is room for it. The shipped ones are small and take any room.
 ///
 /// # Errors
 /// [`LoadError`], naming the file.
-pub fn named(named: &Named, public: &Source) -> Result<(Engine, ModelCard), LoadError> {
+pub fn named(named: &Named, public: &Source, room: Room) -> Result<(Engine, ModelCard), LoadError> {
     match named {
         Named::Shipped(entry) => shipped(public, &entry.id),
-        Named::Path(path) => from_path(path),
+        Named::Path(path) => from_path(path, room),
         Named::Stored(entry, path) => {
-            let (engine, card) = from_path(path)?;
+            let (engine, card) = from_path(path, room)?;
             Ok((engine, ModelCard { id: entry.id.clone(), name: entry.name.clone(), ..card }))
         }
     }
 }
 
-/// Loads a file or a folder.
+/// Loads a file or a folder, if there is room for it: that is looked at before weights are read.
 ///
 /// # Errors
 /// [`LoadError`], naming the file.
-pub fn from_path(path: &Path) -> Result<(Engine, ModelCard), LoadError> {
+pub fn from_path(path: &Path, room: Room) -> Result<(Engine, ModelCard), LoadError> {
     let fail = |source| LoadError::Engine { path: path.to_owned(), source };
     let meta = std::fs::metadata(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    let engine = if meta.is_dir() { from_folder(path)? } else { Engine::from_gguf_file(path).map_err(fail)? };
+    let engine = match meta.is_dir() {
+        true => from_folder(path, room)?,
+        false => Engine::from_gguf_file_in(path, room.available, room.context).map_err(fail)?,
+    };
     let stem = if meta.is_dir() { path.file_name() } else { path.file_stem() };
     let id = stem.map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
     let info = engine.info();
@@ -117,7 +136,7 @@ pub fn shipped(public: &Source, id: &str) -> Result<(Engine, ModelCard), LoadErr
     Ok((engine, card))
 }
 
-fn from_folder(folder: &Path) -> Result<Engine, LoadError> {
+fn from_folder(folder: &Path, room: Room) -> Result<Engine, LoadError> {
     let optional = |name: &str| match std::fs::read(folder.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -136,6 +155,11 @@ fn from_folder(folder: &Path) -> Result<Engine, LoadError> {
     let fail = |source| LoadError::Engine { path: folder.to_owned(), source };
     let index = optional(INDEX)?.map(|json| Index::parse(&json)).transpose().map_err(fail)?;
     let files = weight_files(&names, index.as_ref()).map_err(fail)?;
+    let sizes = files.iter().map(|name| size(&folder.join(name))).sum::<Result<u64, LoadError>>()?;
+    // The files, and what is made of them: single precision, of halves or of singles.
+    if let Some(available) = room.available.filter(|available| 2 * sizes > *available) {
+        return Err(LoadError::NoMemory { path: folder.to_owned(), files: sizes, available });
+    }
     let shards = files.iter().map(|name| read(&folder.join(name))).collect::<Result<Vec<_>, _>>()?;
     let checkpoint = Checkpoint {
         config: &config,
@@ -150,9 +174,59 @@ fn from_folder(folder: &Path) -> Result<Engine, LoadError> {
         // The server has the memory; what was trained is what answers.
         store_as: GgmlType::F32,
     };
-    Engine::from_safetensors_cpu(&checkpoint).map_err(fail)
+    Engine::from_safetensors_cpu_in(&checkpoint, room.context).map_err(fail)
+}
+
+fn size(path: &Path) -> Result<u64, LoadError> {
+    let meta = std::fs::metadata(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    Ok(meta.len())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shipped model, as if it were somebody's file.
+    fn file(folder: &Path) -> PathBuf {
+        let path = folder.join("mine.gguf");
+        std::fs::write(&path, Source::Embedded.read("models/full.gguf").unwrap()).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_model_without_room_is_refused_before_it_is_read_and_a_context_is_cut_to_what_fits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path());
+        let own = from_path(&path, Room::default()).unwrap().1.context_length.unwrap();
+        let error = |room: Room| from_path(&path, room).unwrap_err().to_string();
+        let said = error(Room { available: Some(3 << 20), context: None });
+        for part in ["mine.gguf", "does not fit into memory", "3.1 MB are available", "weights", "tokens"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        // Room for the model and a short conversation, not for a long one.
+        let room = |context| Room { available: Some(24 << 20), context };
+        let context = from_path(&path, room(None)).map(|(engine, card)| {
+            assert_eq!(Some(engine.info().context), card.context_length);
+            engine.info().context
+        });
+        assert!(context.is_ok_and(|context| context <= own), "{own}");
+        let asked = from_path(&path, Room { available: None, context: Some(100) }).unwrap().1.context_length;
+        assert_eq!(asked, Some(100));
+    }
+
+    #[test]
+    fn a_folder_without_room_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("config.json", "{}"), ("tokenizer.json", "{}"), ("model.safetensors", "0123456789")] {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let found = from_path(folder.path(), Room { available: Some(19), context: None }).unwrap_err();
+        assert!(matches!(found, LoadError::NoMemory { files: 10, available: 19, .. }), "{found}");
+        let found = from_path(folder.path(), Room { available: Some(20), context: None }).unwrap_err();
+        assert!(matches!(found, LoadError::Engine { .. }), "{found}");
+    }
 }

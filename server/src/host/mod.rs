@@ -6,6 +6,7 @@
 //! | [`scheduler`] | the thread that computes it: all running sequences in each pass, prompts in chunks beside them |
 //! | [`prefix`] | what was computed for conversations that are over, for others that begin alike |
 //! | [`load`] | reads that model from a file, a folder or the program itself |
+//! | [`memory`] | how much memory is free for it |
 //! | [`upstream`] | another OpenAI-compatible engine (vLLM, llama.cpp server …) reached over HTTP |
 //! | [`encoder`] | a BERT that embeds texts, for `/v1/embeddings` and the similarity of eq. 26–27 |
 //! | [`queue`] | a bounded queue before a number of places |
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 pub mod encoder;
 pub mod load;
 pub mod local;
+pub mod memory;
 pub mod pool;
 pub mod prefix;
 pub mod queue;

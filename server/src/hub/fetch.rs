@@ -225,9 +225,9 @@ async fn receive(hub: &Hub, flight: &Flight, mut response: Response, mut file: t
         if flight.sha256.is_some() {
             hash.update(&chunk);
         }
-        file.write_all(&chunk).await.map_err(|error| error.to_string())?;
+        file.write_all(&chunk).await.map_err(|error| of_disk(&error, flight.bytes - written))?;
         // What readers are told of has to be in the file.
-        file.flush().await.map_err(|error| error.to_string())?;
+        file.flush().await.map_err(|error| of_disk(&error, flight.bytes - written))?;
         flight.progress.send_replace(Progress::Written(written));
     }
     if written < flight.bytes {
@@ -238,6 +238,17 @@ async fn receive(hub: &Hub, flight: &Flight, mut response: Response, mut file: t
         Some(sha256) if *sha256 != digest => Err("the file's checksum is not the one that the hub names".to_owned()),
         // It gets its name only when a power cut would leave it whole.
         _ => file.sync_all().await.map_err(|error| error.to_string()),
+    }
+}
+
+/// Why the disk does not take what has come, with so many bytes still to come.
+fn of_disk(error: &std::io::Error, left: u64) -> String {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => format!(
+            "this server's disk is full, with {left} bytes still to come; what had arrived was removed, and whoever asks once \
+             there is room gets it anew"
+        ),
+        _ => error.to_string(),
     }
 }
 

@@ -7,16 +7,19 @@
 //! | [`activations`] | activations in eight bits beside it |
 //! | [`cache`] | keys and values in half precision |
 //! | `avx2` | x86-64 with AVX2, FMA and F16C: products, rounding, attention, activation functions |
+//! | `avx512` | x86-64 with AVX-512 and VNNI: products |
 //!
 //! [`isa`] says which tiles this machine runs; where it says none, the portable ones (`tile`) do. Whatever is chosen, a
 //! product has the same bits: sums of codes are exact, and single-precision operations come in the portable order.
 //!
-//! Deliberately absent, because they could not be tested where this was written: tiles for AVX-512 and AVX-VNNI. Their
-//! place is a variant of [`Isa`], a module beside `avx2`, and the `match`es on [`Isa`].
+//! Deliberately absent, because they could not be tested where this was written: tiles for AVX-VNNI without AVX-512, and for
+//! NEON. Their place is a variant of [`Isa`], a module beside `avx2`, and the `match`es on [`Isa`].
 
 pub mod activations;
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
 pub mod cache;
 mod pack;
 pub mod packed;
@@ -37,7 +40,13 @@ use crate::pool::{self, Job, Places, Work};
 pub enum Isa {
     /// AVX2, FMA and F16C: Intel since Haswell (2013), AMD since Excavator (2015).
     Avx2,
+    /// AVX-512 F, BW, VL and VNNI besides: Intel's servers since Cascade Lake (2019), AMD since Zen 4 (2022).
+    Avx512,
 }
+
+/// Names the best set of instructions that is used, whatever this machine has besides: to measure and to compare what others
+/// have. Only for the moment before anything is packed.
+pub const BEST: &str = "TANDEM_TILES";
 
 /// The best set that this machine has; `None` where only the portable tiles run. Asked once.
 pub fn isa() -> Option<Isa> {
@@ -45,12 +54,32 @@ pub fn isa() -> Option<Isa> {
     *ISA.get_or_init(detect)
 }
 
+#[allow(clippy::disallowed_methods, reason = "which tiles compute decides how fast it is, not what comes out")]
 fn detect() -> Option<Isa> {
+    let most = std::env::var(BEST).ok();
+    let has = sets();
+    match most.as_deref() {
+        Some("portable") => None,
+        Some("avx2") => has.first().copied(),
+        _ => has.last().copied(),
+    }
+}
+
+/// The sets that this machine has, worse ones first.
+fn sets() -> Vec<Isa> {
+    let mut sets = Vec::new();
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
-        return Some(Isa::Avx2);
+        sets.push(Isa::Avx2);
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            sets.push(Isa::Avx512);
+        }
     }
-    None
+    sets
 }
 
 /// Rounds `values`, `[m, cols]`, to eight bits, as [`activations`] has them. Nothing happens where [`isa`] is none.
@@ -74,7 +103,7 @@ impl Job for Rounding<'_> {
         let first = piece * activations::TILE;
         match isa() {
             #[cfg(target_arch = "x86_64")]
-            Some(Isa::Avx2) => {
+            Some(Isa::Avx2 | Isa::Avx512) => {
                 // SAFETY: this machine has what the function needs.
                 #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
                 unsafe {
@@ -95,20 +124,39 @@ pub fn products(
     m: usize,
     write: impl FnMut(usize, usize, &[f32; GROUP]),
 ) {
-    match isa() {
+    products_by(isa(), packed, groups, words, m, write);
+}
+
+/// The same by the tiles of a set that this machine has.
+fn products_by(
+    isa: Option<Isa>,
+    packed: &Packed,
+    groups: std::ops::Range<usize>,
+    words: &[u32],
+    m: usize,
+    write: impl FnMut(usize, usize, &[f32; GROUP]),
+) {
+    #[cfg(target_arch = "x86_64")]
+    thread_local! {
+        static STRIPS: RefCell<(avx512::dot::Strip, avx2::dot::Strip)> = RefCell::default();
+    }
+    match isa {
         #[cfg(target_arch = "x86_64")]
-        Some(Isa::Avx2) => {
-            thread_local! {
-                static STRIP: RefCell<avx2::dot::Strip> = RefCell::default();
+        Some(Isa::Avx2) => STRIPS.with_borrow_mut(|(_, strip)| {
+            // SAFETY: this machine has what the function needs.
+            #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+            unsafe {
+                avx2::dot::products(packed, groups, words, m, strip, write);
             }
-            STRIP.with_borrow_mut(|strip| {
-                // SAFETY: this machine has what the function needs.
-                #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
-                unsafe {
-                    avx2::dot::products(packed, groups, words, m, strip, write);
-                }
-            });
-        }
+        }),
+        #[cfg(target_arch = "x86_64")]
+        Some(Isa::Avx512) => STRIPS.with_borrow_mut(|(strip, alone)| {
+            // SAFETY: this machine has what the function needs.
+            #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+            unsafe {
+                avx512::dot::products(packed, groups, words, m, (strip, alone), write);
+            }
+        }),
         _ => drop(write),
     }
 }
@@ -117,7 +165,7 @@ pub fn products(
 pub fn gated(job: &Gated<'_>, piece: usize) -> bool {
     match isa() {
         #[cfg(target_arch = "x86_64")]
-        Some(Isa::Avx2) => {
+        Some(Isa::Avx2 | Isa::Avx512) => {
             // SAFETY: this machine has what the function needs.
             #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
             unsafe {
@@ -141,7 +189,7 @@ pub fn attend(
 ) {
     match isa() {
         #[cfg(target_arch = "x86_64")]
-        Some(Isa::Avx2) => {
+        Some(Isa::Avx2 | Isa::Avx512) => {
             let tile = avx2::attention::Tile { q, begin, end, shape };
             // SAFETY: this machine has what the function needs.
             #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]

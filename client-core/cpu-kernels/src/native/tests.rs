@@ -94,6 +94,21 @@ proptest! {
         let portable = Matrix::portable(format, rows, cols, &bytes, false).unwrap();
         prop_assert!(isa().is_none() || matches!(native.store, Store::Packed(_)));
         prop_assert_eq!(times(&[&native], &x), times(&[&portable], &x));
+        // By each set of tiles that this machine has.
+        if let Store::Packed(packed) = &native.store {
+            let portable = times(&[&portable], &x);
+            let mut words = Vec::new();
+            round(&x, m, cols, &mut words);
+            for isa in sets() {
+                let mut found = vec![0; m * rows];
+                products_by(Some(isa), packed, 0..rows.div_ceil(GROUP), &words, m, |column, group, sums| {
+                    for (row, sum) in (group * GROUP..rows).zip(sums) {
+                        found[column * rows + row] = sum.to_bits();
+                    }
+                });
+                prop_assert_eq!(&found, &portable, "{:?}", isa);
+            }
+        }
         // Beside another matrix, whose rows come first.
         prop_assert_eq!(times(&[&portable, &native], &x), times(&[&native, &portable], &x));
     }

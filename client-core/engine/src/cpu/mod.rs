@@ -9,6 +9,9 @@
 //! have fast tiles for ([`runs_here`]), on as many threads as [`set_threads`] says; the rest goes through candle, where the
 //! `candle` feature is on.
 
+#[cfg(not(target_arch = "wasm32"))]
+pub mod memory;
+
 use std::any::Any;
 use std::sync::Arc;
 
@@ -39,6 +42,9 @@ pub enum Form {
     Singles,
     /// As the file has them, in the order in which they are multiplied.
     Stored,
+    /// The same, for the tiles that every machine runs, and with a cache in single precision: what other tiles are compared
+    /// with.
+    Portable,
 }
 
 impl Form {
@@ -155,8 +161,12 @@ async fn matrix(
 ) -> Result<Option<cpu_kernels::matrix::Matrix>, EngineError> {
     let wrong = |_| EngineError::Inconsistent("a matrix has the wrong number of bytes".into());
     let Some(stored) = weights.form(part)? else { return Ok(None) };
-    let mut matrix = cpu_kernels::matrix::Matrix::zeros(stored.dtype, stored.rows, stored.cols, form == Form::Singles)
-        .map_err(wrong)?;
+    let (dtype, rows, cols) = (stored.dtype, stored.rows, stored.cols);
+    let mut matrix = match form {
+        Form::Portable => cpu_kernels::matrix::Matrix::zeros_portable(dtype, rows, cols, false),
+        _ => cpu_kernels::matrix::Matrix::zeros(dtype, rows, cols, form == Form::Singles),
+    }
+    .map_err(wrong)?;
     for rows in stored.pieces(stored.row_bytes(), PIECE_BYTES) {
         let bytes = weights.rows(part, rows.clone()).await?;
         if bytes.len() != stored.row_bytes() * rows.len() {
@@ -213,7 +223,25 @@ impl CpuBackend {
     /// # Errors
     /// As [`new`](Self::new), or they cannot be read.
     pub fn read(weights: &dyn Weights) -> Result<Self, EngineError> {
-        at_once(Self::build(weights, Form::of_size(weights.totals()?.parameters)))
+        Self::read_with_form(weights, Form::of_size(weights.totals()?.parameters))
+    }
+
+    /// As [`read`](Self::read), into a form of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or they cannot be read.
+    pub fn read_with_form(weights: &dyn Weights, form: Form) -> Result<Self, EngineError> {
+        at_once(Self::build(weights, form))
+    }
+
+    /// Bytes that its matrices take.
+    pub fn bytes(&self) -> usize {
+        self.model.model.bytes()
+    }
+
+    /// Bytes that its keys and values take.
+    pub fn cache_bytes(&self) -> usize {
+        self.sequence.cache_bytes(0)
     }
 
     async fn build(weights: &dyn Weights, form: Form) -> Result<Self, EngineError> {

@@ -57,7 +57,9 @@ pub(super) fn named(name: &str) -> Result<Scheme, EngineError> {
         "tekken" => whole(&[TEKKEN]),
         _ => {
             return Err(EngineError::Unsupported(format!(
-                "the tokenizer cuts text by the scheme {name:?}, which is not known"
+                "its tokenizer cuts text by the scheme {name:?} (tokenizer.ggml.pre), which this engine does not know, and \
+                 would cut wrongly by another one; a file that carries tokenizer.huggingface.json, or the model's Hugging \
+                 Face folder with tokenizer.json, needs no scheme"
             )));
         }
     })

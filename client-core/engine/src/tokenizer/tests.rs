@@ -50,6 +50,15 @@ fn special_tokens() {
 }
 
 #[test]
+fn an_unknown_way_of_cutting_text_is_named_with_what_helps() {
+    let (tokens, merges, _) = trained(400);
+    let error = load(&file(&tokens, &merges, "from-tomorrow", |b| (b, 0))).unwrap_err().to_string();
+    for part in ["\"from-tomorrow\"", "tokenizer.ggml.pre", "tokenizer.json"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
 fn known_pre_tokenizers_keep_the_text() {
     let (tokens, merges, _) = trained(400);
     for pre in ["default", "gpt-2", "llama-bpe", "smaug-bpe", "qwen2", "smollm", "tekken"] {

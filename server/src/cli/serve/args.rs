@@ -78,6 +78,12 @@ pub struct Args {
     #[arg(long, env = "TANDEM_SLOTS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub slots: Option<u16>,
 
+    /// Longest conversation, prompt and answer, in tokens, for which there has to be memory. [default: the model's own, or what
+    /// memory there is for]
+    #[arg(long, env = "TANDEM_CONTEXT", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..),
+        conflicts_with = "upstream")]
+    pub context: Option<u32>,
+
     /// Threads that compute a model's pass together. [default: as many as this machine runs at once]
     #[arg(long, env = "TANDEM_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,

@@ -12,6 +12,7 @@ use crate::catalogue::{self, FILE, Named, own};
 use crate::cli::folders::{hub_folder, own_catalogues};
 use crate::host::load;
 use crate::host::local::{LocalConfig, LocalHost};
+use crate::host::memory::Room;
 use crate::host::swap::Swap;
 use crate::http::catalogue::Offered;
 use crate::http::files::source::Source;
@@ -83,7 +84,14 @@ fn list(args: &Args, public: &Source) -> anyhow::Result<Catalogue> {
 
 /// What changes the server's model for whoever has the key: to one of the catalogue that is on this machine, or back to the one
 /// that it began with.
-pub(super) fn switch(key: &str, swap: &Arc<Swap>, found: &Found, public: &Source, config: LocalConfig) -> ModelSwitch {
+pub(super) fn switch(
+    key: &str,
+    swap: &Arc<Swap>,
+    found: &Found,
+    public: &Source,
+    config: LocalConfig,
+    context: Option<usize>,
+) -> ModelSwitch {
     let (offered, public) = (found.offered(), public.clone());
     let first = match &found.model {
         Some(Named::Path(path)) => stem(path).map(|id| (id, Named::Path(path.clone()))),
@@ -100,7 +108,7 @@ pub(super) fn switch(key: &str, swap: &Arc<Swap>, found: &Found, public: &Source
                 .map_err(|error| OpenError::NotHere(format!("{error}.")))?,
         };
         let failed = |error: &dyn std::fmt::Display| OpenError::Failed(format!("{error}."));
-        let (engine, card) = load::named(&named, &public).map_err(|error| failed(&error))?;
+        let (engine, card) = load::named(&named, &public, Room::now(context)).map_err(|error| failed(&error))?;
         LocalHost::start(engine, card, config).map_err(|error| failed(&error))
     };
     ModelSwitch::new(key, Arc::clone(swap), Box::new(open))

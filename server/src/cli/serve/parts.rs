@@ -13,6 +13,7 @@ use crate::cli::folders::{data_folder, hub_folder};
 use crate::host::encoder::BertEncoder;
 use crate::host::load::{self, LoadError};
 use crate::host::local::{self, LocalConfig, LocalHost};
+use crate::host::memory::Room;
 use crate::host::swap::Swap;
 use crate::host::upstream::{UpstreamConfig, UpstreamHost};
 use crate::host::{Embedder, Host};
@@ -78,8 +79,10 @@ pub(super) async fn parts(args: &Args, listen: IpAddr) -> anyhow::Result<Parts> 
                 queue: args.queue.into(),
                 prefix_bytes: args.prefix_cache,
             };
-            let host = Arc::new(Swap::new(local_host(&found, files.public(), config)?));
-            switch = args.admin_key.as_deref().map(|key| models::switch(key, &host, &found, files.public(), config));
+            let context = args.context.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
+            let host = Arc::new(Swap::new(local_host(&found, files.public(), config, context)?));
+            let switch_to = |key| models::switch(key, &host, &found, files.public(), config, context);
+            switch = args.admin_key.as_deref().map(switch_to);
             let embedder: Arc<dyn Embedder> = Arc::<Swap>::clone(&host);
             (host, Some(embedder))
         }
@@ -187,9 +190,14 @@ fn system_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn local_host(found: &Found, public: &Source, config: LocalConfig) -> anyhow::Result<LocalHost> {
+fn local_host(
+    found: &Found,
+    public: &Source,
+    config: LocalConfig,
+    context: Option<usize>,
+) -> anyhow::Result<LocalHost> {
     let (engine, card) = match &found.model {
-        Some(model) => load::named(model, public)?,
+        Some(model) => load::named(model, public, Room::now(context))?,
         None => load::shipped(public, load::SHIPPED)?,
     };
     let info = engine.info();

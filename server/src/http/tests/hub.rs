@@ -245,6 +245,23 @@ async fn what_is_damaged_is_neither_handed_on_whole_nor_kept() {
     }
 }
 
+/// `/dev/full` takes no byte, as a full disk does.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_cuts_the_answer_and_the_next_one_is_whole() {
+    let hub = FakeHub::start().await;
+    let server = hub.server();
+    let folder = server.folder.path().join("hub/org/repo");
+    std::fs::create_dir_all(&folder).unwrap();
+    let part = folder.join("good.gguf.part");
+    std::os::unix::fs::symlink("/dev/full", &part).unwrap();
+    let response = server.get("/models/hub/org/repo/good.gguf").send().await.unwrap();
+    let is_whole = response.status() == 200 && response.bytes().await.is_ok();
+    assert!(!is_whole);
+    until("nothing is left", async || part.symlink_metadata().is_err()).await;
+    assert_eq!(whole(&server, "/models/hub/org/repo/good.gguf").await.unwrap(), content());
+}
+
 #[tokio::test]
 async fn redirects_go_to_allowed_hosts_only_and_keys_stay_at_home() {
     let hub = FakeHub::start().await;

@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 
 use super::factors::{GroupFactors, HIGH, LOW, SIGNED};
 use super::unpack::{EIGHT, FIVE, FOUR, LEVELS, ONE, SIX, THREE, TWO, parts, shared, unpack, vectors};
-use super::{bytes, singles, splat, splat_single};
+use super::{ahead, bytes, singles, splat, splat_single};
 use crate::blocks::BLOCK;
 use crate::layout::GROUP;
 use crate::native::activations::{self, Block, HALVES, SCALE, SIXTEEN, WEIGHTED, WHOLE};
@@ -283,6 +283,7 @@ fn direct_of<const BITS: u8, const SUPERS: bool, const R: usize, const C: usize>
         let mut of_block: [&[[u8; 32]]; R] = [&[]; R];
         for r in 0..R {
             of_block[r] = &codes[r][block * vectors..][..vectors];
+            ahead(of_block[r], R * blocks * vectors);
         }
         for part in 0..parts {
             let sums = sums::<BITS, R, C>(part, offset, |r, k| unpack::<BITS>(of_block[r], k), x);
