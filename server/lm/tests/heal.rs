@@ -87,7 +87,7 @@ fn options(steps: usize) -> Options {
         pool: Some(2),
         ..TrainConfig::default()
     };
-    Options { train, alpha: 0.6, tau: 2.0, top_k: 8, in_loop: None, random: false }
+    Options { train, alpha: 0.6, tau: 2.0, top_k: 8, in_loop: None, random: false, lora: None, keep_adapters: false }
 }
 
 /// Runs to the end or until `until` steps are done; the losses of what was done, and the file.
@@ -99,7 +99,7 @@ fn run(files: &Files, options: &Options, out: &Path, until: usize) -> Result<(Ve
     let (corpus, words) = (&files.corpus, &words);
     let lecture = Lecture { student: &student, teacher: &teacher, corpus, words, options, record: &record };
     let course = lecture.course(out, &device, &stop, Box::new(|_, _| ())).map_err(|error| error.to_string())?;
-    let Course { folder, trainer, .. } = course;
+    let Course { folder, trainer } = course;
     let probe = Probe::new(corpus, words, 20, 7).unwrap();
     let mut losses = Vec::new();
     let cadence = Cadence { checkpoint: 100, probe: 0 };
@@ -112,7 +112,7 @@ fn run(files: &Files, options: &Options, out: &Path, until: usize) -> Result<(Ve
         }
     });
     match finished.unwrap() {
-        true => Ok((losses, Some(Course::finish(&student, &folder, out, &device).unwrap()))),
+        true => Ok((losses, Some(Course::finish(&student, &folder, options, out, &device).unwrap()))),
         false => Ok((losses, None)),
     }
 }

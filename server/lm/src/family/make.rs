@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::anatomy::{Importance, Kept};
 use super::judge::{Judged, judge};
-use super::recipe::{Recipe, Source, Stored};
+use super::recipe::{Recipe, Source, Stored, Student};
 use crate::corpus::Corpus;
 use crate::ecld::calibration::{self, Limits};
 use crate::ecld::encode::Fit;
@@ -18,6 +19,7 @@ use crate::ecld::spec::Model as _;
 use crate::ecld::wishes::Wishes;
 use crate::ecld::{EcldError, depth, trial};
 use crate::heal::{Course, FileWords, HealError, Lecture, Options};
+use crate::lora::Adapters;
 use crate::probe::Probe;
 use crate::run_folder::{Cadence, News};
 
@@ -31,6 +33,8 @@ const RANKED: usize = 2;
 const RANKING_STEPS: usize = 40;
 /// What the rates of the second part are of the first's.
 const LOOP_RATE: f64 = 0.3;
+/// What is added to the seeds of another repetition: the parts of one take neighbouring ones.
+const NEXT_SEED: u64 = 1000;
 
 /// What all variants have in common.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +43,8 @@ pub struct Settings {
     pub healing: Options,
     /// Steps of the second part, with the quantiser in the loop.
     pub loop_steps: usize,
+    /// Adapters of the variant that learns through them alone.
+    pub lora: Adapters,
     /// Questions of each sort, and articles.
     pub limit: usize,
     /// Seed of what is asked.
@@ -105,13 +111,15 @@ pub struct Made {
     pub trained: Vec<Training>,
     /// Blocks, FFN neurons.
     pub sizes: [usize; 2],
+    /// What is left of the teacher; `None` where nothing was cut.
+    pub kept: Option<Kept>,
     /// What it is worth.
     pub judged: Judged,
 }
 
 /// A judgement on disk.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct OnDisk {
     /// Length and time of the file that was judged.
     file: (u64, u64),
     limit: usize,
@@ -130,22 +138,42 @@ impl Family<'_> {
         let judged = self.judged(recipe, &path, bytes)?;
         let config = Archive::open(&path)?.plan.config;
         let trained = self.trainings(recipe.source)?;
-        Ok(Made { path, simulated: bytes.is_some(), trained, sizes: [config.layers, config.ffn], judged })
+        let kept = match recipe.source.cut() {
+            Some(cut) => Some(Kept::of(self.teacher, &Archive::open(&self.pruned(cut)?)?)?),
+            None => None,
+        };
+        Ok(Made { path, simulated: bytes.is_some(), trained, sizes: [config.layers, config.ffn], kept, judged })
+    }
+
+    /// What scored how in the teacher.
+    ///
+    /// # Errors
+    /// The teacher cannot be read, or it was told to stop.
+    pub fn importance(&self) -> Result<Importance, EcldError> {
+        let sequences = self.calibration()?;
+        let teacher = Teacher::new(self.teacher, u64::MAX)?;
+        self.watch.begin("scores of the teacher's parts", 0);
+        Importance::of(&teacher, &sequences, &mut |_| self.tick(0))
+    }
+
+    /// What cuts are decided on.
+    fn calibration(&self) -> Result<Vec<depth::Scored>, EcldError> {
+        let limits = Limits { length: 384.min(self.teacher.plan.config.context), tokens: CALIBRATION };
+        calibration::atlas(&self.words.0, self.corpus, self.settings.seed, limits)
     }
 
     /// The file of a variant's weights.
     fn source(&self, source: Source) -> Result<PathBuf, HealError> {
-        match source {
-            Source::Teacher => Ok(self.teacher.path.clone()),
-            Source::Pruned(cut) => self.pruned(cut),
-            Source::Healed { cut, random } => {
-                let options = Options { random, ..self.settings.healing.clone() };
-                let folder = self.folder(source)?;
-                self.trained(&folder, &self.source(Source::Pruned(cut))?, &options)
+        let mut options = self.settings.healing.clone();
+        let in_all = options.train.steps + self.settings.loop_steps;
+        let (student, draw) = match source {
+            Source::Teacher => return Ok(self.teacher.path.clone()),
+            Source::Pruned(cut) => return self.pruned(cut),
+            Source::Healed(Student { cut, random, draw }) => {
+                options.random = random;
+                (self.pruned(cut)?, draw)
             }
-            Source::Looped { cut, random } => {
-                let student = self.source(Source::Healed { cut, random })?;
-                let mut options = self.settings.healing.clone();
+            Source::Looped(student) => {
                 options.in_loop = Some("Q4_0".into());
                 options.train.steps = self.settings.loop_steps;
                 options.train.matrix_lr *= LOOP_RATE;
@@ -153,28 +181,43 @@ impl Family<'_> {
                 options.train.decay = 1.0;
                 // Documents in another order than the first part had them.
                 options.train.seed += 1;
-                self.trained(&self.folder(source)?, &student, &options)
+                (self.source(Source::Healed(student))?, student.draw)
             }
-            Source::Trained(bits, group) => {
-                let mut options = self.settings.healing.clone();
+            Source::Lora(Student { cut, draw, .. }) => {
+                options.in_loop = Some("Q4_0".into());
+                options.train.steps = in_all;
+                options.lora = Some(self.settings.lora.clone());
+                (self.pruned(cut)?, draw)
+            }
+            Source::Trained { bits, group, draw } => {
                 options.in_loop = Some(format!("uniform-{bits}-{group}"));
-                options.train.steps += self.settings.loop_steps;
-                self.trained(&self.folder(source)?, &self.teacher.path, &options)
+                options.train.steps = in_all;
+                (self.teacher.path.clone(), draw)
             }
-        }
+            Source::TrainedOn => {
+                options.train.steps = in_all;
+                (self.teacher.path.clone(), 0)
+            }
+        };
+        options.train.seed += NEXT_SEED * draw;
+        self.trained(&self.folder(source)?, &student, &options)
     }
 
     /// The folder of a training.
     fn folder(&self, source: Source) -> Result<PathBuf, EcldError> {
-        let name = |part: &str, cut: u32, random: bool| {
-            self.work.join(format!("{part}{cut}{}", if random { "-random" } else { "" }))
+        let again = |draw: u64| if draw == 0 { String::new() } else { format!("-s{draw}") };
+        let of = |part: &str, Student { cut, random, draw }: Student| {
+            format!("{part}{cut}{}{}", if random { "-random" } else { "" }, again(draw))
         };
-        match source {
-            Source::Teacher | Source::Pruned(_) => Err(EcldError::input("nothing is trained there")),
-            Source::Healed { cut, random } => Ok(name("healed", cut, random)),
-            Source::Looped { cut, random } => Ok(name("looped", cut, random)),
-            Source::Trained(bits, group) => Ok(self.work.join(format!("trained-{bits}-{group}"))),
-        }
+        let name = match source {
+            Source::Teacher | Source::Pruned(_) => return Err(EcldError::input("nothing is trained there")),
+            Source::Healed(student) => of("healed", student),
+            Source::Looped(student) => of("looped", student),
+            Source::Lora(student) => of("lora", student),
+            Source::Trained { bits, group, draw } => format!("trained-{bits}-{group}{}", again(draw)),
+            Source::TrainedOn => "trained-on".into(),
+        };
+        Ok(self.work.join(name))
     }
 
     /// The teacher without `cut` percent of its parameters. The best splits by their loss unhealed are ranked again after a
@@ -184,9 +227,7 @@ impl Family<'_> {
         if path.exists() {
             return Ok(path);
         }
-        let context = self.teacher.plan.config.context;
-        let limits = Limits { length: 384.min(context), tokens: CALIBRATION };
-        let sequences = calibration::atlas(&self.words.0, self.corpus, self.settings.seed, limits)?;
+        let sequences = self.calibration()?;
         let total = Some(f64::from(cut) / 100.0);
         let wishes = Wishes { total, loss_tokens: CALIBRATION, ..Wishes::default() };
         let teacher = Teacher::new(self.teacher, u64::MAX)?;
@@ -216,7 +257,7 @@ impl Family<'_> {
         Ok(path)
     }
 
-    fn tick(&self, by: u64) -> Result<(), EcldError> {
+    pub(super) fn tick(&self, by: u64) -> Result<(), EcldError> {
         self.watch.advance(by);
         match self.stop.load(std::sync::atomic::Ordering::Relaxed) {
             true => Err(EcldError::Stopped),
@@ -247,7 +288,7 @@ impl Family<'_> {
                 self.watch.note(&format!("{told}: the teacher has read {of} documents"));
             }
         });
-        let Course { folder, trainer, .. } = lecture.course(out, self.device, self.stop, tell)?;
+        let Course { folder, trainer } = lecture.course(out, self.device, self.stop, tell)?;
         let probe = Probe::new(self.corpus, self.words, 400, 7).map_err(crate::run_folder::RunError::from)?;
         self.watch.begin(&name, options.train.steps as u64);
         self.watch.advance(trainer.position.step as u64);
@@ -262,7 +303,7 @@ impl Family<'_> {
         if !finished {
             return Err(EcldError::Stopped.into());
         }
-        Course::finish(&student, &folder, out, self.device)
+        Course::finish(&student, &folder, options, out, self.device)
     }
 
     /// The variant's file, and the bytes that it would take where it is simulated.
@@ -305,14 +346,14 @@ impl Family<'_> {
         let changed = meta.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         let file = (meta.len(), changed.map_or(0, |time| time.as_secs()));
         if let Ok(text) = std::fs::read(&kept_at)
-            && let Ok(kept) = serde_json::from_slice::<Kept>(&text)
+            && let Ok(kept) = serde_json::from_slice::<OnDisk>(&text)
             && (kept.file, kept.limit, kept.seed) == (file, limit, seed)
         {
             return Ok(kept.judged);
         }
         self.watch.begin(&format!("{}: judged", recipe.id), 3 * limit as u64);
         let judged = judge(path, bytes, self.corpus, self.words, (limit, seed), &|| self.watch.advance(1))?;
-        let kept = Kept { file, limit, seed, judged };
+        let kept = OnDisk { file, limit, seed, judged };
         let json = serde_json::to_vec(&kept).map_err(|error| EcldError::file(&kept_at, error))?;
         write_atomically(&kept_at, &json)?;
         self.tick(0)?;
@@ -322,7 +363,7 @@ impl Family<'_> {
     /// What the logs say of the trainings that lie behind a source.
     fn trainings(&self, source: Source) -> Result<Vec<Training>, EcldError> {
         let before = match source {
-            Source::Looped { cut, random } => self.trainings(Source::Healed { cut, random })?,
+            Source::Looped(student) => self.trainings(Source::Healed(student))?,
             _ => Vec::new(),
         };
         let Ok(folder) = self.folder(source) else { return Ok(before) };
