@@ -15,7 +15,7 @@ use crate::ecld::encode::Fit;
 use crate::ecld::file::{Archive, Teacher, write_atomically};
 use crate::ecld::prune::prune;
 use crate::ecld::quantise::{Scheme, quantise};
-use crate::ecld::spec::Model as _;
+use crate::ecld::spec::{Model as _, Spec};
 use crate::ecld::wishes::Wishes;
 use crate::ecld::{EcldError, depth, trial};
 use crate::heal::{Course, FileWords, HealError, Lecture, Options};
@@ -117,6 +117,19 @@ pub struct Made {
     pub judged: Judged,
 }
 
+/// A split of a cut that was ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ranked {
+    /// Blocks, FFN neurons.
+    pub sizes: [usize; 2],
+    /// Mean −log p of the calibration set before any healing, nats.
+    pub unhealed: f64,
+    /// The same after `steps`.
+    pub after: f64,
+    /// Steps of the short distillation.
+    pub steps: usize,
+}
+
 /// A judgement on disk.
 #[derive(Serialize, Deserialize)]
 struct OnDisk {
@@ -189,9 +202,13 @@ impl Family<'_> {
                 options.lora = Some(self.settings.lora.clone());
                 (self.pruned(cut)?, draw)
             }
-            Source::Trained { bits, group, draw } => {
+            Source::Trained { bits, group, draw, slow } => {
                 options.in_loop = Some(format!("uniform-{bits}-{group}"));
                 options.train.steps = in_all;
+                if slow {
+                    options.train.matrix_lr *= LOOP_RATE;
+                    options.train.embed_lr *= LOOP_RATE;
+                }
                 (self.teacher.path.clone(), draw)
             }
             Source::TrainedOn => {
@@ -214,7 +231,9 @@ impl Family<'_> {
             Source::Healed(student) => of("healed", student),
             Source::Looped(student) => of("looped", student),
             Source::Lora(student) => of("lora", student),
-            Source::Trained { bits, group, draw } => format!("trained-{bits}-{group}{}", again(draw)),
+            Source::Trained { bits, group, draw, slow } => {
+                format!("trained-{bits}-{group}{}{}", if slow { "-slow" } else { "" }, again(draw))
+            }
             Source::TrainedOn => "trained-on".into(),
         };
         Ok(self.work.join(name))
@@ -235,7 +254,7 @@ impl Family<'_> {
         self.watch.begin(&format!("splits of −{cut} %"), work);
         let mut tick = |by| self.tick(by);
         let splits = trial::search(&teacher, &sequences, &wishes, &trial::SHARES, true, &mut tick)?;
-        let mut ranked = Vec::new();
+        let (mut ranked, mut told) = (Vec::new(), Vec::new());
         for (place, split) in splits.iter().take(RANKED).enumerate() {
             let candidate = self.work.join(format!("pruned{cut}-{place}.gguf"));
             prune(self.teacher, &split.decided.keep, &candidate, true, &mut |_| self.tick(0))?;
@@ -249,12 +268,29 @@ impl Family<'_> {
                 "−{cut} %, {:.2} of it in blocks: mean NLL {:.4}, after {RANKING_STEPS} steps {after:.4}",
                 split.depth_share, split.mean_nll
             ));
+            let Spec { layers, ffn, .. } = *healed.spec();
+            told.push(Ranked { sizes: [layers, ffn], unhealed: split.mean_nll, after, steps: RANKING_STEPS });
             ranked.push((after, candidate));
         }
+        told.sort_by(|left, right| left.after.total_cmp(&right.after));
+        let kept_at = self.rankings(cut);
+        let json = serde_json::to_vec(&told).map_err(|error| EcldError::file(&kept_at, error))?;
+        write_atomically(&kept_at, &json)?;
         ranked.sort_by(|left, right| left.0.total_cmp(&right.0));
         let (_, best) = ranked.first().ok_or_else(|| EcldError::input("no split of the budget can be made"))?;
         std::fs::rename(best, &path).map_err(EcldError::io(best))?;
         Ok(path)
+    }
+
+    /// The splits of a cut that were ranked after a short distillation, the one that was taken first; none where that is not
+    /// known any more.
+    pub fn ranking(&self, cut: u32) -> Vec<Ranked> {
+        let text = std::fs::read(self.rankings(cut)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn rankings(&self, cut: u32) -> PathBuf {
+        self.work.join(format!("pruned{cut}.ranking.json"))
     }
 
     pub(super) fn tick(&self, by: u64) -> Result<(), EcldError> {

@@ -24,6 +24,6 @@ mod routing;
 pub use anatomy::{Importance, Kept};
 pub use bootstrap::{DRAWS, Interval, Unit, difference, rate};
 pub use judge::{Judged, Metric, judge};
-pub use make::{Family, Made, Settings, Watch};
+pub use make::{Family, Made, Ranked, Settings, Watch};
 pub use recipe::{Controls, Group, Recipe, Source, Stored, Student, recipes};
 pub use routing::{Predictor, Route, Routing};

@@ -61,6 +61,8 @@ pub enum Source {
         group: usize,
         /// Which repetition, from 0.
         draw: u64,
+        /// At the rates of the students' second part, not of their first: what was never cut may want smaller steps.
+        slow: bool,
     },
     /// The whole teacher, which learns from itself for as many tokens, nothing in the loop.
     TrainedOn,
@@ -157,7 +159,7 @@ pub fn recipes(cuts: &[u32], controls: Controls) -> Vec<Recipe> {
     }
     let deepest = cuts.iter().copied().max();
     if controls.trained {
-        all.push(trained(0));
+        all.extend([trained(0, false), trained(0, true)]);
     }
     if let Some(cut) = deepest {
         let student = |random| Student { cut, random, draw: 0 };
@@ -191,24 +193,26 @@ pub fn recipes(cuts: &[u32], controls: Controls) -> Vec<Recipe> {
             });
         }
         if controls.trained {
-            all.push(trained(draw));
+            all.push(trained(draw, false));
         }
     }
     all
 }
 
 /// Two bits alone with the same tokens.
-fn trained(draw: u64) -> Recipe {
+fn trained(draw: u64, slow: bool) -> Recipe {
     let (bits, group) = (2, 64);
-    let title = format!("quantised only, the same tokens in the loop: {bits} bit, groups of {group}");
-    Recipe {
-        id: if draw == 0 { "trained-u2-64".into() } else { format!("trained-u2-64-s{draw}") },
-        title: if draw == 0 { title } else { format!("{title}, training {}", draw + 1) },
-        group: Group::QuantisedTrained,
-        source: Source::Trained { bits, group, draw },
-        stored: Stored::Uniform(bits, group),
-        draw,
+    let mut id = format!("trained-u2-64{}", if slow { "-slow" } else { "" });
+    let mut title = format!("quantised only, the same tokens in the loop: {bits} bit, groups of {group}");
+    if slow {
+        title += ", smaller steps";
     }
+    if draw > 0 {
+        id += &format!("-s{draw}");
+        title += &format!(", training {}", draw + 1);
+    }
+    let source = Source::Trained { bits, group, draw, slow };
+    Recipe { id, title, group: Group::QuantisedTrained, source, stored: Stored::Uniform(bits, group), draw }
 }
 
 #[cfg(test)]
@@ -221,7 +225,7 @@ mod tests {
         let every = Controls { random: true, trained: true, trained_on: true, lora: true, draws: 3 };
         let all = recipes(&[25, 50], every);
         let names: BTreeSet<&str> = all.iter().map(|recipe| recipe.id.as_str()).collect();
-        assert_eq!((names.len(), all.len()), (20, 20), "{names:?}");
+        assert_eq!((names.len(), all.len()), (21, 21), "{names:?}");
         let few = recipes(&[], Controls { random: true, ..Controls::default() });
         assert!(few.iter().all(|recipe| recipe.source == Source::Teacher));
     }

@@ -15,7 +15,9 @@
 
 use lm::ecld::EcldError;
 use lm::ecld::efficiency::{Form, Row, hre_are};
-use lm::family::{DRAWS, Family, Group, Importance, Interval, Kept, Made, Metric, Recipe, Routing, difference, rate};
+use lm::family::{
+    DRAWS, Family, Group, Importance, Interval, Kept, Made, Metric, Ranked, Recipe, Routing, difference, rate,
+};
 use serde::Serialize;
 
 pub mod charts;
@@ -113,6 +115,8 @@ pub struct Report {
     pub importance: Importance,
     /// Device and server together, for each size of ECLD.
     pub routing: Vec<Routing>,
+    /// Splits of each cut between blocks and neurons, ranked after a short distillation: percent, the one that was taken first.
+    pub rankings: Vec<(u32, Vec<Ranked>)>,
     /// What was trained with more than one seed.
     pub draws: Vec<Draws>,
 }
@@ -182,8 +186,10 @@ impl Report {
         for (recipe, device) in made.iter().filter(|(recipe, _)| recipe.group == Group::Ecld && recipe.draw == 0) {
             routing.push(family.routing((&recipe.id, device), (&made[0].0.id, &made[0].1))?);
         }
-        let settings = family.settings.clone();
-        Ok(Self { variants, made, settings, curves, teacher, importance, routing, draws })
+        let cuts = made.iter().filter(|(recipe, _)| recipe.group == Group::Pruned);
+        let ranked = cuts.filter_map(|(recipe, _)| recipe.source.cut()).map(|cut| (cut, family.ranking(cut)));
+        let (settings, rankings) = (family.settings.clone(), ranked.collect());
+        Ok(Self { variants, made, settings, curves, teacher, importance, routing, rankings, draws })
     }
 
     /// `left`'s metrics minus `right`'s, paired.

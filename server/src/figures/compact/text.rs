@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use lm::family::{Group, Interval};
+use lm::family::{Group, Interval, Ranked};
 
 use super::{Report, Variant, paper, routing};
 
@@ -41,6 +41,7 @@ pub fn markdown(report: &Report, how: &str) -> String {
         "\n![Single-hop accuracy over bytes](ecld-single.svg)\n\n![Two-hop accuracy over bytes](ecld-two.svg)\n\n",
     );
     out.push_str("![Hallucination over bytes](ecld-hallucination.svg)\n\n");
+    rankings(&mut out, report);
     comparisons(&mut out, report);
     repetitions(&mut out, report);
     routing::markdown(&mut out, report);
@@ -152,6 +153,25 @@ fn pairs(report: &Report) -> Vec<(usize, usize)> {
         }
     }
     pairs
+}
+
+/// How each cut was split between blocks and neurons.
+fn rankings(out: &mut String, report: &Report) {
+    if report.rankings.iter().all(|(_, ranked)| ranked.is_empty()) {
+        return;
+    }
+    out.push_str(
+        "## How the cuts were split\n\nThe two splits of each cut that lose least unhealed, ranked again by the mean NLL (calibration set: \
+         questions in words of the training, and articles) after a short distillation; the first was taken.\n\n\
+         | cut | blocks × neurons | mean NLL unhealed | after the short distillation | steps of it |\n\
+         | --- | --- | --- | --- | --- |\n",
+    );
+    for (cut, ranked) in &report.rankings {
+        for Ranked { sizes: [layers, ffn], unhealed, after, steps } in ranked {
+            let _ = writeln!(out, "| −{cut} % | {layers} × {ffn} | {unhealed:.3} | {after:.3} | {steps} |");
+        }
+    }
+    out.push('\n');
 }
 
 /// The same trainings with other seeds.
