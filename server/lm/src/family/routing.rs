@@ -17,8 +17,9 @@ use serde::Serialize;
 
 use super::bootstrap::{DRAWS, Interval, resampled};
 use super::judge::Judged;
+use super::kin::Family;
 use super::logistic::{Logistic, ranked_right};
-use super::make::{Family, Made};
+use super::make::Made;
 use crate::batch::Words as _;
 use crate::corpus::{Corpus, Fact, Hops};
 use crate::ecld::EcldError;
