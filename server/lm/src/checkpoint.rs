@@ -1,6 +1,7 @@
 //! Checkpoints: one safetensors file with weights (`w.NAME`), Muon's velocities (`v.NAME`), AdamW's moments (`m1.NAME`,
-//! `m2.NAME`), and settings and position in its metadata.
+//! `m2.NAME`), adapters (`lora.a.NAME`, `lora.b.NAME`, with `m1.` or `m2.` in front of their moments), and settings and position in its metadata.
 
+use super::lora::{Adapters, Lora, Pair};
 use super::model::{Llama, LlamaConfig};
 use super::train::{OptimState, Position, TrainConfig};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -46,6 +47,9 @@ pub struct Meta {
     pub position: Position,
     /// Seed of the corpus.
     pub corpus_seed: u64,
+    /// Sizes of adapters, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Adapters>,
 }
 
 /// A checkpoint in memory.
@@ -57,7 +61,12 @@ pub struct Checkpoint {
     pub model: Llama,
     /// Optimizer state.
     pub state: OptimState,
+    /// Adapters, where only they learn.
+    pub lora: Option<Lora>,
 }
+
+/// AdamW's.
+type Moments = Option<(Tensor<2>, Tensor<2>)>;
 
 const META: &str = "tandem";
 
@@ -67,7 +76,13 @@ pub fn values(t: &Tensor<2>) -> Result<Vec<f32>, CheckpointError> {
 }
 
 /// Writes a checkpoint; the old file stays until the new one is complete.
-pub fn save(path: &Path, meta: &Meta, model: &Llama, state: &OptimState) -> Result<(), CheckpointError> {
+pub fn save(
+    path: &Path,
+    meta: &Meta,
+    model: &Llama,
+    state: &OptimState,
+    lora: Option<&Lora>,
+) -> Result<(), CheckpointError> {
     let mut tensors: Vec<(String, [usize; 2], Vec<u8>)> = Vec::new();
     let mut push = |name: String, t: &Tensor<2>| -> Result<(), CheckpointError> {
         let bytes = values(t)?.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -82,6 +97,14 @@ pub fn save(path: &Path, meta: &Meta, model: &Llama, state: &OptimState) -> Resu
         if let Some(Some((m1, m2))) = state.moments.get(i) {
             push(format!("m1.{name}"), m1)?;
             push(format!("m2.{name}"), m2)?;
+        }
+        let Some(pair) = lora.and_then(|lora| lora.pair(i)) else { continue };
+        for ((part, tensor), moments) in [("a", &pair.a), ("b", &pair.b)].into_iter().zip(&pair.moments) {
+            push(format!("lora.{part}.{name}"), tensor)?;
+            if let Some((m1, m2)) = moments {
+                push(format!("m1.lora.{part}.{name}"), m1)?;
+                push(format!("m2.lora.{part}.{name}"), m2)?;
+            }
         }
     }
     let malformed = |why: String| CheckpointError::Malformed { path: path.display().to_string(), why };
@@ -125,5 +148,25 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint, CheckpointError>
         let m1 = read(&format!("m1.{name}"), shape)?;
         state.moments.push(m1.zip(read(&format!("m2.{name}"), shape)?));
     }
-    Ok(Checkpoint { model: Llama { config: meta.model.clone(), weights }, meta, state })
+    let lora = match meta.lora.clone() {
+        None => None,
+        Some(settings) => {
+            let mut pairs = vec![None; weights.len()];
+            for (i, name, [inputs, outputs]) in settings.of(&meta.model) {
+                let half = |part: &str, shape| -> Result<(Tensor<2>, Moments), CheckpointError> {
+                    let name = format!("lora.{part}.{name}");
+                    let tensor = read(&name, shape)?.ok_or_else(|| malformed(format!("{name} is missing")))?;
+                    let m1 = read(&format!("m1.{name}"), shape)?;
+                    Ok((tensor, m1.zip(read(&format!("m2.{name}"), shape)?)))
+                };
+                let (a, of_a) = half("a", [inputs, settings.rank])?;
+                let (b, of_b) = half("b", [settings.rank, outputs])?;
+                if let Some(pair) = pairs.get_mut(i) {
+                    *pair = Some(Pair { a, b, moments: [of_a, of_b] });
+                }
+            }
+            Some(Lora { settings, pairs })
+        }
+    };
+    Ok(Checkpoint { model: Llama { config: meta.model.clone(), weights }, meta, state, lora })
 }

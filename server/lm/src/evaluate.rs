@@ -121,27 +121,19 @@ pub fn evaluate(
 ) -> Result<Report, EngineError> {
     let mut report = Report::default();
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let greedy = SamplingOptions { max_tokens: ANSWER_TOKENS, ..SamplingOptions::default() };
-    for hops in [Hops::Single, Hops::Two] {
-        let wanted = |f: &&Fact| f.hops == hops && (hops == Hops::Single || f.held_out);
-        let mut facts: Vec<&Fact> = corpus.facts.iter().filter(wanted).collect();
-        facts.shuffle(&mut rng);
-        for fact in facts.into_iter().take(limit) {
-            let wordings = fact.held_out_wordings();
-            let question = &wordings[rng.random_range(0..wordings.len())];
-            let response = ask(engine, question, &greedy, &mut report.spent)?;
-            let right = is_correct(&response, &fact.expect);
-            report.refused.count(unknown::is_admitted(&response));
-            report.answers.push(Answer { key: fact.key.clone(), hops, right });
-            match hops {
-                Hops::Single => report.single_hop.count(right),
-                Hops::Two => report.two_hop.count(right),
-            }
-            if !right && report.misses.len() < 40 {
-                report.misses.push(Miss { question: question.clone(), response, expected: fact.expect.clone() });
-            }
-            tick();
+    for Asked { fact, question } in asked(corpus, limit, &mut rng) {
+        let response = respond(engine, &question, &mut report.spent)?;
+        let (hops, right) = (fact.hops, is_correct(&response, &fact.expect));
+        report.refused.count(unknown::is_admitted(&response));
+        report.answers.push(Answer { key: fact.key.clone(), hops, right });
+        match hops {
+            Hops::Single => report.single_hop.count(right),
+            Hops::Two => report.two_hop.count(right),
         }
+        if !right && report.misses.len() < 40 {
+            report.misses.push(Miss { question, response, expected: fact.expect.clone() });
+        }
+        tick();
     }
     let mut articles: Vec<&Article> = corpus.articles.iter().collect();
     articles.shuffle(&mut rng);
@@ -163,7 +155,7 @@ pub fn evaluate(
     let mut unanswered: Vec<&Unknown> = corpus.unknown.iter().filter(|u| u.held_out).collect();
     unanswered.shuffle(&mut rng);
     for unknown in unanswered.into_iter().take(limit) {
-        let response = ask(engine, &unknown.question, &greedy, &mut Spent::default())?;
+        let response = respond(engine, &unknown.question, &mut Spent::default())?;
         let admitted = unknown::is_admitted(&response);
         report.admitted.count(admitted);
         if !admitted && report.misses.len() < 80 {
@@ -175,16 +167,40 @@ pub fn evaluate(
     Ok(report)
 }
 
+/// A question as it is asked.
+#[derive(Debug, Clone)]
+pub struct Asked<'a> {
+    /// What it asks for.
+    pub fact: &'a Fact,
+    /// The words.
+    pub question: String,
+}
+
+/// Up to `limit` single-hop facts and as many two-hop pairs that were held out, each in one of its held-out wordings.
+pub fn asked<'a>(corpus: &'a Corpus, limit: usize, rng: &mut impl RngExt) -> Vec<Asked<'a>> {
+    let mut all = Vec::new();
+    for hops in [Hops::Single, Hops::Two] {
+        let wanted = |f: &&Fact| f.hops == hops && (hops == Hops::Single || f.held_out);
+        let mut facts: Vec<&Fact> = corpus.facts.iter().filter(wanted).collect();
+        facts.shuffle(rng);
+        for fact in facts.into_iter().take(limit) {
+            let wordings = fact.held_out_wordings();
+            let question = wordings[rng.random_range(0..wordings.len())].clone();
+            all.push(Asked { fact, question });
+        }
+    }
+    all
+}
+
 /// The greedy answer to one question.
-fn ask(
-    engine: &mut Engine,
-    question: &str,
-    options: &SamplingOptions,
-    spent: &mut Spent,
-) -> Result<String, EngineError> {
+///
+/// # Errors
+/// The engine's.
+pub fn respond(engine: &mut Engine, question: &str, spent: &mut Spent) -> Result<String, EngineError> {
+    let options = SamplingOptions { max_tokens: ANSWER_TOKENS, ..SamplingOptions::default() };
     let mut text = String::new();
     let messages = [ChatMessage { role: "user".into(), content: question.into() }];
-    let stats = block_on(engine.generate(&messages, "", options, &|| 0.0, &mut |event| {
+    let stats = block_on(engine.generate(&messages, "", &options, &|| 0.0, &mut |event| {
         text.push_str(event.text);
         ControlFlow::Continue(())
     }))?;

@@ -9,6 +9,7 @@
 //! | [`tokenizer`] | byte-level BPE, special tokens, chat template |
 //! | [`batch`] | documents packed into rows of tokens |
 //! | [`model`] | the Llama architecture on burn |
+//! | [`lora`] | adapters of low rank: frozen matrices that learn |
 //! | [`train`], [`checkpoint`], [`probe`] | the loop, its files, a quick look at accuracy on the way |
 //! | [`run_folder`] | a run on disk: begun, resumed, stopped |
 //! | [`export`] | GGUF v3 with tokenizer and template inside |
@@ -54,6 +55,7 @@ pub mod evaluate;
 pub mod export;
 pub mod family;
 pub mod heal;
+pub mod lora;
 pub mod manifest;
 pub mod model;
 pub mod normalise;

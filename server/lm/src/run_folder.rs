@@ -167,7 +167,10 @@ impl RunFolder {
         if found.meta.corpus_seed != corpus.seed {
             return other("corpus");
         }
-        Ok(Trainer::resume(found.model, found.state, found.meta.position, config, corpus, tokenizer, device))
+        let at = found.meta.position;
+        let mut trainer = Trainer::resume(found.model, found.state, at, config, corpus, tokenizer, device);
+        trainer.lora = found.lora;
+        Ok(trainer)
     }
 
     /// Trains to the last step, or until `stop` is raised, with log and checkpoints. Returns whether it came to the end.
@@ -215,7 +218,7 @@ impl RunFolder {
             )?;
             tell(News::Step(report));
             if Cadence::due(cadence.probe, step, last) {
-                let exact = probe.run(&trainer.model, device)?;
+                let exact = probe.run(&trainer.merged(), device)?;
                 line(&mut log, serde_json::json!({"step": step, "exact": exact}))?;
                 tell(News::Probe(step, exact));
             }
@@ -254,8 +257,10 @@ impl RunFolder {
             train: trainer.config.clone(),
             position: trainer.position,
             corpus_seed: trainer.corpus_seed(),
+            lora: trainer.lora.as_ref().map(|lora| lora.settings.clone()),
         };
-        Ok(checkpoint::save(&self.checkpoint_path(), &meta, &trainer.model, &trainer.state)?)
+        let lora = trainer.lora.as_ref();
+        Ok(checkpoint::save(&self.checkpoint_path(), &meta, &trainer.model, &trainer.state, lora)?)
     }
 
     fn tokenizer_path(&self) -> PathBuf {

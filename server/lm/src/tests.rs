@@ -57,8 +57,8 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     }
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("checkpoint.safetensors");
-    let meta = Meta { model: model.clone(), train: tiny_run(), position: first.position, corpus_seed: 5 };
-    checkpoint::save(&path, &meta, &first.model, &first.state).expect("saves");
+    let meta = Meta { model: model.clone(), train: tiny_run(), position: first.position, corpus_seed: 5, lora: None };
+    checkpoint::save(&path, &meta, &first.model, &first.state, None).expect("saves");
     let c = checkpoint::load(&path, &device).expect("loads");
     assert_eq!(c.meta, meta);
     let mut second = Trainer::resume(c.model, c.state, c.meta.position, tiny_run(), &corpus, &t, &device);

@@ -2,6 +2,7 @@
 
 use super::batch::{self, Batch, Doc, Mix, Words};
 use super::corpus::Corpus;
+use super::lora::Lora;
 use super::model::{Llama, LlamaConfig, Rope, mask};
 use super::tokenizer::TokenizerError;
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, AdjustLrFn, Muon, MuonConfig, Optimizer};
@@ -191,6 +192,8 @@ pub struct Trainer<'a> {
     /// Present when matrices are rounded on their way through the model (straight-through): gradients are taken where the
     /// rounded weights are, and move the exact ones.
     pub rounding: Option<Rounding<'a>>,
+    /// Present when only adapters learn and the weights are frozen. What is rounded then is what they are merged into.
+    pub lora: Option<Lora>,
     corpus: &'a Corpus,
     words: &'a dyn Words,
     device: Device,
@@ -231,6 +234,7 @@ impl<'a> Trainer<'a> {
             distil: None,
             lesson: None,
             rounding: None,
+            lora: None,
             corpus,
             words,
             device: device.clone(),
@@ -291,7 +295,7 @@ impl<'a> Trainer<'a> {
         let said = said.transpose().map_err(|failed| again(failed, &mut self.position))?;
         let clock = std::time::Instant::now();
         let tracked = self.tracked().map_err(|failed| again(failed, &mut self.position))?;
-        let loss = self.loss(&tracked, &batch, said.as_ref());
+        let loss = self.loss(&tracked.model, &batch, said.as_ref());
         let value: f32 = loss.clone().inner().try_into_scalar().map_err(|e| TrainError::Device(format!("{e:?}")))?;
         if !value.is_finite() {
             return Err(TrainError::Diverged { step: self.position.step, loss: value });
@@ -300,15 +304,9 @@ impl<'a> Trainer<'a> {
         let mut grads = loss.backward();
         let backward_s = clock.elapsed().as_secs_f32() - forward_s;
         let rate = self.config.schedule(self.position.step);
-        for (i, leaf) in tracked.weights.iter().enumerate() {
-            let Some(grad) = leaf.grad_remove(&mut grads) else { continue };
-            let weight = self.model.weights[i].clone();
-            let is_matrix = i > 0 && weight.dims()[0] > 1;
-            self.model.weights[i] = if is_matrix {
-                self.matrix_step(i, weight, grad, rate * self.config.matrix_lr)
-            } else {
-                self.vector_step(i, weight, grad, rate * self.config.embed_lr)
-            };
+        for (leaf, tensor) in &tracked.leaves {
+            let Some(grad) = tensor.grad_remove(&mut grads) else { continue };
+            self.update(*leaf, grad, rate);
         }
         self.position.step += 1;
         let update_s = clock.elapsed().as_secs_f32() - forward_s - backward_s;
@@ -334,35 +332,70 @@ impl<'a> Trainer<'a> {
         self.muon.step(lr, weight, update, None).0
     }
 
-    fn vector_step(&mut self, i: usize, weight: Tensor<2>, grad: Tensor<2>, lr: f64) -> Tensor<2> {
+    /// Moves what the gradient was taken at; `rate` is the share of the peak rate.
+    fn update(&mut self, leaf: Leaf, grad: Tensor<2>, rate: f64) {
         let time = self.position.step;
-        let state =
-            self.state.moments[i].take().map(|(m1, m2)| AdamWState::new(AdaptiveMomentumState::new(time, m1, m2)));
-        let (weight, state) = self.adamw.step(lr, weight, grad, state);
-        self.state.moments[i] = state.map(|s| (s.momentum.moment_1, s.momentum.moment_2));
-        weight
+        match leaf {
+            Leaf::Weight(i) => {
+                let weight = self.model.weights[i].clone();
+                let is_matrix = i > 0 && weight.dims()[0] > 1;
+                self.model.weights[i] = if is_matrix {
+                    self.matrix_step(i, weight, grad, rate * self.config.matrix_lr)
+                } else {
+                    let moments = &mut self.state.moments[i];
+                    adamw_step(&self.adamw, moments, time, weight, grad, rate * self.config.embed_lr)
+                };
+            }
+            Leaf::Adapter(i, half) => {
+                let lr = rate * self.config.matrix_lr;
+                let Some(pair) = self.lora.as_mut().and_then(|lora| lora.pairs.get_mut(i)?.as_mut()) else { return };
+                let tensor = if half == 0 { &mut pair.a } else { &mut pair.b };
+                *tensor = adamw_step(&self.adamw, &mut pair.moments[half], time, tensor.clone(), grad, lr);
+            }
+        }
     }
 
-    /// The leaves that gradients are taken at: the weights, or what a quantiser makes of the matrices.
-    fn tracked(&self) -> Result<Llama, TrainError> {
-        let Some(rounding) = &self.rounding else { return Ok(self.model.tracked()) };
-        let mut rounded = self.model.clone();
-        for (i, weight) in rounded.weights.iter_mut().enumerate() {
-            let [rows, cols] = weight.dims();
-            if rows == 1 {
-                continue;
+    /// The model as it answers: with what its adapters learned.
+    pub fn merged(&self) -> Llama {
+        self.lora.as_ref().map_or_else(|| self.model.clone(), |lora| lora.merged(&self.model))
+    }
+
+    /// What the loss is taken of, and the leaves that gradients are taken at: the weights, what a quantiser makes of the matrices,
+    /// or adapters.
+    fn tracked(&self) -> Result<Tracked, TrainError> {
+        let Some(lora) = &self.lora else {
+            let mut model = self.model.clone();
+            for (i, weight) in model.weights.iter_mut().enumerate() {
+                *weight = self.rounded(i, weight.clone())?;
             }
-            // Files hold a row for every output; here only the embedding lies so.
-            let turned = i > 0;
-            let as_filed = if turned { weight.clone().swap_dims(0, 1) } else { weight.clone() };
-            let values: Vec<f32> =
-                as_filed.try_into_vec_as::<f32>().map_err(|e| TrainError::Device(format!("{e:?}")))?;
-            let (outputs, inputs) = if turned { (cols, rows) } else { (rows, cols) };
-            let values = rounding(&values, inputs)?;
-            let rounded = Tensor::from_data(TensorData::new(values, [outputs, inputs]), &self.device);
-            *weight = if turned { rounded.swap_dims(0, 1) } else { rounded };
+            let model = model.tracked();
+            let leaves = model.weights.iter().enumerate().map(|(i, weight)| (Leaf::Weight(i), weight.clone()));
+            return Ok(Tracked { leaves: leaves.collect(), model });
+        };
+        let (mut model, mut leaves) = (self.model.clone(), Vec::new());
+        for (i, weight) in model.weights.iter_mut().enumerate() {
+            let Some(pair) = lora.pair(i) else {
+                *weight = self.rounded(i, weight.clone())?.autodiff();
+                continue;
+            };
+            let half =
+                |half: usize, tensor: &Tensor<2>| (Leaf::Adapter(i, half), tensor.clone().autodiff().require_grad());
+            let (a, b) = (half(0, &pair.a), half(1, &pair.b));
+            let exact = lora.add(weight.clone().autodiff(), a.1.clone(), b.1.clone());
+            // Straight-through: the value is the rounded one, the gradient goes to the sum.
+            let value = exact.clone().inner();
+            let off = self.rounded(i, value.clone())? - value;
+            *weight = exact + off.autodiff();
+            leaves.extend([a, b]);
         }
-        Ok(rounded.tracked())
+        Ok(Tracked { model, leaves })
+    }
+
+    /// What the quantiser in the loop makes of a weight, where there is one and it is a matrix.
+    fn rounded(&self, i: usize, weight: Tensor<2>) -> Result<Tensor<2>, TrainError> {
+        let [rows, cols] = weight.dims();
+        let Some(rounding) = self.rounding.as_ref().filter(|_| rows > 1) else { return Ok(weight) };
+        round(rounding, i, weight, [rows, cols], &self.device)
     }
 
     fn loss(&self, model: &Llama, batch: &Batch, said: Option<&Said>) -> Tensor<1> {
@@ -400,6 +433,55 @@ impl<'a> Trainer<'a> {
         };
         (per_token * weights).sum().div_scalar(total)
     }
+}
+
+/// What a gradient is taken at.
+#[derive(Debug, Clone, Copy)]
+enum Leaf {
+    /// A weight of the model.
+    Weight(usize),
+    /// A (0) or B (1) of a weight's adapter.
+    Adapter(usize, usize),
+}
+
+/// A model for one step.
+struct Tracked {
+    model: Llama,
+    leaves: Vec<(Leaf, Tensor<2>)>,
+}
+
+/// One step of AdamW, whose moments are kept in a form that a checkpoint can hold.
+fn adamw_step(
+    adamw: &AdamW,
+    moments: &mut Option<(Tensor<2>, Tensor<2>)>,
+    time: usize,
+    weight: Tensor<2>,
+    grad: Tensor<2>,
+    lr: f64,
+) -> Tensor<2> {
+    let state = moments.take().map(|(m1, m2)| AdamWState::new(AdaptiveMomentumState::new(time, m1, m2)));
+    let (weight, state) = adamw.step(lr, weight, grad, state);
+    *moments = state.map(|s| (s.momentum.moment_1, s.momentum.moment_2));
+    weight
+}
+
+/// The weight at place `i` after `rounding` of its rows as files hold them: one for every output, and the embedding as it lies.
+///
+/// # Errors
+/// The device fails, or a value cannot be rounded.
+pub fn round(
+    rounding: &Rounding<'_>,
+    i: usize,
+    weight: Tensor<2>,
+    [rows, cols]: [usize; 2],
+    device: &Device,
+) -> Result<Tensor<2>, TrainError> {
+    let turned = i > 0;
+    let as_filed = if turned { weight.swap_dims(0, 1) } else { weight };
+    let values: Vec<f32> = as_filed.try_into_vec_as::<f32>().map_err(|e| TrainError::Device(format!("{e:?}")))?;
+    let (outputs, inputs) = if turned { (cols, rows) } else { (rows, cols) };
+    let rounded = Tensor::from_data(TensorData::new(rounding(&values, inputs)?, [outputs, inputs]), device);
+    Ok(if turned { rounded.swap_dims(0, 1) } else { rounded })
 }
 
 impl Said {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use engine::gguf::GgmlType;
+use engine::gguf::{GgmlType, Gguf, Value};
 use lm::batch::{self, Doc, Mix, Words as _};
 use lm::checkpoint::values;
 use lm::corpus::{self, Corpus};
@@ -18,7 +18,9 @@ use lm::ecld::forward;
 use lm::ecld::prune::prune;
 use lm::ecld::quantise::{Scheme, quantise};
 use lm::export;
+use lm::family::Kept;
 use lm::heal::{self, Course, FileWords, Lecture, Options, Recorder};
+use lm::lora::{Adapters, Target};
 use lm::model::{Llama, LlamaConfig};
 use lm::probe::Probe;
 use lm::run_folder::{Cadence, News};
@@ -87,7 +89,7 @@ fn options(steps: usize) -> Options {
         pool: Some(2),
         ..TrainConfig::default()
     };
-    Options { train, alpha: 0.6, tau: 2.0, top_k: 8, in_loop: None, random: false }
+    Options { train, alpha: 0.6, tau: 2.0, top_k: 8, in_loop: None, random: false, lora: None, keep_adapters: false }
 }
 
 /// Runs to the end or until `until` steps are done; the losses of what was done, and the file.
@@ -99,7 +101,7 @@ fn run(files: &Files, options: &Options, out: &Path, until: usize) -> Result<(Ve
     let (corpus, words) = (&files.corpus, &words);
     let lecture = Lecture { student: &student, teacher: &teacher, corpus, words, options, record: &record };
     let course = lecture.course(out, &device, &stop, Box::new(|_, _| ())).map_err(|error| error.to_string())?;
-    let Course { folder, trainer, .. } = course;
+    let Course { folder, trainer } = course;
     let probe = Probe::new(corpus, words, 20, 7).unwrap();
     let mut losses = Vec::new();
     let cadence = Cadence { checkpoint: 100, probe: 0 };
@@ -112,7 +114,7 @@ fn run(files: &Files, options: &Options, out: &Path, until: usize) -> Result<(Ve
         }
     });
     match finished.unwrap() {
-        true => Ok((losses, Some(Course::finish(&student, &folder, out, &device).unwrap()))),
+        true => Ok((losses, Some(Course::finish(&student, &folder, options, out, &device).unwrap()))),
         false => Ok((losses, None)),
     }
 }
@@ -269,4 +271,122 @@ fn mean_nll(files: &Files, path: &Path) -> f64 {
     let scored: Vec<_> = scored.collect();
     let teacher = Teacher::new(&archive, u64::MAX).unwrap();
     lm::ecld::depth::rise(&teacher, &scored, &[], &[], &mut |_| Ok(())).unwrap().mean_nll
+}
+
+fn adapters(targets: &[Target]) -> Option<Adapters> {
+    Some(Adapters { rank: 4, alpha: 8.0, targets: targets.to_vec() })
+}
+
+/// Only the matrices that have adapters change, and a run that was stopped goes on to the same file.
+#[test]
+fn adapters_learn_and_the_rest_is_frozen() {
+    let (files, device) = (files(), Device::flex());
+    let before = heal::load(&Archive::open(&files.student).unwrap(), &device).unwrap();
+    for in_loop in [None, Some("Q4_0".to_owned())] {
+        let lora = adapters(&[Target::Q, Target::Down]);
+        let options = Options { in_loop: in_loop.clone(), lora, ..options(24) };
+        let name = |part: &str| files.folder.path().join(format!("{part}-{}", in_loop.is_some()));
+        let (losses, file) = run(&files, &options, &name("whole"), usize::MAX).unwrap();
+        let mean = |some: &[f32]| some.iter().sum::<f32>() / some.len() as f32;
+        assert!(mean(&losses[18..]) < 0.95 * mean(&losses[..6]), "{losses:?}");
+        let after = heal::load(&Archive::open(&file.clone().unwrap()).unwrap(), &device).unwrap();
+        for ((name, _), (old, new)) in before.config.layout().iter().zip(before.weights.iter().zip(&after.weights)) {
+            let same = values(old).unwrap() == values(new).unwrap();
+            assert_eq!(same, !(name.contains("attn_q") || name.contains("ffn_down")), "{name}");
+        }
+        let (mut first, none) = run(&files, &options, &name("parts"), 5).unwrap();
+        assert!(none.is_none());
+        let (rest, other) = run(&files, &options, &name("parts"), usize::MAX).unwrap();
+        first.extend(rest);
+        assert_eq!(losses, first);
+        assert_eq!(std::fs::read(file.unwrap()).unwrap(), std::fs::read(other.unwrap()).unwrap());
+    }
+}
+
+/// A kept adapter, in llama.cpp's layout, merged into the file that it was trained on is the merged student.
+#[test]
+fn a_kept_adapter_is_the_merged_one() {
+    let files = files();
+    let lora = adapters(&[Target::K, Target::O, Target::Gate]);
+    let merged = Options { lora: lora.clone(), ..options(6) };
+    let kept = Options { keep_adapters: true, ..merged.clone() };
+    let (_, merged) = run(&files, &merged, &files.folder.path().join("merged"), usize::MAX).unwrap();
+    let (_, adapter) = run(&files, &kept, &files.folder.path().join("kept"), usize::MAX).unwrap();
+    let (merged, adapter) = (merged.unwrap(), adapter.unwrap());
+    assert!(adapter.ends_with("adapter.gguf"));
+    let bytes = std::fs::read(&adapter).unwrap();
+    let gguf = Gguf::parse(&bytes).unwrap();
+    // ggml's order, the inner dimension first: A is [in, r], B is [r, out].
+    let dims = |name: &str| gguf.tensor(name).unwrap().0.dims.clone();
+    assert_eq!(dims("blk.1.ffn_gate.weight.lora_a"), [32, 4]);
+    assert_eq!(dims("blk.1.ffn_gate.weight.lora_b"), [4, 64]);
+    assert_eq!(gguf.tensors().len(), 2 * 2 * 3);
+    assert_eq!(gguf.get("general.architecture").and_then(Value::as_str), Some("llama"));
+    let out = files.folder.path().join("merged-later.gguf");
+    let base = Archive::open(&files.student).unwrap();
+    assert_eq!(Some(heal::merge(&base, &adapter, &out, &Device::flex()).unwrap()), lora);
+    let of = |path: &Path| heal::load(&Archive::open(path).unwrap(), &Device::flex()).unwrap();
+    let (now, later) = (of(&merged), of(&out));
+    for (now, later) in now.weights.iter().zip(&later.weights) {
+        assert_eq!(values(now).unwrap(), values(later).unwrap());
+    }
+    // Another model, and a file that is no adapter.
+    let teacher = Archive::open(&files.teacher).unwrap();
+    for (base, adapter, told) in [(&teacher, &adapter, "do not fit"), (&base, &files.student, "no LoRA adapter")] {
+        let refused = heal::merge(base, adapter, &out, &Device::flex()).unwrap_err().to_string();
+        assert!(refused.contains(told) && refused.contains(adapter.to_str().unwrap()), "{refused}");
+    }
+}
+
+/// With a quantiser and a kept adapter, the loss is that of the quantised file with the adapter beside it.
+#[test]
+fn a_kept_adapter_learns_beside_the_quantised_file() {
+    let files = files();
+    let quantised = files.folder.path().join("q.gguf");
+    let q = GgmlType::Q4_0;
+    let scheme = Scheme::Blocks { matrices: q, embedding: q, output: q, fit: Fit::Searched };
+    quantise(&Archive::open(&files.student).unwrap(), scheme, &quantised, &mut |_| Ok(())).unwrap();
+    let lora = adapters(&[Target::V, Target::Up]);
+    let kept = Options { in_loop: Some("Q4_0".into()), lora: lora.clone(), keep_adapters: true, ..options(5) };
+    let (frozen, _) = run(&files, &kept, &files.folder.path().join("frozen"), usize::MAX).unwrap();
+    let other = Files { student: quantised, ..files };
+    let plain = Options { lora, ..options(5) };
+    let (of_file, _) = run(&other, &plain, &other.folder.path().join("file"), usize::MAX).unwrap();
+    for (frozen, of_file) in frozen.iter().zip(&of_file) {
+        assert!((frozen - of_file).abs() < 1e-3 * of_file, "{frozen} {of_file}");
+    }
+}
+
+#[test]
+fn adapters_that_cannot_learn_are_refused() {
+    let files = files();
+    let none = Adapters { rank: 0, ..Adapters::default() };
+    for (options, told) in [
+        (Options { lora: Some(none), ..options(2) }, "rank 0"),
+        (Options { lora: adapters(&[]), ..options(2) }, "0 matrices"),
+        (Options { lora: adapters(&[Target::Q]), random: true, ..options(2) }, "random"),
+        (Options { keep_adapters: true, ..options(2) }, "no adapters"),
+    ] {
+        let refused = run(&files, &options, &files.folder.path().join("none"), 1).unwrap_err();
+        assert!(refused.contains(told), "{refused}");
+    }
+}
+
+/// What is left of a teacher is read from the cut file itself; a trained file is none.
+#[test]
+fn what_was_kept_is_read_from_the_file() {
+    let files = files();
+    let teacher = Archive::open(&files.teacher).unwrap();
+    let cut = files.folder.path().join("cut.gguf");
+    let neurons: Vec<Vec<usize>> = (0..3).map(|layer| (0..32).map(|i| 4 * i + layer).collect()).collect();
+    let groups = Some(vec![vec![1]; 3]);
+    let keep = Keep { layers: Some(vec![1, 2]), neurons: Some(neurons.clone()), groups, embed: None };
+    prune(&teacher, &keep, &cut, true, &mut |_| Ok(())).unwrap();
+    let kept = Kept::of(&teacher, &Archive::open(&cut).unwrap()).unwrap();
+    assert_eq!((kept.layers, kept.neurons), (vec![1, 2], neurons[1..].to_vec()));
+    assert_eq!(kept.heads, [[2, 3], [2, 3]]);
+    let whole = Kept::of(&teacher, &teacher).unwrap();
+    assert_eq!((whole.layers.len(), whole.neurons[0].len(), whole.heads[2].len()), (3, 128, 4));
+    let other = Kept::of(&teacher, &Archive::open(&files.student).unwrap()).unwrap_err().to_string();
+    assert!(other.contains("none of the teacher's"), "{other}");
 }

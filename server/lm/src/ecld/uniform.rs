@@ -91,7 +91,8 @@ impl Grid {
         if self.delta == 0.0 {
             return 0;
         }
-        let place = ((weight - self.a) / self.delta + 0.5).floor();
+        let place = (weight - self.a) / self.delta + 0.5;
+        // Rounded towards zero, which is down from 0 on.
         place.clamp(0.0, f64::from(top_code(self.bits))) as u16
     }
 

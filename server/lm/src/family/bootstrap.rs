@@ -53,7 +53,8 @@ fn share(units: &[Unit], drawn: &[u32]) -> Option<f64> {
     (of > 0).then(|| hits as f64 / of as f64)
 }
 
-fn resampled(
+/// A statistic of `units` things with its interval by drawing them anew; `None` where it is none of all of them.
+pub(super) fn resampled(
     units: usize,
     draws: usize,
     seed: u64,

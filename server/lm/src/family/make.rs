@@ -1,98 +1,19 @@
 //! Files from recipes, in a folder: what is there already is not made again, what was stopped goes on.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::anatomy::{Importance, Kept};
 use super::judge::{Judged, judge};
-use super::recipe::{Recipe, Source, Stored};
-use crate::corpus::Corpus;
-use crate::ecld::calibration::{self, Limits};
+use super::kin::{Family, Settings};
+use super::recipe::{Recipe, Stored};
+use super::sources::Training;
+use crate::ecld::EcldError;
 use crate::ecld::encode::Fit;
 use crate::ecld::file::{Archive, Teacher, write_atomically};
-use crate::ecld::prune::prune;
 use crate::ecld::quantise::{Scheme, quantise};
-use crate::ecld::spec::Model as _;
-use crate::ecld::wishes::Wishes;
-use crate::ecld::{EcldError, depth, trial};
-use crate::heal::{Course, FileWords, HealError, Lecture, Options};
-use crate::probe::Probe;
-use crate::run_folder::{Cadence, News};
-
-/// Calibration tokens, all of which the rise of the loss is measured on too.
-const CALIBRATION: usize = 4096;
-/// Steps between checkpoints.
-const CHECKPOINT: usize = 50;
-/// Splits of a budget that are ranked after a short distillation.
-const RANKED: usize = 2;
-/// Its steps.
-const RANKING_STEPS: usize = 40;
-/// What the rates of the second part are of the first's.
-const LOOP_RATE: f64 = 0.3;
-
-/// What all variants have in common.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// How students learn in the first part.
-    pub healing: Options,
-    /// Steps of the second part, with the quantiser in the loop.
-    pub loop_steps: usize,
-    /// Questions of each sort, and articles.
-    pub limit: usize,
-    /// Seed of what is asked.
-    pub seed: u64,
-}
-
-/// Who sees how far it is.
-pub trait Watch {
-    /// Something begins that has so many parts.
-    fn begin(&self, what: &str, total: u64);
-    /// So many more of them are done.
-    fn advance(&self, by: u64);
-    /// Something to be told beside it.
-    fn note(&self, text: &str);
-}
-
-/// A teacher and a folder for its family.
-pub struct Family<'a> {
-    /// The file that all others come from.
-    pub teacher: &'a Archive,
-    /// Where files are made.
-    pub work: &'a Path,
-    /// What they are taught and asked.
-    pub corpus: &'a Corpus,
-    /// The teacher's tokens.
-    pub words: &'a FileWords,
-    /// What all have in common.
-    pub settings: &'a Settings,
-    /// Where to compute.
-    pub device: &'a Device,
-    /// Raised by Ctrl-C.
-    pub stop: &'a AtomicBool,
-    /// Who sees how far it is.
-    pub watch: &'a dyn Watch,
-}
-
-impl std::fmt::Debug for Family<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Family").field("work", &self.work).finish_non_exhaustive()
-    }
-}
-
-/// What a training took.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Training {
-    /// Steps.
-    pub steps: usize,
-    /// Tokens, those that only fill rows not counted.
-    pub tokens: u64,
-    /// Time of the steps themselves, seconds.
-    pub seconds: f64,
-    /// Loss of every step, nats.
-    pub losses: Vec<f64>,
-}
+use crate::heal::HealError;
 
 /// A variant that is there and was judged.
 #[derive(Debug, Clone, Serialize)]
@@ -105,13 +26,15 @@ pub struct Made {
     pub trained: Vec<Training>,
     /// Blocks, FFN neurons.
     pub sizes: [usize; 2],
+    /// What is left of the teacher; `None` where nothing was cut.
+    pub kept: Option<Kept>,
     /// What it is worth.
     pub judged: Judged,
 }
 
 /// A judgement on disk.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct OnDisk {
     /// Length and time of the file that was judged.
     file: (u64, u64),
     limit: usize,
@@ -130,139 +53,22 @@ impl Family<'_> {
         let judged = self.judged(recipe, &path, bytes)?;
         let config = Archive::open(&path)?.plan.config;
         let trained = self.trainings(recipe.source)?;
-        Ok(Made { path, simulated: bytes.is_some(), trained, sizes: [config.layers, config.ffn], judged })
-    }
-
-    /// The file of a variant's weights.
-    fn source(&self, source: Source) -> Result<PathBuf, HealError> {
-        match source {
-            Source::Teacher => Ok(self.teacher.path.clone()),
-            Source::Pruned(cut) => self.pruned(cut),
-            Source::Healed { cut, random } => {
-                let options = Options { random, ..self.settings.healing.clone() };
-                let folder = self.folder(source)?;
-                self.trained(&folder, &self.source(Source::Pruned(cut))?, &options)
-            }
-            Source::Looped { cut, random } => {
-                let student = self.source(Source::Healed { cut, random })?;
-                let mut options = self.settings.healing.clone();
-                options.in_loop = Some("Q4_0".into());
-                options.train.steps = self.settings.loop_steps;
-                options.train.matrix_lr *= LOOP_RATE;
-                options.train.embed_lr *= LOOP_RATE;
-                options.train.decay = 1.0;
-                // Documents in another order than the first part had them.
-                options.train.seed += 1;
-                self.trained(&self.folder(source)?, &student, &options)
-            }
-            Source::Trained(bits, group) => {
-                let mut options = self.settings.healing.clone();
-                options.in_loop = Some(format!("uniform-{bits}-{group}"));
-                options.train.steps += self.settings.loop_steps;
-                self.trained(&self.folder(source)?, &self.teacher.path, &options)
-            }
-        }
-    }
-
-    /// The folder of a training.
-    fn folder(&self, source: Source) -> Result<PathBuf, EcldError> {
-        let name = |part: &str, cut: u32, random: bool| {
-            self.work.join(format!("{part}{cut}{}", if random { "-random" } else { "" }))
+        let kept = match recipe.source.cut() {
+            Some(cut) => Some(Kept::of(self.teacher, &Archive::open(&self.pruned(cut)?)?)?),
+            None => None,
         };
-        match source {
-            Source::Teacher | Source::Pruned(_) => Err(EcldError::input("nothing is trained there")),
-            Source::Healed { cut, random } => Ok(name("healed", cut, random)),
-            Source::Looped { cut, random } => Ok(name("looped", cut, random)),
-            Source::Trained(bits, group) => Ok(self.work.join(format!("trained-{bits}-{group}"))),
-        }
+        Ok(Made { path, simulated: bytes.is_some(), trained, sizes: [config.layers, config.ffn], kept, judged })
     }
 
-    /// The teacher without `cut` percent of its parameters. The best splits by their loss unhealed are ranked again after a
-    /// short distillation: what a cut has lost is not what it can win back.
-    fn pruned(&self, cut: u32) -> Result<PathBuf, HealError> {
-        let path = self.work.join(format!("pruned{cut}.gguf"));
-        if path.exists() {
-            return Ok(path);
-        }
-        let context = self.teacher.plan.config.context;
-        let limits = Limits { length: 384.min(context), tokens: CALIBRATION };
-        let sequences = calibration::atlas(&self.words.0, self.corpus, self.settings.seed, limits)?;
-        let total = Some(f64::from(cut) / 100.0);
-        let wishes = Wishes { total, loss_tokens: CALIBRATION, ..Wishes::default() };
+    /// What scored how in the teacher.
+    ///
+    /// # Errors
+    /// The teacher cannot be read, or it was told to stop.
+    pub fn importance(&self) -> Result<Importance, EcldError> {
+        let sequences = self.calibration()?;
         let teacher = Teacher::new(self.teacher, u64::MAX)?;
-        let work = trial::work(teacher.spec(), &sequences, &wishes, &trial::SHARES);
-        self.watch.begin(&format!("splits of −{cut} %"), work);
-        let mut tick = |by| self.tick(by);
-        let splits = trial::search(&teacher, &sequences, &wishes, &trial::SHARES, true, &mut tick)?;
-        let mut ranked = Vec::new();
-        for (place, split) in splits.iter().take(RANKED).enumerate() {
-            let candidate = self.work.join(format!("pruned{cut}-{place}.gguf"));
-            prune(self.teacher, &split.decided.keep, &candidate, true, &mut |_| self.tick(0))?;
-            let mut options = self.settings.healing.clone();
-            options.train.steps = RANKING_STEPS;
-            let folder = self.work.join(format!("ranking{cut}-{place}"));
-            let healed = Archive::open(&self.trained(&folder, &candidate, &options)?)?;
-            let healed = Teacher::new(&healed, u64::MAX)?;
-            let after = depth::rise(&healed, &sequences, &[], &[], &mut |_| self.tick(0))?.mean_nll;
-            self.watch.note(&format!(
-                "−{cut} %, {:.2} of it in blocks: mean NLL {:.4}, after {RANKING_STEPS} steps {after:.4}",
-                split.depth_share, split.mean_nll
-            ));
-            ranked.push((after, candidate));
-        }
-        ranked.sort_by(|left, right| left.0.total_cmp(&right.0));
-        let (_, best) = ranked.first().ok_or_else(|| EcldError::input("no split of the budget can be made"))?;
-        std::fs::rename(best, &path).map_err(EcldError::io(best))?;
-        Ok(path)
-    }
-
-    fn tick(&self, by: u64) -> Result<(), EcldError> {
-        self.watch.advance(by);
-        match self.stop.load(std::sync::atomic::Ordering::Relaxed) {
-            true => Err(EcldError::Stopped),
-            false => Ok(()),
-        }
-    }
-
-    /// Trains to the end, or goes on to it.
-    fn trained(&self, out: &Path, student: &Path, options: &Options) -> Result<PathBuf, HealError> {
-        let file = out.join("student.gguf");
-        if file.exists() {
-            return Ok(file);
-        }
-        let student = Archive::open(student)?;
-        let record = self.work.join("record");
-        let lecture = Lecture {
-            student: &student,
-            teacher: self.teacher,
-            corpus: self.corpus,
-            words: self.words,
-            options,
-            record: &record,
-        };
-        let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let told = name.clone();
-        let tell = Box::new(move |read: usize, of: usize| {
-            if read == of {
-                self.watch.note(&format!("{told}: the teacher has read {of} documents"));
-            }
-        });
-        let Course { folder, trainer, .. } = lecture.course(out, self.device, self.stop, tell)?;
-        let probe = Probe::new(self.corpus, self.words, 400, 7).map_err(crate::run_folder::RunError::from)?;
-        self.watch.begin(&name, options.train.steps as u64);
-        self.watch.advance(trainer.position.step as u64);
-        let cadence = Cadence { checkpoint: CHECKPOINT, probe: 0 };
-        let finished = folder.train(trainer, &probe, cadence, self.device, self.stop, |news| match news {
-            News::Step(_) => self.watch.advance(1),
-            News::Probe(step, exact) => self.watch.note(&format!(
-                "{name}, step {step}: exact answers {:.3}, two-hop {:.3}",
-                exact.single_hop, exact.two_hop
-            )),
-        })?;
-        if !finished {
-            return Err(EcldError::Stopped.into());
-        }
-        Course::finish(&student, &folder, out, self.device)
+        self.watch.begin("scores of the teacher's parts", 0);
+        Importance::of(&teacher, &sequences, &mut |_| self.tick(0))
     }
 
     /// The variant's file, and the bytes that it would take where it is simulated.
@@ -305,38 +111,17 @@ impl Family<'_> {
         let changed = meta.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         let file = (meta.len(), changed.map_or(0, |time| time.as_secs()));
         if let Ok(text) = std::fs::read(&kept_at)
-            && let Ok(kept) = serde_json::from_slice::<Kept>(&text)
+            && let Ok(kept) = serde_json::from_slice::<OnDisk>(&text)
             && (kept.file, kept.limit, kept.seed) == (file, limit, seed)
         {
             return Ok(kept.judged);
         }
         self.watch.begin(&format!("{}: judged", recipe.id), 3 * limit as u64);
         let judged = judge(path, bytes, self.corpus, self.words, (limit, seed), &|| self.watch.advance(1))?;
-        let kept = Kept { file, limit, seed, judged };
+        let kept = OnDisk { file, limit, seed, judged };
         let json = serde_json::to_vec(&kept).map_err(|error| EcldError::file(&kept_at, error))?;
         write_atomically(&kept_at, &json)?;
         self.tick(0)?;
         Ok(kept.judged)
-    }
-
-    /// What the logs say of the trainings that lie behind a source.
-    fn trainings(&self, source: Source) -> Result<Vec<Training>, EcldError> {
-        let before = match source {
-            Source::Looped { cut, random } => self.trainings(Source::Healed { cut, random })?,
-            _ => Vec::new(),
-        };
-        let Ok(folder) = self.folder(source) else { return Ok(before) };
-        let path = folder.join("log.jsonl");
-        let text = std::fs::read_to_string(&path).map_err(EcldError::io(&path))?;
-        let mut training = Training::default();
-        for line in text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
-            let Some(loss) = line.get("loss").and_then(serde_json::Value::as_f64) else { continue };
-            training.steps += 1;
-            training.losses.push(loss);
-            training.tokens += line.get("tokens").and_then(serde_json::Value::as_u64).unwrap_or(0);
-            let seconds = line.get("seconds").and_then(serde_json::Value::as_array);
-            training.seconds += seconds.into_iter().flatten().filter_map(serde_json::Value::as_f64).sum::<f64>();
-        }
-        Ok(before.into_iter().chain([training]).collect())
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::adapter;
 use super::record::Recorder;
 use super::student;
 use super::words::FileWords;
@@ -14,8 +15,9 @@ use crate::corpus::Corpus;
 use crate::ecld::file::{Archive, write_atomically};
 use crate::ecld::rounding::Rounding;
 use crate::ecld::{EcldError, calibration};
+use crate::lora::{Adapters, Lora};
 use crate::run_folder::{RunError, RunFolder};
-use crate::train::{Lesson, TrainConfig, TrainError, Trainer};
+use crate::train::{self, Lesson, TrainConfig, TrainError, Trainer};
 
 /// Why a run cannot begin, go on or end.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,13 @@ pub struct Options {
     pub in_loop: Option<String>,
     /// From random weights instead of the file's: what the inherited ones are worth.
     pub random: bool,
+    /// Only adapters of these sizes learn (LoRA).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Adapters>,
+    /// Adapters are written as a file of their own instead of being merged. The quantiser then rounds the frozen weights once, as
+    /// the file does that the adapters go with, and not what both make together.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_adapters: bool,
 }
 
 /// What a run was begun with: it goes on with the same, or not at all.
@@ -82,13 +91,11 @@ pub struct Course<'a> {
     pub folder: RunFolder,
     /// Where the run stands.
     pub trainer: Trainer<'a>,
-    out: PathBuf,
-    student: &'a Archive,
 }
 
 impl std::fmt::Debug for Course<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Course").field("out", &self.out).finish_non_exhaustive()
+        f.debug_struct("Course").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
@@ -130,7 +137,8 @@ impl<'a> Lecture<'a> {
         if !(0.0..=1.0).contains(&options.alpha) {
             return Err(EcldError::input(format!("alpha {} must be in [0, 1]", options.alpha)).into());
         }
-        let model = student::load(self.student, device)?;
+        check_adapters(options)?;
+        let mut model = student::load(self.student, device)?;
         let folder = RunFolder::create(out)?;
         let recorder = (options.top_k, options.tau, options.train.len);
         let recorder = Recorder::new(self.teacher, self.record, recorder, stop, tell)?;
@@ -143,39 +151,81 @@ impl<'a> Lecture<'a> {
         begin(out, &begun)?;
         let (config, words) = (options.train.clone(), self.words);
         let sizes = model.config.clone();
+        let rounding = options.in_loop.as_deref().map(rounding).transpose()?;
+        let frozen = rounding.as_ref().filter(|_| options.keep_adapters);
+        for (i, weight) in model.weights.iter_mut().enumerate().filter(|_| frozen.is_some()) {
+            let [rows, cols] = weight.dims();
+            if let Some(rounding) = frozen.filter(|_| rows > 1) {
+                *weight = train::round(rounding, i, weight.clone(), [rows, cols], device).map_err(RunError::from)?;
+            }
+        }
         let start = (!options.random).then_some(model);
+        let seed = config.seed;
         let mut trainer = folder.trainer(&sizes, start, config, self.corpus, words, device)?;
         trainer.lesson = Some(Lesson { teacher: Box::new(recorder), alpha: options.alpha, temperature: options.tau });
-        if let Some(name) = &options.in_loop {
-            let rounding: Rounding = name.parse()?;
-            let rounded = move |values: &[f32], cols: usize| {
-                rounding.apply(values, cols).map_err(|error| TrainError::Rounding(error.to_string()))
-            };
-            trainer.rounding = Some(Box::new(rounded));
+        trainer.rounding = rounding.filter(|_| !options.keep_adapters);
+        if let (Some(adapters), None) = (&options.lora, &trainer.lora) {
+            trainer.lora = Some(Lora::fresh(adapters.clone(), &sizes, seed, device));
         }
-        Ok(Course { folder, trainer, out: out.to_owned(), student: self.student })
+        Ok(Course { folder, trainer })
     }
 }
 
-/// Where a run's file is, once it has come to its end.
-fn file(out: &Path) -> PathBuf {
-    out.join("student.gguf")
+/// Adapters make sense.
+fn check_adapters(options: &Options) -> Result<(), EcldError> {
+    let Some(Adapters { rank, alpha, targets }) = &options.lora else {
+        return match options.keep_adapters {
+            true => Err(EcldError::input("there are no adapters to keep: give them a rank (--lora-rank)")),
+            false => Ok(()),
+        };
+    };
+    if *rank == 0 || targets.is_empty() || !(alpha.is_finite() && *alpha > 0.0) {
+        let problem = format!("adapters of rank {rank}, alpha {alpha} for {} matrices cannot learn", targets.len());
+        return Err(EcldError::input(problem));
+    }
+    match options.random {
+        true => Err(EcldError::input("adapters to random weights that are frozen: leave out --random or --lora-rank")),
+        false => Ok(()),
+    }
+}
+
+/// The quantiser of this name.
+fn rounding(name: &str) -> Result<train::Rounding<'static>, EcldError> {
+    let rounding: Rounding = name.parse()?;
+    Ok(Box::new(move |values: &[f32], cols: usize| {
+        rounding.apply(values, cols).map_err(|error| TrainError::Rounding(error.to_string()))
+    }))
 }
 
 impl Course<'_> {
-    /// Writes the file of a run that has come to its end, from its checkpoint.
+    /// Writes the file of a run that has come to its end, from its checkpoint: `student.gguf`, or `adapter.gguf` where adapters
+    /// are kept.
     ///
     /// # Errors
     /// The checkpoint cannot be read, or the file cannot be written.
-    pub fn finish(student: &Archive, folder: &RunFolder, out: &Path, device: &Device) -> Result<PathBuf, HealError> {
+    pub fn finish(
+        student: &Archive,
+        folder: &RunFolder,
+        options: &Options,
+        out: &Path,
+        device: &Device,
+    ) -> Result<PathBuf, HealError> {
         let checkpoint = checkpoint::load(&folder.checkpoint_path(), device)?;
-        student::save(student, &checkpoint.model, &file(out))?;
-        Ok(file(out))
-    }
-
-    /// The file that was cut.
-    pub fn student(&self) -> &Archive {
-        self.student
+        let file = |name: &str| out.join(name);
+        match &checkpoint.lora {
+            Some(lora) if options.keep_adapters => {
+                let file = file("adapter.gguf");
+                adapter::save(student, lora, &checkpoint.model.config, &file)?;
+                Ok(file)
+            }
+            lora => {
+                let merged =
+                    lora.as_ref().map_or_else(|| checkpoint.model.clone(), |lora| lora.merged(&checkpoint.model));
+                let file = file("student.gguf");
+                student::save(student, &merged, &file)?;
+                Ok(file)
+            }
+        }
     }
 }
 

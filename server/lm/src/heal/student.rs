@@ -57,7 +57,9 @@ fn config(archive: &Archive) -> Result<LlamaConfig, EcldError> {
         EcldError::file(&archive.path, problem)
     };
     let Format::Gguf(head) = &archive.format else {
-        return Err(fail("it is no GGUF file"));
+        let problem = "it is a Hugging Face folder: trained students are written, and quantised after that, as GGUF, so convert it \
+                       first (only Llama models with one embedding for both ends are trained here)";
+        return Err(EcldError::file(&archive.path, problem));
     };
     let gguf = Gguf::parse_header(head, archive.disk.size(0)).map_err(|e| EcldError::file(&archive.path, e))?;
     let architecture = gguf.get("general.architecture").and_then(Value::as_str).unwrap_or_default();

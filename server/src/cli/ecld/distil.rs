@@ -10,6 +10,7 @@ use lm::run_folder::Cadence;
 use lm::train::TrainConfig;
 use lm::{corpus, tables};
 
+use super::adapters::Adapters;
 use crate::cli::progress;
 use crate::cli::train_lm::DeviceKind;
 
@@ -42,6 +43,12 @@ pub struct Args {
     /// Begin from random weights of the same sizes: the control that tells what the inherited ones are worth.
     #[arg(long)]
     pub random: bool,
+    #[command(flatten)]
+    pub adapters: Adapters,
+    /// Write adapters as a file of their own instead of merging them. --quantiser-in-loop then rounds the frozen weights, once, as
+    /// the quantised file holds them that the adapters go with.
+    #[arg(long, requires = "lora_rank")]
+    pub lora_keep: bool,
     /// Steps between checkpoints.
     #[arg(long, default_value_t = 100)]
     pub checkpoint_every: usize,
@@ -124,6 +131,8 @@ impl How {
             top_k: self.top_k,
             in_loop: None,
             random: false,
+            lora: None,
+            keep_adapters: false,
         }
     }
 }
@@ -141,7 +150,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => tables::embedded()?,
     };
     let corpus = corpus::generate(&tables, args.corpus_seed);
-    let options = Options { in_loop: args.quantiser_in_loop.clone(), random: args.random, ..args.how.options() };
+    let options = Options {
+        in_loop: args.quantiser_in_loop.clone(),
+        random: args.random,
+        lora: args.adapters.sizes(),
+        keep_adapters: args.lora_keep,
+        ..args.how.options()
+    };
     let record = args.record.clone().unwrap_or_else(|| args.out.join("record"));
     let lecture = Lecture {
         student: &student,
@@ -158,8 +173,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         reading.set_message(format!("the teacher reads the epoch's documents: {read} of {of}"));
         reading.tick();
     });
-    let Course { folder, trainer, .. } = lecture.course(&args.out, &device, &stop, tell)?;
-    eprintln!("{} parameters learn from {}", trainer.model.config.parameters(), teacher.parameters());
+    let Course { folder, trainer } = lecture.course(&args.out, &device, &stop, tell)?;
+    let learning = trainer.lora.as_ref().map_or_else(|| trainer.model.config.parameters(), lm::lora::Lora::parameters);
+    eprintln!("{learning} of {} parameters learn from {}", trainer.model.config.parameters(), teacher.parameters());
     let probe = Probe::new(&corpus, &words, 400, 7)?;
     let cadence = Cadence { checkpoint: args.checkpoint_every, probe: args.probe_every };
     let trained = progress::train(&folder, trainer, &probe, cadence, &device, (&bar, &stop))?;
@@ -170,7 +186,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         trained.rate()
     );
     if trained.finished {
-        let file = Course::finish(&student, &folder, &args.out, &device)?;
+        let file = Course::finish(&student, &folder, &options, &args.out, &device)?;
         println!("{}", file.display());
     }
     Ok(())

@@ -16,6 +16,7 @@ use lm::{corpus, tables};
 
 use super::progress::stop_on_ctrl_c;
 
+mod adapters;
 mod case;
 mod distil;
 mod prune;
@@ -38,6 +39,8 @@ enum Step {
     Prune(Box<prune::Args>),
     /// Let a pruned model learn from the one that it was cut from (eq. 8-11).
     Distil(Box<distil::Args>),
+    /// Merge an adapter of low rank (LoRA) into the model that it was trained on.
+    Merge(adapters::Args),
     /// Quantise a GGUF file with scales of least squared error (eq. 12 and 13).
     Quantise(quantise::Args),
     /// Make and judge a family of compact models of the shipped teacher, with controls: public/reports/ecld.md.
@@ -55,6 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Step::Score(args) => score::run(args),
         Step::Prune(args) => prune::run(*args),
         Step::Distil(args) => distil::run(*args),
+        Step::Merge(args) => adapters::run(&args),
         Step::Quantise(args) => quantise::run(args),
         Step::Report(args) => report::run(*args),
         Step::Case(args) => case::run(args),

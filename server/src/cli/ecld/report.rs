@@ -10,6 +10,7 @@ use lm::family::{Controls, Family, Settings, Watch, recipes};
 use lm::heal::Lecture;
 use lm::{corpus, tables};
 
+use super::adapters::Adapters;
 use super::distil::How;
 use crate::cli::progress;
 use crate::cli::train_lm::DeviceKind;
@@ -20,7 +21,8 @@ use crate::figures::compact::{Report, charts, text};
 ///
 /// Makes and judges, in --work: the teacher quantised only; cut, not healed; cut and distilled; cut, distilled, with the
 /// quantiser in the loop and quantised; and the controls that were asked for, with the same tokens. What is there is not made
-/// again, and what is stopped goes on: the same command again. It takes as long as its trainings.
+/// again, and what is stopped goes on: the same command again. It takes as long as its trainings. With --lora-rank the deepest
+/// cut is healed through adapters of low rank too, merged before it is quantised.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The teacher: a GGUF file that knows the Atlas corpus.
@@ -41,6 +43,14 @@ pub struct Args {
     /// With the whole teacher quantised to 2 bits in the loop, which takes twice as long as a student.
     #[arg(long)]
     pub trained_control: bool,
+    /// With the whole teacher trained on with the same tokens.
+    #[arg(long)]
+    pub trained_on_control: bool,
+    #[command(flatten)]
+    pub adapters: Adapters,
+    /// Trainings of the deepest cut, and of --trained-control, each with another seed.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=20))]
+    pub trainings: u64,
     /// Steps with the quantiser in the loop, after --steps without.
     #[arg(long, default_value_t = 150)]
     pub loop_steps: usize,
@@ -89,8 +99,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let teacher = Archive::open(&args.teacher)?;
     let words = Lecture::words(&teacher, &teacher)?;
     let corpus = corpus::generate(&tables::embedded()?, 1);
-    let settings =
-        Settings { healing: args.learn.options(), loop_steps: args.loop_steps, limit: args.limit, seed: args.ask_seed };
+    let settings = Settings {
+        healing: args.learn.options(),
+        loop_steps: args.loop_steps,
+        lora: args.adapters.sizes().unwrap_or_default(),
+        limit: args.limit,
+        seed: args.ask_seed,
+    };
     let stop: Arc<AtomicBool> = progress::stop_on_ctrl_c("stopping; the same command goes on from here")?;
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} eta {eta} {msg}")?);
@@ -105,15 +120,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         stop: &stop,
         watch: &watch,
     };
-    let controls = Controls { random: args.random_control, trained: args.trained_control };
+    let controls = Controls {
+        random: args.random_control,
+        trained: args.trained_control,
+        trained_on: args.trained_on_control,
+        lora: args.adapters.lora_rank.is_some(),
+        draws: args.trainings,
+    };
     let mut made = Vec::new();
     for recipe in recipes(&args.cuts, controls) {
         let one = family.make(&recipe)?;
         watch.note(&format!("{}: {} bytes, mean NLL {:.4}", recipe.id, one.judged.bytes, one.judged.mean_nll));
         made.push((recipe, one));
     }
-    watch.0.finish_and_clear();
     let report = Report::new(&family, made)?;
+    watch.0.finish_and_clear();
     for (metric, stem, name) in [
         (0, "ecld-single", "Single-hop accuracy"),
         (1, "ecld-two", "Two-hop accuracy"),

@@ -12,7 +12,7 @@ fn half_width(interval: &Interval) -> f64 {
 /// One metric over the bytes of the file: quantised only as a line, the others as points that belong together.
 pub fn quality_over_bytes(report: &Report, metric: usize, name: &str) -> LineChart {
     let of = |groups: &[Group], title: &str| -> Line {
-        let wanted = |variant: &&Variant| groups.contains(&variant.group);
+        let wanted = |variant: &&Variant| groups.contains(&variant.group) && variant.draw == 0;
         let point = |variant: &Variant| {
             let interval = variant.metrics.get(metric).copied().flatten()?;
             let (x, y) = (variant.bytes as f64 / 1e6, interval.value);
@@ -28,6 +28,8 @@ pub fn quality_over_bytes(report: &Report, metric: usize, name: &str) -> LineCha
         of(&[Group::Distilled], "pruned, distilled"),
         of(&[Group::Pruned], "pruned only"),
         of(&[Group::QuantisedTrained], "quantised, same tokens"),
+        of(&[Group::OriginalTrained], "original, same tokens"),
+        of(&[Group::Lora], "pruned, LoRA"),
         of(&[Group::Random], "random weights"),
     ];
     LineChart {

@@ -4,15 +4,25 @@
 //! | --- | --- |
 //! | `text.rs` | the report in Markdown |
 //! | `charts.rs` | quality over bytes, HRE and ARE |
+//! | `routing.rs` | who answers what, as a part of the text |
 //! | `paper.rs` | the paper's numbers to stand beside ours |
+//!
+//! # ecld.json
+//! [`Report`] as it is. What a page draws of it: `variants[]` (`title`, `bytes`, `metrics` = single-hop, two-hop, hallucination,
+//! each `{value, low, high}` or null; `kept` = what is left, by the teacher's numbers, or null; `curves` = places in `curves[]`),
+//! `curves[]` (`[name, [loss, …]]`), `teacher` (its sizes), `importance` (score heat maps), `routing[]` and `draws[]`.
+//! Fields are only ever added.
 
 use lm::ecld::EcldError;
 use lm::ecld::efficiency::{Form, Row, hre_are};
-use lm::family::{DRAWS, Family, Group, Interval, Made, Metric, Recipe, difference, rate};
+use lm::family::{
+    DRAWS, Family, Group, Importance, Interval, Kept, Made, Metric, Ranked, Recipe, Routing, difference, rate,
+};
 use serde::Serialize;
 
 pub mod charts;
 mod paper;
+mod routing;
 pub mod text;
 
 /// Seed of the resampling.
@@ -55,6 +65,36 @@ pub struct Variant {
     pub efficiency: [[f64; 2]; 2],
     /// Tokens that it was trained on, and the seconds of their steps.
     pub trained: [f64; 2],
+    /// What is left of the teacher, by its numbers: `layers`, and for each of them `heads` and `neurons`. `None`: nothing was cut.
+    pub kept: Option<Kept>,
+    /// Places of its trainings in [`Report::curves`], one after the other.
+    pub curves: Vec<usize>,
+    /// Which repetition of its training, from 0.
+    pub draw: u64,
+}
+
+/// Sizes of the teacher.
+#[derive(Debug, Clone, Serialize)]
+pub struct TeacherSizes {
+    /// Blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// KV groups.
+    pub kv_heads: usize,
+    /// FFN neurons of a block.
+    pub neurons: usize,
+    /// Width.
+    pub dim: usize,
+}
+
+/// One variant over the repetitions of its training.
+#[derive(Debug, Clone, Serialize)]
+pub struct Draws {
+    /// The first of them.
+    pub id: String,
+    /// Single-hop, two-hop, hallucination of each, in their order.
+    pub metrics: Vec<[Option<f64>; 3]>,
 }
 
 /// A family, judged.
@@ -69,6 +109,16 @@ pub struct Report {
     pub settings: lm::family::Settings,
     /// The training curves: name, loss of every step.
     pub curves: Vec<(String, Vec<f64>)>,
+    /// The teacher's sizes.
+    pub teacher: TeacherSizes,
+    /// What scored how in the teacher.
+    pub importance: Importance,
+    /// Device and server together, for each size of ECLD.
+    pub routing: Vec<Routing>,
+    /// Splits of each cut between blocks and neurons, ranked after a short distillation: percent, the one that was taken first.
+    pub rankings: Vec<(u32, Vec<Ranked>)>,
+    /// What was trained with more than one seed.
+    pub draws: Vec<Draws>,
 }
 
 impl Report {
@@ -108,17 +158,38 @@ impl Report {
                 tokens_per_query: judged.spent.generated as f64 / judged.spent.queries.max(1) as f64,
                 efficiency: [*by_least, *by_most],
                 trained,
+                kept: made.kept.clone(),
+                curves: Vec::new(),
+                draw: recipe.draw,
             });
         }
         let mut curves: Vec<(String, Vec<f64>)> = Vec::new();
-        for (recipe, made) in &made {
+        for ((recipe, made), variant) in made.iter().zip(&mut variants) {
             for (part, training) in made.trained.iter().enumerate() {
-                if !curves.iter().any(|(_, known)| *known == training.losses) {
+                let known = curves.iter().position(|(_, known)| *known == training.losses);
+                variant.curves.push(known.unwrap_or(curves.len()));
+                if known.is_none() {
                     curves.push((format!("{}, part {}", recipe.id, part + 1), training.losses.clone()));
                 }
             }
         }
-        Ok(Self { variants, made, settings: family.settings.clone(), curves })
+        let sizes = &family.teacher.plan.config;
+        let teacher = TeacherSizes {
+            layers: sizes.layers,
+            heads: sizes.heads,
+            kv_heads: sizes.kv_heads,
+            neurons: sizes.ffn,
+            dim: sizes.dim,
+        };
+        let (importance, draws) = (family.importance()?, draws(&made, &variants));
+        let mut routing = Vec::new();
+        for (recipe, device) in made.iter().filter(|(recipe, _)| recipe.group == Group::Ecld && recipe.draw == 0) {
+            routing.push(family.routing((&recipe.id, device), (&made[0].0.id, &made[0].1))?);
+        }
+        let cuts = made.iter().filter(|(recipe, _)| recipe.group == Group::Pruned);
+        let ranked = cuts.filter_map(|(recipe, _)| recipe.source.cut()).map(|cut| (cut, family.ranking(cut)));
+        let (settings, rankings) = (family.settings.clone(), ranked.collect());
+        Ok(Self { variants, made, settings, curves, teacher, importance, routing, rankings, draws })
     }
 
     /// `left`'s metrics minus `right`'s, paired.
@@ -128,6 +199,26 @@ impl Report {
             difference(&units(left)?, &units(right)?, DRAWS, SEED)
         })
     }
+}
+
+/// Variants that were trained more than once: those of one group and one cut.
+fn draws(made: &[(Recipe, Made)], variants: &[Variant]) -> Vec<Draws> {
+    let all = || made.iter().zip(variants);
+    let again = |(recipe, _): &(Recipe, Made)| {
+        let like = |(other, _): &(Recipe, Made)| {
+            (other.group, other.source.cut(), other.draw > 0) == (recipe.group, recipe.source.cut(), true)
+        };
+        recipe.draw == 0 && made.iter().any(like)
+    };
+    let firsts = all().filter(|(first, _)| again(first));
+    let with_rest = firsts.map(|((recipe, _), _)| {
+        let same =
+            |(other, _): &(Recipe, Made)| (other.group, other.source.cut()) == (recipe.group, recipe.source.cut());
+        let metrics = all().filter(|(other, _)| same(other));
+        let metrics = metrics.map(|(_, variant)| variant.metrics.map(|metric| metric.map(|interval| interval.value)));
+        Draws { id: recipe.id.clone(), metrics: metrics.collect() }
+    });
+    with_rest.collect()
 }
 
 /// What HRE and ARE are made of. Accuracy is the mean of single- and two-hop.

@@ -2,22 +2,27 @@
 
 use std::fmt::Write as _;
 
-use lm::family::{Group, Interval};
+use lm::family::{Group, Interval, Ranked};
 
-use super::{Report, Variant, paper};
+use super::{Report, Variant, paper, routing};
 
 /// The whole report. `how` says where and how it was run.
 pub fn markdown(report: &Report, how: &str) -> String {
     let mut out = String::from("# Compact models of the shipped teacher, step by step\n\n");
     let train = &report.settings.healing.train;
+    let draws = report.draws.iter().map(|draws| draws.metrics.len()).max().unwrap_or(1);
+    let luck = match draws {
+        1 => "each was trained once".to_owned(),
+        draws => format!("what was trained {draws} times, with other orders of documents, is below"),
+    };
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
         "ECLD's stages on our own full model (Atlas), every row a file that was made and asked by `tandem ecld report`. {how}\n\n\
          Questions are held-out wordings (single-hop) and held-out pairs (two-hop), up to {} of each, the same for all, greedy; \
          hallucination is the share of unsupported sentences of all that say something new when up to {} articles are \
-         continued. Brackets hold 95 % intervals by {} resamples of facts or articles; differences are paired. One seed: the \
-         intervals say nothing about another training's luck. Students learned by L = (1−α)·CE + α·τ²·KL with α = {}, τ = {} from \
+         continued. Brackets hold 95 % intervals by {} resamples of facts or articles; differences are paired. They say \
+         nothing about another training's luck: {luck}. Students learned by L = (1−α)·CE + α·τ²·KL with α = {}, τ = {} from \
          the teacher's {} most likely tokens (all others as one), {} steps of up to {} tokens, then {} steps with Q4_0 in the \
          loop (straight-through). Energy is *model-counted*: 40 pJ a byte of weights read (once for the prompt, once for each \
          token of the answer), 1 pJ a multiply-add; only ratios are claims, and the machine's idle watts are not in it.\n",
@@ -36,7 +41,10 @@ pub fn markdown(report: &Report, how: &str) -> String {
         "\n![Single-hop accuracy over bytes](ecld-single.svg)\n\n![Two-hop accuracy over bytes](ecld-two.svg)\n\n",
     );
     out.push_str("![Hallucination over bytes](ecld-hallucination.svg)\n\n");
+    rankings(&mut out, report);
     comparisons(&mut out, report);
+    repetitions(&mut out, report);
+    routing::markdown(&mut out, report);
     efficiency(&mut out, report);
     papers(&mut out);
     out
@@ -121,11 +129,12 @@ fn comparisons(out: &mut String, report: &Report) {
 fn pairs(report: &Report) -> Vec<(usize, usize)> {
     let all = &report.variants;
     let mut pairs = Vec::new();
-    let find =
-        |group: Group, like: &Variant| all.iter().position(|other| other.group == group && other.sizes == like.sizes);
+    let find = |group: Group, like: &Variant| {
+        all.iter().position(|other| other.group == group && other.sizes == like.sizes && other.draw == like.draw)
+    };
     for (place, variant) in all.iter().enumerate() {
         match variant.group {
-            Group::Quantised | Group::QuantisedTrained => pairs.push((place, 0)),
+            Group::Quantised | Group::QuantisedTrained | Group::OriginalTrained => pairs.push((place, 0)),
             Group::Ecld => {
                 pairs.push((place, 0));
                 let quantised = all.iter().enumerate().filter(|(_, other)| other.group == Group::Quantised);
@@ -133,9 +142,10 @@ fn pairs(report: &Report) -> Vec<(usize, usize)> {
                 let nearest = not_smaller.min_by_key(|(_, other)| other.bytes);
                 let nearest = nearest.or_else(|| quantised.min_by_key(|(_, other)| other.bytes));
                 pairs.extend(nearest.map(|(other, _)| (place, other)));
-                let trained = all.iter().position(|other| other.group == Group::QuantisedTrained);
+                let trained =
+                    all.iter().position(|other| other.group == Group::QuantisedTrained && other.draw == variant.draw);
                 pairs.extend(trained.map(|other| (place, other)));
-                for group in [Group::Distilled, Group::Pruned, Group::Random] {
+                for group in [Group::Distilled, Group::Pruned, Group::Lora, Group::Random] {
                     pairs.extend(find(group, variant).map(|other| (place, other)));
                 }
             }
@@ -143,6 +153,48 @@ fn pairs(report: &Report) -> Vec<(usize, usize)> {
         }
     }
     pairs
+}
+
+/// How each cut was split between blocks and neurons.
+fn rankings(out: &mut String, report: &Report) {
+    if report.rankings.iter().all(|(_, ranked)| ranked.is_empty()) {
+        return;
+    }
+    out.push_str(
+        "## How the cuts were split\n\nThe two splits of each cut that lose least unhealed, ranked again by the mean NLL (calibration set: \
+         questions in words of the training, and articles) after a short distillation; the first was taken.\n\n\
+         | cut | blocks × neurons | mean NLL unhealed | after the short distillation | steps of it |\n\
+         | --- | --- | --- | --- | --- |\n",
+    );
+    for (cut, ranked) in &report.rankings {
+        for Ranked { sizes: [layers, ffn], unhealed, after, steps } in ranked {
+            let _ = writeln!(out, "| −{cut} % | {layers} × {ffn} | {unhealed:.3} | {after:.3} | {steps} |");
+        }
+    }
+    out.push('\n');
+}
+
+/// The same trainings with other seeds.
+fn repetitions(out: &mut String, report: &Report) {
+    if report.draws.is_empty() {
+        return;
+    }
+    out.push_str(
+        "## Trained again\n\nThe same, with other orders of documents (and another seed of everything random). Mean, and from the \
+         least to the most.\n\n| variant | trainings | single-hop | two-hop | hallucination |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for draws in &report.draws {
+        let title = report.variants.iter().find(|variant| variant.id == draws.id).map_or("", |variant| &variant.title);
+        let cell = |which: usize| -> String {
+            let values: Vec<f64> = draws.metrics.iter().filter_map(|metrics| metrics[which]).collect();
+            let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+            let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            if values.is_empty() { "n/a".into() } else { format!("{mean:.3} ({low:.3} to {high:.3})") }
+        };
+        let _ = writeln!(out, "| {title} | {} | {} | {} | {} |", draws.metrics.len(), cell(0), cell(1), cell(2));
+    }
+    out.push('\n');
 }
 
 fn efficiency(out: &mut String, report: &Report) {

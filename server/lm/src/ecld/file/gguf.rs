@@ -108,6 +108,13 @@ impl Metadata {
         self.set(key, TYPE_F32, &value.to_le_bytes());
     }
 
+    /// Writes a text.
+    pub fn set_text(&mut self, key: &str, value: &str) {
+        let mut bytes = (value.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(value.as_bytes());
+        self.set(key, TYPE_STR, &bytes);
+    }
+
     /// Writes a list of truth values.
     pub fn set_bools(&mut self, key: &str, values: &[bool]) {
         let mut bytes = TYPE_BOOL.to_le_bytes().to_vec();
@@ -203,6 +210,7 @@ mod tests {
         metadata.set_u32("llama.block_count", 2);
         metadata.set_f32("eps", 0.5);
         metadata.set_bools("llama.flags", &[true, false]);
+        metadata.set_text("general.name", "née");
         metadata.remove("tokenizer.tokens");
         let tensor = Described { name: "a".into(), shape: vec![4], dtype: GgmlType::F32, len: 16 };
         let mut out = metadata.header(&[tensor]);
@@ -213,6 +221,7 @@ mod tests {
         assert_eq!(list("tokenizer.list").len(), 3);
         assert_eq!(list("llama.flags"), [Value::Bool(true), Value::Bool(false)]);
         assert_eq!(read.get("llama.block_count").and_then(Value::as_u64), Some(2));
+        assert_eq!(read.get("general.name").and_then(Value::as_str), Some("née"));
         assert_eq!(read.get("eps").and_then(Value::as_f64), Some(0.5));
         assert!(read.get("tokenizer.tokens").is_none() && read.tensor("a").is_some());
         assert!(Metadata::of(&file[..40]).is_none());
