@@ -5,7 +5,7 @@ import { Chat, Embeddings } from "./lib/openai.js";
 export { EdgeError };
 
 /** Version of the messages that this file speaks; the worker says its own. */
-const VERSION = 6;
+const VERSION = 7;
 
 /** How the matrices of a checkpoint can be stored. */
 const STORE_AS = ["Q8_0", "Q4_0", "F16", "F32"];

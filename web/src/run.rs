@@ -331,6 +331,8 @@ pub(crate) mod tests {
             done_alpha: Some(0.575),
             handovers: 3,
             handover_s: 0.125,
+            device_read: None,
+            server_read: None,
             stopped: false,
             server_lost: true,
         }

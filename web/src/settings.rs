@@ -92,6 +92,8 @@ pub enum View {
     /// Questions, answers, the simulated cell.
     #[default]
     Playground,
+    /// A conversation in place of single questions.
+    Chat,
     /// Training policies on the server.
     Train,
 }

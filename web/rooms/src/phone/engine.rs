@@ -5,8 +5,7 @@ use std::rc::Rc;
 
 use client::protocol::VERSION;
 use client::protocol::engine::ModelSource;
-use client::protocol::sampling::Sampling;
-use client::protocol::worker::{AskMode, AskOptions, Command, Origin, Tier, TierChoice};
+use client::protocol::worker::{AskOptions, Command, Origin, Tier, TierChoice};
 use client::protocol::world::{Decider, WorldSettings};
 use leptos::prelude::*;
 use web::dom;
@@ -88,7 +87,7 @@ impl Model {
         *self.asked.borrow_mut() = Some((ask, hear));
         // The room has decided; the worker's own cell only carries that to the split. Its uplink is not the room's, so that
         // nothing is held back to it.
-        let options = AskOptions { mode: AskMode::Split, sampling: Sampling::default(), pacing: false, compare: false };
+        let options = AskOptions { pacing: false, compare: false, ..AskOptions::default() };
         let commands = [
             Command::SetWorld { world: world(alpha, power_share) },
             Command::Ask { ask, prompts: vec![question], begun: Vec::new(), options },

@@ -410,7 +410,7 @@ fn the_end_is_the_models_unless_a_limit_is_asked_for() {
     assert_eq!(seen.outcome.answers[0].server_tokens, MOST_TOKENS);
     let mut scene = Scene::new(&["aaaa"], 1.0);
     assert_eq!(scene.play().finishes(), [Finish::Stop]);
-    let request = ChatRequest::of_question("q", "", &scene.options.sampling);
+    let request = ChatRequest::of_question(&[], "q", "", &scene.options.sampling);
     assert_eq!(request.max_tokens, None, "engines refuse more than their context holds");
     // One that does not heed the limit that it was given.
     scene.options.sampling.max_tokens = 3;
@@ -427,7 +427,7 @@ fn an_answer_that_was_cut_is_gone_on_with_on_either_side() {
     assert_eq!(seen.texts(), ["|device: d2 d3 d4"]);
     assert_eq!(seen.outcome.answers[0].text, "d0 d1 d2 d3 d4 ");
     assert_eq!(seen.length, AnswerLength::default(), "nobody knows how long it is in all");
-    let request = ChatRequest::of_question("q", "so far", &scene.options.sampling);
+    let request = ChatRequest::of_question(&[], "q", "so far", &scene.options.sampling);
     assert_eq!(request.messages, [Turn::user("q"), Turn::assistant("so far")]);
     // Where the device is lost before it wrote a word of its own, the server goes on from there.
     let mut scene = Scene::new(&["aaaa"], 0.0);
