@@ -7,8 +7,9 @@ use wasm_bindgen::{JsCast, JsValue};
 
 use crate::ctx::Ctx;
 use crate::panels::{
-    answers::Answers, cell::Cell, chat::Chat, controls::Controls, decision::Decision, header::Header, latency::Latency,
-    log::Log, model::ModelPanel, notices::Notices, prompt::Prompt, quality::Quality, tour::Tour, train::Train,
+    answers::Answers, cell::Cell, chat::Chat, compact::Compact, controls::Controls, decision::Decision, header::Header,
+    latency::Latency, log::Log, model::ModelPanel, notices::Notices, prompt::Prompt, quality::Quality, tour::Tour,
+    train::Train,
 };
 use crate::settings::{Settings, Theme, View};
 use crate::{chat_link, dom, late, player, url};
@@ -86,6 +87,9 @@ fn App() -> impl IntoView {
                 <Log />
             </div>
         </div>
+        <Show when=move || view_of.get() == View::Compact>
+            <Compact />
+        </Show>
         <Show when=move || view_of.get() == View::Train>
             <Train />
         </Show>

@@ -94,6 +94,8 @@ pub enum View {
     Playground,
     /// A conversation in place of single questions.
     Chat,
+    /// Compact models and what they are worth.
+    Compact,
     /// Training policies on the server.
     Train,
 }

@@ -82,6 +82,7 @@ pub fn decode_onto(settings: &mut Settings, link: &str) {
         match pair {
             "train" => settings.view = View::Train,
             "chat" => settings.view = View::Chat,
+            "compact" => settings.view = View::Compact,
             _ => {}
         }
         let Some((name, value)) = pair.split_once('=') else { continue };
@@ -301,6 +302,7 @@ mod tests {
         assert_eq!(encode(&decode("#train")), "view=train");
         assert_eq!(decode("#chat&users=3").view, View::Chat);
         assert_eq!(encode(&decode("#chat")), "view=chat");
+        assert_eq!(decode("#compact").view, View::Compact);
     }
 
     #[test]

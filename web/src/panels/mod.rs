@@ -2,12 +2,13 @@
 //!
 //! Left: [`prompt`], [`model`], [`answers`]. Right: [`cell`], [`decision`], [`latency`], [`quality`]. Below: [`controls`]
 //! and [`log`]. In place of questions and answers: [`chat`] with its [`chat_turn`]s. In
-//! place of all: [`train`]. Around them: [`header`] (with [`share`]), [`notices`], [`tour`].
+//! place of all: [`compact`], [`train`]. Around them: [`header`] (with [`share`]), [`notices`], [`tour`].
 
 pub mod answers;
 pub mod cell;
 pub mod chat;
 pub mod chat_turn;
+pub mod compact;
 pub mod controls;
 pub mod decision;
 pub mod header;

@@ -232,6 +232,7 @@ mod tests {
         let modules: Vec<_> = index.modules().map(|m| (m.name.as_str(), m.package.as_str(), m.is_late)).collect();
         let expected = [
             ("web", "web", false),
+            ("compact", "compact", false),
             ("markdown", "markdown", false),
             ("worker", "worker", false),
             ("policy_cpu", "worker", false),

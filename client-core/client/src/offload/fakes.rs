@@ -259,6 +259,8 @@ pub(crate) struct FakeServer {
     pub(crate) heedless: bool,
     /// Every request: when, prompt, token limit.
     pub(crate) requests: Rc<RefCell<Vec<(f64, String, usize)>>>,
+    /// What each of them said was said before.
+    pub(crate) earlier: Rc<RefCell<Vec<Vec<Turn>>>>,
     /// Streams that are alive.
     pub(crate) alive: Rc<Cell<usize>>,
 }
@@ -274,6 +276,7 @@ impl FakeServer {
             refuses: None,
             heedless: false,
             requests: Rc::default(),
+            earlier: Rc::default(),
             alive: Rc::default(),
         }
     }
@@ -290,7 +293,9 @@ impl Drop for Alive {
 #[async_trait(?Send)]
 impl Transport for FakeServer {
     async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, TransportError> {
-        let prompt = request.messages[0].content.clone();
+        let asked = request.messages.iter().rposition(|turn| turn.role == "user").expect("a question");
+        let prompt = request.messages[asked].content.clone();
+        self.earlier.borrow_mut().push(request.messages[..asked].to_vec());
         let told = request.max_tokens.unwrap_or(MOST_TOKENS);
         self.requests.borrow_mut().push((self.clock.now_s(), prompt.clone(), told));
         let limit = request.max_tokens.filter(|_| !self.heedless).unwrap_or(usize::MAX);
@@ -300,7 +305,7 @@ impl Transport for FakeServer {
         }
         let script = self.scripts.iter().find(|entry| entry.0 == prompt).map(|entry| entry.1.clone());
         let mut steps: Vec<Step> = Vec::new();
-        let begun = request.messages.get(1).map_or(0, |answer| answer.content.matches(' ').count());
+        let begun = request.messages.get(asked + 1).map_or(0, |answer| answer.content.matches(' ').count());
         let rest = length_of(&self.lengths, &prompt, 5).saturating_sub(begun);
         for step in script.unwrap_or_else(|| vec![Step::Tokens(rest), Step::End]) {
             match step {

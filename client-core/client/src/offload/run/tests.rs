@@ -7,7 +7,7 @@ use crate::offload::compare::compare;
 use crate::offload::fakes::{FakeClock, FakeEngine, FakeServer, Step};
 use crate::offload::openai::ChatRequest;
 use crate::offload::ports::TransportError;
-use crate::protocol::engine::{Finish, Turn};
+use crate::protocol::engine::{Finish, Read, Turn};
 use crate::protocol::sampling::MOST_TOKENS;
 use crate::protocol::worker::Origin;
 
@@ -417,6 +417,19 @@ fn the_end_is_the_models_unless_a_limit_is_asked_for() {
     scene.server.heedless = true;
     let seen = scene.script("aaaa", &[Step::Tokens(50), Step::End]).play();
     assert_eq!((seen.outcome.answers[0].server_tokens, seen.finishes()), (3, vec![Finish::Length]));
+}
+
+#[test]
+fn what_was_said_before_goes_to_both_sides() {
+    let mut scene = Scene::new(&["aaaa"], 0.5);
+    scene.options.earlier = vec![Turn::user("one two"), Turn::assistant("three")];
+    let seen = scene.play();
+    assert_eq!(seen.texts(), ["|server: s0 s1 s2|device: d3 d4"]);
+    let told = scene.server.earlier.borrow();
+    assert!(!told.is_empty() && told.iter().all(|earlier| *earlier == scene.options.earlier), "{told:?}");
+    // The prompt, and the server's three tokens, which the device read before it went on.
+    assert_eq!(seen.record().device_read, Some(Read { tokens: 3 + 1 + 3, cached: 3 }));
+    assert_eq!(seen.record().server_read, None, "this server does not tell");
 }
 
 #[test]
