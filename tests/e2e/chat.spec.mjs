@@ -1,6 +1,6 @@
 // The chat: turns with context, both sides' caches kept from turn to turn, Markdown that cannot run, a context that fills up.
 import http from "node:http";
-import { expect, listen, loadModel, open, startTandem, test } from "./harness.mjs";
+import { expect, listen, loadModel, startTandem, test } from "./harness.mjs";
 
 const box = (page) => page.getByTestId("chat-box");
 const answer = (page, n) => page.getByTestId(`chat-answer-${n}`);
@@ -77,7 +77,7 @@ test("an answer is shared by α, in two colours, and both sides keep what was sa
   const origins = await page.locator(".chat [data-testid=token]").evaluateAll((all) => [...new Set(all.map((one) => one.dataset.origin))].sort());
   expect(origins).toEqual(["device", "server"]);
   const [first, second] = await records(page);
-  for (const record of [first, second]) expect(Math.abs(record.done_alpha - 0.5)).toBeLessThan(0.35);
+  for (const record of [first, second].filter((record) => !record.server_lost)) expect(Math.abs(record.done_alpha - 0.5)).toBeLessThan(0.35);
   // However often the answer changed hands, each side computed less than half of what it was given to read.
   const read = second.device_read;
   expect(read.cached, JSON.stringify(second)).toBeGreaterThan(read.tokens / 2);
@@ -113,9 +113,7 @@ test("turns are edited, written anew, copied, and begun again", async ({ page, c
   await expect(page.getByTestId("chat-turn-2"), "what followed is dropped").toHaveCount(0);
   await expect(answer(page, 1)).toContainText("Lima");
 
-  const asked = [];
-  page.on("request", (request) => request.url().endsWith("chat/completions") && asked.push(request.method()));
-  await page.getByTestId("chat-again").click();
+  await page.getByTestId("chat-again").filter({ visible: true }).click();
   await over(page, 1);
   await expect(page.getByTestId("chat-question-1")).toHaveText("What is the capital of Peru?");
   await expect(page.getByTestId("chat-turn-2")).toHaveCount(0);
@@ -213,7 +211,7 @@ test("Markdown is drawn, and nothing in it runs or is fetched", async ({ page, c
 });
 
 test("a long answer is drawn once a frame, and only its last block again", async ({ page, problems }) => {
-  const blocks = Array.from({ length: 300 }, (_, n) => `Paragraph **${n}** with a few words more, so that it wraps somewhere.\n\n`);
+  const blocks = Array.from({ length: 250 }, (_, n) => `Paragraph **${n}** with a few words more, so that it wraps somewhere.\n\n`);
   const engine = await startEngine(() => blocks.join("").match(/[\s\S]{1,5}/g), 0);
   const tandem = await startTandem(["--upstream", engine.url]);
   await openChat(page, tandem.url, "mode=server-only&pacing=0");
@@ -235,7 +233,7 @@ test("a long answer is drawn once a frame, and only its last block again", async
     }, 1);
   });
   await say(page, "Tell me a lot", 0);
-  await expect(answer(page, 0).locator("p")).toHaveCount(300);
+  await expect(answer(page, 0).locator("p")).toHaveCount(250);
   const seen = await page.evaluate(() => window.seen);
   const pieces = Math.ceil(blocks.join("").length / 5);
   console.log(`  ${pieces} tokens: ${JSON.stringify(seen)}`);
@@ -288,7 +286,6 @@ for (const [name, width, height, scheme] of [["a phone", 360, 740, "dark"], ["a 
     expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
     await expect(box(page)).toBeInViewport();
     await page.screenshot({ path: testInfo.outputPath(`chat-${width}.png`) });
-    await page.screenshot({ path: `/tmp/shots/chat-${width}-${scheme}.png` });
   });
 }
 
@@ -306,6 +303,5 @@ test("two real models chat", async ({ page, problems }) => {
   const all = await records(page);
   console.log(all.map((r) => JSON.stringify([r.device_read, r.server_read, r.device_tokens, r.server_tokens, r.device_ttft_s, r.server_ttft_s])).join("\n"));
   for (const record of all.slice(1)) expect(record.device_read.cached).toBeGreaterThan(record.device_read.tokens / 2);
-  await page.screenshot({ path: "/tmp/shots/chat-real.png" });
   await tandem.stop();
 });

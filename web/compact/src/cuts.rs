@@ -155,16 +155,16 @@ pub fn svg(heat: &Heat) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Kept;
     use crate::report::tests::report;
+    use crate::report::{Kept, Sizes};
 
     #[test]
     fn what_is_left_is_counted_block_by_block_where_the_report_says_so() {
         let original = Variant { group: "original".into(), sizes: [3, 4], ..Variant::default() };
         let kept = Kept { layers: vec![0, 2], heads: vec![vec![1], vec![0, 1]], neurons: vec![vec![0, 1, 3], vec![2]] };
         let small = Variant { sizes: [2, 2], kept: Some(kept), ..Variant::default() };
-        let scores = Importance { heads: vec![vec![Some(1.0), Some(2.0)]], ..Importance::default() };
-        let report = Report { variants: vec![original, small.clone()], importance: Some(scores), ..Report::default() };
+        let teacher = Sizes { heads: 2 };
+        let report = Report { variants: vec![original, small.clone()], teacher, ..Report::default() };
         let found = cut(&report, &small).expect("an original");
         assert_eq!((found.blocks, found.neurons), (Part { left: 2, of: 3 }, Part { left: 2, of: 4 }));
         let row = |block, is_left, heads, neurons| Row {

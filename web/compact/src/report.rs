@@ -20,8 +20,18 @@ pub struct Report {
     pub variants: Vec<Variant>,
     /// Losses of every training, by name, nats a step.
     pub curves: Vec<(String, Vec<Option<f64>>)>,
+    /// Sizes of the original.
+    pub teacher: Sizes,
     /// What of the original scored how.
     pub importance: Option<Importance>,
+}
+
+/// Sizes of the original; 0 where the report does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Sizes {
+    /// Query heads of a block.
+    pub heads: usize,
 }
 
 /// A value with its 95 % interval.
@@ -43,7 +53,7 @@ pub struct Variant {
     pub id: String,
     /// Name for people.
     pub title: String,
-    /// What was done: `original`, `quantised`, `pruned`, `distilled`, `ecld`, `random`, ….
+    /// What was done, by the report's words (`quantised`, `ecld`, …).
     pub group: String,
     /// Size of the file.
     pub bytes: u64,
@@ -148,12 +158,15 @@ impl Variant {
 pub fn colour(group: &str) -> &'static str {
     match group {
         "original" => "--ink",
+        "original_trained" => "--ink-3",
         "quantised" => "--run-1",
+        "quantised_trained" => "--run-6",
         "pruned" => "--run-4",
         "distilled" => "--run-3",
         "ecld" => "--run-2",
+        "lora" => "--uplink",
         "random" => "--run-5",
-        _ => "--run-6",
+        _ => "--line-strong",
     }
 }
 
