@@ -53,7 +53,7 @@ pub struct Cut {
 #[must_use]
 pub fn cut(report: &Report, variant: &Variant) -> Option<Cut> {
     let [blocks, neurons] = report.original()?.sizes;
-    let heads = report.importance.as_ref().and_then(|scores| scores.heads.first()).map_or(0, Vec::len);
+    let heads = report.teacher.heads;
     let rows = variant.kept.as_ref().map_or_else(Vec::new, |kept| {
         let row = |block: usize| {
             let place = kept.layers.iter().position(|layer| *layer == block);

@@ -1,5 +1,6 @@
 //! A text that grows as blocks: paragraphs, lists, code. Whatever is behind the last of them can only change that one, so only
-//! that one is read again.
+//! that one is read again; and the one before it while the first line of the last is not whole: what looks like the beginning
+//! of a code block may turn out to be a word of the paragraph above.
 
 use std::ops::Range;
 
@@ -16,23 +17,33 @@ pub struct Block {
     pub nodes: Vec<Node>,
 }
 
-/// A text of which the blocks before the last are settled.
+/// A text of which all but the end is settled.
 #[derive(Debug, Default)]
 pub struct Growing {
-    /// Where the last block begins.
+    /// Where the first block begins that may still change.
     settled: usize,
 }
 
+/// What has become of the end of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grown {
+    /// The blocks from the first on that could still change before.
+    pub blocks: Vec<Block>,
+    /// How many of them, from the first on, cannot change any more: they are not returned again.
+    pub settled: usize,
+}
+
 impl Growing {
-    /// The blocks from the last settled one on, for a text that has grown. All but the last are settled from then on, and
-    /// are not returned again.
-    pub fn read(&mut self, text: &str) -> Vec<Block> {
+    /// Reads the end of a text that has grown.
+    pub fn read(&mut self, text: &str) -> Grown {
         let from = self.settled.min(text.len());
-        let found = blocks(text, if text.is_char_boundary(from) { from } else { 0 });
-        if let Some(last) = found.last() {
-            self.settled = last.at.start;
+        let blocks = blocks(text, if text.is_char_boundary(from) { from } else { 0 });
+        let is_certain = |block: &Block| text.get(block.at.start..).is_some_and(|rest| rest.contains('\n'));
+        let settled = blocks.iter().rposition(is_certain).unwrap_or(0);
+        if let Some(first) = blocks.get(settled) {
+            self.settled = first.at.start;
         }
-        found
+        Grown { blocks, settled }
     }
 }
 
@@ -75,16 +86,16 @@ mod tests {
     /// What stands on the page when a text comes in these pieces.
     fn grown(pieces: &[&str]) -> (Vec<String>, usize) {
         let (mut text, mut growing, mut page, mut most) = (String::new(), Growing::default(), Vec::new(), 0);
+        let mut open = 0;
         for piece in pieces {
             text.push_str(piece);
             let from = growing.settled;
             let found = growing.read(&text);
             most = most.max(text.len() - from);
-            // The last one is replaced by what it has become.
-            if !found.is_empty() {
-                page.pop();
-                page.extend(shown(&found));
-            }
+            // What was open is replaced by what it has become.
+            page.truncate(page.len() - open);
+            page.extend(shown(&found.blocks));
+            open = found.blocks.len() - found.settled;
         }
         (page, most)
     }

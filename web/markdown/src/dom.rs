@@ -3,7 +3,7 @@
 use wasm_bindgen::prelude::*;
 use web_sys::{Document, HtmlElement, Node as DomNode};
 
-use crate::blocks::{Block, Growing, blocks};
+use crate::blocks::{Growing, Grown, blocks};
 use crate::tree::{Element, Node};
 
 /// Who wrote, as the page numbers them: class and test id's value.
@@ -14,8 +14,8 @@ const ORIGINS: [&str; 2] = ["device", "server"];
 pub struct Answer {
     parent: HtmlElement,
     growing: Growing,
-    /// What the last block became, which may still change.
-    last: Vec<DomNode>,
+    /// What the blocks became that may still change.
+    open: Vec<DomNode>,
 }
 
 #[wasm_bindgen]
@@ -24,7 +24,7 @@ impl Answer {
     #[wasm_bindgen(constructor)]
     pub fn new(parent: HtmlElement) -> Self {
         parent.set_text_content(None);
-        Self { parent, growing: Growing::default(), last: Vec::new() }
+        Self { parent, growing: Growing::default(), open: Vec::new() }
     }
 
     /// Shows the text, which has grown since the last time. `ends` are the bytes at which parts of it end, `origins` who wrote
@@ -43,26 +43,25 @@ impl Answer {
     /// The browser's.
     pub fn whole(&mut self, text: &str, ends: &[u32], origins: &[u8]) -> Result<(), JsValue> {
         self.parent.set_text_content(None);
-        self.last.clear();
-        self.show(text, &blocks(text, 0), ends, origins)
+        self.open.clear();
+        let grown = Grown { blocks: blocks(text, 0), settled: 0 };
+        self.show(text, &grown, ends, origins)
     }
 
-    /// Puts blocks in place of the last one.
-    fn show(&mut self, text: &str, found: &[Block], ends: &[u32], origins: &[u8]) -> Result<(), JsValue> {
-        if found.is_empty() {
-            return Ok(());
-        }
+    /// Puts blocks in place of those that were open.
+    fn show(&mut self, text: &str, found: &Grown, ends: &[u32], origins: &[u8]) -> Result<(), JsValue> {
         let document = self.parent.owner_document().ok_or("the answer is not on a page")?;
         let draw = Drawing { document, text, ends, origins };
-        for node in self.last.drain(..) {
+        for node in self.open.drain(..) {
             self.parent.remove_child(&node)?;
         }
-        for block in found {
-            self.last.clear();
+        for (place, block) in found.blocks.iter().enumerate() {
             for node in &block.nodes {
                 let node = draw.node(node)?;
                 self.parent.append_child(&node)?;
-                self.last.push(node);
+                if place >= found.settled {
+                    self.open.push(node);
+                }
             }
         }
         Ok(())
