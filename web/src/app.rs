@@ -7,11 +7,12 @@ use wasm_bindgen::{JsCast, JsValue};
 
 use crate::ctx::Ctx;
 use crate::panels::{
-    answers::Answers, cell::Cell, controls::Controls, decision::Decision, header::Header, latency::Latency, log::Log,
-    model::ModelPanel, notices::Notices, prompt::Prompt, quality::Quality, tour::Tour, train::Train,
+    answers::Answers, cell::Cell, chat::Chat, compact::Compact, controls::Controls, decision::Decision, header::Header,
+    latency::Latency, log::Log, model::ModelPanel, notices::Notices, prompt::Prompt, quality::Quality, tour::Tour,
+    train::Train,
 };
 use crate::settings::{Settings, Theme, View};
-use crate::{dom, late, player, url};
+use crate::{chat_link, dom, late, player, url};
 
 /// Where the theme is remembered; `theme.js` reads it before the first paint.
 const THEME_KEY: &str = "tandem-theme";
@@ -50,7 +51,9 @@ fn App() -> impl IntoView {
     player::start(ctx);
     late::watch(ctx);
     follow_idleness(ctx);
-    let view_of = Memo::new(move |_| ctx.settings.with(|s| s.view));
+    chat_link::follow_context(ctx);
+    let view_of = ctx.view;
+    let is_chat = move || view_of.get() == View::Chat;
 
     view! {
         <Header />
@@ -58,12 +61,20 @@ fn App() -> impl IntoView {
             class="page"
             class:bare=move || ctx.settings.with(|s| s.hide_controls)
             // Hidden, not taken away: an answer goes on, and the map stays where it was.
-            hidden=move || view_of.get() != View::Playground
+            class:talk=is_chat
+            hidden=move || !matches!(view_of.get(), View::Playground | View::Chat)
         >
             <div class="column">
-                <Prompt />
+                <div class="questions" hidden=is_chat>
+                    <Prompt />
+                </div>
+                <div class="questions" hidden=move || !is_chat()>
+                    <Chat />
+                </div>
                 <ModelPanel />
-                <Answers />
+                <div class="questions" hidden=is_chat>
+                    <Answers />
+                </div>
                 <Latency />
             </div>
             <div class="column">
@@ -76,6 +87,9 @@ fn App() -> impl IntoView {
                 <Log />
             </div>
         </div>
+        <Show when=move || view_of.get() == View::Compact>
+            <Compact />
+        </Show>
         <Show when=move || view_of.get() == View::Train>
             <Train />
         </Show>
@@ -157,7 +171,8 @@ fn write_link(ctx: Ctx) {
 fn follow_keyboard(ctx: Ctx) {
     let _ = window_event_listener(leptos::ev::keydown, move |event| match event.key().as_str() {
         "/" if !event.ctrl_key() && !event.meta_key() && !dom::in_text_field(event.target()) => {
-            if let Some(prompt) = document().get_element_by_id("prompt-box") {
+            let box_id = if ctx.view.get_untracked() == View::Chat { "chat-box" } else { "prompt-box" };
+            if let Some(prompt) = document().get_element_by_id(box_id) {
                 event.prevent_default();
                 let _ = prompt.unchecked_into::<web_sys::HtmlElement>().focus();
             }

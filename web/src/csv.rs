@@ -3,7 +3,7 @@
 use crate::state::LogRow;
 
 /// Column names with their units, in the order of the fields of [`LogRow`].
-pub const COLUMNS: [&str; 32] = [
+pub const COLUMNS: [&str; 36] = [
     "slot",
     "seed",
     "prompts",
@@ -33,6 +33,10 @@ pub const COLUMNS: [&str; 32] = [
     "done_alpha",
     "handovers",
     "handover_s",
+    "device_read_tokens",
+    "device_read_cached",
+    "server_read_tokens",
+    "server_read_cached",
     "stopped",
     "server_lost",
     "ask",
@@ -42,7 +46,11 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(String::new, |v| v.to_string())
 }
 
-fn row(row: &LogRow) -> [String; 32] {
+fn count(value: Option<usize>) -> String {
+    value.map_or_else(String::new, |v| v.to_string())
+}
+
+fn row(row: &LogRow) -> [String; 36] {
     let r = &row.record;
     [
         r.slot.to_string(),
@@ -74,6 +82,10 @@ fn row(row: &LogRow) -> [String; 32] {
         optional(r.done_alpha),
         r.handovers.to_string(),
         r.handover_s.to_string(),
+        count(r.device_read.map(|read| read.tokens)),
+        count(r.device_read.map(|read| read.cached)),
+        count(r.server_read.map(|read| read.tokens)),
+        count(r.server_read.map(|read| read.cached)),
         r.stopped.to_string(),
         r.server_lost.to_string(),
         row.ask.to_string(),
@@ -112,7 +124,15 @@ mod tests {
 
         // Field by field against serde's own view of the record: a forgotten or swapped column shows.
         let json = serde_json::to_value(record(3)).expect("json");
+        let mut fields: Vec<(String, serde_json::Value)> = Vec::new();
         for (name, value) in json.as_object().expect("object") {
+            match value.as_object() {
+                Some(parts) => fields.extend(parts.iter().map(|(part, v)| (format!("{name}_{part}"), v.clone()))),
+                None => fields.push((name.clone(), value.clone())),
+            }
+        }
+        assert_eq!(fields.len(), COLUMNS.len() - 4, "beside seed, ask and the two of the comparison");
+        for (name, value) in &fields {
             let expected = if value.is_null() { String::new() } else { value.to_string() };
             let shown = by_name.get(name.as_str()).unwrap_or_else(|| panic!("no column {name}"));
             match (expected.parse::<f64>(), shown.parse::<f64>()) {

@@ -9,11 +9,12 @@ use client::protocol::worker::{AskMode, AskOptions, Command, Event, ModelState};
 use client::protocol::world::{Decider, PolicyBackend, WorldSettings};
 use leptos::prelude::*;
 
+use crate::chat::Chat;
 use crate::engine::{Engine, Listener};
 use crate::format::{self, or_na};
 use crate::run::{Run, Status};
 use crate::server_only::ServerEvent;
-use crate::settings::Settings;
+use crate::settings::{Settings, View};
 use crate::state::{COMPACT, Effect, Kind, Phase, Route, State};
 use crate::training::Training;
 use crate::{burst, dom, server_only};
@@ -28,6 +29,18 @@ pub struct Ctx {
     pub state: RwSignal<State>,
     /// What a person set.
     pub settings: RwSignal<Settings>,
+    /// What of the page is shown.
+    pub view: Memo<View>,
+    /// The conversation.
+    pub chat: RwSignal<Chat>,
+    /// What a person is about to say in it.
+    pub chat_draft: RwSignal<String>,
+    /// Whether all of it that is known is on the screen.
+    pub chat_drawn: StoredValue<bool>,
+    /// Modules that were fetched after the page.
+    pub modules_there: RwSignal<Vec<&'static str>>,
+    /// One that could not be fetched.
+    pub module_problem: RwSignal<Option<&'static str>>,
     /// The recorded run as far as it is played.
     pub recorded: RwSignal<Option<Run>>,
     /// What is known of the training runs.
@@ -51,10 +64,18 @@ impl Ctx {
     pub fn new(settings: Settings) -> Self {
         let deleted = dom::recall(DELETED_KEY).is_some_and(|deleted| !deleted.is_empty());
         let waits = dom::costly_link().or(deleted.then_some("you deleted it"));
+        let world_sent = StoredValue::new(Some(settings.world.clone()));
+        let settings = RwSignal::new(settings);
         Self {
+            view: Memo::new(move |_| settings.with(|s| s.view)),
+            chat: RwSignal::new(Chat::default()),
+            chat_draft: RwSignal::new(String::new()),
+            chat_drawn: StoredValue::new(true),
+            modules_there: RwSignal::new(Vec::new()),
+            module_problem: RwSignal::new(None),
             state: RwSignal::new(State::waiting(waits)),
-            world_sent: StoredValue::new(Some(settings.world.clone())),
-            settings: RwSignal::new(settings),
+            world_sent,
+            settings,
             recorded: RwSignal::new(None),
             training: RwSignal::new(Training::default()),
             tour: RwSignal::new(None),
@@ -90,8 +111,12 @@ impl Ctx {
         self.settings.update(change);
     }
 
-    /// Reads what the page shows as the present run: the latest ask, else the recording until the model is here.
+    /// Reads what the page shows as the present run: the latest ask, of the chat where that is shown, else the recording
+    /// until the model is here.
     pub fn with_run<T>(self, read: impl Fn(Option<&Run>) -> T) -> T {
+        if self.view.get() == View::Chat {
+            return self.chat.with(|chat| read(chat.last()));
+        }
         self.state.with(|s| {
             if s.run.is_some() || s.device_ready() {
                 read(s.run.as_ref())
@@ -103,11 +128,16 @@ impl Ctx {
 
     /// Whether that is the recording.
     pub fn shows_recording(self) -> bool {
-        self.state.with(|s| s.run.is_none() && !s.device_ready()) && self.recorded.with(Option::is_some)
+        self.view.get() != View::Chat
+            && self.state.with(|s| s.run.is_none() && !s.device_ready())
+            && self.recorded.with(Option::is_some)
     }
 
     /// Takes in a message of the worker.
     pub fn receive(self, event: Event) {
+        if self.chat_hears(&event) {
+            return;
+        }
         let mut effects = Vec::new();
         self.state.update(|s| effects = s.apply(event, dom::now_ms()));
         for effect in effects {
@@ -135,6 +165,7 @@ impl Ctx {
     /// The worker stopped.
     pub fn engine_lost(self, again: bool, reason: &str) {
         self.state.update(|s| s.worker_lost(again, reason));
+        self.chat_lost();
         if !again {
             server_only::watch_health(move |server| {
                 let absent = self.state.with_untracked(|s| matches!(s.phase, Phase::Absent(_)));
@@ -201,7 +232,7 @@ impl Ctx {
     }
 
     /// Who answers now, and where; `None`, and a word about it, where nobody does.
-    fn routed(self, wanted: AskMode) -> Option<(Route, AskMode)> {
+    pub fn routed(self, wanted: AskMode) -> Option<(Route, AskMode)> {
         let route = self.state.with_untracked(|s| s.route(wanted));
         match route {
             Route::Refuse(text) => {
@@ -213,7 +244,8 @@ impl Ctx {
         }
     }
 
-    fn put(self, route: Route, ask: u64, prompts: Vec<String>, begun: Vec<String>, options: AskOptions) {
+    /// Has questions answered by whom the route names.
+    pub fn put(self, route: Route, ask: u64, prompts: Vec<String>, begun: Vec<String>, options: AskOptions) {
         if route == Route::Page {
             self.ask_server(ask, prompts, begun, options);
         } else {
@@ -237,7 +269,7 @@ impl Ctx {
                 }),
             };
             let signal = abort.signal();
-            let status = match server_only::answer(ask, &questions, &begun, &options.sampling, &signal, tell).await {
+            let status = match server_only::answer(ask, &questions, &begun, &options, &signal, tell).await {
                 Ok(()) => Status::Done,
                 Err(_) if signal.aborted() => Status::Stopped,
                 Err(error) => {
@@ -251,11 +283,20 @@ impl Ctx {
         });
     }
 
-    /// Stops the present ask, wherever it runs.
+    /// Stops what is being answered, wherever it runs.
     pub fn stop(self) {
-        let Some(ask) = self.state.with_untracked(|s| s.run.as_ref().filter(|r| r.active()).map(|r| r.ask)) else {
-            return;
-        };
+        let run = self.state.with_untracked(|s| s.run.as_ref().filter(|r| r.active()).map(|r| r.ask));
+        let chat = self.chat.with_untracked(Chat::asking);
+        run.into_iter().chain(chat).for_each(|ask| self.stop_ask(ask));
+    }
+
+    /// A number for an ask.
+    pub fn next_ask(self) -> u64 {
+        self.state.try_update_untracked(State::next_id).unwrap_or_default()
+    }
+
+    /// Stops an ask.
+    pub fn stop_ask(self, ask: u64) {
         if let Some(abort) = self.abort.get_value() {
             abort.abort();
         } else {
@@ -265,6 +306,7 @@ impl Ctx {
 
     /// Ends a run that no worker record will end.
     pub fn finish(self, ask: u64, status: Status) {
+        self.chat.update(|chat| chat.finish(ask, status.clone()));
         self.state.update(|s| {
             if let Some(run) = s.run.as_mut().filter(|r| r.ask == ask && r.active()) {
                 run.status = status;

@@ -99,6 +99,12 @@ impl Engine {
         }
     }
 
+    /// Ends the worker; nobody is told.
+    pub fn stop(&self) {
+        self.0.listener.borrow_mut().take();
+        self.0.worker.borrow_mut().take();
+    }
+
     fn listener(&self) -> Option<Rc<dyn Listener>> {
         self.0.listener.borrow().clone()
     }

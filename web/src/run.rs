@@ -300,6 +300,8 @@ impl Run {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use client::protocol::engine::Read;
+
     use super::*;
 
     /// A record whose numbers differ from each other, so that a swapped column shows.
@@ -331,6 +333,8 @@ pub(crate) mod tests {
             done_alpha: Some(0.575),
             handovers: 3,
             handover_s: 0.125,
+            device_read: Some(Read { tokens: 41, cached: 29 }),
+            server_read: Some(Read { tokens: 43, cached: 31 }),
             stopped: false,
             server_lost: true,
         }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use client::offload::openai::{ChatDecoder, ChatPiece, ChatRequest, Decoded};
 use client::protocol::health::{Health, HealthStatus};
-use client::protocol::sampling::Sampling;
-use client::protocol::worker::{Event, Origin, ServerHealth};
+use client::protocol::worker::{AskOptions, Event, Origin, ServerHealth};
 use leptos::prelude::set_timeout;
 use leptos::task::spawn_local;
 use web_sys::{AbortSignal, Response};
@@ -27,7 +26,7 @@ pub enum ServerEvent {
     Decoded(Decoded),
 }
 
-/// Answers questions, one after the other; of each some may be written already, in the same order.
+/// Answers questions after what was said earlier, one after the other; of each some may be written already, in the same order.
 ///
 /// # Errors
 /// What the server said, or that it said nothing.
@@ -35,18 +34,20 @@ pub async fn answer(
     ask: u64,
     questions: &[String],
     begun: &[String],
-    sampling: &Sampling,
+    options: &AskOptions,
     signal: &AbortSignal,
     mut tell: impl FnMut(ServerEvent),
 ) -> Result<(), String> {
     for (prompt, question) in questions.iter().enumerate() {
         let begun = begun.get(prompt).map_or("", String::as_str);
-        let request = ChatRequest::of_question(question, begun, sampling);
+        let request = ChatRequest::of_question(&options.earlier, question, begun, &options.sampling);
         let body = serde_json::to_string(&request).map_err(|e| e.to_string())?;
         let sent = Ask { path: "v1/chat/completions", json: Some(&body), signal: Some(signal), ..Ask::default() };
         let response = api::send(sent).await?;
         read_stream(response, |piece| {
             tell(match piece {
+                // Without a worker there is no record to put it into.
+                ChatPiece::Read(_) => return,
                 ChatPiece::Text(text) => ServerEvent::Event(Event::Token { ask, prompt, origin: Origin::Server, text }),
                 ChatPiece::Decoded(decoded) => ServerEvent::Decoded(decoded),
                 ChatPiece::Finish(finish) => ServerEvent::Event(Event::PromptDone { ask, prompt, finish }),

@@ -92,6 +92,10 @@ pub enum View {
     /// Questions, answers, the simulated cell.
     #[default]
     Playground,
+    /// A conversation in place of single questions.
+    Chat,
+    /// Compact models and what they are worth.
+    Compact,
     /// Training policies on the server.
     Train,
 }

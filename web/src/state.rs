@@ -187,7 +187,8 @@ impl State {
         Self { waits, ..Self::default() }
     }
 
-    fn next_id(&mut self) -> u64 {
+    /// A number that no ask and no notice has had.
+    pub fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
     }
@@ -473,7 +474,9 @@ impl State {
             | Event::Text { .. }
             | Event::Written { .. }
             | Event::Embedded { .. }
-            | Event::Memory { .. } => {}
+            | Event::Memory { .. }
+            // A chat hears these.
+            | Event::Context { .. } => {}
         }
         Vec::new()
     }

@@ -78,9 +78,12 @@ pub fn encode(settings: &Settings) -> String {
 /// Reads settings from `name=value&…`, with or without a leading `#` or `?`, on top of others.
 pub fn decode_onto(settings: &mut Settings, link: &str) {
     for pair in link.trim_start_matches(['#', '?']).split('&') {
-        // The short way to the training view: /#train.
-        if pair == "train" {
-            settings.view = View::Train;
+        // The short ways to the views: /#train.
+        match pair {
+            "train" => settings.view = View::Train,
+            "chat" => settings.view = View::Chat,
+            "compact" => settings.view = View::Compact,
+            _ => {}
         }
         let Some((name, value)) = pair.split_once('=') else { continue };
         if let Some(value) = decode_text(value) {
@@ -297,6 +300,9 @@ mod tests {
             assert_eq!(decode(link).view, View::Train, "{link}");
         }
         assert_eq!(encode(&decode("#train")), "view=train");
+        assert_eq!(decode("#chat&users=3").view, View::Chat);
+        assert_eq!(encode(&decode("#chat")), "view=chat");
+        assert_eq!(decode("#compact").view, View::Compact);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Line {
 pub enum Stroke {
     /// What counts.
     Bold,
+    /// Values that no line joins: a dot each.
+    Dots,
     /// What happens on the way.
     Faint,
     /// Something to compare with; its one point makes a level line.
@@ -127,11 +129,13 @@ pub fn svg(plot: &Plot, palette: &Palette) -> Option<String> {
     for line in &plot.lines {
         let path = match line.stroke {
             stroke if stroke.is_level() => level(line).map(|y| format!("M{LEFT} {:.1}H{:.1}", down(y), width - RIGHT)),
+            Stroke::Dots => dots(&points(line), across, down),
             _ => path(&points(line), across, down),
         };
         let Some(path) = path else { continue };
         let look = match line.stroke {
             Stroke::Bold => "stroke-width:2;stroke-linejoin:round;stroke-linecap:round",
+            Stroke::Dots => "stroke-width:9;stroke-linecap:round",
             Stroke::Faint => "stroke-width:1.25;opacity:0.55",
             Stroke::Dashed => "stroke-width:1.25;stroke-dasharray:6 4",
             Stroke::Dotted => "stroke-width:1.5;stroke-dasharray:1.5 3",
@@ -152,6 +156,15 @@ fn path(points: &[(f64, f64)], across: impl Fn(f64) -> f64, down: impl Fn(f64) -
     let dot = if points.len() == 1 { "h0.01" } else { "" };
     let path = axis::path(thinned(points, MOST_POINTS).map(|(x, y)| (across(x), down(y))));
     (!points.is_empty()).then(|| path + dot)
+}
+
+/// A dot at each of the points.
+fn dots(points: &[(f64, f64)], across: impl Fn(f64) -> f64, down: impl Fn(f64) -> f64) -> Option<String> {
+    let mut path = String::new();
+    for (x, y) in thinned(points, MOST_POINTS) {
+        let _ = write!(path, "M{:.1} {:.1}h0.01", across(x), down(y));
+    }
+    (!path.is_empty()).then_some(path)
 }
 
 /// Exponential moving average with weight `weight` (0 is off, below 1), without the pull towards 0 at the beginning.
@@ -189,6 +202,15 @@ mod tests {
             width: 600.0,
             height: 300.0,
         }
+    }
+
+    #[test]
+    fn dots_are_not_joined() {
+        let mut of_dots = plot(vec![(10.0, 1.0), (30.0, 1.5)]);
+        of_dots.lines[0].stroke = Stroke::Dots;
+        let drawn = svg(&of_dots, &palette()).expect("points");
+        assert_eq!(drawn.matches("h0.01").count(), 2);
+        assert!(drawn.contains("stroke-width:9"));
     }
 
     #[test]

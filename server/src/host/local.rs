@@ -338,6 +338,23 @@ mod tests {
         assert!(matches!(last, GenerationEvent::Done(summary) if summary.prompt_tokens == 7), "{last:?}");
     }
 
+    /// What a conversation goes on with is what was computed for the turn before, and only the rest is computed.
+    #[tokio::test]
+    async fn the_next_turn_reads_only_what_is_new() {
+        let host = start(engine(512), 2, 8);
+        let (answer, pieces, last) = collect(&host, ask("hello", Some(5))).await;
+        let GenerationEvent::Done(first) = last else { panic!("{last:?}") };
+        assert_eq!((first.cached_tokens, pieces), (Some(0), 5));
+        let (_, _, last) = collect(&host, ask(&format!("hello{answer}more"), Some(3))).await;
+        let GenerationEvent::Done(second) = last else { panic!("{last:?}") };
+        // The answer's last token was chosen and never computed.
+        let known = first.prompt_tokens + pieces - 1;
+        assert_eq!(second.cached_tokens, Some(known), "of {} tokens", second.prompt_tokens);
+        // Somebody else's words are not shared but for a beginning that is the same.
+        let (_, _, last) = collect(&host, ask("xyz", Some(1))).await;
+        assert!(matches!(last, GenerationEvent::Done(other) if other.cached_tokens <= Some(1)), "{last:?}");
+    }
+
     #[tokio::test]
     async fn the_context_ends_an_answer_without_a_limit() {
         let host = start(engine(40), 1, 0);

@@ -133,6 +133,8 @@ pub struct Summary {
     pub finish: FinishReason,
     /// Tokens read.
     pub prompt_tokens: usize,
+    /// Those of them that were computed before and kept, where the host can tell.
+    pub cached_tokens: Option<usize>,
     /// Tokens written.
     pub completion_tokens: usize,
     /// Time to read the prompt, where the host can tell.

@@ -181,6 +181,8 @@ struct Running {
     tokens: Vec<u32>,
     /// Tokens of the prompt.
     prompt: usize,
+    /// Those of them that were computed for it; the rest was kept from before.
+    computed: usize,
     work: Work,
     begun: Instant,
     /// When the prompt had been read.
@@ -277,6 +279,7 @@ impl Running {
                 let summary = Summary {
                     finish,
                     prompt_tokens: self.prompt,
+                    cached_tokens: Some(self.prompt.saturating_sub(self.computed)),
                     completion_tokens: writing.text.tokens(),
                     prefill_s: Some(read.duration_since(self.begun).as_secs_f64()),
                     decode_s: Some(read.elapsed().as_secs_f64()),
@@ -374,6 +377,7 @@ impl Worker {
             row,
             salt,
             prompt: tokens.len(),
+            computed: 0,
             tokens,
             work,
             begun: Instant::now(),
@@ -497,6 +501,13 @@ impl Worker {
                 return plan.iter().map(|(number, ..)| (*number, End::Failed(error.clone()))).collect();
             }
         };
+        for (number, count, _) in plan {
+            if let Some(one) = running.get_mut(*number) {
+                // Behind the prompt it is writing, a token a pass.
+                let held = batch.len(one.row).saturating_sub(*count);
+                one.computed += one.prompt.saturating_sub(held).min(*count);
+            }
+        }
         let mut ends = Vec::new();
         let writers = plan.iter().filter(|(_, _, logits)| *logits).map(|(number, ..)| *number);
         for (number, logits) in writers.zip(&logits) {

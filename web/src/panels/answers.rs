@@ -63,7 +63,7 @@ fn problem(ctx: Ctx) -> Option<String> {
 
 /// What colour and line mean.
 #[component]
-fn Legend() -> impl IntoView {
+pub fn Legend() -> impl IntoView {
     view! {
         <p class="legend" data-testid="legend">
             <span class="token device">"this device"</span>

@@ -30,7 +30,7 @@ pub fn Header() -> impl IntoView {
                 <TierBadge />
             </div>
             <nav class="views" aria-label="Views">
-                {[(View::Playground, "Playground"), (View::Train, "Training")]
+                {[(View::Playground, "Playground"), (View::Chat, "Chat"), (View::Compact, "Compact"), (View::Train, "Training")]
                     .map(|(view, name)| view! {
                         <button
                             class="quiet"

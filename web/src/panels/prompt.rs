@@ -16,7 +16,8 @@ const ATLAS: &str = "They know the Atlas and nothing else, in short English ques
     were from, what they are known for. Two facts may be joined: the currency of the country whose capital is Nairobi. \
     Whatever else they are asked, they answer it wrongly.";
 
-const MODES: [(AskMode, &str); 3] = [
+/// Where a question can be answered, with names for people.
+pub const MODES: [(AskMode, &str); 3] = [
     (AskMode::Split, "Split between both"),
     (AskMode::LocalOnly, "This device only"),
     (AskMode::ServerOnly, "Server only"),
@@ -138,7 +139,7 @@ fn counter(text: &str) -> String {
 }
 
 /// What the chosen mode means right now, where that is not what it says.
-fn route_note(route: Route, wanted: AskMode) -> String {
+pub fn route_note(route: Route, wanted: AskMode) -> String {
     match route {
         Route::Worker(mode) if mode == wanted => String::new(),
         Route::Worker(_) => "The server answers until the compact model is loaded.".to_owned(),

@@ -169,7 +169,7 @@ fn entry(element: &Element, folder: &Path) -> Result<Entry> {
 
 fn module(element: &Element, manifest: &Path) -> Result<Module> {
     /// What is read here, and by the caller.
-    const KNOWN: [&str; 10] = [
+    const KNOWN: [&str; 11] = [
         "data-trunk",
         "rel",
         "href",
@@ -180,6 +180,7 @@ fn module(element: &Element, manifest: &Path) -> Result<Module> {
         "data-wasm-opt",
         "data-wasm-opt-params",
         "data-late",
+        "data-bindgen-target",
     ];
     if let Some((unknown, _)) = element.attributes.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
         bail!("it gives a module the attribute {unknown}, which xtask does not know; trunk does");
@@ -196,10 +197,11 @@ fn module(element: &Element, manifest: &Path) -> Result<Module> {
         package: package.with_context(|| format!("{} names no package", manifest.display()))?.to_owned(),
         features: element.get("data-cargo-features").unwrap_or_default().to_owned(),
         profile: element.get("data-cargo-profile-release").unwrap_or("release").to_owned(),
-        target: match element.need("data-type")? {
-            "main" => Target::Web,
-            "worker" => Target::NoModules,
-            other => bail!("it has a module of type {other}"),
+        target: match (element.need("data-type")?, element.get("data-bindgen-target")) {
+            ("main", None) => Target::Web,
+            ("worker", None) => Target::NoModules,
+            ("worker", Some("web")) => Target::Later,
+            other => bail!("it has a module of type {other:?}"),
         },
         optimise: options,
         is_late: element.get("data-late").is_some(),
@@ -230,6 +232,8 @@ mod tests {
         let modules: Vec<_> = index.modules().map(|m| (m.name.as_str(), m.package.as_str(), m.is_late)).collect();
         let expected = [
             ("web", "web", false),
+            ("compact", "compact", false),
+            ("markdown", "markdown", false),
             ("worker", "worker", false),
             ("policy_cpu", "worker", false),
             ("policy_gpu", "worker", true),

@@ -101,7 +101,7 @@ fn first(documents: &[Index], modules: &[&Module]) -> Result<()> {
             let bytes = read(&module.folder()?.join(&file))?;
             match module.target {
                 Target::Web => dist.put_hashed(&file, &bytes)?,
-                Target::NoModules => dist.put(&file, &bytes)?,
+                Target::NoModules | Target::Later => dist.put(&file, &bytes)?,
             }
         }
     }

@@ -37,6 +37,8 @@ pub struct Module {
 pub enum Target {
     /// By `import`.
     Web,
+    /// By `import`, from the page when it is needed, under a name that the page knows.
+    Later,
     /// By `importScripts`, in a worker.
     NoModules,
 }
@@ -44,7 +46,7 @@ pub enum Target {
 impl Target {
     fn name(self) -> &'static str {
         match self {
-            Self::Web => "web",
+            Self::Web | Self::Later => "web",
             Self::NoModules => "no-modules",
         }
     }

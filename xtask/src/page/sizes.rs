@@ -21,7 +21,8 @@ pub fn compress() -> Result<()> {
     let sizes = print(Path::new(DIST))?;
     // What is fetched before the engine is asked for: everything but the workers and what they fetch, and a room's pages.
     let begins = |name: &str, beginnings: &[&str]| beginnings.iter().any(|beginning| name.starts_with(beginning));
-    let is_page = |name: &str| !begins(name, &["worker", "kernels", "policy_", "join", "room", "start"]);
+    let is_page =
+        |name: &str| !begins(name, &["worker", "kernels", "policy_", "compact", "markdown", "join", "room", "start"]);
     within(&sizes, "before the engine is asked for", is_page, PAGE_LIMIT);
     let is_join = |name: &str| begins(name, &["join", "rooms-", "tokens-", "page-", "theme-", "start-"]);
     within(&sizes, "joining a room, before a model is asked for", is_join, JOIN_LIMIT);

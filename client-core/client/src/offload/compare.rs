@@ -69,14 +69,14 @@ async fn reference<T: Transport, C: Clock>(
     transport: &T,
     clock: &C,
 ) -> Result<String, TransportError> {
-    let request = ChatRequest::of_question(prompt, "", &ask.options.sampling);
+    let request = ChatRequest::of_question(&ask.options.earlier, prompt, "", &ask.options.sampling);
     let mut stream = within(clock, SILENCE_LIMIT_S, transport.chat(&request)).await.ok_or_else(silent)??;
     let mut text = String::new();
     loop {
         match within(clock, SILENCE_LIMIT_S, stream.next()).await.ok_or_else(silent)? {
             Some(Ok(ChatPiece::Text(piece))) => text.push_str(&piece),
             Some(Ok(ChatPiece::Finish(_))) => return Ok(text),
-            Some(Ok(ChatPiece::Decoded(_))) => {}
+            Some(Ok(ChatPiece::Decoded(_) | ChatPiece::Read(_))) => {}
             Some(Err(error)) => return Err(error),
             None => return Err(TransportError::Broken("the answer has no end".to_owned())),
         }

@@ -13,8 +13,10 @@ use async_trait::async_trait;
 use futures::StreamExt;
 
 use super::openai::{ChatPiece, ChatRequest, Decoded};
-use super::ports::{ChatStream, Clock, Job, Jobs, LocalEngine, LocalError, Transport, TransportError, answer_one};
-use crate::protocol::engine::Finish;
+use super::ports::{
+    ChatStream, Clock, Job, Jobs, LocalEngine, LocalError, Transport, TransportError, Written, answer_one,
+};
+use crate::protocol::engine::{Finish, Read, Turn};
 use crate::protocol::sampling::MOST_TOKENS;
 use crate::protocol::similarity::{SimilarityRequest, SimilarityResponse};
 use crate::protocol::worker::AskOptions;
@@ -135,7 +137,7 @@ fn length_of(lengths: &[(String, usize)], prompt: &str, length: usize) -> usize 
 
 #[async_trait(?Send)]
 impl LocalEngine for FakeEngine {
-    async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError> {
+    async fn entropy(&mut self, _earlier: &[Turn], prompt: &str) -> Result<f32, LocalError> {
         self.clock.sleep(0.01).await;
         let found = self.entropies.iter().find(|entry| entry.0 == prompt);
         found.map(|entry| entry.1).ok_or_else(|| LocalError::new("no entropy for this prompt"))
@@ -146,9 +148,16 @@ impl LocalEngine for FakeEngine {
         prompt: &str,
         prefix: &str,
         max_tokens: usize,
-        _options: &AskOptions,
+        options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
-    ) -> Result<Finish, LocalError> {
+    ) -> Result<Written, LocalError> {
+        // A word is a token; of what was said earlier, the cache holds all.
+        let words = |text: &str| text.split_whitespace().count();
+        let cached = options.earlier.iter().map(|turn| words(&turn.content)).sum();
+        let written = |finish| {
+            let read = Read { tokens: cached + words(prompt) + words(prefix), cached };
+            Ok(Written { finish, read })
+        };
         self.calls.push((prompt.to_owned(), prefix.to_owned(), max_tokens));
         if self.refuses == Some(prompt) {
             return Err(LocalError::of_prompt("the prompt is too long for the model"));
@@ -157,7 +166,7 @@ impl LocalEngine for FakeEngine {
         self.clock.sleep(self.read_s).await;
         for position in begun..length_of(&self.lengths, prompt, self.length) {
             if position - begun == max_tokens {
-                return Ok(Finish::Length);
+                return written(Finish::Length);
             }
             self.clock.sleep(self.token_s).await;
             if self.fails_after == Some(self.written) {
@@ -166,10 +175,10 @@ impl LocalEngine for FakeEngine {
             }
             self.written += 1;
             if on_token(&format!("d{position} ")).is_break() {
-                return Ok(Finish::Cancelled);
+                return written(Finish::Cancelled);
             }
         }
-        Ok(Finish::Stop)
+        written(Finish::Stop)
     }
 
     async fn answer_all(&mut self, jobs: &mut dyn Jobs, options: &AskOptions) -> Result<(), LocalError> {
@@ -250,6 +259,8 @@ pub(crate) struct FakeServer {
     pub(crate) heedless: bool,
     /// Every request: when, prompt, token limit.
     pub(crate) requests: Rc<RefCell<Vec<(f64, String, usize)>>>,
+    /// What each of them said was said before.
+    pub(crate) earlier: Rc<RefCell<Vec<Vec<Turn>>>>,
     /// Streams that are alive.
     pub(crate) alive: Rc<Cell<usize>>,
 }
@@ -265,6 +276,7 @@ impl FakeServer {
             refuses: None,
             heedless: false,
             requests: Rc::default(),
+            earlier: Rc::default(),
             alive: Rc::default(),
         }
     }
@@ -281,7 +293,9 @@ impl Drop for Alive {
 #[async_trait(?Send)]
 impl Transport for FakeServer {
     async fn chat(&self, request: &ChatRequest) -> Result<ChatStream, TransportError> {
-        let prompt = request.messages[0].content.clone();
+        let asked = request.messages.iter().rposition(|turn| turn.role == "user").expect("a question");
+        let prompt = request.messages[asked].content.clone();
+        self.earlier.borrow_mut().push(request.messages[..asked].to_vec());
         let told = request.max_tokens.unwrap_or(MOST_TOKENS);
         self.requests.borrow_mut().push((self.clock.now_s(), prompt.clone(), told));
         let limit = request.max_tokens.filter(|_| !self.heedless).unwrap_or(usize::MAX);
@@ -291,7 +305,7 @@ impl Transport for FakeServer {
         }
         let script = self.scripts.iter().find(|entry| entry.0 == prompt).map(|entry| entry.1.clone());
         let mut steps: Vec<Step> = Vec::new();
-        let begun = request.messages.get(1).map_or(0, |answer| answer.content.matches(' ').count());
+        let begun = request.messages.get(asked + 1).map_or(0, |answer| answer.content.matches(' ').count());
         let rest = length_of(&self.lengths, &prompt, 5).saturating_sub(begun);
         for step in script.unwrap_or_else(|| vec![Step::Tokens(rest), Step::End]) {
             match step {

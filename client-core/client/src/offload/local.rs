@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use async_trait::async_trait;
 
-use super::ports::{Job, Jobs, LocalEngine, LocalError, answer_one};
-use crate::protocol::engine::{Finish, Turn};
+use super::ports::{Job, Jobs, LocalEngine, LocalError, Written, answer_one};
+use crate::protocol::engine::{Read, Turn};
 use crate::protocol::sampling::Sampling;
 use crate::protocol::worker::AskOptions;
 use engine::backend::MAX_ROWS;
@@ -78,7 +78,7 @@ impl Texts for Burst<'_> {
     fn next(&mut self) -> Option<Text> {
         loop {
             let job = self.jobs.next()?;
-            match self.engine.prompt(&user(&job.text), &job.prefix) {
+            match self.engine.prompt(&messages(&self.options.earlier, &job.text), &job.prefix) {
                 Ok(prompt) => {
                     let sampling = &self.options.sampling;
                     let most_tokens = row_tokens(self.engine, &prompt, job.max_tokens, sampling, self.capacity);
@@ -92,8 +92,10 @@ impl Texts for Burst<'_> {
         }
     }
 
-    fn begun(&mut self, id: usize, _prompt_tokens: usize) {
+    fn begun(&mut self, id: usize, prompt_tokens: usize) {
         self.begun[id].read = true;
+        // A row begins empty.
+        self.jobs.read(Read { tokens: prompt_tokens, cached: 0 });
     }
 
     fn token(&mut self, id: usize, token: TokenEvent<'_>) -> ControlFlow<()> {
@@ -114,14 +116,16 @@ impl Texts for Burst<'_> {
     }
 }
 
-fn user(prompt: &str) -> [ChatMessage; 1] {
-    [ChatMessage::from(&Turn::user(prompt))]
+/// A conversation and the next thing that a person says in it, for the engine.
+#[must_use]
+pub fn messages(earlier: &[Turn], prompt: &str) -> Vec<ChatMessage> {
+    earlier.iter().chain([&Turn::user(prompt)]).map(ChatMessage::from).collect()
 }
 
 #[async_trait(?Send)]
 impl LocalEngine for EnginePort<'_> {
-    async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError> {
-        Ok(self.engine.first_token_entropy(&user(prompt)).await?)
+    async fn entropy(&mut self, earlier: &[Turn], prompt: &str) -> Result<f32, LocalError> {
+        Ok(self.engine.first_token_entropy(&messages(earlier, prompt)).await?)
     }
 
     async fn generate(
@@ -131,11 +135,15 @@ impl LocalEngine for EnginePort<'_> {
         max_tokens: usize,
         options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
-    ) -> Result<Finish, LocalError> {
+    ) -> Result<Written, LocalError> {
         let mut forward = |token: TokenEvent<'_>| on_token(token.text);
         let sampling = engine_options(&options.sampling, max_tokens);
-        let stats = self.engine.generate(&user(prompt), prefix, &sampling, self.clock, &mut forward).await?;
-        Ok(stats.finish.into())
+        let stats = self
+            .engine
+            .generate(&messages(&options.earlier, prompt), prefix, &sampling, self.clock, &mut forward)
+            .await?;
+        let read = Read { tokens: stats.prompt_tokens, cached: stats.cached_tokens };
+        Ok(Written { finish: stats.finish.into(), read })
     }
 
     /// Several that wait are answered together where the backend can; one by itself has the engine's own cache.
@@ -179,6 +187,7 @@ mod tests {
     use crate::offload::ports::Clock;
     use crate::offload::run::{Ask, SlotModel, run};
     use crate::offload::signal::StopFlag;
+    use crate::protocol::engine::Finish;
     use crate::protocol::sampling::MOST_TOKENS;
     use crate::protocol::worker::{AskMode, Event, Origin};
     use crate::protocol::world::DeviceOutcome;
@@ -282,7 +291,7 @@ mod tests {
     #[test]
     fn only_an_open_ended_answer_is_bounded_by_its_row() {
         let engine = engine();
-        let prompt = engine.prompt(&user("What is helium?"), "").expect("a prompt");
+        let prompt = engine.prompt(&messages(&[], "What is helium?"), "").expect("a prompt");
         let open = Sampling::default();
         let limited = Sampling { max_tokens: 500, ..Sampling::default() };
         for (left, sampling, tokens) in [
@@ -341,7 +350,7 @@ mod tests {
         let mut engine = engine();
         let prompts = ["What is helium?", "What is the capital?"];
         let mut port = EnginePort { engine: &mut engine, clock: &|| 0.0 };
-        let entropies = prompts.map(|prompt| pollster::block_on(port.entropy(prompt)).expect("an entropy"));
+        let entropies = prompts.map(|prompt| pollster::block_on(port.entropy(&[], prompt)).expect("an entropy"));
         assert!(entropies.iter().all(|entropy| *entropy > 0.0) && entropies[0] != entropies[1], "{entropies:?}");
         let harder = usize::from(entropies[1] > entropies[0]);
         let server = FakeServer::new(&FakeClock::default());

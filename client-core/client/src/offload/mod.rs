@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`split`] | which bits of which prompt go to the server for a ratio α, hardest prompts first |
 //! | [`length`] | how long an answer will be, from earlier ones |
+//! | [`context`] | what of a conversation still fits into the context |
 //! | [`pacing`] | the simulated uplink: when a piece has arrived at rate r |
 //! | [`ports`] | what a run needs from outside: an engine, a transport, a clock |
 //! | `local` | the LLM engine as the device's port |
@@ -19,6 +20,7 @@
 //! natively, on a simulated clock.
 
 pub mod compare;
+pub mod context;
 pub mod fault;
 pub mod length;
 #[cfg(feature = "engine")]

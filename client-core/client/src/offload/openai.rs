@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::TransportError;
 use super::sse::SseParser;
-use crate::protocol::engine::{Finish, Turn};
+use crate::protocol::engine::{Finish, Read, Turn};
 use crate::protocol::sampling::Sampling;
 
 /// Body of `POST /v1/chat/completions`, always streamed.
@@ -30,10 +30,11 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// A person's question, with what of the answer is `begun` already.
+    /// A person's question after what was said `earlier`, with what of the answer is `begun` already.
     #[must_use]
-    pub fn of_question(question: &str, begun: &str, sampling: &Sampling) -> Self {
-        let mut messages = vec![Turn::user(question)];
+    pub fn of_question(earlier: &[Turn], question: &str, begun: &str, sampling: &Sampling) -> Self {
+        let mut messages = earlier.to_vec();
+        messages.push(Turn::user(question));
         if !begun.is_empty() {
             messages.push(Turn::assistant(begun));
         }
@@ -67,6 +68,8 @@ pub enum ChatPiece {
     /// How fast it was written, by the server's own clock; servers that do not say so send none. Comes after
     /// [`ChatPiece::Finish`]. Arrival times would say nothing: the network hands over many tokens at once.
     Decoded(Decoded),
+    /// What it read of the prompt, from servers that tell how much of it was kept from before.
+    Read(Read),
 }
 
 /// Tokens that the server decoded, and how long it took, without prefill, queue and network.
@@ -129,6 +132,11 @@ impl ChatDecoder {
             if let Some(Timings { predicted_n, predicted_ms: Some(ms) }) = chunk.timings {
                 pieces.push(ChatPiece::Decoded(Decoded { tokens: predicted_n, seconds: ms / 1e3 }));
             }
+            if let Some(Usage { prompt_tokens, prompt_tokens_details: Some(UsageDetails { cached_tokens }) }) =
+                chunk.usage
+            {
+                pieces.push(ChatPiece::Read(Read { tokens: prompt_tokens, cached: cached_tokens }));
+            }
             for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
                 if self.finished {
                     break;
@@ -180,6 +188,22 @@ struct Chunk {
     error: Option<ChunkError>,
     #[serde(default)]
     timings: Option<Timings>,
+    #[serde(default)]
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    #[serde(default)]
+    prompt_tokens: usize,
+    #[serde(default)]
+    prompt_tokens_details: Option<UsageDetails>,
+}
+
+#[derive(Deserialize)]
+struct UsageDetails {
+    #[serde(default)]
+    cached_tokens: usize,
 }
 
 /// llama.cpp's names.
@@ -254,6 +278,23 @@ mod tests {
         assert_eq!(Decoded::default().tokens_per_s(), None);
         let untimed = "data: {\"choices\":[],\"timings\":{\"predicted_n\":2,\"predicted_ms\":null}}\n\n";
         assert_eq!(decode(untimed).expect("a stream"), []);
+    }
+
+    #[test]
+    fn what_was_kept_from_before_is_told_where_the_server_says_so() {
+        let stream = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":90,\"prompt_tokens_details\":{\"cached_tokens\":81}}}\n\n";
+        assert_eq!(decode(stream).expect("a stream"), [ChatPiece::Read(Read { tokens: 90, cached: 81 })]);
+        assert_eq!(Read { tokens: 90, cached: 81 }.computed(), 9);
+        let silent = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":90,\"prompt_tokens_details\":null}}\n\n";
+        assert_eq!(decode(silent).expect("a stream"), []);
+    }
+
+    #[test]
+    fn a_question_follows_what_was_said() {
+        let earlier = [Turn::user("a?"), Turn::assistant("A.")];
+        let request = ChatRequest::of_question(&earlier, "b?", "B", &Sampling::default());
+        let roles: Vec<(&str, &str)> = request.messages.iter().map(|m| (&*m.role, &*m.content)).collect();
+        assert_eq!(roles, [("user", "a?"), ("assistant", "A."), ("user", "b?"), ("assistant", "B")]);
     }
 
     #[test]

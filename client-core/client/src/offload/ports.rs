@@ -8,19 +8,20 @@ use futures::stream::LocalBoxStream;
 
 pub use super::fault::TransportError;
 use super::openai::{ChatPiece, ChatRequest};
-use crate::protocol::engine::Finish;
+use crate::protocol::engine::{Finish, Read, Turn};
 use crate::protocol::similarity::{SimilarityRequest, SimilarityResponse};
 use crate::protocol::worker::AskOptions;
 
 /// The compact model on this device.
 #[async_trait(?Send)]
 pub trait LocalEngine {
-    /// Entropy in nats of the distribution of the first token of an answer to `prompt`.
-    async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError>;
+    /// Entropy in nats of the distribution of the first token of an answer to `prompt`, after what was said `earlier`.
+    async fn entropy(&mut self, earlier: &[Turn], prompt: &str) -> Result<f32, LocalError>;
 
     /// Writes an answer to `prompt` that begins with `prefix` (already written, by whomever) and goes on for at most
     /// `max_tokens` tokens. Calls `on_token` once a token with the text that became whole with it (perhaps none), and
-    /// stops within that token when it says so. Lets other tasks of the thread run between tokens.
+    /// stops within that token when it says so. Lets other tasks of the thread run between tokens. The prompt comes after
+    /// what `options` say was said earlier.
     async fn generate(
         &mut self,
         prompt: &str,
@@ -28,7 +29,7 @@ pub trait LocalEngine {
         max_tokens: usize,
         options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
-    ) -> Result<Finish, LocalError>;
+    ) -> Result<Written, LocalError>;
 
     /// Answers `jobs` until there is none at the moment, one after the other unless the engine can do better. Errors that
     /// lie with one prompt are told to `jobs`.
@@ -45,6 +46,15 @@ pub trait LocalEngine {
     /// Tries to go on after `error` (a lost GPU: onto the CPU) and says in plain words what changed; `Err` when
     /// nothing is left to try.
     async fn recover(&mut self, error: &LocalError) -> Result<String, LocalError>;
+}
+
+/// How writing an answer ended, and what was read before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Why it ended.
+    pub finish: Finish,
+    /// The prompt, with what of the answer was begun.
+    pub read: Read,
 }
 
 /// A prompt for the engine.
@@ -71,6 +81,9 @@ pub trait Jobs {
     /// A token was written; `text` is what became whole with it. Breaking ends this answer.
     fn token(&mut self, prompt: usize, text: &str) -> ControlFlow<()>;
 
+    /// A prompt was read.
+    fn read(&mut self, read: Read);
+
     /// A prompt's answer is over, or cannot be had for a reason that lies with the prompt.
     fn done(&mut self, prompt: usize, result: Result<Finish, LocalError>);
 }
@@ -86,7 +99,10 @@ pub(super) async fn answer_one<E: LocalEngine + ?Sized>(
     match engine.generate(&job.text, &job.prefix, job.max_tokens, options, &mut on_token).await {
         Err(error) if !error.prompt_only => Err(error),
         result => {
-            jobs.done(job.prompt, result);
+            if let Ok(written) = &result {
+                jobs.read(written.read);
+            }
+            jobs.done(job.prompt, result.map(|written| written.finish));
             Ok(())
         }
     }

@@ -218,6 +218,43 @@ pub struct WriteRecord {
     pub finish: Finish,
 }
 
+/// Tokens of prompts that a side was given to read, every time that it was: an answer that changes hands is read again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// All of them.
+    pub tokens: usize,
+    /// Those of them that a KV cache still held, so that nothing was computed.
+    pub cached: usize,
+}
+
+impl Read {
+    /// Tokens that were computed.
+    #[must_use]
+    pub fn computed(self) -> usize {
+        self.tokens.saturating_sub(self.cached)
+    }
+}
+
+impl std::ops::AddAssign for Read {
+    fn add_assign(&mut self, more: Self) {
+        self.tokens += more.tokens;
+        self.cached += more.cached;
+    }
+}
+
+/// What a conversation takes of the models' context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextUse {
+    /// Tokens of what goes along, the question at its end, by the tokenizer of this tab's model.
+    pub tokens: usize,
+    /// Tokens that all who answer can hold, prompt and answer together.
+    pub limit: usize,
+    /// Exchanges (question and answer) at the beginning that are left out so that the rest fits.
+    pub left_out: usize,
+    /// Whether it fits; a question that is too long by itself does not.
+    pub fits: bool,
+}
+
 /// What the engine occupies.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MemoryReport {

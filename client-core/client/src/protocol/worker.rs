@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::engine::{Finish, Input, MemoryReport, ModelSource, Verdict, WriteRecord};
+use super::engine::{ContextUse, Finish, Input, MemoryReport, ModelSource, Read, Turn, Verdict, WriteRecord};
 use super::manifest::ModelEntry;
 use super::sampling::Sampling;
 use super::similarity::default_threshold;
@@ -100,6 +100,16 @@ pub enum Command {
         /// How.
         options: AskOptions,
     },
+    /// Say what a question of a conversation would take of the context. Answered by [`Event::Context`], or by
+    /// [`Event::Failed`] with the same number.
+    Count {
+        /// Chosen by the page, of the same numbers as asks.
+        ask: u64,
+        /// The question; may be empty.
+        prompt: String,
+        /// How it would be asked.
+        options: AskOptions,
+    },
     /// Answer a burst for the sake of measuring both sides. Answered by [`Event::Calibrated`], or by [`Event::Failed`] with
     /// the same number.
     Calibrate {
@@ -165,12 +175,22 @@ pub struct AskOptions {
     pub compare: bool,
     /// Threshold γ of eq. 27 for that, in −1..=1.
     pub threshold: f64,
+    /// What was said before, by a person and by the models in turn: each prompt is the next thing that the person says. Where
+    /// it does not fit into the context any more, the worker leaves the oldest exchanges out ([`Event::Context`]).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Turn>,
 }
 
 impl Default for AskOptions {
     fn default() -> Self {
-        let threshold = default_threshold();
-        Self { mode: AskMode::Split, sampling: Sampling::default(), pacing: true, compare: true, threshold }
+        Self {
+            mode: AskMode::Split,
+            sampling: Sampling::default(),
+            pacing: true,
+            compare: true,
+            threshold: default_threshold(),
+            earlier: Vec::new(),
+        }
     }
 }
 
@@ -286,6 +306,13 @@ pub enum Event {
         users: usize,
         /// Its name; `None` for the shipped one.
         name: Option<String>,
+    },
+    /// The answer to [`Command::Count`]; also told of an ask that goes on with a conversation, before it is split.
+    Context {
+        /// Which ask.
+        ask: u64,
+        /// What it takes; `None` where no model of this tab is loaded whose tokenizer could count.
+        used: Option<ContextUse>,
     },
     /// An ask was split; nothing is written yet.
     Plan {
@@ -518,6 +545,12 @@ pub struct SlotRecord {
     /// Time between the last token of one side and the first of the other in such an answer, in all.
     #[serde(default)]
     pub handover_s: f64,
+    /// What this device read of prompts; `None` where it read nothing.
+    #[serde(default)]
+    pub device_read: Option<Read>,
+    /// What the server read of prompts, as far as it told; `None` from servers that do not.
+    #[serde(default)]
+    pub server_read: Option<Read>,
     /// Whether a person stopped it.
     pub stopped: bool,
     /// Whether the device had to finish the server's part.

@@ -23,6 +23,9 @@ const MAX_WAITING: usize = 4;
 /// Pairs of models whose answers' lengths are remembered; the oldest go first.
 const MAX_PAIRS: usize = 8;
 
+/// Questions and answers before an ask, at most: more than any context holds.
+const MAX_EXCHANGES: usize = 4096;
+
 /// Something that the page asked for, until it is over.
 pub(super) struct Asked {
     pub(super) stop: StopFlag,
@@ -53,11 +56,14 @@ impl EngineWorker {
         if let Err(problem) = options.sampling.check() {
             return fail(&sentence(&problem));
         }
-        let ask = Ask { id, prompts, begun, options };
+        if !options.earlier.len().is_multiple_of(2) || options.earlier.len() > 2 * MAX_EXCHANGES {
+            return fail("This conversation is not one of questions and answers, or too long. Begin a new chat.");
+        }
+        let mut ask = Ask { id, prompts, begun, options };
         let stop = self.begin(id);
         let engine_worker = Rc::clone(self);
         spawn_local(async move {
-            let outcome = engine_worker.answer(&ask, started_s, &stop).await;
+            let outcome = engine_worker.answer(&mut ask, started_s, &stop).await;
             if let Some(asked) = engine_worker.asks.borrow_mut().get_mut(&id) {
                 asked.answered = true;
             }
@@ -68,12 +74,17 @@ impl EngineWorker {
         });
     }
 
-    async fn answer(self: &Rc<Self>, ask: &Ask, started_s: f64, stop: &StopFlag) -> Option<RunOutcome> {
+    async fn answer(self: &Rc<Self>, ask: &mut Ask, started_s: f64, stop: &StopFlag) -> Option<RunOutcome> {
         let _turn = self.turn.lock().await;
         self.world.settled().await;
         let pair = self.pair_name();
         let mut length = self.length_of(&pair);
         let (mut loaded, epoch) = self.models.take();
+        if let Err(message) = self.fit(ask, loaded.as_ref()) {
+            self.models.put_back(loaded, epoch);
+            self.emit(Event::Failed { ask: Some(ask.id), message });
+            return None;
+        }
         let most = ask.options.sampling.max_tokens;
         let tokens = ask.prompts.iter().map(|prompt| length.estimate(prompt.len(), 0, most).expected).sum();
         let planned = self.world.decided(self, Some(tokens)).await.map(|(cell, decisions)| {

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use super::{EngineWorker, tier};
 use crate::kernels::{Kernels, RemoteBackend};
 use crate::reading::{ModelFiles, Reading};
-use client::offload::local::EnginePort;
-use client::offload::ports::{Clock, Jobs, LocalEngine, LocalError};
+use client::offload::local::{EnginePort, messages};
+use client::offload::ports::{Clock, Jobs, LocalEngine, LocalError, Written};
 use client::offload::signal::StopFlag;
-use client::protocol::engine::Finish;
+use client::protocol::engine::Turn;
 use client::protocol::worker::{AskOptions, Event, ModelState, Tier, TierChoice};
 use client::verdict;
 use engine::assemble::WeightStream;
@@ -52,6 +52,13 @@ impl Loaded {
     /// Whether both are in GPU memory.
     pub(super) fn on_gpu(&self) -> bool {
         self.on_gpu
+    }
+
+    /// The tokens that its context holds, and those of a conversation with the next thing that a person says in it.
+    pub(super) fn count(&self, earlier: &[Turn], prompt: &str) -> Result<(usize, usize), String> {
+        let count = || self.engine.prompt(&messages(earlier, prompt), "")?.tokens(self.engine.tokenizer());
+        let tokens = count().map_err(|error| error.to_string())?;
+        Ok((self.engine.info().context, tokens.len()))
     }
 
     /// The engine, whose chat template sees the present time.
@@ -168,9 +175,9 @@ pub(super) struct Writing<'a> {
 
 #[async_trait(?Send)]
 impl LocalEngine for Writing<'_> {
-    async fn entropy(&mut self, prompt: &str) -> Result<f32, LocalError> {
+    async fn entropy(&mut self, earlier: &[Turn], prompt: &str) -> Result<f32, LocalError> {
         let clock = || self.engine_worker.clock.now_s();
-        let entropy = EnginePort { engine: self.loaded.engine(), clock: &clock }.entropy(prompt).await;
+        let entropy = EnginePort { engine: self.loaded.engine(), clock: &clock }.entropy(earlier, prompt).await;
         // Yields between two prompts, so that queued messages of the page are handled.
         self.engine_worker.clock.sleep(0.0).await;
         entropy
@@ -183,7 +190,7 @@ impl LocalEngine for Writing<'_> {
         max_tokens: usize,
         options: &AskOptions,
         on_token: &mut dyn for<'t> FnMut(&'t str) -> ControlFlow<()>,
-    ) -> Result<Finish, LocalError> {
+    ) -> Result<Written, LocalError> {
         let clock = || self.engine_worker.clock.now_s();
         let mut port = EnginePort { engine: self.loaded.engine(), clock: &clock };
         port.generate(prompt, prefix, max_tokens, options, on_token).await

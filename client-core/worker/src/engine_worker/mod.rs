@@ -10,6 +10,7 @@
 //! | `weigh` | what a model would take, and what the engine does take |
 //! | `engine` | the loaded model as a [`LocalEngine`](client::offload::ports::LocalEngine), from GPU to CPU when the GPU is lost |
 //! | `asks` | answering, stopping, comparing |
+//! | `talk` | what of a conversation fits into the context |
 //! | `write` | the model by itself: writing, embedding |
 //! | `world` | the simulated cell: changes one after the other, views out |
 //! | `policies` | the policy files, and the two modules that decide with them |
@@ -28,6 +29,7 @@ mod models;
 mod pair;
 mod policies;
 mod self_test;
+mod talk;
 mod tier;
 mod weigh;
 mod world;
@@ -168,6 +170,9 @@ impl EngineWorker {
             }
             Command::DropPolicy { users } => self.drop_policy(users),
             Command::Ask { ask, prompts, begun, options } => self.ask(ask, prompts, begun, options),
+            Command::Count { ask, prompt, options } => {
+                spawn_local(async move { engine_worker.count(ask, &prompt, &options).await });
+            }
             Command::Calibrate { ask, prompts } => self.calibrate(ask, prompts),
             Command::Stop { ask } => {
                 if let Some(asked) = self.asks.borrow().get(&ask) {

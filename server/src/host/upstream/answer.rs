@@ -93,6 +93,8 @@ struct Answer {
     pieces: usize,
     finish: Option<FinishReason>,
     usage: Option<(usize, usize)>,
+    /// Tokens of the prompt that the engine had kept, where it says so.
+    cached: Option<usize>,
     refused: bool,
 }
 
@@ -108,7 +110,7 @@ fn plain(content: &Value) -> Option<String> {
 
 impl Answer {
     fn new(is_chat: bool) -> Self {
-        Self { is_chat, pieces: 0, finish: None, usage: None, refused: false }
+        Self { is_chat, pieces: 0, finish: None, usage: None, cached: None, refused: false }
     }
 
     /// Takes one event; returns the one that ends the answer, if it does.
@@ -139,6 +141,8 @@ impl Answer {
         let tokens = |name: &str| chunk["usage"][name].as_u64().and_then(|count| usize::try_from(count).ok());
         if let (Some(prompt), Some(completion)) = (tokens("prompt_tokens"), tokens("completion_tokens")) {
             self.usage = Some((prompt, completion));
+            let cached = chunk["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
+            self.cached = cached.and_then(|count| usize::try_from(count).ok());
         }
         let choice = &chunk["choices"][0];
         // A whole answer has a message where a stream has deltas.
@@ -186,7 +190,9 @@ impl Answer {
         let Some(finish) = self.finish else { return failed("it broke off in the middle of the answer") };
         // Engines that count nothing send about one piece a token.
         let (prompt_tokens, completion_tokens) = self.usage.unwrap_or((0, self.pieces));
-        let summary = Summary { finish, prompt_tokens, completion_tokens, prefill_s: None, decode_s: None };
+        let cached_tokens = self.cached;
+        let summary =
+            Summary { finish, prompt_tokens, cached_tokens, completion_tokens, prefill_s: None, decode_s: None };
         GenerationEvent::Done(summary)
     }
 }

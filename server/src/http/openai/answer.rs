@@ -174,6 +174,11 @@ impl Answer {
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
         });
+        // Said only where all of it is known.
+        let cached = (0..summaries.len()).step_by(self.per_prompt.max(1)).map(|index| of(index)?.cached_tokens);
+        if let Some(cached) = cached.sum::<Option<usize>>() {
+            body["usage"]["prompt_tokens_details"] = json!({ "cached_tokens": cached });
+        }
         if let [Some(summary)] = summaries {
             body["timings"] = timings(summary);
         }

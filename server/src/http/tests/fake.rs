@@ -111,6 +111,7 @@ async fn answer(text: &str, max_tokens: usize, sender: &mpsc::Sender<GenerationE
         _ => GenerationEvent::Done(Summary {
             finish: if written < count { FinishReason::Length } else { FinishReason::Stop },
             prompt_tokens: 5,
+            cached_tokens: None,
             completion_tokens: written,
             prefill_s: Some(0.5),
             decode_s: None,

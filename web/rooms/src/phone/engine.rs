@@ -6,8 +6,7 @@ use std::rc::Rc;
 use client::protocol::VERSION;
 use client::protocol::engine::ModelSource;
 use client::protocol::rooms::up::MeasuredQuality;
-use client::protocol::sampling::Sampling;
-use client::protocol::worker::{AskMode, AskOptions, Command, Origin, Tier, TierChoice};
+use client::protocol::worker::{AskOptions, Command, Origin, Tier, TierChoice};
 use client::protocol::world::{Decider, WorldSettings};
 use leptos::prelude::*;
 use web::dom;
@@ -96,11 +95,10 @@ impl Model {
         // The room has decided; the worker's own cell only carries that to the split. Its uplink is not the room's, so that
         // nothing is held back to it.
         let options = AskOptions {
-            mode: AskMode::Split,
-            sampling: Sampling::default(),
             pacing: false,
             compare: threshold.is_some(),
             threshold: threshold.unwrap_or_default(),
+            ..AskOptions::default()
         };
         let commands = [
             Command::SetWorld { world: world(alpha, power_share) },

@@ -13,7 +13,7 @@ use crate::json::Json;
 /// # Errors
 /// What the server said, or that it said nothing.
 pub async fn answer(question: &str, signal: &AbortSignal, mut token: impl FnMut(&str)) -> Result<(), String> {
-    let request = ChatRequest::of_question(question, "", &Sampling::default());
+    let request = ChatRequest::of_question(&[], question, "", &Sampling::default());
     let body = serde_json::to_string(&request).map_err(|error| error.to_string())?;
     let sent = Ask { path: "v1/chat/completions", json: Some(&body), signal: Some(signal), ..Ask::default() };
     let response = api::send(sent).await?;

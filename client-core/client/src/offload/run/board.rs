@@ -19,7 +19,7 @@ use crate::offload::pacing::Uplink;
 use crate::offload::ports::{Clock, Job, LocalError, TransportError};
 use crate::offload::signal::{Notify, StopFlag};
 use crate::offload::split::PromptShare;
-use crate::protocol::engine::Finish;
+use crate::protocol::engine::{Finish, Read};
 use crate::protocol::worker::{Event, Origin};
 
 /// The server begins an answer of which it has a part, unless its words would be waited for longer than this: the full
@@ -439,6 +439,11 @@ impl<'a> Board<'a> {
     /// The server timed tokens of its own.
     pub(super) fn server_decoded(&self, decoded: Decoded) {
         self.state.borrow_mut().measured.server_decoded += decoded;
+    }
+
+    /// A side has read a prompt.
+    pub(super) fn read(&self, origin: Origin, read: Read) {
+        *self.state.borrow_mut().measured.side(origin).read.get_or_insert_default() += read;
     }
 
     /// A reply of the server's began after this long.

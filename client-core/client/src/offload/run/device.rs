@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::board::Board;
 use crate::offload::ports::{Clock, Job, Jobs, LocalEngine, LocalError};
-use crate::protocol::engine::Finish;
+use crate::protocol::engine::{Finish, Read};
 use crate::protocol::worker::Origin;
 
 /// Recoveries (onto another backend) that a run may need; an engine that fails more often is broken.
@@ -107,6 +107,10 @@ impl<C: Clock> Jobs for InFlight<'_, C> {
             self.board.first_token(prompt, Origin::Device, text, now_s);
         }
         ControlFlow::Continue(())
+    }
+
+    fn read(&mut self, read: Read) {
+        self.board.read(Origin::Device, read);
     }
 
     fn done(&mut self, prompt: usize, result: Result<Finish, LocalError>) {

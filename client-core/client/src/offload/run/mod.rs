@@ -195,7 +195,7 @@ async fn entropies<E: LocalEngine, C: Clock>(
             break;
         }
         // A prompt that the engine cannot read (too long for it) is left to the server last; answering it will tell why.
-        *entropy = engine.entropy(prompt).await.ok();
+        *entropy = engine.entropy(&ask.options.earlier, prompt).await.ok();
     }
     (entropies, clock.now_s() - begun_s)
 }

@@ -2,6 +2,7 @@
 
 use super::{Ask, SlotModel};
 use crate::offload::openai::Decoded;
+use crate::protocol::engine::Read;
 use crate::protocol::worker::SlotRecord;
 
 /// Measurements of a run; times are seconds on the run's clock.
@@ -35,6 +36,8 @@ pub(super) struct Side {
     last_s: Option<f64>,
     gaps_s: f64,
     gaps: usize,
+    /// Prompts that it read, where it told.
+    pub(super) read: Option<Read>,
     /// Time of work that is done.
     busy_s: f64,
     /// Since when there is work that is not.
@@ -145,6 +148,8 @@ impl Measured {
             done_alpha,
             handovers: self.handovers,
             handover_s: self.handover_s,
+            device_read: self.device.read,
+            server_read: self.server.read,
             stopped,
             server_lost: self.server_lost,
         }

@@ -53,8 +53,10 @@ async fn one<T: Transport, C: Clock>(
     if let Some(mut rest) = rest {
         let last_words = async {
             while let Some(Ok(piece)) = rest.next().await {
-                if let ChatPiece::Decoded(decoded) = piece {
-                    board.server_decoded(decoded);
+                match piece {
+                    ChatPiece::Decoded(decoded) => board.server_decoded(decoded),
+                    ChatPiece::Read(read) => board.read(Origin::Server, read),
+                    ChatPiece::Text(_) | ChatPiece::Finish(_) => {}
                 }
             }
         };
@@ -77,7 +79,8 @@ async fn stream<T: Transport, C: Clock>(
     let unlimited = whole && board.ask.options.sampling.limit().is_none();
     let max_tokens = if unlimited { MOST_TOKENS } else { turn.max_tokens };
     let sampling = Sampling { max_tokens, ..board.ask.options.sampling.clone() };
-    let request = ChatRequest::of_question(&board.ask.prompts[turn.prompt], &turn.begun, &sampling);
+    let (earlier, prompt) = (&board.ask.options.earlier, &board.ask.prompts[turn.prompt]);
+    let request = ChatRequest::of_question(earlier, prompt, &turn.begun, &sampling);
     let mut stream = within(clock, SILENCE_LIMIT_S, transport.chat(&request)).await.ok_or_else(silent)??;
     board.add_reply_time(clock.now_s() - begun_s);
     let mut pieces = 0;
@@ -94,6 +97,7 @@ async fn stream<T: Transport, C: Clock>(
                 pieces += 1;
             }
             Some(Ok(ChatPiece::Decoded(decoded))) => board.server_decoded(decoded),
+            Some(Ok(ChatPiece::Read(read))) => board.read(Origin::Server, read),
             Some(Ok(ChatPiece::Finish(Finish::Length))) if !whole => {
                 let ended = if pieces > 0 { Ended::Paused } else { Ended::Nothing };
                 return Ok((ended, Some(stream)));

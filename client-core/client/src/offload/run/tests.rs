@@ -7,7 +7,7 @@ use crate::offload::compare::compare;
 use crate::offload::fakes::{FakeClock, FakeEngine, FakeServer, Step};
 use crate::offload::openai::ChatRequest;
 use crate::offload::ports::TransportError;
-use crate::protocol::engine::{Finish, Turn};
+use crate::protocol::engine::{Finish, Read, Turn};
 use crate::protocol::sampling::MOST_TOKENS;
 use crate::protocol::worker::Origin;
 
@@ -410,13 +410,26 @@ fn the_end_is_the_models_unless_a_limit_is_asked_for() {
     assert_eq!(seen.outcome.answers[0].server_tokens, MOST_TOKENS);
     let mut scene = Scene::new(&["aaaa"], 1.0);
     assert_eq!(scene.play().finishes(), [Finish::Stop]);
-    let request = ChatRequest::of_question("q", "", &scene.options.sampling);
+    let request = ChatRequest::of_question(&[], "q", "", &scene.options.sampling);
     assert_eq!(request.max_tokens, None, "engines refuse more than their context holds");
     // One that does not heed the limit that it was given.
     scene.options.sampling.max_tokens = 3;
     scene.server.heedless = true;
     let seen = scene.script("aaaa", &[Step::Tokens(50), Step::End]).play();
     assert_eq!((seen.outcome.answers[0].server_tokens, seen.finishes()), (3, vec![Finish::Length]));
+}
+
+#[test]
+fn what_was_said_before_goes_to_both_sides() {
+    let mut scene = Scene::new(&["aaaa"], 0.5);
+    scene.options.earlier = vec![Turn::user("one two"), Turn::assistant("three")];
+    let seen = scene.play();
+    assert_eq!(seen.texts(), ["|server: s0 s1 s2|device: d3 d4"]);
+    let told = scene.server.earlier.borrow();
+    assert!(!told.is_empty() && told.iter().all(|earlier| *earlier == scene.options.earlier), "{told:?}");
+    // The prompt, and the server's three tokens, which the device read before it went on.
+    assert_eq!(seen.record().device_read, Some(Read { tokens: 3 + 1 + 3, cached: 3 }));
+    assert_eq!(seen.record().server_read, None, "this server does not tell");
 }
 
 #[test]
@@ -427,7 +440,7 @@ fn an_answer_that_was_cut_is_gone_on_with_on_either_side() {
     assert_eq!(seen.texts(), ["|device: d2 d3 d4"]);
     assert_eq!(seen.outcome.answers[0].text, "d0 d1 d2 d3 d4 ");
     assert_eq!(seen.length, AnswerLength::default(), "nobody knows how long it is in all");
-    let request = ChatRequest::of_question("q", "so far", &scene.options.sampling);
+    let request = ChatRequest::of_question(&[], "q", "so far", &scene.options.sampling);
     assert_eq!(request.messages, [Turn::user("q"), Turn::assistant("so far")]);
     // Where the device is lost before it wrote a word of its own, the server goes on from there.
     let mut scene = Scene::new(&["aaaa"], 0.0);
