@@ -296,9 +296,10 @@ test("two real models chat", async ({ page, problems }) => {
   await listen(page);
   await page.goto(`${tandem.url}#chat&decider=manual&alpha=0.5&tokens=80&pacing=0&tier=cpu`);
   await expect(page.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 300_000 });
-  await say(page, "My name is Ada. Write a haiku about the sea.", 0);
-  await say(page, "What is my name?", 1);
-  await expect(answer(page, 1)).toContainText("Ada");
+  await say(page, "Write a haiku about the sea.", 0);
+  // A model that is told nothing of the first turn cannot know what "it" is.
+  await say(page, "Say in one sentence what it is about.", 1);
+  await expect(answer(page, 1)).toContainText(/sea|ocean|water|wave/i);
   await say(page, "Write a short Markdown list of three colours.", 2);
   const all = await records(page);
   console.log(all.map((r) => JSON.stringify([r.device_read, r.server_read, r.device_tokens, r.server_tokens, r.device_ttft_s, r.server_ttft_s])).join("\n"));
