@@ -96,7 +96,7 @@ fn lint() -> Result<()> {
     tools::ensure_page_tools()?;
     // Without `policy-wgpu`: checking burn-wgpu takes longer than everything else, and the page's build compiles it anyway.
     for (package, features) in [
-        (["-p", "web", "-p", "rooms"].as_slice(), ""),
+        (["-p", "web", "-p", "rooms", "-p", "compact", "-p", "markdown"].as_slice(), ""),
         (["-p", "worker", "--lib", "--bins"].as_slice(), "engine,policy-flex"),
     ] {
         let mut clippy = vec!["clippy", "--target", "wasm32-unknown-unknown"];

@@ -66,7 +66,7 @@ impl Ctx {
         self.answer.set(Some(Answering::new(question, alpha, dom::now_ms())));
         if computes {
             self.model.with_value(|model| {
-                model.ask(text, alpha, power_share, threshold, Rc::new(move |said| self.hear(said)))
+                model.ask(text, alpha, power_share, threshold, Rc::new(move |said| self.hear(said)));
             });
         } else {
             spawn_local(self.ask_server(text));
