@@ -5,7 +5,7 @@
 use tests::{run, text};
 
 /// Every command there is, in the order of the help.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "serve",
     "models",
     "corpus",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 16] = [
     "ecld",
     "export-lm",
     "bench-engine",
+    "bench-nearness",
     "bench-serve",
     "bench-room",
     "eval",

@@ -83,6 +83,8 @@ fn it_starts_with_every_option() {
             &rooms,
             "--public",
             &public,
+            "--context",
+            "256",
             "--slots",
             "1",
             "--queue",
