@@ -52,18 +52,20 @@ async function startEngine(pieces, pauseMs = 0) {
 }
 
 for (const [mode, side] of [["local-only", "device"], ["server-only", "server"]]) {
-  test(`the second turn reads only what is new: ${mode}`, async ({ page, edge, problems }) => {
+  test(`a turn reads only what is new: ${mode}`, async ({ page, edge, problems }) => {
     await listen(page);
     await openChat(page, edge.url, `mode=${mode}`);
     await say(page, "What is the capital of Kenya?", 0);
     await say(page, "What is the currency of Japan?", 1);
-    const [first, second] = await records(page);
+    await say(page, "Which continent is Peru in?", 2);
+    // The server keeps nothing of fewer than 16 tokens, which two short turns are not together.
+    const [, first, second] = await records(page);
     const before = first[`${side}_read`].tokens + first[`${side}_tokens`];
     const read = second[`${side}_read`];
     // The last token of an answer is never computed further, unless somebody goes on; all before it is kept.
     expect(read.cached, JSON.stringify([first, second])).toBeGreaterThanOrEqual(before - 1);
-    expect(read.tokens - read.cached).toBeLessThan(first[`${side}_read`].tokens + 6);
-    await expect(page.getByTestId("chat-note-1")).toContainText(`${side} read ${read.tokens - read.cached} new, ${read.cached} kept`);
+    expect(read.tokens - read.cached).toBeLessThan(first[`${side}_read`].tokens);
+    await expect(page.getByTestId("chat-note-2")).toContainText(`${side} read ${read.tokens - read.cached} new, ${read.cached} kept`);
   });
 }
 
@@ -77,7 +79,9 @@ test("an answer is shared by α, in two colours, and both sides keep what was sa
   const origins = await page.locator(".chat [data-testid=token]").evaluateAll((all) => [...new Set(all.map((one) => one.dataset.origin))].sort());
   expect(origins).toEqual(["device", "server"]);
   const [first, second] = await records(page);
-  for (const record of [first, second].filter((record) => !record.server_lost)) expect(Math.abs(record.done_alpha - 0.5)).toBeLessThan(0.35);
+  // An answer of a few tokens cannot be shared finely.
+  const shared = [first, second].filter((record) => !record.server_lost && record.device_tokens + record.server_tokens >= 5);
+  for (const record of shared) expect(Math.abs(record.done_alpha - 0.5)).toBeLessThan(0.35);
   // However often the answer changed hands, each side computed less than half of what it was given to read.
   const read = second.device_read;
   expect(read.cached, JSON.stringify(second)).toBeGreaterThan(read.tokens / 2);
