@@ -22,9 +22,10 @@ use crate::tls::{self, Identity};
 /// A room's connections get this long to hear that the server goes down.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Most threads for work that blocks. Every thread keeps some of the allocator's memory, so the runtime's usual 512 would be
-/// a gigabyte after a burst; rooms' clocks (64) and a few loads and reads beside them fit.
-const BLOCKING_THREADS: usize = 128;
+/// Most threads for work that blocks. Every thread keeps up to a megabyte of the allocator's memory, and a burst takes as many as
+/// there may be: 200 followers of a run, or a hall that joins. What they do takes microseconds to milliseconds, but for loading a
+/// model, so that a few dozen are enough for all.
+const BLOCKING_THREADS: usize = 32;
 
 mod announce;
 mod args;
