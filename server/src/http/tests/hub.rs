@@ -255,8 +255,11 @@ async fn a_full_disk_cuts_the_answer_and_the_next_one_is_whole() {
     std::fs::create_dir_all(&folder).unwrap();
     let part = folder.join("good.gguf.part");
     std::os::unix::fs::symlink("/dev/full", &part).unwrap();
-    let response = server.get("/models/hub/org/repo/good.gguf").send().await.unwrap();
-    let is_whole = response.status() == 200 && response.bytes().await.is_ok();
+    // The connection may be cut before the head of the answer has come, or behind it.
+    let is_whole = match server.get("/models/hub/org/repo/good.gguf").send().await {
+        Ok(response) => response.status() == 200 && response.bytes().await.is_ok(),
+        Err(_) => false,
+    };
     assert!(!is_whole);
     until("nothing is left", async || part.symlink_metadata().is_err()).await;
     assert_eq!(whole(&server, "/models/hub/org/repo/good.gguf").await.unwrap(), content());
