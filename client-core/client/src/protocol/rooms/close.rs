@@ -19,13 +19,13 @@ pub enum CloseReason {
     NoRoom,
     /// The presenter lets nobody new in.
     Locked,
-    /// All seats, or all places for presenters, are taken.
+    /// All seats are taken.
     Full,
     /// The device token is none of this room's.
     UnknownToken,
     /// The client takes what it is sent too slowly.
     TooSlow,
-    /// The same device joined over another connection.
+    /// The same device joined over another connection, or a presenter where there were as many as may be: the oldest goes.
     Replaced,
     /// The presenter removed this device.
     Removed,
