@@ -5,7 +5,7 @@ import { Chat, Embeddings } from "./lib/openai.js";
 export { EdgeError };
 
 /** Version of the messages that this file speaks; the worker says its own. */
-const VERSION = 7;
+const VERSION = 8;
 
 /** How the matrices of a checkpoint can be stored. */
 const STORE_AS = ["Q8_0", "Q4_0", "F16", "F32"];
@@ -63,7 +63,7 @@ export class EdgeClient extends EventTarget {
   /** What loading a model would take, and whether this tab can hold it. */
   async inspect(source, { context, storeAs, signal } = {}) {
     const named = this.#source(source, storeAs);
-    const { verdict } = await this.#question("weigh", { source: named.source, context: context ?? null }, "weighed", signal, named.files);
+    const { verdict } = await this.#question("inspect", { source: named.source, context: context ?? null }, "inspected", signal, named.files);
     return camel(verdict);
   }
 

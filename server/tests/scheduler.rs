@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use engine::backend::{Backend as _, Batch, Output, Snapshot, Span, Turn, Want};
+use engine::backend::{Backend as _, Batch, Output, OutputKind, Snapshot, Span, Turn};
 use engine::cpu::{CpuBackend, Form};
 use engine::gguf::Gguf;
 use engine::one_by_one::OneByOne;
@@ -192,7 +192,7 @@ impl Batch for Watched {
     fn truncate(&mut self, row: usize, len: usize) {
         self.inner.truncate(row, len);
     }
-    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, row: usize, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         self.inner.forward(row, tokens, want).await
     }
     fn begin_choosing(&mut self, _: usize, _: &SamplerParams, _: &[u32]) -> Result<(), EngineError> {

@@ -189,7 +189,7 @@ export async function look(page, address) {
   const other = page.getByTestId("other-model");
   if (!(await page.getByTestId("model-address").isVisible())) await other.click();
   await page.getByTestId("model-address").fill(address);
-  await page.getByTestId("model-weigh").click();
+  await page.getByTestId("model-inspect").click();
 }
 
 /** Asks this device alone and waits for the answer, which is the log's row of this number. */

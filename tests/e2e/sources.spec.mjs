@@ -39,7 +39,7 @@ test("before loading, the page says what the model takes and that it fits", asyn
   expect(edge.requests.filter((request) => request.url.endsWith(".gguf")), "nothing was fetched for that").toEqual([]);
 });
 
-test("a model from another address is weighed, loaded, and found again without its server", async ({ page, edge, problems }) => {
+test("a model from another address is inspected, loaded, and found again without its server", async ({ page, edge, problems }) => {
   const site = await elsewhere();
   await open(page, edge.url);
   await look(page, `${site.url}m.gguf`);
@@ -158,7 +158,7 @@ for (const tier of ["web-gpu", "cpu"]) {
   });
 }
 
-test("a dropped file is weighed; one that is no model is refused", async ({ page, edge, problems }) => {
+test("a dropped file is inspected; one that is no model is refused", async ({ page, edge, problems }) => {
   await open(page, edge.url);
   await drop(page, [["mine.gguf", fs.readFileSync(compact)]]);
   await expect(page.locator("#model-title")).toContainText("mine.gguf");

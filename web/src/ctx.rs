@@ -332,8 +332,8 @@ impl Ctx {
     }
 
     /// Asks the worker what the chosen model will take.
-    pub fn weigh(self) {
-        let command = self.state.try_update_untracked(State::weigh);
+    pub fn inspect(self) {
+        let command = self.state.try_update_untracked(State::inspect);
         if let Some(command) = command {
             self.send(command);
         }
@@ -419,7 +419,7 @@ impl Listener for Ctx {
 
 /// Whether the chosen files travel beside this command.
 fn about_files(command: &Command) -> bool {
-    matches!(command, Command::Weigh { .. } | Command::LoadModel { .. })
+    matches!(command, Command::Inspect { .. } | Command::LoadModel { .. })
 }
 
 /// The panels' way to the context.

@@ -127,7 +127,7 @@ pub struct State {
     /// What it will take, or why that cannot be said; `None` while nobody has looked.
     pub verdict: Option<Result<Verdict, String>>,
     /// The ask that looks.
-    weighing: Option<u64>,
+    inspecting: Option<u64>,
     /// The ask that measures both sides.
     pub calibrating: Option<u64>,
     /// The present slot.
@@ -165,7 +165,7 @@ impl Default for State {
             store_as: StoreAs::default(),
             context: None,
             verdict: None,
-            weighing: None,
+            inspecting: None,
             calibrating: None,
             view: None,
             backend: None,
@@ -242,8 +242,8 @@ impl State {
     /// Size of the chosen model's file, where it is known.
     #[must_use]
     pub fn model_bytes(&self) -> Option<u64> {
-        let weighed = || self.verdict.as_ref()?.as_ref().ok().map(|verdict| verdict.file_bytes);
-        self.entry().map(|entry| entry.bytes).or_else(weighed)
+        let inspected = || self.verdict.as_ref()?.as_ref().ok().map(|verdict| verdict.file_bytes);
+        self.entry().map(|entry| entry.bytes).or_else(inspected)
     }
 
     /// Name of the chosen model.
@@ -273,10 +273,10 @@ impl State {
     }
 
     /// Asks what the chosen model will take.
-    pub fn weigh(&mut self) -> Command {
+    pub fn inspect(&mut self) -> Command {
         let ask = self.next_id();
-        self.weighing = Some(ask);
-        Command::Weigh { ask, source: self.source.clone(), context: self.context }
+        self.inspecting = Some(ask);
+        Command::Inspect { ask, source: self.source.clone(), context: self.context }
     }
 
     /// Asks for the chosen model to be loaded, as a person wants it or without being asked.
@@ -425,12 +425,12 @@ impl State {
                     return self.load_by_itself(&id);
                 }
             }
-            Event::Weighed { ask, verdict } => {
-                if self.weighing == Some(ask) {
+            Event::Inspected { ask, verdict } => {
+                if self.inspecting == Some(ask) {
                     self.verdict = Some(Ok(verdict));
                 }
             }
-            Event::Failed { ask: Some(ask), message } if self.weighing == Some(ask) => {
+            Event::Failed { ask: Some(ask), message } if self.inspecting == Some(ask) => {
                 self.verdict = Some(Err(message));
             }
             Event::Calibrated { measured, .. } => return vec![Effect::Calibrate(measured)],

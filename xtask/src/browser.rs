@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::build::{self, native_command};
+use crate::kernels;
 use crate::npm;
 use crate::page::index::Index;
 use crate::page::{self, module};
-use crate::shell::{command, run, step, target_folder};
+use crate::shell::{self, command, run, step, target_folder};
 use crate::tools;
 
 /// Everything that a spec needs, built and found.
@@ -18,15 +19,30 @@ pub struct Playwright {
     tandem: PathBuf,
 }
 
-/// Builds the page, the engine's checks and the npm package.
+/// Builds the page, the engine's checks and the npm package, and installs what the browser tests run with beside that.
 pub fn build_page(keep_page: bool) -> Result<()> {
+    shell::share_cores()?;
+    shell::lanes(vec![("browser", Box::new(install)), ("page", Box::new(|| build_all(keep_page)))])
+}
+
+/// The node packages of tests/, and Chromium.
+fn install() -> Result<()> {
+    let mut packages = command("npm", &["ci", "--no-audit", "--no-fund"]);
+    packages.current_dir("tests");
+    run(packages)?;
+    tools::ensure_chromium().map(drop)
+}
+
+fn build_all(keep_page: bool) -> Result<()> {
     if !keep_page {
         // All that share their crates in one call.
         let documents = Index::all()?;
         let check = build::engine_check_module();
-        let all = documents.iter().flat_map(Index::modules);
-        let early: Vec<_> = all.filter(|module| !module.is_late).chain([&check]).collect();
-        module::build(&early)?;
+        let all: Vec<_> = documents.iter().flat_map(Index::modules).chain([&check]).collect();
+        shell::lanes(vec![
+            ("kernels", Box::new(|| kernels::built().map(drop))),
+            ("page", Box::new(|| module::build(&all))),
+        ])?;
         page::build_all()?;
     }
     build::engine_check()?;
@@ -37,7 +53,7 @@ pub fn build_page(keep_page: bool) -> Result<()> {
 }
 
 impl Playwright {
-    /// Builds page and server, installs the node packages of tests/, finds Chromium.
+    /// Builds page and server, with [`build_page`].
     pub fn prepare(keep_page: bool) -> Result<Self> {
         tools::require_node()?;
         build_page(keep_page)?;
@@ -48,9 +64,6 @@ impl Playwright {
     pub fn over_page() -> Result<Self> {
         step("The server for the browser tests");
         run(native_command(&["test", "--no-run", "--quiet"])?)?;
-        let mut install = command("npm", &["ci", "--no-audit", "--no-fund"]);
-        install.current_dir("tests");
-        run(install)?;
         let tandem = target_folder()?.join("debug").join(format!("tandem{}", std::env::consts::EXE_SUFFIX));
         Ok(Self { chromium: tools::ensure_chromium()?, tandem })
     }

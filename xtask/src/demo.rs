@@ -1,8 +1,8 @@
 //! `cargo xtask demo`: from a checkout to a page in one command.
 //!
 //! Page and server are compiled side by side, and the server starts when both are there. What a first visit does without
-//! follows behind it: burn-wgpu's policy module, whose switch the page offers once it is there, the npm package, and the
-//! compressed copies.
+//! follows behind it: burn-wgpu's policy module, whose switch the page offers once it is there, the view of compact models,
+//! the chat's Markdown, a room's pages, the npm package, and the compressed copies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -185,9 +185,11 @@ fn build_both() -> Result<PathBuf> {
 /// What follows behind the running server.
 pub fn late() -> Result<()> {
     shell::enter_lane("behind");
-    step("Behind the server: the policy on WebGPU, the npm package, compressed copies. The page works meanwhile");
+    step(
+        "Behind the server: what a first visit does without, the npm package, compressed copies. The page works meanwhile",
+    );
     page::build(Part::Late)?;
-    step("The page offers the policy on WebGPU now");
+    step("The page is whole: rooms, compact models, formatted answers, the policy on WebGPU");
     npm::package()?;
     sizes::compress()?;
     step("All is built");

@@ -26,7 +26,7 @@ thread_local! {
 /// Programs that are under way in lanes, by process id.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// Whether a lane has failed, so that the others begin nothing more.
+/// Whether a lane has failed, so that the others begin nothing more: for good, since the failure ends this program.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Says what happens now.
@@ -45,9 +45,9 @@ pub fn enter_lane(name: &'static str) {
 /// A lane's work.
 pub type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
-/// Does several things side by side. When one fails, the programs of the others are ended, and its error is returned.
+/// Does several things side by side; a lane may have lanes of its own. When one fails, the programs of all others are ended,
+/// and its error is returned.
 pub fn lanes(lanes: Vec<(&'static str, Work<'_>)>) -> Result<()> {
-    ENDING.store(false, Ordering::SeqCst);
     let (sender, results) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         for (name, work) in lanes {
@@ -88,6 +88,9 @@ static TURNS: OnceLock<jobserver::Client> = OnceLock::new();
 
 /// From here on, builds side by side run together about as many compilers as one of them alone would.
 pub fn share_cores() -> Result<()> {
+    if TURNS.get().is_some() {
+        return Ok(());
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // Every cargo has one turn of its own beside these.
     let turns = jobserver::Client::new((cores - 1).max(1)).context("the builds cannot share the cores")?;
@@ -206,9 +209,10 @@ mod tests {
     /// A lane that fails ends what the other runs, which would take minutes otherwise.
     #[test]
     fn a_failure_ends_the_other_lanes() {
+        lanes(vec![("fine", Box::new(|| run(command("true", &[] as &[&str]))))]).unwrap();
         let start = Instant::now();
         let result = lanes(vec![
-            ("slow", Box::new(|| run(command("sleep", &["600"])))),
+            ("slow", Box::new(|| lanes(vec![("within", Box::new(|| run(command("sleep", &["600"]))))]))),
             (
                 "failing",
                 Box::new(|| {
@@ -221,6 +225,5 @@ mod tests {
         ]);
         assert!(result.unwrap_err().to_string().contains("`false` ended with"));
         assert!(start.elapsed() < Duration::from_secs(300) && running().is_empty());
-        lanes(vec![("fine", Box::new(|| run(command("true", &[] as &[&str]))))]).unwrap();
     }
 }

@@ -156,10 +156,10 @@ pub struct DeviceLimits {
 /// Memory that browsers claim at most of a device; a device that says so may have more.
 const DEVICE_CLAIM_CAP: u64 = 8 << 30;
 
-/// Weighs a model of this footprint, whose file has `file_bytes` of which `here_bytes` are on this device, with `context`
+/// Judges a model of this footprint, whose file has `file_bytes` of which `here_bytes` are on this device, with `context`
 /// tokens (the model's own where `None`). `others` are the models that the server offers instead.
 #[must_use]
-pub fn weigh(
+pub fn judge(
     footprint: &ModelFootprint,
     file_bytes: u64,
     here_bytes: u64,
@@ -282,7 +282,7 @@ fn advice(
     others: &[ModelEntry],
 ) -> String {
     let fits = |footprint: &ModelFootprint, file_bytes, context| {
-        weigh(footprint, file_bytes, 0, Some(context), DeviceLimits { storage_bytes: None, ..limits }, &[]).fits
+        judge(footprint, file_bytes, 0, Some(context), DeviceLimits { storage_bytes: None, ..limits }, &[]).fits
     };
     let shortest = u32::try_from(SHORTEST_CONTEXT).unwrap_or(u32::MAX);
     let mut shorter = context / 2;
@@ -405,7 +405,7 @@ mod tests {
             ("3 GB of it on a device of 1 GiB", llama_8b(4.5), Some(2048), poor, false, "let the server answer"),
             ("no engine", small, None, limits(Tier::ServerOnly), false, "server"),
         ] {
-            let verdict = weigh(&footprint, footprint.weight_bytes + 1_000_000, 0, context, limits, &[entry()]);
+            let verdict = judge(&footprint, footprint.weight_bytes + 1_000_000, 0, context, limits, &[entry()]);
             assert_eq!(verdict.fits, fits, "{what}: {verdict:?}");
             assert_eq!(verdict.remarks.is_empty(), fits, "{what}: {verdict:?}");
             assert!(verdict.advice.unwrap_or_default().contains(told), "{what}");
@@ -413,20 +413,20 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_is_weighed_as_it_will_be_stored() {
+    fn a_checkpoint_is_judged_as_it_will_be_stored() {
         let gpu = DeviceLimits { binding_bytes: Some(40 << 20), ..limits(Tier::WebGpu) };
         let words_bytes = Some(3_000_000);
         for (bits, fits, advice) in
             [(32.0, false, "Store it as Q8_0"), (16.0, false, "Store it as Q8_0"), (8.5, true, "")]
         {
             let footprint = ModelFootprint { words_bytes, ..smol(bits) };
-            let verdict = weigh(&footprint, 538_000_000, 538_000_000, Some(512), gpu, &[]);
+            let verdict = judge(&footprint, 538_000_000, 538_000_000, Some(512), gpu, &[]);
             assert_eq!((verdict.fits, verdict.download_bytes), (fits, 0), "{verdict:?}");
             assert!(verdict.advice.unwrap_or_default().contains(advice));
             assert_eq!(verdict.load_bytes, 3_000_000 + PIECES_BYTES, "not what the files have beside the weights");
         }
         let narrow = DeviceLimits { binding_bytes: Some(20 << 20), ..gpu };
-        let verdict = weigh(&ModelFootprint { words_bytes, ..smol(8.5) }, 538_000_000, 0, Some(512), narrow, &[]);
+        let verdict = judge(&ModelFootprint { words_bytes, ..smol(8.5) }, 538_000_000, 0, Some(512), narrow, &[]);
         assert!(verdict.advice.unwrap_or_default().contains("Store it as Q4_0"));
     }
 
@@ -436,21 +436,21 @@ mod tests {
         let limits = DeviceLimits { device_bytes: Some(400 << 20), ..limits(Tier::Cpu) };
         let footprint = smol(4.5);
         let file_bytes = footprint.weight_bytes;
-        let verdict = weigh(&footprint, file_bytes, 0, None, limits, &[]);
+        let verdict = judge(&footprint, file_bytes, 0, None, limits, &[]);
         assert!(!verdict.fits);
         assert_eq!(verdict.advice.as_deref(), Some("Choose a context of 4096 tokens."));
-        assert!(weigh(&footprint, file_bytes, 0, Some(4096), limits, &[]).fits);
+        assert!(judge(&footprint, file_bytes, 0, Some(4096), limits, &[]).fits);
     }
 
     #[test]
     fn the_numbers() {
         let footprint = smol(8.5);
         let file_bytes = footprint.weight_bytes + 2_000_000;
-        let on_gpu = weigh(&footprint, file_bytes, 1_000_000, Some(1000), limits(Tier::WebGpu), &[]);
+        let on_gpu = judge(&footprint, file_bytes, 1_000_000, Some(1000), limits(Tier::WebGpu), &[]);
         assert_eq!(on_gpu.download_bytes, file_bytes - 1_000_000);
         assert_eq!(on_gpu.cache_bytes, 2 * 30 * 192 * 4 * 1000);
         assert_eq!(on_gpu.load_bytes, 2_000_000 + PIECES_BYTES, "weights and cache are the GPU's");
-        let on_cpu = weigh(&footprint, file_bytes, file_bytes, Some(1_000_000), limits(Tier::Cpu), &[]);
+        let on_cpu = judge(&footprint, file_bytes, file_bytes, Some(1_000_000), limits(Tier::Cpu), &[]);
         assert_eq!((on_cpu.download_bytes, on_cpu.context), (0, 8192), "no more than the model was made for");
         let weights = footprint.weight_bytes + footprint.largest_bytes;
         assert_eq!(on_cpu.load_bytes, 2_000_000 + PIECES_BYTES + weights + on_cpu.cache_bytes);
@@ -462,12 +462,12 @@ mod tests {
         let footprint = llama_8b(8.5);
         let file_bytes = footprint.weight_bytes + 7_000_000;
         assert!(file_bytes > WASM_LIMIT);
-        let verdict = weigh(&footprint, file_bytes, 0, Some(2048), limits, &[]);
+        let verdict = judge(&footprint, file_bytes, 0, Some(2048), limits, &[]);
         assert!(verdict.fits && verdict.load_bytes < 100_000_000, "{verdict:?}");
         // One with nothing but air between its tensors is no larger.
-        assert_eq!(weigh(&smol(4.5), 5 * GB, 5 * GB, Some(512), limits, &[]).load_bytes, PIECES_BYTES + (64 << 20));
+        assert_eq!(judge(&smol(4.5), 5 * GB, 5 * GB, Some(512), limits, &[]).load_bytes, PIECES_BYTES + (64 << 20));
         let homeless =
-            weigh(&footprint, file_bytes, 0, Some(2048), DeviceLimits { storage_bytes: Some(GB), ..limits }, &[]);
+            judge(&footprint, file_bytes, 0, Some(2048), DeviceLimits { storage_bytes: Some(GB), ..limits }, &[]);
         assert!(!homeless.fits && homeless.load_bytes > file_bytes, "{homeless:?}");
         assert!(homeless.remarks.iter().any(|remark| remark.contains("where it lies")), "{homeless:?}");
     }
@@ -475,7 +475,7 @@ mod tests {
     #[test]
     fn the_gpu_cuts_long_contexts_and_halves_large_caches() {
         let footprint = llama_8b(4.5);
-        let verdict = weigh(
+        let verdict = judge(
             &footprint,
             footprint.weight_bytes,
             0,
@@ -494,10 +494,10 @@ mod tests {
     fn a_full_disk_is_a_remark_and_no_refusal() {
         let limits = DeviceLimits { storage_bytes: Some(10_000_000), ..limits(Tier::Cpu) };
         let footprint = smol(4.5);
-        let verdict = weigh(&footprint, footprint.weight_bytes, 0, Some(512), limits, &[]);
+        let verdict = judge(&footprint, footprint.weight_bytes, 0, Some(512), limits, &[]);
         assert!(verdict.fits && !verdict.kept);
         assert!(verdict.remarks[0].contains("10 MB"), "{:?}", verdict.remarks);
-        let unknown = weigh(
+        let unknown = judge(
             &footprint,
             footprint.weight_bytes,
             0,

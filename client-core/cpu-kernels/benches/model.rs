@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use cpu_kernels::blocks::GgmlType;
 use cpu_kernels::matrix::Matrix;
-use cpu_kernels::model::{Layer, Model, ModelShape, Sequences, Want};
+use cpu_kernels::model::{Layer, Model, ModelShape, OutputKind, Sequences};
 
 fn matrix(format: GgmlType, rows: usize, cols: usize) -> Matrix {
     let size = format.block().1;
@@ -115,7 +115,7 @@ fn main() {
             for ids in ids {
                 let from = sequences.len(0) * shape.rope_dim;
                 let turns = &rotation[from..from + ids.len() * shape.rope_dim];
-                if sequences.forward(&model, 0, ids, turns, Want::Last).is_err() {
+                if sequences.forward(&model, 0, ids, turns, OutputKind::Last).is_err() {
                     panic!("the input was refused");
                 }
             }

@@ -1,7 +1,7 @@
 //! The numbers that cross the boundary between a page's worker and this crate as a module of its own. Both sides compile
 //! this file: `exports` reads what the worker writes with it.
 
-use crate::model::{ModelShape, Want};
+use crate::model::{ModelShape, OutputKind};
 
 /// What a function that returns a number says when it refuses; also no model's and no sequences' number.
 pub const REFUSED: u32 = u32::MAX;
@@ -79,18 +79,20 @@ pub fn shape_of(words: [u32; SHAPE_WORDS]) -> ModelShape {
 }
 
 /// What `forward` is to leave.
-pub fn want_code(want: Want) -> u32 {
+pub fn want_code(want: OutputKind) -> u32 {
     match want {
-        Want::Nothing => 0,
-        Want::Last => 1,
-        Want::Every => 2,
-        Want::Hidden => 3,
+        OutputKind::Nothing => 0,
+        OutputKind::Last => 1,
+        OutputKind::Every => 2,
+        OutputKind::Hidden => 3,
     }
 }
 
 /// The inverse of [`want_code`].
-pub fn want_of(code: u32) -> Option<Want> {
-    [Want::Nothing, Want::Last, Want::Every, Want::Hidden].into_iter().find(|want| want_code(*want) == code)
+pub fn want_of(code: u32) -> Option<OutputKind> {
+    [OutputKind::Nothing, OutputKind::Last, OutputKind::Every, OutputKind::Hidden]
+        .into_iter()
+        .find(|want| want_code(*want) == code)
 }
 
 /// An optional whole number, counted from 1 so that 0 is none: a layer's rotation (counted from 0), the tokens that it sees
@@ -147,7 +149,7 @@ mod tests {
         // A word each, in the order of the declaration but for ε: a swap would show.
         let words = shape_words(&shape);
         assert_eq!((words[0], words[5], words[8], words[9]), (262_144, 2048, 1, 1e-6f32.to_bits()));
-        for want in [Want::Nothing, Want::Last, Want::Every, Want::Hidden] {
+        for want in [OutputKind::Nothing, OutputKind::Last, OutputKind::Every, OutputKind::Hidden] {
             assert_eq!(want_of(want_code(want)), Some(want));
         }
         assert_eq!(want_of(4), None);

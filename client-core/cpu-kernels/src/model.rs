@@ -166,7 +166,7 @@ impl Model {
 
 /// What a pass is to leave in [`Sequences::output`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum OutputKind {
     /// Nothing.
     Nothing,
     /// The logits at the last position, `[vocab]`.
@@ -264,7 +264,7 @@ impl Sequences {
         row: usize,
         tokens: &[u32],
         rotation: &[f32],
-        want: Want,
+        want: OutputKind,
     ) -> Result<(), WrongSize> {
         #[cfg(not(target_arch = "wasm32"))]
         let _caller = crate::pool::Caller::enter();
@@ -278,9 +278,9 @@ impl Sequences {
             self.scratch.blocks(model, chunk, turns, &mut [(&mut *cache, chunk.len())], &|| false);
             let last = i + 1 == chunks;
             match want {
-                Want::Last if last => self.scratch.head(model, chunk.len() - 1..chunk.len()),
-                Want::Every => self.scratch.head(model, 0..chunk.len()),
-                Want::Hidden => self.scratch.hidden(model),
+                OutputKind::Last if last => self.scratch.head(model, chunk.len() - 1..chunk.len()),
+                OutputKind::Every => self.scratch.head(model, 0..chunk.len()),
+                OutputKind::Hidden => self.scratch.hidden(model),
                 _ => {}
             }
         }

@@ -23,7 +23,7 @@ impl<T> MaybeSend for T {}
 
 /// What a forward pass is to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum OutputKind {
     /// Nothing: only fill the KV cache.
     Nothing,
     /// All logits at the last position.
@@ -43,11 +43,11 @@ pub enum Want {
 /// What a forward pass returned.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// To [`Want::Nothing`].
+    /// To [`OutputKind::Nothing`].
     Nothing,
     /// `[vocab]`.
     Logits(Vec<f32>),
-    /// To [`Want::Argmax`] and [`Want::Choice`].
+    /// To [`OutputKind::Argmax`] and [`OutputKind::Choice`].
     Token(u32),
     /// Ids with logits, largest first; equal ones by id.
     TopK(Vec<(u32, f32)>),
@@ -147,10 +147,10 @@ pub trait Backend: MaybeSend {
     /// # Errors
     /// A token outside the vocabulary, more tokens than the cache holds, or the device's own errors. After an error the
     /// cache holds what it held before.
-    async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError>;
+    async fn forward(&mut self, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError>;
 
     /// Says how tokens are chosen from here on, and which tokens (`seen`) count as repeated; those that are chosen are
-    /// added. Then [`forward`](Self::forward) with [`Want::Choice`] gives the first, and [`queue`](Self::queue) the next.
+    /// added. Then [`forward`](Self::forward) with [`OutputKind::Choice`] gives the first, and [`queue`](Self::queue) the next.
     ///
     /// # Errors
     /// [`EngineError::NotOffered`] where logits have to be fetched and the caller chooses.
@@ -256,9 +256,9 @@ pub trait Batch: MaybeSend {
     ///
     /// # Errors
     /// As there, or there is no such row.
-    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError>;
+    async fn forward(&mut self, row: usize, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError>;
 
-    /// As [`Backend::begin_choosing`], for one row. Then [`forward`](Self::forward) takes [`Want::Choice`], and
+    /// As [`Backend::begin_choosing`], for one row. Then [`forward`](Self::forward) takes [`OutputKind::Choice`], and
     /// [`step_choosing`](Self::step_choosing) goes on.
     ///
     /// # Errors
@@ -289,7 +289,7 @@ pub trait Batch: MaybeSend {
         let before: Vec<usize> = spans.iter().map(|span| self.len(span.row)).collect();
         let mut wanted = Vec::new();
         for span in spans {
-            let want = if span.logits { Want::Logits } else { Want::Nothing };
+            let want = if span.logits { OutputKind::Logits } else { OutputKind::Nothing };
             let result =
                 if stop() { Err(EngineError::Stopped) } else { self.forward(span.row, span.tokens, want).await };
             match result {

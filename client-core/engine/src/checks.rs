@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::backend::{Backend, Draw, Output, Turn, Want};
+use super::backend::{Backend, Draw, Output, OutputKind, Turn};
 use super::cpu::{CpuBackend, Form};
 use super::gguf::GgmlType;
 use super::gpu::{GpuBackend, GpuContext, KernelSet};
@@ -177,7 +177,7 @@ async fn packed(gpu: &GpuContext) -> Vec<Check> {
 }
 
 async fn logits(backend: &mut dyn Backend, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
-    match backend.forward(tokens, Want::Logits).await? {
+    match backend.forward(tokens, OutputKind::Logits).await? {
         Output::Logits(logits) => Ok(logits),
         _ => Err(EngineError::NotOffered { backend: backend.name(), what: "logits" }),
     }
@@ -198,7 +198,7 @@ async fn on_gpu(
     };
     backend.truncate(before_last);
     let before = backend.counters();
-    let greedy = backend.forward(&[last], Want::Argmax).await?;
+    let greedy = backend.forward(&[last], OutputKind::Argmax).await?;
     let after = backend.counters();
     backend.truncate(before_last);
     let decoded_logits = logits(&mut backend, &[last]).await?;
@@ -206,7 +206,7 @@ async fn on_gpu(
     let same = greedy == Output::Token(super::sampler::argmax(&decoded_logits));
     // And once more as one of two rows.
     let mut batch = backend.batch(2, tokens.len()).await?;
-    batch.forward(1, tokens.get(..before_last).unwrap_or_default(), Want::Nothing).await?;
+    batch.forward(1, tokens.get(..before_last).unwrap_or_default(), OutputKind::Nothing).await?;
     let turns = [0, 1].map(|row| Turn { row, token: last, draw: Draw::default() });
     let rows = batch.step(&turns).await?;
     let rowed = Deviation::between(rows.get(1).map_or(&[], Vec::as_slice), expected);

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::backend::{Backend, Counters, Output, Want};
+use super::backend::{Backend, Counters, Output, OutputKind};
 use super::continuation::Continuation;
 use super::error::EngineError;
 use super::generate::{ChatMessage, FinishReason, GenerationStats, SamplingOptions, TokenEvent};
@@ -355,7 +355,7 @@ impl Engine {
                 Err(EngineError::NotOffered { .. }) => false,
                 Err(error) => return Err(error),
             };
-        let want = if on_device { Want::Choice(text.sampler().draw()) } else { Want::Logits };
+        let want = if on_device { OutputKind::Choice(text.sampler().draw()) } else { OutputKind::Logits };
         let (output, cached_tokens) = self.prefill(&prompt, want).await?;
         let mut id = text.choose(&output)?;
         let mut ahead = 0;
@@ -408,7 +408,7 @@ impl Engine {
     /// As [`generate`](Self::generate).
     pub async fn first_token_entropy(&mut self, messages: &[ChatMessage]) -> Result<f32, EngineError> {
         let prompt = self.prompt(messages, "")?.tokens(&self.tokenizer)?;
-        match self.prefill(&prompt, Want::Logits).await?.0 {
+        match self.prefill(&prompt, OutputKind::Logits).await?.0 {
             Output::Logits(logits) => Ok(sampler::entropy(&logits)),
             _ => Err(self.not_offered("logits")),
         }
@@ -422,7 +422,7 @@ impl Engine {
     pub async fn hidden_states(&mut self, text: &str) -> Result<(Vec<String>, Vec<Vec<f32>>), EngineError> {
         let ids = self.tokenizer.encode_whole(text)?;
         let mut sequence = self.backend.fork()?;
-        let Output::Hidden(flat) = sequence.forward(&ids, Want::Hidden).await? else {
+        let Output::Hidden(flat) = sequence.forward(&ids, OutputKind::Hidden).await? else {
             return Err(self.not_offered("hidden states"));
         };
         let tokens = ids.iter().map(|&id| self.tokenizer.token_text(id)).collect();
@@ -435,7 +435,7 @@ impl Engine {
 
     /// Brings the cache to exactly `prompt`, keeping the beginning that it has in common with what is there. Returns
     /// what the last position gives, and how many tokens were there.
-    async fn prefill(&mut self, prompt: &[u32], want: Want) -> Result<(Output, usize), EngineError> {
+    async fn prefill(&mut self, prompt: &[u32], want: OutputKind) -> Result<(Output, usize), EngineError> {
         let Some(before_last) = prompt.len().checked_sub(1) else { return Err(EngineError::EmptyPrompt) };
         if prompt.len() > self.backend.capacity() {
             return Err(EngineError::PromptTooLong { tokens: prompt.len(), context: self.backend.capacity() });
@@ -449,7 +449,7 @@ impl Engine {
         let mut chunks = prompt.get(common..).unwrap_or_default().chunks(size).peekable();
         while let Some(chunk) = chunks.next() {
             let more = chunks.peek().is_some();
-            output = self.advance(chunk, if more { Want::Nothing } else { want }).await?;
+            output = self.advance(chunk, if more { OutputKind::Nothing } else { want }).await?;
             if more && let Some(yield_now) = self.yield_now {
                 yield_now().await;
             }
@@ -457,7 +457,7 @@ impl Engine {
         Ok((output, common))
     }
 
-    async fn advance(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn advance(&mut self, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         // Should the future be dropped or fail on the way, the cache's content is in doubt: start from `cached`.
         self.backend.truncate(self.cached.len());
         let output = self.backend.forward(tokens, want).await?;

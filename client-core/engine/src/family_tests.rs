@@ -8,7 +8,7 @@ use pollster::block_on;
 use serde::Deserialize;
 
 use super::assemble::WeightStream;
-use super::backend::{Backend, Output, Want};
+use super::backend::{Backend, Output, OutputKind};
 use super::cpu::{CpuBackend, Form};
 use super::error::EngineError;
 use super::files::ReadAt;
@@ -95,7 +95,9 @@ fn agrees_on(backend: &mut dyn Backend, name: &str, golden: &Golden) {
     let tokens = [golden.prompt.as_slice(), &golden.greedy].concat();
     for logits in &golden.logits {
         let chunk = &tokens[backend.len()..=logits.position];
-        let Output::Logits(found) = block_on(backend.forward(chunk, Want::Logits)).unwrap() else { panic!("{name}") };
+        let Output::Logits(found) = block_on(backend.forward(chunk, OutputKind::Logits)).unwrap() else {
+            panic!("{name}")
+        };
         let deviation = Deviation::between(&found, &logits.values);
         assert!(deviation.max < TOLERANCE, "{name} at {}: {deviation:?}", logits.position);
     }
@@ -103,7 +105,9 @@ fn agrees_on(backend: &mut dyn Backend, name: &str, golden: &Golden) {
     let mut last = golden.prompt[golden.prompt.len() - 1];
     let mut found = Vec::new();
     for _ in &golden.greedy {
-        let Output::Token(next) = block_on(backend.forward(&[last], Want::Argmax)).unwrap() else { panic!("{name}") };
+        let Output::Token(next) = block_on(backend.forward(&[last], OutputKind::Argmax)).unwrap() else {
+            panic!("{name}")
+        };
         found.push(next);
         last = next;
     }

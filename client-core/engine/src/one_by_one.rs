@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::backend::{Backend, Batch, Output, Span, Turn, Want};
+use super::backend::{Backend, Batch, Output, OutputKind, Span, Turn};
 use super::error::EngineError;
 use super::preconditions::check_turns;
 use super::sampler::SamplerParams;
@@ -55,7 +55,7 @@ impl Batch for OneByOne {
         }
     }
 
-    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, row: usize, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         self.row(row)?.forward(tokens, want).await
     }
 

@@ -32,11 +32,11 @@ impl Backend for ScriptedBackend {
     fn fork(&self) -> Result<Box<dyn Backend>, EngineError> {
         Ok(Box::new(Self(self.0.clone(), self.1.clone(), 0)))
     }
-    async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         self.2 += tokens.len();
         match want {
-            Want::Nothing => Ok(Output::Nothing),
-            Want::Logits => Ok(Output::Logits(self.0.remove(0))),
+            OutputKind::Nothing => Ok(Output::Nothing),
+            OutputKind::Logits => Ok(Output::Logits(self.0.remove(0))),
             _ => Err(EngineError::NotOffered { backend: "told", what: "anything else" }),
         }
     }

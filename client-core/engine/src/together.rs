@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use super::backend::{Batch, Draw, Turn, Want};
+use super::backend::{Batch, Draw, OutputKind, Turn};
 use super::continuation::Continuation;
 use super::error::EngineError;
 use super::generate::{FinishReason, SamplingOptions, TokenEvent};
@@ -186,10 +186,10 @@ impl Together {
                 Err(EngineError::NotOffered { .. }) => false,
                 Err(error) => return Err(error),
             };
-        let want = if on_device { Want::Choice(text.sampler().draw()) } else { Want::Logits };
+        let want = if on_device { OutputKind::Choice(text.sampler().draw()) } else { OutputKind::Logits };
         let (before, last) = prompt.split_at((prompt.len() - 1) / self.chunk * self.chunk);
         for chunk in before.chunks(self.chunk) {
-            self.batch.forward(row, chunk, Want::Nothing).await?;
+            self.batch.forward(row, chunk, OutputKind::Nothing).await?;
             if let Some(yield_now) = self.yield_now {
                 yield_now().await;
             }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use engine::EngineError;
-use engine::backend::{Backend, Batch, Output, Span, Want};
+use engine::backend::{Backend, Batch, Output, OutputKind, Span};
 use engine::cpu::{CpuBackend, Form};
 use engine::gguf::GgmlType;
 use engine::synthetic::{self, Family, Storage};
@@ -31,7 +31,7 @@ fn backends() -> Vec<(String, CpuBackend)> {
 
 /// The logits after a text, computed in one go by a sequence alone.
 fn alone(backend: &CpuBackend, tokens: &[u32]) -> Vec<f32> {
-    match block_on(backend.fork().unwrap().forward(tokens, Want::Logits)).unwrap() {
+    match block_on(backend.fork().unwrap().forward(tokens, OutputKind::Logits)).unwrap() {
         Output::Logits(logits) => logits,
         other => panic!("{other:?}"),
     }

@@ -16,7 +16,7 @@
 //! | [`block`] | several cells stepped together, as a structure of arrays | all of the above |
 //! | [`env`](mod@env) | many cells at once, with episodes: what a learner drives | |
 //! | [`alpha`] | the exact best offloading ratios for given rates and powers | (29), (47)–(48) |
-//! | [`weigh`] | the exact best ratios for powers chosen elsewhere | (29), (47)–(48) |
+//! | [`ratio_solver`] | the exact best ratios for powers chosen elsewhere | (29), (47)–(48) |
 //! | [`oracle`] | the best decision of one slot by search, full knowledge | (30) |
 //! | [`bound`] | a reward that no decision of a slot can pass | (30) |
 //! | [`planner`] | decisions that look ahead, where today's work delays tomorrow | (30) |
@@ -43,12 +43,12 @@ pub mod oracle;
 pub mod params;
 pub mod planner;
 pub mod qos;
+pub mod ratio_solver;
 mod search;
 pub mod settings;
 mod simplex;
 pub mod slot;
 pub mod task;
-pub mod weigh;
 pub mod world;
 
 pub use batch::{BatchDecisions, BatchSlots, BatchTotals};
@@ -60,7 +60,7 @@ pub use oracle::{Optimum, OracleEffort};
 pub use params::{MAX_USERS, MecParams, Physics, ServerShare, Variant};
 pub use planner::{Clairvoyant, Lookahead};
 pub use qos::Quality;
+pub use ratio_solver::RatioSolver;
 pub use settings::{Group, Scale, Setting, SettingError};
 pub use slot::{SlotTotals, UserDecision, UserOutcome, UserSlot, evaluate};
-pub use weigh::Weigher;
 pub use world::{SnapshotError, UserObservation, UserView, World, WorldSnapshot};

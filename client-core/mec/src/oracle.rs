@@ -5,7 +5,7 @@
 //! it often pays to silence somebody altogether (who then offloads at the rate floor, or nothing). With ratios and that set
 //! given, latency and energy are convex in the logarithms of the powers, because 1/log(1+e^x) is log-convex in x and the
 //! logarithm of the SINR is concave in those of the powers. So:
-//! 1. Powers of every kind that is simple are weighed for many sets of users who send: equal received power, all at P_max,
+//! 1. Powers of every kind that is simple are evaluated for many sets of users who send: equal received power, all at P_max,
 //!    received power by the root of the size, each of them also with one user over the others, and softer where energy
 //!    binds.
 //! 2. The best of each kind (who sends; who offloads nothing, a part, all) are compared, and the best kinds narrowed by a pattern of steps in dB. Where energy does not bind, all powers are scaled until the
@@ -64,7 +64,7 @@ pub fn priced_optimum(
 /// If there are more than [`MAX_USERS`](super::MAX_USERS) users.
 pub fn at_start(physics: &Physics, users: &[UserSlot], load: ServerLoad, start: &Start) -> SlotTotals {
     let mut search = Search::new(physics, users, load);
-    search.weigh(*start);
+    search.evaluate_start(*start);
     search.found().totals
 }
 

@@ -5,7 +5,7 @@
 //! every node of a grid of backlogs, a table holds what the slot costs (1/reward) and how much of the server's time it
 //! takes, at several prices of that time; backwards over the tables go the values of the backlogs.
 //! Carrying out a plan never trusts the tables: the decision of the present slot is searched anew at the true backlog and
-//! weighed by its true reward.
+//! judged by its true reward.
 //!
 //! Two planners, both with full knowledge of the present slot (its difficulty too):
 //! - [`Clairvoyant`] knows the slots to come (model-predictive control over a receding horizon, the true future in place

@@ -132,7 +132,7 @@ impl<'a> Search<'a> {
     }
 
     /// The best ratios at the given powers. The best point so far is remembered.
-    pub(super) fn weigh(&mut self, start: Start) -> Point {
+    pub(super) fn evaluate_start(&mut self, start: Start) -> Point {
         self.set_uplinks(&start);
         let mut alpha = [0.0; MAX_USERS];
         let cost_s = self.ratios.solve(start.kept_local, &mut alpha);
@@ -212,7 +212,7 @@ impl<'a> Search<'a> {
                 }
                 let mut start = Start { power_w, kept_local: 0 };
                 self.scale_up(&mut start);
-                let point = self.weigh(start);
+                let point = self.evaluate_start(start);
                 starts.insert(coarse.min(starts.len()), point);
             }
             coarse += 60;
@@ -233,21 +233,21 @@ impl<'a> Search<'a> {
 
     /// From an answer to a similar problem.
     pub(super) fn run_near(&mut self, start: &Start) {
-        let point = self.weigh(*start);
-        self.weigh(Start::default());
+        let point = self.evaluate_start(*start);
+        self.evaluate_start(Start::default());
         self.narrow(point, (0.25, FINE_DB.1), 0);
     }
 
-    /// Weighs powers of every shape for many sets of senders.
+    /// Evaluates powers of every shape for many sets of senders.
     fn starts(&mut self) -> Starts {
         let count = self.users.len();
         let everybody = (1u32 << count) - 1;
         let mut found = Starts::default();
-        found.add(&self.weigh(Start::default()));
+        found.add(&self.evaluate_start(Start::default()));
         for shape in POWER_SHAPES {
             if count <= ALL_SETS {
                 for senders in 1..=everybody {
-                    let plain = self.weigh_shape(shape, senders, &mut found);
+                    let plain = self.evaluate_shape(shape, senders, &mut found);
                     self.favour_each(shape, &plain, &mut found);
                 }
                 continue;
@@ -256,14 +256,14 @@ impl<'a> Search<'a> {
             for from in [everybody, 0] {
                 let mut senders = from;
                 if from == everybody {
-                    let plain = self.weigh_shape(shape, senders, &mut found);
+                    let plain = self.evaluate_shape(shape, senders, &mut found);
                     self.favour_each(shape, &plain, &mut found);
                 }
                 loop {
                     let mut least: Option<(Point, u32)> = None;
                     for k in (0..count).filter(|k| (senders ^ from) >> k & 1 == 0) {
                         let next = senders ^ (1 << k);
-                        let point = self.weigh_shape(shape, next, &mut found);
+                        let point = self.evaluate_shape(shape, next, &mut found);
                         if next != 0 && least.is_none_or(|(least, _)| point.cost_s < least.cost_s) {
                             least = Some((point, next));
                         }
@@ -277,9 +277,9 @@ impl<'a> Search<'a> {
         found
     }
 
-    /// Weighs powers of a shape for some users, as loud as possible and, where energy binds, softer. Returns the best.
-    fn weigh_shape(&mut self, shape: PowerShape, senders: u32, found: &mut Starts) -> Point {
-        let mut best = self.weigh(self.shaped(shape, senders));
+    /// Evaluates powers of a shape for some users, as loud as possible and, where energy binds, softer. Returns the best.
+    fn evaluate_shape(&mut self, shape: PowerShape, senders: u32, found: &mut Starts) -> Point {
+        let mut best = self.evaluate_start(self.shaped(shape, senders));
         found.add(&best);
         if best.energy_binds {
             let loud = best.start;
@@ -287,7 +287,7 @@ impl<'a> Search<'a> {
                 let mut softer = loud;
                 let by = db_to_ratio(softer_db);
                 softer.power_w.iter_mut().for_each(|power| *power *= by);
-                let point = self.weigh(softer);
+                let point = self.evaluate_start(softer);
                 found.add(&point);
                 if point.cost_s < best.cost_s {
                     best = point;
@@ -297,7 +297,7 @@ impl<'a> Search<'a> {
         best
     }
 
-    /// Weighs the same powers with each sender in turn over the others: it decides whose quality is bought.
+    /// Evaluates the same powers with each sender in turn over the others: it decides whose quality is bought.
     fn favour_each(&mut self, shape: PowerShape, plain: &Point, found: &mut Starts) {
         let sending = plain.start.power_w.iter().filter(|power| **power > 0.0).count();
         if sending < 2 || matches!(shape, PowerShape::EqualSent) {
@@ -313,7 +313,7 @@ impl<'a> Search<'a> {
                 if !self.saves_energy(plain) || start.power_w[k] > self.physics.p_max_w {
                     self.scale_up(&mut start);
                 }
-                let point = self.weigh(start);
+                let point = self.evaluate_start(start);
                 found.add(&point);
             }
         }
@@ -380,11 +380,11 @@ impl<'a> Search<'a> {
                 if !saves || next.power_w.iter().any(|power| *power > self.physics.p_max_w) {
                     self.scale_up(&mut next);
                 }
-                let mut point = self.weigh(next);
+                let mut point = self.evaluate_start(next);
                 if saves && point.cost_s >= at.cost_s {
                     // Along the limit of energy.
                     if let Some(tight) = self.tightened(next, &at.alpha) {
-                        point = self.weigh(tight);
+                        point = self.evaluate_start(tight);
                     }
                 }
                 if point.cost_s >= at.cost_s {
@@ -443,7 +443,7 @@ impl<'a> Search<'a> {
                     if !self.saves_energy(&now) || start.power_w.iter().any(|p| *p > self.physics.p_max_w) {
                         self.scale_up(&mut start);
                     }
-                    let point = self.weigh(start);
+                    let point = self.evaluate_start(start);
                     let point = self.narrow(point, (3.0, COARSE_DB.1), 0);
                     if point.cost_s <= self.best.cost_s {
                         self.narrow(point, FINE_DB, 0);

@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use engine::backend::{Batch, Output, Span, Want};
+use engine::backend::{Batch, Output, OutputKind, Span};
 use engine::continuation::Continuation;
 use engine::{EngineError, SamplingOptions, TokenEvent, Tokenizer};
 use futures::executor::block_on;
@@ -529,7 +529,7 @@ impl Worker {
         let held = self.batch.len(one.row);
         let tokens = one.tokens.get(held..held + count).unwrap_or_default();
         let Work::Embed { hidden, .. } = &mut one.work else { return None };
-        match block_on(self.batch.forward(one.row, tokens, Want::Hidden)) {
+        match block_on(self.batch.forward(one.row, tokens, OutputKind::Hidden)) {
             Ok(Output::Hidden(more)) => {
                 hidden.extend(more);
                 (held + count == one.prompt).then_some(End::Done(engine::FinishReason::Stop))

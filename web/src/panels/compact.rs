@@ -1,5 +1,7 @@
 //! The view of compact models: a module of its own, fetched when the view is opened first.
 
+use std::time::Duration;
+
 use leptos::prelude::*;
 use wasm_bindgen::prelude::*;
 
@@ -8,6 +10,8 @@ use crate::modules;
 
 /// The module.
 const MODULE: &str = "compact";
+/// Time until it is asked for again where it could not be had.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 #[wasm_bindgen]
 extern "C" {
@@ -42,15 +46,26 @@ pub fn Compact() -> impl IntoView {
         }
     });
     let failed = move || ctx.module_problem.get() == Some(MODULE);
+    let again = move || {
+        ctx.module_problem.set(None);
+        modules::want(ctx, MODULE);
+    };
+    // A server that was started a moment ago may still be building it.
+    Effect::new(move |_| {
+        if failed() {
+            set_timeout(again, TRY_AGAIN);
+        }
+    });
     view! {
         <div class="page compact" data-testid="compact" node_ref=place></div>
         <div class="page" hidden=move || is_here.get()>
             <p class="empty" role="status" data-testid="compact-waits">
-                {move || if failed() { "The view could not be fetched. " } else { "Fetching the view …" }}
-                <button hidden=move || !failed() on:click=move |_| {
-                    ctx.module_problem.set(None);
-                    modules::want(ctx, MODULE);
-                }>"Try again"</button>
+                {move || if failed() {
+                    "The view could not be fetched. A server that was just started may still be building it; the page tries again by itself. "
+                } else {
+                    "Fetching the view …"
+                }}
+                <button hidden=move || !failed() on:click=move |_| again()>"Try again"</button>
             </p>
         </div>
     }

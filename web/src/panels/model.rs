@@ -179,7 +179,7 @@ pub fn ModelPanel() -> impl IntoView {
             _ => format!("Load{size}"),
         })
     };
-    // Weighed anew whenever something changes that the verdict depends on.
+    // Inspected anew whenever something changes that the verdict depends on.
     let question = Memo::new(move |_| {
         let settled = !state.with(ModelState::is_coming);
         ctx.state
@@ -187,7 +187,7 @@ pub fn ModelPanel() -> impl IntoView {
     });
     Effect::new(move |_| {
         if question.with(|(.., ready)| *ready) {
-            ctx.weigh();
+            ctx.inspect();
         }
     });
     view! {
@@ -360,7 +360,7 @@ fn OtherModel(own: Memo<bool>) -> impl IntoView {
                     "Address, or organisation/repository, with or without /file.gguf"
                     <input type="text" node_ref=address data-testid="model-address" spellcheck="false" autocomplete="off" />
                 </label>
-                <button data-testid="model-weigh">"Look"</button>
+                <button data-testid="model-inspect">"Look"</button>
             </form>
             <div class="model-row">
                 <label class="field">

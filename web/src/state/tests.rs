@@ -35,7 +35,7 @@ fn a_cached_model_is_loaded_whatever_comes_first() {
 }
 
 #[test]
-fn another_model_is_chosen_and_weighed() {
+fn another_model_is_chosen_and_inspected() {
     let mut state = State::default();
     state.apply(ready(tier(Tier::Cpu, false)), 0.0);
     state.apply(model(LOADED), 0.0);
@@ -43,8 +43,8 @@ fn another_model_is_chosen_and_weighed() {
     state.choose(file.clone());
     assert!(state.device_ready(), "the one in memory still answers");
     assert_eq!((state.model(), state.model_name().as_str()), (&ModelState::Absent, "mine.gguf"));
-    let Command::Weigh { ask: first, .. } = state.weigh() else { panic!("a question") };
-    let Command::Weigh { ask, source, .. } = state.weigh() else { panic!("a question") };
+    let Command::Inspect { ask: first, .. } = state.inspect() else { panic!("a question") };
+    let Command::Inspect { ask, source, .. } = state.inspect() else { panic!("a question") };
     assert_eq!(source, file);
     state.apply(Event::Failed { ask: Some(first), message: "Late.".into() }, 0.0);
     assert_eq!(state.verdict, None, "only the last question counts");

@@ -44,7 +44,6 @@ pub struct Dist {
     assets: Assets,
     /// What was written with a hash in its name.
     pub references: BTreeMap<String, Reference>,
-    kept: BTreeSet<String>,
     changed: bool,
     whole: bool,
 }
@@ -57,7 +56,6 @@ impl Dist {
             folder: folder.to_owned(),
             assets: Assets::default(),
             references: BTreeMap::new(),
-            kept: BTreeSet::new(),
             changed: false,
             whole: true,
         })
@@ -67,8 +65,12 @@ impl Dist {
     pub fn open(folder: &Path) -> Result<Self> {
         let list = folder.join(LIST);
         let text = fs::read(&list).with_context(|| format!("{} is missing; build the page first", list.display()))?;
-        let assets = serde_json::from_slice(&text).with_context(|| format!("{} is not xtask's", list.display()))?;
-        Ok(Self { assets, whole: false, ..Self::begin(folder)? })
+        let assets: Assets =
+            serde_json::from_slice(&text).with_context(|| format!("{} is not xtask's", list.display()))?;
+        let hashed = assets.files.iter().filter(|(_, asset)| asset.immutable);
+        let reference = |asset: &Asset| Reference { file: asset.file.clone(), integrity: asset.integrity.clone() };
+        let references = hashed.map(|(name, asset)| (name.clone(), reference(asset))).collect();
+        Ok(Self { assets, references, whole: false, ..Self::begin(folder)? })
     }
 
     /// A file under its own name.
@@ -88,11 +90,15 @@ impl Dist {
         Ok(())
     }
 
-    /// Leaves files of an earlier page where they are, if nothing else has changed: later modules speak with earlier ones.
-    pub fn keep_where_nothing_changed(&mut self, names: &[String]) {
-        if !self.changed {
-            self.kept.extend(names.iter().cloned());
-        }
+    /// Leaves files of an earlier page, by their names without a hash, where they are if nothing else has changed: later
+    /// modules speak with earlier ones. Says whether all of them are there.
+    pub fn keep_where_nothing_changed(&mut self, earlier: Option<&Self>, names: &[String]) -> bool {
+        let Some(earlier) = earlier.filter(|_| !self.changed) else { return false };
+        names.iter().fold(true, |all, name| {
+            let there = earlier.assets.files.get(name).filter(|asset| self.folder.join(&asset.file).is_file());
+            self.assets.files.extend(there.map(|asset| (name.clone(), asset.clone())));
+            all && there.is_some()
+        })
     }
 
     fn write(&mut self, name: &str, file: String, bytes: &[u8], immutable: bool) -> Result<Asset> {
@@ -116,8 +122,7 @@ impl Dist {
     /// Writes the list, and takes away what is not on it.
     pub fn finish(self) -> Result<()> {
         if self.whole {
-            let mut known: BTreeSet<&str> = self.assets.files.values().map(|asset| asset.file.as_str()).collect();
-            known.extend(self.kept.iter().map(String::as_str));
+            let known: BTreeSet<&str> = self.assets.files.values().map(|asset| asset.file.as_str()).collect();
             for file in files(&self.folder)? {
                 if file != LIST && !known.contains(file.strip_suffix(".br").unwrap_or(&file)) {
                     remove(&self.folder.join(file))?;
@@ -178,34 +183,45 @@ mod tests {
     fn a_folder_holds_what_was_put_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        let page = |style: &[u8]| {
+        let page = |style: &[u8], all_kept: bool| {
+            let before = Dist::open(path).ok();
             let mut dist = Dist::begin(path).unwrap();
             dist.put("worker.js", b"worker").unwrap();
             dist.put("icons/a.svg", b"<svg/>").unwrap();
             dist.put_hashed("page.css", style).unwrap();
             dist.put_hashed("web_bg.wasm", b"wasm").unwrap();
-            dist.keep_where_nothing_changed(&["late_bg.wasm".to_owned()]);
+            let kept =
+                dist.keep_where_nothing_changed(before.as_ref(), &["late_bg.wasm".to_owned(), "late.html".to_owned()]);
+            assert_eq!(kept, all_kept);
             let file = dist.references["page.css"].file.clone();
             dist.finish().unwrap();
             file
         };
-        let first = page(b"a{}");
+        let first = page(b"a{}", false);
         assert_eq!(first.len(), "page-0123456789abcdef.css".len());
         let wasm = files(path).unwrap().into_iter().find(|file| file.ends_with("_bg.wasm")).unwrap();
         assert_eq!(wasm.len(), "web-0123456789abcdef_bg.wasm".len());
 
         // Later modules are added and listed, and stay while nothing changes, as compressed copies do.
         let mut later = Dist::open(path).unwrap();
+        assert_eq!(later.references["page.css"].file, first);
         later.put("late_bg.wasm", b"late").unwrap();
+        later.finish().unwrap();
+        assert_eq!(page(b"a{}", false), first);
+        let mut later = Dist::open(path).unwrap();
+        later.put_hashed("late_bg.wasm", b"late").unwrap();
+        later.put("late.html", b"late").unwrap();
         later.finish().unwrap();
         fs::write(path.join("worker.js.br"), "br").unwrap();
         fs::write(path.join(format!("{first}.br")), "br").unwrap();
-        assert_eq!(page(b"a{}"), first);
+        assert_eq!(page(b"a{}", true), first);
         let there = files(path).unwrap();
-        assert!(["late_bg.wasm", "worker.js.br", "assets.json"].iter().all(|file| there.iter().any(|it| it == file)));
+        let late = Dist::open(path).unwrap().references["late_bg.wasm"].file.clone();
+        let expected = ["late.html", &late, "worker.js.br", "assets.json"];
+        assert!(expected.iter().all(|file| there.iter().any(|it| it == file)), "{there:?}");
 
         // Another style: its copy, the old one and the later module go; the rest stays.
-        let second = page(b"b{}");
+        let second = page(b"b{}", false);
         let mut expected = ["assets.json", "icons/a.svg", "worker.js", "worker.js.br", &second, &wasm];
         expected.sort_unstable();
         assert_eq!(files(path).unwrap(), expected);

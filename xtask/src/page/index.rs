@@ -89,6 +89,11 @@ impl Index {
         self.entries().filter_map(|entry| if let Entry::Module(module) = entry { Some(module) } else { None })
     }
 
+    /// Whether it is made of a module that comes late, and comes with it.
+    pub fn is_late(&self) -> bool {
+        self.modules().any(|module| module.is_late && module.target == Target::Web)
+    }
+
     /// The finished page. `references` has what every script, style and the main module's two files became, by the name that
     /// they have without a hash.
     pub fn render(&self, references: &BTreeMap<String, Reference>) -> Result<String> {
@@ -225,6 +230,7 @@ mod tests {
         for index in &all[1..] {
             let main = index.modules().next().unwrap();
             assert_eq!((format!("{}.html", main.name), main.package.as_str()), (index.name.to_owned(), "rooms"));
+            assert!(index.is_late() && !all[0].is_late());
             let missing = index.render(&BTreeMap::new()).unwrap_err().to_string();
             assert!(missing.contains("was not built"), "{missing}");
         }
@@ -232,8 +238,8 @@ mod tests {
         let modules: Vec<_> = index.modules().map(|m| (m.name.as_str(), m.package.as_str(), m.is_late)).collect();
         let expected = [
             ("web", "web", false),
-            ("compact", "compact", false),
-            ("markdown", "markdown", false),
+            ("compact", "compact", true),
+            ("markdown", "markdown", true),
             ("worker", "worker", false),
             ("policy_cpu", "worker", false),
             ("policy_gpu", "worker", true),

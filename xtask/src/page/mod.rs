@@ -17,7 +17,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::kernels;
-use crate::shell::{step, target_folder};
+use crate::shell::{self, step, target_folder};
 use crate::tools;
 
 pub mod dist;
@@ -37,12 +37,18 @@ pub const DIST: &str = "dist";
 /// No newer syntax than the page's own scripts use: they have a word for browsers that cannot run its WebAssembly.
 const SYNTAX: &str = "--target=es2020";
 
+/// What stands in for a document that is still being built.
+const SOON: &str = "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\" /><meta name=\"viewport\" \
+     content=\"width=device-width, initial-scale=1\" /><meta name=\"color-scheme\" content=\"light dark\" />\
+     <meta http-equiv=\"refresh\" content=\"5\" /><title>Tandem</title></head>\n<body><p>This page is still being built \
+     behind the running server; it appears by itself, within a few minutes.</p></body>\n</html>\n";
+
 /// Which part of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// All that a first visit needs.
     First,
-    /// The modules that a page can do without at first.
+    /// The modules that a page can do without at first, and the documents that are made of such.
     Late,
 }
 
@@ -51,18 +57,18 @@ pub fn build(part: Part) -> Result<()> {
     let documents = Index::all()?;
     let all = documents.iter().flat_map(Index::modules);
     let modules: Vec<&Module> = all.filter(|module| module.is_late == (part == Part::Late)).collect();
-    module::build(&modules)?;
     match part {
-        Part::First => first(&documents, &modules),
+        Part::First => {
+            shell::share_cores()?;
+            shell::lanes(vec![
+                ("kernels", Box::new(|| kernels::built().map(drop))),
+                ("page", Box::new(|| module::build(&modules))),
+            ])?;
+            first(&documents, &modules)
+        }
         Part::Late => {
-            let mut dist = Dist::open(Path::new(DIST))?;
-            for module in modules {
-                // The module's script first: a page takes the module for there once its WebAssembly is.
-                for file in module.files() {
-                    dist.put(&file, &read(&module.folder()?.join(&file))?)?;
-                }
-            }
-            dist.finish()
+            module::build(&modules)?;
+            late(&documents, &modules)
         }
     }
 }
@@ -76,6 +82,7 @@ pub fn build_all() -> Result<()> {
 fn first(documents: &[Index], modules: &[&Module]) -> Result<()> {
     let tools = tools::ensure_page_tools()?;
     step("The page");
+    let before = Dist::open(Path::new(DIST)).ok();
     let mut dist = Dist::begin(Path::new(DIST))?;
     for entry in documents.iter().flat_map(Index::entries) {
         match entry {
@@ -96,6 +103,38 @@ fn first(documents: &[Index], modules: &[&Module]) -> Result<()> {
             Entry::Module(_) => {}
         }
     }
+    put_modules(&mut dist, modules)?;
+    for (file, bytes) in kernels::built()? {
+        dist.put(&file, &bytes)?;
+    }
+    for document in documents.iter().filter(|document| !document.is_late()) {
+        let page = document.render(&dist.references)?;
+        dist.put(document.name, page.as_bytes())?;
+    }
+    let all = documents.iter().flat_map(Index::modules);
+    let mut late: Vec<String> = all.filter(|module| module.is_late).flat_map(Module::files).collect();
+    let late_documents = || documents.iter().filter(|document| document.is_late()).map(|document| document.name);
+    late.extend(late_documents().map(str::to_owned));
+    if !dist.keep_where_nothing_changed(before.as_ref(), &late) {
+        for document in late_documents() {
+            dist.put(document, SOON.as_bytes())?;
+        }
+    }
+    dist.finish()
+}
+
+fn late(documents: &[Index], modules: &[&Module]) -> Result<()> {
+    let mut dist = Dist::open(Path::new(DIST))?;
+    put_modules(&mut dist, modules)?;
+    for document in documents.iter().filter(|document| document.is_late()) {
+        let page = document.render(&dist.references)?;
+        dist.put(document.name, page.as_bytes())?;
+    }
+    dist.finish()
+}
+
+/// A module's script before the module: a page takes the module for there once its WebAssembly is.
+fn put_modules(dist: &mut Dist, modules: &[&Module]) -> Result<()> {
     for module in modules {
         for file in module.files() {
             let bytes = read(&module.folder()?.join(&file))?;
@@ -105,17 +144,7 @@ fn first(documents: &[Index], modules: &[&Module]) -> Result<()> {
             }
         }
     }
-    for (file, bytes) in kernels::built()? {
-        dist.put(&file, &bytes)?;
-    }
-    let all = documents.iter().flat_map(Index::modules);
-    let late: Vec<String> = all.filter(|module| module.is_late).flat_map(Module::files).collect();
-    dist.keep_where_nothing_changed(&late);
-    for document in documents {
-        let page = document.render(&dist.references)?;
-        dist.put(document.name, page.as_bytes())?;
-    }
-    dist.finish()
+    Ok(())
 }
 
 /// A file's bytes, or which one cannot be read.

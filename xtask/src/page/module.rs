@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::shell::{command, run, step, target_folder};
+use crate::shell::{self, Work, command, run, step, target_folder};
 use crate::tools::{self, Tools};
 
 /// Changes when something is done to modules that the arguments of the tools do not show.
@@ -74,16 +75,33 @@ impl Module {
     }
 }
 
-/// Builds modules.
+/// Builds modules. Profiles are built side by side: a call of cargo ends with a linker or an optimiser that uses one core, and
+/// only calls of one profile wait for each other. wasm-bindgen is compiled meanwhile.
 pub fn build(modules: &[&Module]) -> Result<()> {
-    let tools = tools::ensure_page_tools()?;
-    for group in groups(modules) {
-        let names: Vec<&str> = group.iter().map(|module| module.name.as_str()).collect();
-        step(&format!("As wasm: {}", names.join(", ")));
-        run(command("cargo", &cargo_arguments(&group)))?;
+    if modules.is_empty() {
+        return Ok(());
     }
+    let tools = &tools::ensure_page_tools()?;
+    target_folder()?;
+    shell::share_cores()?;
+    let groups = groups(modules);
+    let (page, others): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group[0].profile == "page");
+    let lane = |groups: Vec<Vec<&Module>>| -> Result<()> { groups.iter().try_for_each(|group| finish(group, tools)) };
+    let lanes: Vec<(&'static str, Work<'_>)> = vec![
+        ("wasm-bindgen", Box::new(|| bindgen().map(drop))),
+        ("workers", Box::new(move || lane(others))),
+        ("pages", Box::new(move || lane(page))),
+    ];
+    shell::lanes(lanes)
+}
+
+/// One call of cargo, and what is made of its modules.
+fn finish(group: &[&Module], tools: &Tools) -> Result<()> {
+    let names: Vec<&str> = group.iter().map(|module| module.name.as_str()).collect();
+    step(&format!("As wasm: {}", names.join(", ")));
+    run(command("cargo", &cargo_arguments(group)))?;
     let bindgen = bindgen()?;
-    modules.iter().try_for_each(|module| process(module, &tools, &bindgen))
+    group.iter().try_for_each(|module| process(module, tools, &bindgen))
 }
 
 /// Those that one call of cargo can build side by side. One with another burn behind it is not among them: features are
@@ -119,15 +137,20 @@ fn cargo_arguments(group: &[&Module]) -> Vec<String> {
 }
 
 /// wasm-bindgen, in a folder of its own: in the common one this build would wait for the native tests' to end. In the tests'
-/// profile, since it is waited for and then works for seconds.
+/// profile, since it is waited for and then works for seconds. Whoever asks first builds it, others wait.
 fn bindgen() -> Result<PathBuf> {
+    static PROGRAM: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut program = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = &*program {
+        return Ok(program.clone());
+    }
     let folder = target_folder()?.join("bindgen");
     let folder_name = folder.to_string_lossy();
     run(command(
         "cargo",
         &["build", "--locked", "--quiet", "--package", "xtask-bindgen", "--target-dir", &folder_name],
     ))?;
-    Ok(folder.join("debug").join(format!("xtask-bindgen{}", std::env::consts::EXE_SUFFIX)))
+    Ok(program.insert(folder.join("debug").join(format!("xtask-bindgen{}", std::env::consts::EXE_SUFFIX))).clone())
 }
 
 /// wasm-bindgen, wasm-opt and esbuild over one module, unless they have been over the same bytes already.

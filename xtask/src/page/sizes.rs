@@ -1,8 +1,9 @@
 //! What the page weighs, and its compressed copies.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{DIST, dist};
 use crate::shell::{output, step};
@@ -48,10 +49,11 @@ pub fn print(folder: &Path) -> Result<Vec<(String, u64)>> {
         file.extension().is_some_and(|ending| ["wasm", "js", "css", "html"].iter().any(|it| ending == *it))
     });
     files.sort();
+    compress_all(&files)?;
     println!("{:<52} {:>12} {:>12}", "file", "bytes", "brotli");
     let mut sizes = Vec::new();
     for file in files {
-        let compressed = std::fs::metadata(brotli(&file)?)?.len();
+        let compressed = std::fs::metadata(dist::compressed(&file))?.len();
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         println!("{name:<52} {:>12} {compressed:>12}", std::fs::metadata(&file)?.len());
         sizes.push((name, compressed));
@@ -59,9 +61,26 @@ pub fn print(folder: &Path) -> Result<Vec<(String, u64)>> {
     Ok(sizes)
 }
 
+/// The copies of all files, on all cores: each file takes one of them for up to half a minute.
+fn compress_all(files: &[PathBuf]) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let take = || files.get(next.fetch_add(1, Ordering::Relaxed));
+    std::thread::scope(|scope| {
+        let work = || -> Result<()> {
+            while let Some(file) = take() {
+                brotli(file)?;
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a compression ended early")))
+    })
+}
+
 /// Node has brotli built in, so that no further tool is needed. The window of 16 MiB is the largest that browsers take. The
 /// copy is made beside its place: a server that finds half of it would send half of it.
-fn brotli(file: &Path) -> Result<PathBuf> {
+fn brotli(file: &Path) -> Result<()> {
     let script = "const z=require('zlib'),f=require('fs'),c=z.constants,[,from,to]=process.argv,b=f.readFileSync(from);\
                   const params={[c.BROTLI_PARAM_LGWIN]:24,[c.BROTLI_PARAM_SIZE_HINT]:b.length};\
                   f.writeFileSync(to+'.new',z.brotliCompressSync(b,{params}));f.renameSync(to+'.new',to)";
@@ -71,5 +90,5 @@ fn brotli(file: &Path) -> Result<PathBuf> {
         let arguments = ["-e", script, &file.to_string_lossy(), &compressed.to_string_lossy()];
         output("node", &arguments).with_context(|| format!("cannot compress {}", file.display()))?;
     }
-    Ok(compressed)
+    Ok(())
 }

@@ -33,9 +33,9 @@ pub enum Command {
         /// The world to start with.
         world: WorldSettings,
     },
-    /// Look at a model's header and at this device, and say what loading it would take. Answered by [`Event::Weighed`], or
+    /// Look at a model's header and at this device, and say what loading it would take. Answered by [`Event::Inspected`], or
     /// by [`Event::Failed`] with the same number.
-    Weigh {
+    Inspect {
         /// Chosen by the page, of the same numbers as asks.
         ask: u64,
         /// Which model.
@@ -241,8 +241,8 @@ pub enum Event {
         /// What was measured.
         measured: Calibration,
     },
-    /// The answer to [`Command::Weigh`].
-    Weighed {
+    /// The answer to [`Command::Inspect`].
+    Inspected {
         /// Which ask.
         ask: u64,
         /// What loading would take.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::linear::Linear;
-use super::backend::{Backend, Output, Want};
+use super::backend::{Backend, Output, OutputKind};
 use super::config::{ModelConfig, Rotations};
 use super::error::EngineError;
 use super::preconditions::check_input;
@@ -194,17 +194,21 @@ impl Backend for CandleBackend {
         Ok(Box::new(Self::over(Arc::clone(&self.model))))
     }
 
-    async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         check_input(self.config(), self.len, self.capacity(), tokens)?;
         let before = self.len;
         let x = self.hidden(tokens)?;
         let output = match want {
-            Want::Nothing => Ok(Output::Nothing),
-            Want::Logits | Want::TopK(_) => self.logits(&x).map(Output::Logits),
-            Want::Argmax => self.logits(&x).map(|logits| Output::Token(argmax(&logits))),
-            Want::AllLogits => Err(EngineError::NotOffered { backend: self.name(), what: "logits of every position" }),
-            Want::Choice(_) => Err(EngineError::NotOffered { backend: self.name(), what: "choosing on the device" }),
-            Want::Hidden => {
+            OutputKind::Nothing => Ok(Output::Nothing),
+            OutputKind::Logits | OutputKind::TopK(_) => self.logits(&x).map(Output::Logits),
+            OutputKind::Argmax => self.logits(&x).map(|logits| Output::Token(argmax(&logits))),
+            OutputKind::AllLogits => {
+                Err(EngineError::NotOffered { backend: self.name(), what: "logits of every position" })
+            }
+            OutputKind::Choice(_) => {
+                Err(EngineError::NotOffered { backend: self.name(), what: "choosing on the device" })
+            }
+            OutputKind::Hidden => {
                 let mut normed = vec![0.0; x.len()];
                 ops::rms_norm(&x, &self.model.output_norm, self.model.config.rms_eps, &mut normed);
                 Ok(Output::Hidden(normed))
@@ -245,8 +249,8 @@ mod tests {
             let tokens = synthetic::tokens(300, 40, 11);
             let expect = Reference::new(&weights).logits(&tokens);
             let mut backend = CandleBackend::new(&weights).unwrap();
-            block_on(backend.forward(&tokens[..17], Want::Nothing)).unwrap();
-            let Output::Logits(found) = block_on(backend.forward(&tokens[17..], Want::Logits)).unwrap() else {
+            block_on(backend.forward(&tokens[..17], OutputKind::Nothing)).unwrap();
+            let Output::Logits(found) = block_on(backend.forward(&tokens[17..], OutputKind::Logits)).unwrap() else {
                 panic!()
             };
             let deviation = Deviation::between(&found, &expect[39]);

@@ -135,7 +135,7 @@ mod tests {
             futures::executor::block_on(crate::backend::Backend::forward(
                 &mut backend,
                 &tokens,
-                crate::backend::Want::Nothing,
+                crate::backend::OutputKind::Nothing,
             ))
             .unwrap();
             assert_eq!(backend.cache_bytes() as u64, 256 * need.per_token, "{need:?}");

@@ -21,7 +21,7 @@ use cpu_kernels::matrix::WrongSize;
 use cpu_kernels::model::{Layer, Model, ModelShape, Sequences};
 
 use super::assemble::at_once;
-use super::backend::{Backend, Batch, Output, SHARING, Snapshot, SnapshotState, Span, Turn, Want};
+use super::backend::{Backend, Batch, Output, OutputKind, SHARING, Snapshot, SnapshotState, Span, Turn};
 use super::config::{Activation, ModelConfig, Rotations};
 use super::error::EngineError;
 use super::parts::{BlockPart, BlockVectors, PIECE_BYTES, Part, Weights};
@@ -294,7 +294,7 @@ impl Backend for CpuBackend {
         Ok(Box::new(CpuBatch { model: Arc::clone(&self.model), sequences, capacity: capacity.min(self.capacity()) }))
     }
 
-    async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         let capacity = self.capacity();
         self.model.forward(&mut self.sequence, 0, capacity, tokens, want)
     }
@@ -308,7 +308,7 @@ impl CpuModel {
         row: usize,
         capacity: usize,
         tokens: &[u32],
-        want: Want,
+        want: OutputKind,
     ) -> Result<Output, EngineError> {
         let Self { config, rotations, model } = self;
         check_input(config, sequences.len(row), capacity, tokens)?;
@@ -337,7 +337,7 @@ impl Batch for CpuBatch {
         self.sequences.truncate(row, len);
     }
 
-    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, row: usize, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         check_row(self.rows(), row)?;
         self.model.forward(&mut self.sequences, row, self.capacity, tokens, want)
     }
@@ -445,24 +445,24 @@ pub fn not_chosen_here() -> EngineError {
 ///
 /// # Errors
 /// Tokens are not chosen here.
-pub fn wanted(want: Want) -> Result<cpu_kernels::model::Want, EngineError> {
+pub fn wanted(want: OutputKind) -> Result<cpu_kernels::model::OutputKind, EngineError> {
     Ok(match want {
-        Want::Nothing => cpu_kernels::model::Want::Nothing,
-        Want::Logits | Want::TopK(_) | Want::Argmax => cpu_kernels::model::Want::Last,
-        Want::AllLogits => cpu_kernels::model::Want::Every,
-        Want::Hidden => cpu_kernels::model::Want::Hidden,
-        Want::Choice(_) => return Err(not_chosen_here()),
+        OutputKind::Nothing => cpu_kernels::model::OutputKind::Nothing,
+        OutputKind::Logits | OutputKind::TopK(_) | OutputKind::Argmax => cpu_kernels::model::OutputKind::Last,
+        OutputKind::AllLogits => cpu_kernels::model::OutputKind::Every,
+        OutputKind::Hidden => cpu_kernels::model::OutputKind::Hidden,
+        OutputKind::Choice(_) => return Err(not_chosen_here()),
     })
 }
 
 /// What they left, as what was wanted.
-pub fn output(want: Want, left: &[f32]) -> Output {
+pub fn output(want: OutputKind, left: &[f32]) -> Output {
     match want {
-        Want::Nothing | Want::Choice(_) => Output::Nothing,
-        Want::Logits | Want::TopK(_) => Output::Logits(left.to_vec()),
-        Want::AllLogits => Output::AllLogits(left.to_vec()),
-        Want::Argmax => Output::Token(argmax(left)),
-        Want::Hidden => Output::Hidden(left.to_vec()),
+        OutputKind::Nothing | OutputKind::Choice(_) => Output::Nothing,
+        OutputKind::Logits | OutputKind::TopK(_) => Output::Logits(left.to_vec()),
+        OutputKind::AllLogits => Output::AllLogits(left.to_vec()),
+        OutputKind::Argmax => Output::Token(argmax(left)),
+        OutputKind::Hidden => Output::Hidden(left.to_vec()),
     }
 }
 

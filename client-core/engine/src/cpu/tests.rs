@@ -10,7 +10,7 @@ use crate::reference::{Deviation, Reference};
 use crate::synthetic::{self, Storage};
 
 fn logits(backend: &mut CpuBackend, tokens: &[u32]) -> Vec<f32> {
-    match block_on(backend.forward(tokens, Want::Logits)).unwrap() {
+    match block_on(backend.forward(tokens, OutputKind::Logits)).unwrap() {
         Output::Logits(logits) => logits,
         other => panic!("{other:?}"),
     }
@@ -68,7 +68,7 @@ fn hidden_states_are_the_oracles() {
     let tokens = synthetic::tokens(40, 9, 2);
     let expect: Vec<f32> = Reference::new(&weights).hidden(&tokens).concat();
     let mut backend = CpuBackend::new(&weights).unwrap();
-    let Output::Hidden(found) = block_on(backend.forward(&tokens, Want::Hidden)).unwrap() else { panic!() };
+    let Output::Hidden(found) = block_on(backend.forward(&tokens, OutputKind::Hidden)).unwrap() else { panic!() };
     assert!(Deviation::between(&found, &expect).max < 1e-4);
 }
 
@@ -80,7 +80,7 @@ fn bad_input_leaves_the_cache_as_it_was() {
     let mut backend = CpuBackend::new(&weights).unwrap();
     let before = logits(&mut backend, &[1, 2, 3]);
     for (tokens, expect) in [(vec![], "empty"), (vec![40], "vocabulary"), (vec![0; 6], "context")] {
-        let error = block_on(backend.forward(&tokens, Want::Logits)).unwrap_err().to_string();
+        let error = block_on(backend.forward(&tokens, OutputKind::Logits)).unwrap_err().to_string();
         assert!(error.contains(expect), "{error}");
         assert_eq!(backend.len(), 3);
     }
@@ -99,10 +99,10 @@ proptest! {
         let mut backend = CpuBackend::new(&weights).unwrap();
         let whole = logits(&mut backend, &tokens);
         let mut other = backend.fork().unwrap();
-        block_on(other.forward(&tokens[..cut], Want::Nothing)).unwrap();
-        block_on(other.forward(&synthetic::tokens(40, wrong, seed + 1), Want::Nothing)).unwrap();
+        block_on(other.forward(&tokens[..cut], OutputKind::Nothing)).unwrap();
+        block_on(other.forward(&synthetic::tokens(40, wrong, seed + 1), OutputKind::Nothing)).unwrap();
         other.truncate(cut);
-        let Output::Logits(found) = block_on(other.forward(&tokens[cut..], Want::Logits)).unwrap() else { panic!() };
+        let Output::Logits(found) = block_on(other.forward(&tokens[cut..], OutputKind::Logits)).unwrap() else { panic!() };
         prop_assert!(Deviation::between(&found, &whole).max < 1e-4);
     }
 }
@@ -150,8 +150,8 @@ fn rows_of_a_batch_are_sequences_alone() {
             let mut alone: Vec<_> = (0..3).map(|_| backend.fork().unwrap()).collect();
             for (row, alone) in (0..).zip(&mut alone) {
                 let prompt = synthetic::tokens(60, 5 + 9 * row, row as u64);
-                let found = block_on(batch.forward(row, &prompt, Want::Logits)).unwrap();
-                assert_eq!(found, block_on(alone.forward(&prompt, Want::Logits)).unwrap());
+                let found = block_on(batch.forward(row, &prompt, OutputKind::Logits)).unwrap();
+                assert_eq!(found, block_on(alone.forward(&prompt, OutputKind::Logits)).unwrap());
             }
             for (token, rows) in (7..).zip([&[0, 1, 2][..], &[0, 2], &[1], &[1, 2], &[0, 1, 2]]) {
                 let turn = |row: &usize| Turn { row: *row, token: token + *row as u32, draw: Draw::default() };
@@ -160,7 +160,7 @@ fn rows_of_a_batch_are_sequences_alone() {
                 assert_eq!(found.len(), rows.len());
                 for (turn, found) in turns.iter().zip(found) {
                     let alone = &mut alone[turn.row];
-                    let expect = block_on(alone.forward(&[turn.token], Want::Logits)).unwrap();
+                    let expect = block_on(alone.forward(&[turn.token], OutputKind::Logits)).unwrap();
                     assert!(Output::Logits(found) == expect, "{family:?} {form:?} row {}", turn.row);
                     assert_eq!(batch.len(turn.row), alone.len());
                 }
@@ -171,7 +171,7 @@ fn rows_of_a_batch_are_sequences_alone() {
             let turns = [1, 2].map(|row| Turn { row, token: 3, draw: Draw::default() });
             let found = block_on(batch.step(&turns)).unwrap();
             for (turn, found) in turns.iter().zip(found) {
-                let expect = block_on(alone[turn.row].forward(&[3], Want::Logits)).unwrap();
+                let expect = block_on(alone[turn.row].forward(&[3], OutputKind::Logits)).unwrap();
                 assert!(Output::Logits(found) == expect);
             }
         }
@@ -195,5 +195,5 @@ fn steps_that_cannot_be_are_refused() {
     assert_eq!((batch.len(0), batch.len(1)), (1, 1));
     block_on(batch.step(&[turn(0, 1)])).unwrap();
     assert!(matches!(block_on(batch.step(&[turn(0, 1)])), Err(EngineError::PromptTooLong { context: 2, .. })));
-    assert!(block_on(batch.forward(2, &[1], Want::Logits)).is_err());
+    assert!(block_on(batch.forward(2, &[1], OutputKind::Logits)).is_err());
 }

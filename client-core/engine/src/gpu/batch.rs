@@ -10,7 +10,7 @@ use super::readback::Readback;
 use super::sequence::{Ending, Feed, SequenceParams, Sequences};
 use super::source::PLACES;
 use super::{CHUNK, DRAW, Reading, output_in, sequence_params, singles, token_in};
-use crate::backend::{Batch, Counters, Output, Turn, Want};
+use crate::backend::{Batch, Counters, Output, OutputKind, Turn};
 use crate::error::EngineError;
 use crate::preconditions::{check_input, check_row, check_turns};
 use crate::sampler::SamplerParams;
@@ -95,12 +95,12 @@ impl GpuBatch {
 /// What the trait's methods do. Each of those proves everything that it calls anew, that wgpu's types may go to another thread
 /// above all, which takes the compiler a quarter of a minute a method; here it is proved once.
 impl GpuBatch {
-    async fn extend(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn extend(&mut self, row: usize, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         self.gpu.check()?;
         check_row(self.rows(), row)?;
         let before = self.len(row);
         check_input(&self.model.config, before, self.capacity(), tokens)?;
-        if matches!(want, Want::Hidden | Want::AllLogits) {
+        if matches!(want, OutputKind::Hidden | OutputKind::AllLogits) {
             return Err(EngineError::NotOffered { backend: "webgpu", what: "this for a row of several" });
         }
         self.readback.clear();
@@ -109,11 +109,11 @@ impl GpuBatch {
         let chunks = tokens.len().div_ceil(CHUNK);
         let mut output = Output::Nothing;
         for (i, chunk) in tokens.chunks(CHUNK).enumerate() {
-            let want = if i + 1 == chunks { want } else { Want::Nothing };
+            let want = if i + 1 == chunks { want } else { OutputKind::Nothing };
             let Reading { ending, bytes } = Reading::new(want, chunk.len(), choosing.as_ref(), vocab);
             let params = sequence_params(want, choosing.as_ref(), before + i * CHUNK, row);
             let bytes = self.call(Feed::Chunk(chunk), &[params], ending, bytes).await?;
-            if want != Want::Nothing {
+            if want != OutputKind::Nothing {
                 output = output_in(want, &bytes, vocab)?;
             }
         }
@@ -126,7 +126,7 @@ impl GpuBatch {
     async fn step_logits(&mut self, turns: &[Turn]) -> Result<Vec<Vec<f32>>, EngineError> {
         self.check(turns)?;
         let sequences: Vec<SequenceParams> =
-            turns.iter().map(|turn| sequence_params(Want::Logits, None, self.len(turn.row), turn.row)).collect();
+            turns.iter().map(|turn| sequence_params(OutputKind::Logits, None, self.len(turn.row), turn.row)).collect();
         let column_bytes = 4 * self.model.config.vocab;
         let bytes = self.turn(turns, &sequences, Ending::Logits, column_bytes).await?;
         Ok(bytes.chunks_exact(column_bytes).map(singles).collect())
@@ -141,7 +141,7 @@ impl GpuBatch {
                 return Err(EngineError::Inconsistent(format!("how row {row} chooses was not said")));
             };
             draws |= !params.is_greedy();
-            sequences.push(sequence_params(Want::Choice(*draw), Some(params), self.len(*row), *row));
+            sequences.push(sequence_params(OutputKind::Choice(*draw), Some(params), self.len(*row), *row));
         }
         if draws {
             // Among those that draw, a row that takes the likeliest draws from one candidate.
@@ -178,7 +178,7 @@ impl Batch for GpuBatch {
         self.counters
     }
 
-    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, row: usize, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         self.extend(row, tokens, want).await
     }
 

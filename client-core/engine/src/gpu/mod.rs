@@ -67,7 +67,7 @@ use self::readback::Readback;
 use self::sequence::{ALL_COLUMNS, Ending, Feed, SavedCache, SequenceParams, Sequences};
 use self::source::PLACES;
 pub use self::tier::{KERNEL_VERSION, KernelSet, SelfTestReport};
-use super::backend::{Backend, Batch, Counters, Draw, Output, Snapshot, Want};
+use super::backend::{Backend, Batch, Counters, Draw, Output, OutputKind, Snapshot};
 use super::config::ModelConfig;
 use super::error::EngineError;
 use super::parts::Weights;
@@ -153,7 +153,7 @@ impl GpuBackend {
     pub async fn profile(&mut self, tokens: &[u32]) -> Result<Vec<KernelTime>, EngineError> {
         let most = self.sequence.most_dispatches();
         self.sequence.stamps = Some(Stamps::new(&self.gpu, most)?);
-        let computed = self.forward(tokens.get(..CHUNK).unwrap_or(tokens), Want::Argmax).await;
+        let computed = self.forward(tokens.get(..CHUNK).unwrap_or(tokens), OutputKind::Argmax).await;
         let stamps = self.sequence.stamps.take();
         computed?;
         match stamps {
@@ -163,7 +163,7 @@ impl GpuBackend {
     }
 
     /// Encodes and submits one chunk; its result is on its way afterwards.
-    fn submit(&mut self, tokens: Option<&[u32]>, want: Want) {
+    fn submit(&mut self, tokens: Option<&[u32]>, want: OutputKind) {
         let columns = tokens.map_or(1, <[u32]>::len);
         let reading = Reading::new(want, columns, self.choosing.as_ref(), self.model.config.vocab);
         let params = sequence_params(want, self.choosing.as_ref(), self.len, 0);
@@ -188,11 +188,11 @@ impl GpuBackend {
     }
 
     /// Waits for the results of `want`'s calls.
-    async fn output(&mut self, want: Want) -> Result<Output, EngineError> {
+    async fn output(&mut self, want: OutputKind) -> Result<Output, EngineError> {
         let vocab = self.model.config.vocab;
         match want {
-            Want::Nothing | Want::Hidden => Ok(Output::Nothing),
-            Want::AllLogits => {
+            OutputKind::Nothing | OutputKind::Hidden => Ok(Output::Nothing),
+            OutputKind::AllLogits => {
                 let mut all = Vec::new();
                 while self.readback.len() > 0 {
                     all.extend(singles(&self.readback.next(&self.gpu).await?));
@@ -206,15 +206,15 @@ impl GpuBackend {
 
 impl Reading {
     /// What `want` makes necessary, for calls of so many columns.
-    fn new(want: Want, columns: usize, choosing: Option<&SamplerParams>, vocab: usize) -> Self {
+    fn new(want: OutputKind, columns: usize, choosing: Option<&SamplerParams>, vocab: usize) -> Self {
         let all = 4 * vocab as u64;
         let (ending, bytes) = match want {
-            Want::Nothing | Want::Hidden => (Ending::Nothing, 0),
-            Want::Argmax => (Ending::Peak, 4),
-            Want::TopK(k) if is_list(k, vocab) => (Ending::Sorted, 8 * k.max(1) as u64),
-            Want::TopK(_) | Want::Logits => (Ending::Logits, all),
-            Want::AllLogits => (Ending::AllLogits, all * columns as u64),
-            Want::Choice(_) => match choosing {
+            OutputKind::Nothing | OutputKind::Hidden => (Ending::Nothing, 0),
+            OutputKind::Argmax => (Ending::Peak, 4),
+            OutputKind::TopK(k) if is_list(k, vocab) => (Ending::Sorted, 8 * k.max(1) as u64),
+            OutputKind::TopK(_) | OutputKind::Logits => (Ending::Logits, all),
+            OutputKind::AllLogits => (Ending::AllLogits, all * columns as u64),
+            OutputKind::Choice(_) => match choosing {
                 Some(params) if !params.is_greedy() => (Ending::Sorted, 4),
                 _ => (Ending::Peak, 4),
             },
@@ -229,7 +229,7 @@ fn is_list(k: usize, vocab: usize) -> bool {
 }
 
 /// The parameters of a sequence of `len` tokens.
-fn sequence_params(want: Want, choosing: Option<&SamplerParams>, len: usize, row: usize) -> SequenceParams {
+fn sequence_params(want: OutputKind, choosing: Option<&SamplerParams>, len: usize, row: usize) -> SequenceParams {
     let plain = SequenceParams {
         position: len as u32,
         row: row as u32,
@@ -240,8 +240,8 @@ fn sequence_params(want: Want, choosing: Option<&SamplerParams>, len: usize, row
         ..SequenceParams::default()
     };
     match (want, choosing) {
-        (Want::TopK(k), _) => SequenceParams { mode: LIST, top_k: k.max(1) as u32, ..plain },
-        (Want::Choice(draw), Some(params)) => SequenceParams {
+        (OutputKind::TopK(k), _) => SequenceParams { mode: LIST, top_k: k.max(1) as u32, ..plain },
+        (OutputKind::Choice(draw), Some(params)) => SequenceParams {
             mode: if params.is_greedy() { GREEDY } else { DRAW },
             top_k: u32::try_from(params.top_k).unwrap_or(0),
             temperature: params.temperature.max(1e-6),
@@ -265,10 +265,10 @@ fn token_in(bytes: &[u8], vocab: usize) -> Result<u32, EngineError> {
 }
 
 /// What was read, as what was wanted of one column.
-fn output_in(want: Want, bytes: &[u8], vocab: usize) -> Result<Output, EngineError> {
+fn output_in(want: OutputKind, bytes: &[u8], vocab: usize) -> Result<Output, EngineError> {
     match want {
-        Want::Argmax | Want::Choice(_) => Ok(Output::Token(token_in(bytes, vocab)?)),
-        Want::TopK(k) if is_list(k, vocab) => {
+        OutputKind::Argmax | OutputKind::Choice(_) => Ok(Output::Token(token_in(bytes, vocab)?)),
+        OutputKind::TopK(k) if is_list(k, vocab) => {
             let pairs = bytes.as_chunks::<4>().0.as_chunks::<2>().0;
             let choices: Vec<(u32, f32)> =
                 pairs.iter().map(|[id, logit]| (u32::from_le_bytes(*id), f32::from_le_bytes(*logit))).collect();
@@ -293,19 +293,19 @@ impl GpuBackend {
         Ok(Box::new(made))
     }
 
-    async fn extend(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn extend(&mut self, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         self.gpu.check()?;
         check_input(self.config(), self.len, self.capacity(), tokens)?;
-        if want == Want::Hidden {
+        if want == OutputKind::Hidden {
             return Err(EngineError::NotOffered { backend: self.name(), what: "hidden states" });
         }
         self.readback.clear();
         let before = self.len;
-        let chunk = if want == Want::AllLogits { ALL_COLUMNS } else { CHUNK };
+        let chunk = if want == OutputKind::AllLogits { ALL_COLUMNS } else { CHUNK };
         let chunks = tokens.len().div_ceil(chunk);
         for (i, tokens) in tokens.chunks(chunk).enumerate() {
-            let last = i + 1 == chunks || want == Want::AllLogits;
-            self.submit(Some(tokens), if last { want } else { Want::Nothing });
+            let last = i + 1 == chunks || want == OutputKind::AllLogits;
+            self.submit(Some(tokens), if last { want } else { OutputKind::Nothing });
         }
         let output = self.output(want).await;
         if output.is_err() {
@@ -355,7 +355,7 @@ impl Backend for GpuBackend {
         self.counters
     }
 
-    async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         self.extend(tokens, want).await
     }
 
@@ -375,7 +375,7 @@ impl Backend for GpuBackend {
         if self.len >= self.capacity() {
             return Err(EngineError::PromptTooLong { tokens: self.len + 1, context: self.capacity() });
         }
-        self.submit(None, Want::Choice(draw));
+        self.submit(None, OutputKind::Choice(draw));
         Ok(())
     }
 

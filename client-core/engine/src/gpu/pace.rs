@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{CHUNK, GpuBackend, GpuContext, KernelSet};
-use crate::backend::{Backend, Want};
+use crate::backend::{Backend, OutputKind};
 use crate::error::EngineError;
 use crate::gguf::GgmlType;
 use crate::synthetic::{self, Storage};
@@ -79,7 +79,7 @@ impl PromptLoop<'_> {
         let started_s = (self.clock)();
         for _ in 0..self.prompts as usize {
             backend.truncate(0);
-            backend.forward(self.tokens, Want::Nothing).await?;
+            backend.forward(self.tokens, OutputKind::Nothing).await?;
         }
         self.gpu.settled().await?;
         Ok(((self.clock)() - started_s) / self.prompts)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pace::PrefillTimes;
 use super::{GpuBackend, GpuContext};
-use crate::backend::{Backend, Draw, Output, Turn, Want};
+use crate::backend::{Backend, Draw, Output, OutputKind, Turn};
 use crate::config::ModelTraits;
 use crate::error::EngineError;
 use crate::gguf::GgmlType;
@@ -291,7 +291,7 @@ impl Model {
             let mut draws = Sampler::new(params);
             backend.truncate(0);
             backend.begin_choosing(&params, &prompt)?;
-            let Output::Token(first) = backend.forward(&prompt, Want::Choice(draws.draw())).await? else {
+            let Output::Token(first) = backend.forward(&prompt, OutputKind::Choice(draws.draw())).await? else {
                 return Err(EngineError::NotOffered { backend: "webgpu", what: "choosing on the device" });
             };
             let mut chosen = vec![first];
@@ -377,8 +377,8 @@ async fn deviation(
     let (Some((last, before)), Some(expected)) = (tokens.split_last(), oracle.last()) else { return Ok(worst) };
     let [first, second, ..] = *before else { return Ok(worst) };
     let mut batch = backend.batch(2, tokens.len()).await?;
-    batch.forward(0, &[first], Want::Nothing).await?;
-    batch.forward(1, before, Want::Nothing).await?;
+    batch.forward(0, &[first], OutputKind::Nothing).await?;
+    batch.forward(1, before, OutputKind::Nothing).await?;
     let turn = |row, token| Turn { row, token, draw: Draw::default() };
     let found = batch.step(&[turn(0, second), turn(1, *last)]).await?;
     for (found, expected) in found.iter().zip([oracle.get(1).unwrap_or(expected), expected]) {
@@ -394,7 +394,7 @@ fn worse(worst: f32, found: &[f32], expected: &[f32]) -> f32 {
 }
 
 async fn logits(backend: &mut GpuBackend, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
-    match backend.forward(tokens, Want::Logits).await? {
+    match backend.forward(tokens, OutputKind::Logits).await? {
         Output::Logits(logits) => Ok(logits),
         _ => Err(EngineError::NotOffered { backend: "webgpu", what: "logits" }),
     }

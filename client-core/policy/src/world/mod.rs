@@ -8,7 +8,7 @@
 //!
 //! The network learns what has no closed form: who sends how loud, how much softer where energy binds, and how far over
 //! the limits it pays to aim while this slot's quality is hidden. What has one is computed: for given powers the best
-//! ratios are a linear programme ([`mec::Weigher`]), and the difficulty follows from what was seen of the last slot. So the
+//! ratios are a linear programme ([`mec::RatioSolver`]), and the difficulty follows from what was seen of the last slot. So the
 //! network proposes, arithmetic completes each proposal and says what it is worth by the belief, and the best is decided, after a
 //! short search about it (each user silenced or let in, each number a step up or down, where that is worth more).
 //! Four decisions without any learning are among the candidates: nobody sends, everybody is received equally loud (at two

@@ -6,7 +6,7 @@
 
 use mec::oracle::powers_from_offsets;
 use mec::params::{MAX_USERS, Physics, db_to_ratio, ratio_to_db};
-use mec::{UserDecision, UserObservation, UserSlot, Weigher, cost};
+use mec::{RatioSolver, UserDecision, UserObservation, UserSlot, cost};
 
 use super::belief::Belief;
 
@@ -187,7 +187,7 @@ impl Outlook {
     fn weighed(&self, physics: &Physics, users: &[UserSlot], power_w: &[f64]) -> Candidate {
         let mut decisions = [UserDecision::default(); MAX_USERS];
         let out = &mut decisions[..users.len()];
-        Weigher::new(physics, users, 0.0).decide(power_w, out);
+        RatioSolver::new(physics, users, 0.0).decide(power_w, out);
         Candidate { reward: self.belief.reward(physics, out), decisions }
     }
 

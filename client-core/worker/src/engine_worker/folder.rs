@@ -110,7 +110,7 @@ impl EngineWorker {
     }
 
     /// What a folder's checkpoint will take, the size of its files, and how much of them is here. No tensor is read.
-    pub(super) async fn weigh_folder(
+    pub(super) async fn inspect_folder(
         &self,
         url: &str,
         store_as: StoreAs,

@@ -7,7 +7,7 @@
 //! | `self_test` | the GPU's self-test, kept from visit to visit |
 //! | `models` | finding, download, load, delete |
 //! | `folder` | a checkpoint's files in a folder of some server |
-//! | `weigh` | what a model would take, and what the engine does take |
+//! | `inspect` | what a model would take, and what the engine does take |
 //! | `engine` | the loaded model as a [`LocalEngine`](client::offload::ports::LocalEngine), from GPU to CPU when the GPU is lost |
 //! | `asks` | answering, stopping, comparing |
 //! | `talk` | what of a conversation fits into the context |
@@ -25,13 +25,13 @@ mod engine;
 mod folder;
 mod health;
 mod init;
+mod inspect;
 mod models;
 mod pair;
 mod policies;
 mod self_test;
 mod talk;
 mod tier;
-mod weigh;
 mod world;
 mod write;
 
@@ -146,9 +146,9 @@ impl EngineWorker {
             Command::Init { version: _, base_url, tier, world } => {
                 spawn_local(async move { engine_worker.init(&base_url, tier, world).await });
             }
-            Command::Weigh { ask, source, context } => {
+            Command::Inspect { ask, source, context } => {
                 self.models.choose(&source, files);
-                spawn_local(async move { engine_worker.weigh(ask, &source, context).await });
+                spawn_local(async move { engine_worker.inspect(ask, &source, context).await });
             }
             Command::LoadModel { source, context, unasked } => {
                 self.models.choose(&source, files);

@@ -7,7 +7,7 @@ use js_sys::{Float32Array, Uint32Array};
 
 use super::{Kernels, RemoteModel, build};
 use cpu_kernels::abi::{self, REFUSED};
-use engine::backend::{Backend, Batch, Output, Turn, Want};
+use engine::backend::{Backend, Batch, Output, OutputKind, Turn};
 use engine::config::{ModelConfig, Rotations};
 use engine::cpu::{self, Form, Steps};
 use engine::error::EngineError;
@@ -100,7 +100,7 @@ impl RemoteSequences {
     }
 
     /// Appends `tokens` to a row.
-    fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    fn forward(&mut self, row: usize, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         let model = Rc::clone(&self.model);
         let before = self.len(row);
         check_input(&model.config, before, self.capacity, tokens)?;
@@ -192,7 +192,7 @@ impl Backend for RemoteBackend {
         Ok(Box::new(RemoteBatch(RemoteSequences::new(Rc::clone(&self.0.model), rows, capacity)?)))
     }
 
-    async fn forward(&mut self, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         self.0.forward(0, tokens, want)
     }
 }
@@ -215,7 +215,7 @@ impl Batch for RemoteBatch {
         self.0.truncate(row, len);
     }
 
-    async fn forward(&mut self, row: usize, tokens: &[u32], want: Want) -> Result<Output, EngineError> {
+    async fn forward(&mut self, row: usize, tokens: &[u32], want: OutputKind) -> Result<Output, EngineError> {
         check_row(self.rows(), row)?;
         self.0.forward(row, tokens, want)
     }

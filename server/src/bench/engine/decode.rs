@@ -1,7 +1,7 @@
 //! What is timed: a prompt, tokens one after the other, tokens of several sequences together.
 
 use engine::EngineError;
-use engine::backend::{Backend, Draw, MAX_ROWS, Output, Turn, Want};
+use engine::backend::{Backend, Draw, MAX_ROWS, Output, OutputKind, Turn};
 use engine::sampler::{SamplerParams, argmax};
 use futures::executor::block_on;
 
@@ -13,7 +13,7 @@ const STEPS_AHEAD: usize = 2;
 /// Brings the sequence to `prompt` and waits until it is there.
 pub(super) fn prefill(backend: &mut dyn Backend, prompt: &[u32]) -> Result<(), BenchError> {
     backend.truncate(0);
-    match block_on(backend.forward(prompt, Want::Argmax))? {
+    match block_on(backend.forward(prompt, OutputKind::Argmax))? {
         Output::Token(_) => Ok(()),
         _ => Err(BenchError::NoArgmax),
     }
@@ -37,7 +37,7 @@ pub(super) fn decode(backend: &mut dyn Backend, tokens: usize) -> Result<usize, 
         Err(EngineError::NotOffered { .. }) => {
             let mut id = 0;
             for _ in 0..tokens {
-                id = match block_on(backend.forward(&[id], Want::Argmax))? {
+                id = match block_on(backend.forward(&[id], OutputKind::Argmax))? {
                     Output::Token(id) => id,
                     _ => return Err(BenchError::NoArgmax),
                 };
@@ -67,7 +67,7 @@ pub(super) fn together(
             Err(EngineError::NotOffered { .. }) => false,
             begun => begun.map(|()| true)?,
         };
-        block_on(batch.forward(row, prompt, Want::Nothing))?;
+        block_on(batch.forward(row, prompt, OutputKind::Nothing))?;
     }
     let mut timed = 0;
     let mut before = clock();

@@ -47,7 +47,7 @@ pub enum BenchError {
         /// Tokens that the cache holds.
         capacity: usize,
     },
-    /// The backend answered [`Want::Argmax`](engine::backend::Want::Argmax) with something else.
+    /// The backend answered [`OutputKind::Argmax`](engine::backend::OutputKind::Argmax) with something else.
     #[error("the backend does not say which token is the likeliest")]
     NoArgmax,
     /// [`Settings::packed`] on the CPU.

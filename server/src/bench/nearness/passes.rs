@@ -5,7 +5,7 @@ use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use engine::EngineError;
-use engine::backend::{Backend, Output, Want};
+use engine::backend::{Backend, Output, OutputKind};
 use engine::cpu::{CpuBackend, Form};
 use engine::reference::Reference;
 use engine::weights::ModelWeights;
@@ -42,13 +42,13 @@ impl Pass for OfBackend {
     }
 
     fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, NearnessError> {
-        match block_on(self.0.forward(tokens, Want::AllLogits)) {
+        match block_on(self.0.forward(tokens, OutputKind::AllLogits)) {
             Ok(Output::AllLogits(logits)) => Ok(logits),
             // One by one, then.
             Ok(_) | Err(EngineError::NotOffered { .. }) => {
                 let mut all = Vec::new();
                 for token in tokens {
-                    match block_on(self.0.forward(&[*token], Want::Logits))? {
+                    match block_on(self.0.forward(&[*token], OutputKind::Logits))? {
                         Output::Logits(logits) => all.extend(logits),
                         _ => return Err(EngineError::NotOffered { backend: self.0.name(), what: "logits" }.into()),
                     }

@@ -23,7 +23,9 @@ fn rows_are_sequences_alone() {
         let mut alone: Vec<_> = (0..4).map(|_| backend.fork().unwrap()).collect();
         for (row, alone) in (0..).zip(&mut alone) {
             let prompt = synthetic::tokens(70, 1 + 7 * row, row as u64);
-            let Output::Logits(found) = block_on(batch.forward(row, &prompt, Want::Logits)).unwrap() else { panic!() };
+            let Output::Logits(found) = block_on(batch.forward(row, &prompt, OutputKind::Logits)).unwrap() else {
+                panic!()
+            };
             assert!(Deviation::between(&found, &logits(alone.as_mut(), &prompt)).max <= 1e-5);
         }
         for (token, rows) in (7..).zip([&[0, 1, 2, 3][..], &[0, 2], &[3], &[1, 2, 3]]) {
@@ -41,7 +43,7 @@ fn rows_are_sequences_alone() {
         batch.truncate(2, 3);
         alone[2].truncate(3);
         let prompt = synthetic::tokens(70, 20, 8);
-        let Output::Logits(found) = block_on(batch.forward(2, &prompt, Want::Logits)).unwrap() else { panic!() };
+        let Output::Logits(found) = block_on(batch.forward(2, &prompt, OutputKind::Logits)).unwrap() else { panic!() };
         assert!(Deviation::between(&found, &logits(alone[2].as_mut(), &prompt)).max <= 1e-5);
     }
 }
@@ -64,7 +66,7 @@ fn rows_choose_for_themselves() {
         let prompt = |row: usize| synthetic::tokens(2500, 4 + row, row as u64);
         for (row, params) in rows.iter().enumerate() {
             batch.begin_choosing(row, params, &prompt(row)).unwrap();
-            let want = Want::Choice(draws[row].draw());
+            let want = OutputKind::Choice(draws[row].draw());
             let Output::Token(first) = block_on(batch.forward(row, &prompt(row), want)).unwrap() else { panic!() };
             chosen.push(vec![first]);
         }
@@ -80,7 +82,7 @@ fn rows_choose_for_themselves() {
             let mut alone = backend.fork().unwrap();
             let mut draws = Sampler::new(*params);
             alone.begin_choosing(params, &prompt(row)).unwrap();
-            let want = Want::Choice(draws.draw());
+            let want = OutputKind::Choice(draws.draw());
             let Output::Token(first) = block_on(alone.forward(&prompt(row), want)).unwrap() else { panic!() };
             let mut expect = vec![first];
             for _ in 0..4 {
@@ -106,6 +108,6 @@ fn a_step_costs_a_tokens_dispatches() {
     block_on(batch.step_choosing(&turns)).unwrap();
     assert_eq!(batch.counters(), Counters { dispatches: 5 * 3 + 4, submits: 1 });
     assert!(block_on(backend.batch(5, 8)).is_err());
-    let Err(error) = block_on(batch.forward(0, &[1], Want::Hidden)) else { panic!() };
+    let Err(error) = block_on(batch.forward(0, &[1], OutputKind::Hidden)) else { panic!() };
     assert!(matches!(error, EngineError::NotOffered { .. }));
 }

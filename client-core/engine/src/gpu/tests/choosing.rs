@@ -14,7 +14,7 @@ fn small(vocab: usize, seed: u64) -> ModelWeights<'static> {
 }
 
 fn chosen(backend: &mut dyn Backend, tokens: &[u32], draw: Draw) -> u32 {
-    match block_on(backend.forward(tokens, Want::Choice(draw))).unwrap() {
+    match block_on(backend.forward(tokens, OutputKind::Choice(draw))).unwrap() {
         Output::Token(id) => id,
         other => panic!("{other:?}"),
     }
@@ -82,7 +82,7 @@ fn ties_go_to_the_first_ids() {
         assert!(largest.abs_diff(most - 1) <= 1, "{params:?}: {largest}");
     }
     backend.truncate(0);
-    let list = block_on(backend.forward(&[1], Want::TopK(5))).unwrap();
+    let list = block_on(backend.forward(&[1], OutputKind::TopK(5))).unwrap();
     assert_eq!(list, Output::TopK((0..5).map(|id| (id, 0.0)).collect()));
 }
 
@@ -136,7 +136,7 @@ fn logits_of_every_position() {
     let mut at = 0;
     // One column, a few, a tile, more than one call's worth.
     for columns in [1, 5, 12, 22] {
-        let found = block_on(backend.forward(&tokens[at..at + columns], Want::AllLogits)).unwrap();
+        let found = block_on(backend.forward(&tokens[at..at + columns], OutputKind::AllLogits)).unwrap();
         let Output::AllLogits(found) = found else { panic!("{found:?}") };
         assert_eq!(found.len(), columns * 130);
         for (found, expected) in found.chunks_exact(130).zip(&oracle[at..]) {
@@ -151,12 +151,12 @@ fn snapshots_bring_the_cache_back() {
     let Some(gpu) = gpu() else { return };
     let weights = small(90, 7);
     let mut first = backend(&gpu, &weights);
-    block_on(first.forward(&[1, 2, 3, 4, 5], Want::Nothing)).unwrap();
+    block_on(first.forward(&[1, 2, 3, 4, 5], OutputKind::Nothing)).unwrap();
     let saved = first.snapshot().unwrap();
     let expected = logits(&mut first, &[6]);
     // Something else in its place, then back; and into a fork.
     first.truncate(0);
-    block_on(first.forward(&[9, 9, 9, 9, 9, 9, 9], Want::Nothing)).unwrap();
+    block_on(first.forward(&[9, 9, 9, 9, 9, 9, 9], OutputKind::Nothing)).unwrap();
     first.restore(&saved).unwrap();
     assert_eq!((first.len(), logits(&mut first, &[6])), (5, expected.clone()));
     let mut fork = first.fork().unwrap();

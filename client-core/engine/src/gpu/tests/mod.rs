@@ -46,7 +46,7 @@ fn another() -> GpuContext {
 }
 
 fn logits(backend: &mut dyn Backend, tokens: &[u32]) -> Vec<f32> {
-    match block_on(backend.forward(tokens, Want::Logits)).unwrap() {
+    match block_on(backend.forward(tokens, OutputKind::Logits)).unwrap() {
         Output::Logits(logits) => logits,
         other => panic!("{other:?}"),
     }
@@ -92,7 +92,7 @@ fn dispatches_of_a_token() {
     let Some(gpu) = gpu() else { return };
     let weights = three_layers();
     let mut backend = block_on(GpuBackend::new(&gpu, &weights)).unwrap();
-    block_on(backend.forward(&[1], Want::Argmax)).unwrap();
+    block_on(backend.forward(&[1], OutputKind::Argmax)).unwrap();
     assert_eq!(backend.counters(), Counters { dispatches: 5 * 3 + 4, submits: 1 });
 }
 
@@ -179,14 +179,14 @@ fn choices_are_those_of_the_logits() {
     order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     for k in [1, 2, 40, 64] {
         backend.truncate(2);
-        let found = block_on(backend.forward(&[7], Want::TopK(k))).unwrap();
+        let found = block_on(backend.forward(&[7], OutputKind::TopK(k))).unwrap();
         assert_eq!(found, Output::TopK(order[..k].to_vec()), "{k}");
     }
     backend.truncate(2);
-    assert_eq!(block_on(backend.forward(&[7], Want::Argmax)).unwrap(), Output::Token(order[0].0));
+    assert_eq!(block_on(backend.forward(&[7], OutputKind::Argmax)).unwrap(), Output::Token(order[0].0));
     backend.truncate(2);
     assert!(
-        matches!(block_on(backend.forward(&[7], Want::TopK(65))).unwrap(), Output::Logits(all) if all.len() == 777)
+        matches!(block_on(backend.forward(&[7], OutputKind::TopK(65))).unwrap(), Output::Logits(all) if all.len() == 777)
     );
 }
 
@@ -201,7 +201,7 @@ fn choices_are_not_taken_for_logits() {
     )
     .unwrap();
     let mut backend = block_on(GpuBackend::new(&gpu, &weights)).unwrap();
-    let found = block_on(backend.forward(&[1], Want::TopK(64))).unwrap();
+    let found = block_on(backend.forward(&[1], OutputKind::TopK(64))).unwrap();
     assert!(matches!(&found, Output::TopK(choices) if choices.len() == 64), "{found:?}");
 }
 
@@ -218,8 +218,8 @@ fn rollback_forks_and_long_prompts() {
     let oracle = Reference::new(&weights).logits(&tokens);
     assert!(Deviation::between(&whole, &oracle[149]).max <= 1e-3);
     let mut fork = backend.fork().unwrap();
-    assert_eq!(block_on(fork.forward(&tokens[..70], Want::Nothing)).unwrap(), Output::Nothing);
-    block_on(fork.forward(&[1, 2, 3], Want::Argmax)).unwrap();
+    assert_eq!(block_on(fork.forward(&tokens[..70], OutputKind::Nothing)).unwrap(), Output::Nothing);
+    block_on(fork.forward(&[1, 2, 3], OutputKind::Argmax)).unwrap();
     fork.truncate(70);
     assert!(Deviation::between(&logits(fork.as_mut(), &tokens[70..]), &whole).max <= 1e-4);
     backend.truncate(149);
@@ -238,13 +238,16 @@ fn refusals_are_errors() {
     config.context = 4;
     let weights = synthetic::weights(config, storage(GgmlType::F32, GgmlType::F32, false), 1).unwrap();
     let mut backend = block_on(GpuBackend::new(&gpu, &weights)).unwrap();
-    for (tokens, want) in
-        [(vec![], Want::Logits), (vec![40], Want::Logits), (vec![1; 5], Want::Logits), (vec![1], Want::Hidden)]
-    {
+    for (tokens, want) in [
+        (vec![], OutputKind::Logits),
+        (vec![40], OutputKind::Logits),
+        (vec![1; 5], OutputKind::Logits),
+        (vec![1], OutputKind::Hidden),
+    ] {
         assert!(block_on(backend.forward(&tokens, want)).is_err());
     }
-    assert!(block_on(backend.forward(&[1], Want::Argmax)).is_ok());
+    assert!(block_on(backend.forward(&[1], OutputKind::Argmax)).is_ok());
     gpu.destroy();
-    let lost = block_on(backend.forward(&[1], Want::Argmax));
+    let lost = block_on(backend.forward(&[1], OutputKind::Argmax));
     assert!(matches!(lost, Err(EngineError::DeviceLost(_) | EngineError::Gpu(_))), "{lost:?}");
 }

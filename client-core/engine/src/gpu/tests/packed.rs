@@ -56,7 +56,7 @@ fn columns_that_are_hard_to_scale() {
     let tokens: Vec<u32> = (0..77).collect();
     let oracle = Reference::new(&weights).logits(&tokens);
     let mut backend = packed(&gpu, &weights);
-    let all = match block_on(backend.forward(&tokens, Want::AllLogits)).unwrap() {
+    let all = match block_on(backend.forward(&tokens, OutputKind::AllLogits)).unwrap() {
         Output::AllLogits(all) => all,
         other => panic!("{other:?}"),
     };

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use client::offload::ports::Clock;
 use engine::EngineError;
-use engine::backend::{Backend, Batch, Draw, Output, Turn, Want};
+use engine::backend::{Backend, Batch, Draw, Output, OutputKind, Turn};
 use engine::checks::Check;
 use engine::cpu::{CpuBackend, Form};
 use engine::gguf::{GgmlType, Gguf};
@@ -35,7 +35,7 @@ fn builds() -> Vec<Build> {
 }
 
 async fn logits(backend: &mut dyn Backend, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
-    match backend.forward(tokens, Want::Logits).await? {
+    match backend.forward(tokens, OutputKind::Logits).await? {
         Output::Logits(logits) => Ok(logits),
         _ => Err(EngineError::NotOffered { backend: backend.name(), what: "logits" }),
     }
@@ -103,8 +103,8 @@ pub async fn run_kernel_checks(base_url: String) -> Result<String, JsError> {
                 }
                 // A batch over two rows, of which the second is this sequence.
                 let mut batch = theirs.batch(2, 128).await?;
-                batch.forward(0, &prompt[..9], Want::Nothing).await?;
-                batch.forward(1, prompt, Want::Nothing).await?;
+                batch.forward(0, &prompt[..9], OutputKind::Nothing).await?;
+                batch.forward(1, prompt, OutputKind::Nothing).await?;
                 for (token, expected) in rest.iter().zip(expected.iter().skip(1)) {
                     let turns = [0, 1].map(|row| Turn { row, token: *token, draw: Draw::default() });
                     let found = batch.step(&turns).await?.pop().unwrap_or_default();
@@ -224,7 +224,7 @@ impl EngineBench {
     pub async fn prefill(&mut self, tokens: usize) -> Result<(), JsError> {
         self.backend.truncate(0);
         let vocab = self.backend.config().vocab;
-        self.backend.forward(&synthetic::tokens(vocab, tokens, 7), Want::Argmax).await?;
+        self.backend.forward(&synthetic::tokens(vocab, tokens, 7), OutputKind::Argmax).await?;
         Ok(())
     }
 
@@ -235,7 +235,7 @@ impl EngineBench {
     pub async fn decode(&mut self, tokens: usize) -> Result<(), JsError> {
         let mut token = 1;
         for _ in 0..tokens {
-            if let Output::Token(next) = self.backend.forward(&[token], Want::Argmax).await? {
+            if let Output::Token(next) = self.backend.forward(&[token], OutputKind::Argmax).await? {
                 token = next;
             }
         }
@@ -253,7 +253,7 @@ impl EngineBench {
         for row in 0..rows {
             // Where the caller chooses, there is nothing to begin.
             let _ = batch.begin_choosing(row, &greedy, &[]);
-            batch.forward(row, &prompt, Want::Argmax).await?;
+            batch.forward(row, &prompt, OutputKind::Argmax).await?;
         }
         self.rows = Some((batch, vec![1; rows]));
         Ok(())

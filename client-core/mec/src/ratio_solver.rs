@@ -7,15 +7,15 @@ use super::cost;
 use super::params::{MAX_USERS, Physics};
 use super::slot::{UserDecision, UserSlot};
 
-/// The users of one slot, for whom powers are weighed one after the other.
+/// The users of one slot, whose powers are tried one after the other.
 #[derive(Clone, Debug)]
-pub struct Weigher<'a> {
+pub struct RatioSolver<'a> {
     physics: &'a Physics,
     users: &'a [UserSlot],
     ratios: Ratios,
 }
 
-impl<'a> Weigher<'a> {
+impl<'a> RatioSolver<'a> {
     /// Of a slot whose quality is `users`' and whose server is busy with earlier work for `backlog_s`.
     ///
     /// # Panics
@@ -67,7 +67,7 @@ mod tests {
                 let best = optimum(physics, slots, 0.0, OracleEffort::Usual);
                 let powers: Vec<f64> = best.decisions.iter().map(|d| d.power_w).collect();
                 let mut found = vec![UserDecision::default(); users];
-                let cost_s = Weigher::new(physics, slots, 0.0).decide(&powers, &mut found);
+                let cost_s = RatioSolver::new(physics, slots, 0.0).decide(&powers, &mut found);
                 let mut out = vec![UserOutcome::default(); users];
                 let reward = evaluate(physics, slots, 0.0, &found, &mut out).reward;
                 assert!((1.0 / cost_s / reward - 1.0).abs() < 1e-6, "K {users}: {cost_s} s, reward {reward}");

@@ -14,12 +14,12 @@ use crate::opfs::{OpfsStore, free_bytes, storage};
 use client::download::{Source, SourceError, Wanted};
 use client::protocol::engine::{MemoryReport, ModelSource, Verdict};
 use client::protocol::worker::Event;
-use client::verdict::{DeviceLimits, LONGEST_HEAD, ModelFootprint, weigh};
+use client::verdict::{DeviceLimits, LONGEST_HEAD, ModelFootprint, judge};
 
 impl EngineWorker {
-    pub(super) async fn weigh(self: &Rc<Self>, ask: u64, source: &ModelSource, context: Option<u32>) {
+    pub(super) async fn inspect(self: &Rc<Self>, ask: u64, source: &ModelSource, context: Option<u32>) {
         match self.verdict(source, context).await {
-            Ok(verdict) => self.emit(Event::Weighed { ask, verdict }),
+            Ok(verdict) => self.emit(Event::Inspected { ask, verdict }),
             Err(problem) => self.emit(Event::Failed { ask: Some(ask), message: sentence(&problem) }),
         }
     }
@@ -35,7 +35,7 @@ impl EngineWorker {
                 let footprint = files.footprint(name).await.map_err(|error| error.to_string())?;
                 (footprint, files.size(), files.size())
             }
-            ModelSource::Folder { url, store_as } => self.weigh_folder(url, *store_as).await?,
+            ModelSource::Folder { url, store_as } => self.inspect_folder(url, *store_as).await?,
             ModelSource::Server { id } => {
                 let entry = self.model_entry(id).ok_or("the server does not offer this model (any more)")?;
                 let stored = OpfsStore::default().stored(&entry.sha256).await;
@@ -57,7 +57,7 @@ impl EngineWorker {
             }
         };
         let others: Vec<_> = self.manifest.borrow().models.clone();
-        Ok(weigh(&footprint, file_bytes, here_bytes, context, self.device_limits().await, &others))
+        Ok(judge(&footprint, file_bytes, here_bytes, context, self.device_limits().await, &others))
     }
 
     /// The footprint of a file that may be in the store; else from the beginning of what its server sends.
