@@ -22,6 +22,7 @@ const COMMANDS: [&str; 17] = [
     "bench-nearness",
     "bench-serve",
     "bench-room",
+    "bench-tokens",
     "eval",
 ];
 

@@ -12,6 +12,7 @@ pub mod bench_engine;
 pub mod bench_nearness;
 pub mod bench_room;
 pub mod bench_serve;
+pub mod bench_tokens;
 pub mod corpus;
 pub mod decide;
 pub mod distil;
@@ -71,6 +72,8 @@ enum Command {
     BenchEngine(bench_engine::Args),
     /// Measure how near backends are to what a model file stands for: KL and perplexity beside a pass in single precision.
     BenchNearness(bench_nearness::Args),
+    /// Compare tokens with llama.cpp's: strings that are hard to cut, through its server's `/tokenize`.
+    BenchTokens(bench_tokens::Args),
     /// Measure a server under load: clients that ask at the same time (any server with OpenAI's API), idle connections,
     /// followers, polls.
     BenchServe(bench_serve::Args),
@@ -101,6 +104,7 @@ impl Cli {
             Command::ExportLm(args) => export_lm::run(args),
             Command::BenchEngine(args) => bench_engine::run(args),
             Command::BenchNearness(args) => bench_nearness::run(args),
+            Command::BenchTokens(args) => bench_tokens::run(args),
             Command::BenchRoom(args) => bench_room::run(args),
             Command::BenchServe(args) => bench_serve::run(args),
             Command::Eval(args) => eval::run(args),

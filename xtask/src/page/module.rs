@@ -1,6 +1,7 @@
 //! WebAssembly modules, made the same way for the page, the npm package and the browser tests: cargo, wasm-bindgen,
 //! wasm-opt, and esbuild for the script. What was made of the same bytes before is kept, in target/modules.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -84,15 +85,24 @@ pub fn build(modules: &[&Module]) -> Result<()> {
     let tools = &tools::ensure_page_tools()?;
     target_folder()?;
     shell::share_cores()?;
-    let groups = groups(modules);
-    let (page, others): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group[0].profile == "page");
-    let lane = |groups: Vec<Vec<&Module>>| -> Result<()> { groups.iter().try_for_each(|group| finish(group, tools)) };
-    let lanes: Vec<(&'static str, Work<'_>)> = vec![
-        ("wasm-bindgen", Box::new(|| bindgen().map(drop))),
-        ("workers", Box::new(move || lane(others))),
-        ("pages", Box::new(move || lane(page))),
-    ];
+    let mut profiles: BTreeMap<&'static str, Vec<Vec<&Module>>> = BTreeMap::new();
+    for group in groups(modules) {
+        profiles.entry(lane(&group[0].profile)).or_default().push(group);
+    }
+    let mut lanes: Vec<(&'static str, Work<'_>)> = vec![("wasm-bindgen", Box::new(|| bindgen().map(drop)))];
+    for (name, groups) in profiles {
+        lanes.push((name, Box::new(move || groups.iter().try_for_each(|group| finish(group, tools)))));
+    }
     shell::lanes(lanes)
+}
+
+/// What the modules of a profile are called where their builds speak.
+fn lane(profile: &str) -> &'static str {
+    match profile {
+        "page" => "pages",
+        "policy" => "policies",
+        _ => "workers",
+    }
 }
 
 /// One call of cargo, and what is made of its modules.
@@ -203,16 +213,17 @@ mod tests {
         let all = [
             module("web", "web", "", "page", false),
             module("worker", "worker", "engine", "release", false),
-            module("policy_cpu", "worker", "policy-flex", "release", false),
-            module("policy_gpu", "worker", "policy-wgpu", "release", true),
+            module("policy_cpu", "worker", "policy-flex", "policy", false),
+            module("policy_gpu", "worker", "policy-wgpu", "policy", true),
             module("engine_check", "worker", "engine", "release", false),
         ];
         let groups = groups(&all.iter().collect::<Vec<_>>());
         let calls: Vec<String> = groups.iter().map(|group| cargo_arguments(group)[5..].join(" ")).collect();
         let expected = [
             "page --package web --bin web",
-            "release --package worker --bin worker --bin policy_cpu --bin engine_check --features engine,policy-flex",
-            "release --package worker --bin policy_gpu --features policy-wgpu",
+            "release --package worker --bin worker --bin engine_check --features engine",
+            "policy --package worker --bin policy_cpu --features policy-flex",
+            "policy --package worker --bin policy_gpu --features policy-wgpu",
         ];
         assert_eq!(calls, expected);
         assert!(cargo_arguments(&groups[0]).starts_with(&["build", "--locked", "--target"].map(str::to_owned)));
