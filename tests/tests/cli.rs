@@ -5,7 +5,7 @@
 use tests::{run, text};
 
 /// Every command there is, in the order of the help.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "serve",
     "models",
     "corpus",
