@@ -127,7 +127,8 @@ fn same(origin: &str, authority: &str) -> bool {
         _ => return false,
     };
     let short = |text: &str| text.strip_suffix(default).unwrap_or(text).to_ascii_lowercase();
-    short(host) == short(authority)
+    // Where there is no Host, nothing is the same as it.
+    !host.is_empty() && short(host) == short(authority)
 }
 
 /// Whether a request changes something, or makes the server fetch something. A WebSocket is opened by a GET of any page, and a

@@ -111,7 +111,7 @@ fn a_run_that_turns_out_to_take_too_long_ends_and_says_so() {
     let runs = open(folder.path(), RunLimits { minutes: 1, ..RunLimits::default() });
     let mut config = super::request::config(&tiny(ENDLESS), &RunLimits::default()).unwrap();
     // Years of it, which nobody would be given who asks for them.
-    config.steps = 1 << 50;
+    config.steps = 1_000_000_000_000;
     let id = runs.with_store(|store| store.insert(&config, 1)).unwrap();
     {
         let mut scheduler = super::lock(&runs.0.scheduler);
