@@ -71,9 +71,17 @@ impl Prompt {
     /// # Errors
     /// The tokenizer's.
     pub fn tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>, EngineError> {
+        self.tokens_until(tokenizer, &|| false)
+    }
+
+    /// The same, given up when `stop` says so. It is asked at every piece of a long text.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] besides.
+    pub fn tokens_until(&self, tokenizer: &Tokenizer, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
         match &self.0 {
-            Kind::Text(text) => tokenizer.encode_text(text),
-            Kind::Marked(text) => tokenizer.encode_prompt(text),
+            Kind::Text(text) => tokenizer.encode_text_until(text, stop),
+            Kind::Marked(text) => tokenizer.encode_prompt_until(text, stop),
             Kind::Tokens(tokens) => Ok(tokens.clone()),
         }
     }

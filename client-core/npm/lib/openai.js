@@ -131,6 +131,7 @@ export class Embeddings {
     if ((request.encoding_format ?? "float") !== "float") throw unsupported(`Format “${request.encoding_format}”`);
     if (request.dimensions) throw unsupported("“dimensions”");
     const texts = typeof request.input === "string" ? [request.input] : request.input;
+    if (texts?.some((text) => typeof text !== "string")) throw unsupported("“input” as token ids");
     const { vectors, tokens } = await this.#client.embed(texts, { signal });
     return {
       object: "list",

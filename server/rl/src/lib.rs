@@ -32,6 +32,7 @@
 //! | [`session`] | what every algorithm does around its updates: evaluate, log, keep the best policy |
 //! | [`stop`] | telling a run to stop, and what leaves an update unfinished |
 //! | [`work`] | what a run asks of a machine, estimated from its hyper-parameters |
+//! | [`curve`] | a run's curve in a bounded number of points |
 //! | [`run`] | the run folder: configuration, metrics, curves, checkpoints, the best policy so far |
 //! | [`checkpoint`] | files that are there completely or not at all |
 //! | [`tensorboard`] | a run's metrics as TensorBoard reads them |
@@ -52,6 +53,7 @@ pub mod actor_critic;
 pub mod beta;
 pub mod checkpoint;
 pub mod config;
+pub mod curve;
 pub mod ddpg;
 pub mod ensemble;
 pub mod error;

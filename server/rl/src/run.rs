@@ -18,10 +18,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chart::{Level, Line, LineChart, Point};
+use chart::{Level, Line, LineChart};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{read_state, sync_folder, sync_names, write_state, write_whole};
+use super::curve::Curve;
 use super::error::TrainError;
 use super::settings::RunConfig;
 use super::tensorboard::EventFile;
@@ -106,7 +107,12 @@ pub struct Run {
     dir: PathBuf,
     metrics: File,
     events: EventFile,
-    history: Vec<Metrics>,
+    /// Lines in the file.
+    logged: u64,
+    /// Mean rewards while exploring, and of evaluations.
+    curves: [Curve; 2],
+    /// The last line with an evaluation.
+    evaluated: Option<Metrics>,
     /// Rewards to compare with in the picture: name and value.
     pub references: Vec<(&'static str, f64)>,
     /// What the rewards in the picture are measured in.
@@ -139,7 +145,7 @@ impl Run {
         let path = dir.join(CONFIG_FILE);
         let text = toml::to_string(config).map_err(|e| TrainError::damaged(&path, e))?;
         write_whole(&path, text.as_bytes())?;
-        Self::open_metrics(dir, Progress::default(), Vec::new())
+        Self::open_metrics(dir, Progress::default())
     }
 
     /// Opens a run to go on with it.
@@ -166,37 +172,65 @@ impl Run {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Progress::default(),
             Err(e) => return Err(TrainError::at(&path)(e)),
         };
-        let path = dir.join(METRICS_FILE);
-        let (mut history, mut kept) = (Vec::new(), String::new());
-        if path.exists() {
-            for line in BufReader::new(File::open(&path).map_err(TrainError::at(&path))?).lines() {
-                let line = line.map_err(TrainError::at(&path))?;
-                // A line cut short by a crash is dropped, and so is whatever came after the checkpoint.
-                match serde_json::from_str::<Metrics>(&line) {
-                    Ok(metrics) if metrics.global_step <= progress.steps => {
-                        history.push(metrics);
-                        kept += &line;
-                        kept.push('\n');
-                    }
-                    _ => break,
-                }
-            }
-        }
-        write_whole(&path, kept.as_bytes())?;
-        Ok((Self::open_metrics(dir, progress, history)?, config))
+        let mut run = Self::open_metrics(dir, progress)?;
+        run.read_back()?;
+        Ok((run, config))
     }
 
-    fn open_metrics(dir: &Path, progress: Progress, history: Vec<Metrics>) -> Result<Self, TrainError> {
+    fn open_metrics(dir: &Path, progress: Progress) -> Result<Self, TrainError> {
         let path = dir.join(METRICS_FILE);
         let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(TrainError::at(&path))?;
         let path = dir.join(EVENTS);
         // Written anew, so that it ends where the checkpoint does.
-        let mut events = EventFile::create(&path, now_s()).map_err(TrainError::at(&path))?;
-        for metrics in &history {
-            events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(TrainError::at(&path))?;
+        let events = EventFile::create(&path, now_s()).map_err(TrainError::at(&path))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            metrics,
+            events,
+            logged: 0,
+            curves: Default::default(),
+            evaluated: None,
+            references: Vec::new(),
+            reward_unit: "1/s",
+            progress,
+            on_update: Box::new(|_: &Metrics| {}),
+        })
+    }
+
+    /// Reads what was logged up to the checkpoint, line by line: a run may have more of them than memory. What came after it
+    /// is taken back, and so is a line that a crash has cut short.
+    fn read_back(&mut self) -> Result<(), TrainError> {
+        let path = self.dir.join(METRICS_FILE);
+        let fail = |error| TrainError::at(&path)(error);
+        let mut file = BufReader::new(File::open(&path).map_err(fail)?);
+        let (mut kept, mut line) = (0u64, String::new());
+        loop {
+            line.clear();
+            let bytes = file.read_line(&mut line).map_err(fail)?;
+            match serde_json::from_str::<Metrics>(&line) {
+                Ok(metrics) if line.ends_with('\n') && metrics.global_step <= self.progress.steps => {
+                    kept += bytes as u64;
+                    self.take_in(&metrics)?;
+                }
+                _ => break,
+            }
         }
-        let (dir, on_update) = (dir.to_owned(), Box::new(|_: &Metrics| {}));
-        Ok(Self { dir, metrics, events, history, references: Vec::new(), reward_unit: "1/s", progress, on_update })
+        // Not by the handle that appends: not every system lets it cut.
+        OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(kept)).map_err(fail)
+    }
+
+    /// Everything that follows from a line but the line itself.
+    fn take_in(&mut self, metrics: &Metrics) -> Result<(), TrainError> {
+        let path = self.dir.join(EVENTS);
+        self.events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(TrainError::at(&path))?;
+        let [explored, evaluated] = &mut self.curves;
+        explored.add(metrics.global_step as f64, metrics.mean_reward);
+        self.logged += 1;
+        if let Some(reward) = metrics.eval_reward {
+            evaluated.add(metrics.global_step as f64, reward);
+            self.evaluated = Some(metrics.clone());
+        }
+        Ok(())
     }
 
     /// The folder.
@@ -204,9 +238,21 @@ impl Run {
         &self.dir
     }
 
-    /// What was logged so far.
-    pub fn history(&self) -> &[Metrics] {
-        &self.history
+    /// Updates that were logged so far.
+    pub fn logged(&self) -> u64 {
+        self.logged
+    }
+
+    /// The last update whose policy was evaluated.
+    pub fn evaluated(&self) -> Option<&Metrics> {
+        self.evaluated.as_ref()
+    }
+
+    /// What was logged so far, read from the file.
+    #[cfg(test)]
+    pub fn history(&self) -> Vec<Metrics> {
+        let text = fs::read_to_string(self.dir.join(METRICS_FILE)).expect("metrics");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect()
     }
 
     /// A file of the checkpoint.
@@ -219,19 +265,16 @@ impl Run {
     /// # Errors
     /// When the folder cannot be written.
     pub fn log(&mut self, metrics: Metrics) -> Result<(), TrainError> {
-        if self.history.is_empty() {
+        if self.logged == 0 {
             self.keep_references()?;
         }
         let path = self.dir.join(METRICS_FILE);
         let mut line = serde_json::to_string(&metrics).map_err(|e| TrainError::damaged(&path, e))?;
         line.push('\n');
         self.metrics.write_all(line.as_bytes()).map_err(TrainError::at(&path))?;
-        let path = self.dir.join(EVENTS);
-        self.events.add(now_s(), metrics.global_step, metrics.scalars()).map_err(TrainError::at(&path))?;
+        self.take_in(&metrics)?;
         (self.on_update)(&metrics);
-        let evaluated = metrics.eval_reward.is_some();
-        self.history.push(metrics);
-        if evaluated { self.draw() } else { Ok(()) }
+        if metrics.eval_reward.is_some() { self.draw() } else { Ok(()) }
     }
 
     fn keep_references(&self) -> Result<(), TrainError> {
@@ -242,17 +285,15 @@ impl Run {
     }
 
     fn draw(&self) -> Result<(), TrainError> {
-        let point = |step: u64, reward: f64| Point { x: step as f64, y: reward, half_width: 0.0 };
-        let train = self.history.iter().map(|m| point(m.global_step, m.mean_reward));
-        let eval = self.history.iter().filter_map(|m| Some(point(m.global_step, m.eval_reward?)));
+        let [explored, evaluated] = &self.curves;
         let level = |(name, value): &(&'static str, f64)| Level { name: (*name).to_owned(), value: *value };
         let chart = LineChart {
             title: "Mean reward over environment steps".to_owned(),
             x_title: "environment steps (slots)".to_owned(),
             y_title: format!("mean reward of a slot ({})", self.reward_unit),
             lines: vec![
-                Line { name: "while exploring".to_owned(), points: train.collect() },
-                Line { name: "mean action".to_owned(), points: eval.collect() },
+                Line { name: "while exploring".to_owned(), points: explored.points() },
+                Line { name: "mean action".to_owned(), points: evaluated.points() },
             ],
             levels: self.references.iter().map(level).collect(),
         };
@@ -354,6 +395,39 @@ mod tests {
             run.checkpoint(&progress, |_| Ok(())).expect("saved");
             assert_eq!(Run::resume::<RunSettings>(dir.path()).expect("resumed").0.progress, progress);
         }
+    }
+
+    /// A run of tiny updates writes more of them than memory should hold.
+    #[test]
+    fn what_was_logged_is_read_back_without_being_kept() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut run = Run::create(dir.path(), &RunSettings::default()).expect("run");
+        let metrics = |n: u64| Metrics {
+            global_step: n,
+            mean_reward: n as f64,
+            eval_reward: n.is_multiple_of(100).then_some(n as f64),
+            losses: BTreeMap::from([("losses/value_loss".to_owned(), 0.5)]),
+            ..Metrics::default()
+        };
+        for n in 1..=3000 {
+            run.log(metrics(n)).expect("logged");
+        }
+        assert!(run.curves[0].points().len() < 3000);
+        run.checkpoint(&Progress { update: 2950, steps: 2950, ..Progress::default() }, |_| Ok(())).expect("saved");
+        drop(run);
+        let path = dir.path().join(METRICS_FILE);
+        let torn = fs::read_to_string(&path).expect("lines") + "{\"global_step\":1,";
+        fs::write(&path, torn).expect("torn");
+        let (mut run, _) = Run::resume::<RunSettings>(dir.path()).expect("resumed");
+        assert_eq!((run.logged(), run.evaluated()), (2950, Some(&metrics(2900))));
+        for n in 2951..=3000 {
+            run.log(metrics(n)).expect("logged");
+        }
+        let all: Vec<Metrics> = (1..=3000).map(metrics).collect();
+        assert!(run.history() == all, "the lines are those of a run that was not interrupted");
+        let mut straight = <[Curve; 2]>::default();
+        all.iter().for_each(|m| straight[0].add(m.global_step as f64, m.mean_reward));
+        assert_eq!(run.curves[0], straight[0], "and so is its curve");
     }
 
     #[test]

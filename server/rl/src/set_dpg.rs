@@ -414,7 +414,8 @@ mod tests {
         config.set_hyper("replay.updates_per_step", "0.2").expect("updates");
         let mut run = Run::create(dir.path(), &config).expect("run");
         go(&config, &mut run);
-        let (first, last) = (&run.history()[0], &run.history()[run.history().len() - 1]);
+        let history = run.history();
+        let (first, last) = (&history[0], &history[history.len() - 1]);
         for users in 1..=3 {
             let share = |metrics: &Metrics| metrics.losses[&format!("eval/ratio_k{users}")];
             assert!(
@@ -452,7 +453,7 @@ mod tests {
         let logged = |folder: &tempfile::TempDir| {
             let (run, _) = Run::resume::<TrainConfig>(folder.path()).expect("run");
             // All but the speed.
-            let metrics = run.history().iter().map(|m| Metrics { steps_per_second: 0.0, ..m.clone() });
+            let metrics = run.history().into_iter().map(|m| Metrics { steps_per_second: 0.0, ..m });
             metrics.collect::<Vec<_>>()
         };
         assert_eq!(logged(&straight), logged(&broken));

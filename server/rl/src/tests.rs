@@ -244,7 +244,7 @@ fn tuned_ppo_beats_the_best_constant_action() {
     let dir = tempfile::tempdir().expect("folder");
     let mut run = Run::create(dir.path(), &config).expect("run");
     go(&config, &mut run);
-    let learned = run.history().last().and_then(|m| m.eval_reward).expect("evaluated");
+    let learned = run.evaluated().and_then(|m| m.eval_reward).expect("evaluated");
     // Both users alike: one of 21 ratios, at full power.
     let best = (0..=20).map(|i| {
         let decision = UserDecision { alpha: f64::from(i) / 20.0, power_w: mec.physics().p_max_w };

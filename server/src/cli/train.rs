@@ -240,7 +240,7 @@ pub fn run(args: Args) -> Result<()> {
         Ending::Finished => println!("finished: {}", run.dir().join("policy.safetensors").display()),
         Ending::Stopped => println!("stopped; go on with: tandem train --resume --out {}", run.dir().display()),
     }
-    if let Some(last) = run.history().iter().rev().find(|m| m.eval_reward.is_some()) {
+    if let Some(last) = run.evaluated() {
         let (reward, ratio) = (last.eval_reward.unwrap_or_default(), last.eval_ratio.unwrap_or_default());
         println!("last evaluation: mean reward {reward:.4}, {:.2} % of the optimum", 100.0 * ratio);
     }

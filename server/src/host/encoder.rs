@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
-use tokenizers::Tokenizer;
+use engine::Tokenizer;
 use tokio::sync::oneshot;
 
 use super::pool::Pool;
-use super::{Embedder, HostError, TokenEmbeddings};
+use super::{Embedder, HostError, Passage, TokenEmbeddings};
 
 /// Texts that may wait while one is embedded.
 const QUEUE: usize = 64;
@@ -65,7 +65,7 @@ pub struct BertEncoder {
 
 #[derive(Debug)]
 struct Job {
-    text: String,
+    passage: Passage,
     answer: oneshot::Sender<Result<TokenEmbeddings, HostError>>,
 }
 
@@ -85,8 +85,9 @@ impl BertEncoder {
         let id = folder.file_name().map_or_else(|| "encoder".into(), |name| name.to_string_lossy().into_owned());
         let worker = move |job: Job| {
             if !job.answer.is_closed() {
+                let embedded = bert.embed(job.passage, &|| job.answer.is_closed());
                 // Whoever asked may have left meanwhile.
-                let _ = job.answer.send(bert.embed(&job.text));
+                let _ = job.answer.send(embedded);
             }
         };
         let pool = Pool::start("encoder", vec![worker], QUEUE)
@@ -101,9 +102,9 @@ impl Embedder for BertEncoder {
         self.id.clone()
     }
 
-    async fn embed(&self, text: String) -> Result<TokenEmbeddings, HostError> {
+    async fn embed(&self, passage: Passage) -> Result<TokenEmbeddings, HostError> {
         let (answer, result) = oneshot::channel();
-        self.pool.submit(Job { text, answer })?;
+        self.pool.submit(Job { passage, answer })?;
         result.await.unwrap_or_else(|_| Err(HostError::Engine("the encoder's thread has failed".into())))
     }
 }
@@ -137,12 +138,9 @@ impl Bert {
         }
         let (path, bytes) = read("tokenizer.json")?;
         let fail = |path: &Path, why: String| EncoderError::Tokenizer { path: path.to_owned(), why };
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| fail(&path, error.to_string()))?;
-        // The file may pad every text to a fixed length or cut it silently; texts come one at a time, and a text that is
-        // too long is an error that the client hears of.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| fail(&path, error.to_string()))?;
-        if tokenizer.get_vocab_size(true) > config.vocab_size {
+        // The engine's reader: the library itself panics at some files, and does as others say that pad or cut every text.
+        let tokenizer = Tokenizer::from_json(&bytes, None).map_err(|error| fail(&path, error.to_string()))?;
+        if tokenizer.vocab_size() > config.vocab_size {
             return Err(fail(&path, format!("more tokens than the model's vocabulary of {}", config.vocab_size)));
         }
         let (path, bytes) = read("model.safetensors")?;
@@ -153,21 +151,32 @@ impl Bert {
     }
 
     /// A text of n tokens, `[CLS]` and `[SEP]` included, to n vectors: the last layer's hidden states.
-    fn embed(&self, text: &str) -> Result<TokenEmbeddings, HostError> {
-        let encoding = self.tokenizer.encode(text, true).map_err(|error| HostError::Invalid(error.to_string()))?;
-        let ids = encoding.get_ids();
+    fn embed(&self, passage: Passage, left: &dyn Fn() -> bool) -> Result<TokenEmbeddings, HostError> {
+        let (ids, [cls, sep]) = match passage {
+            Passage::Text(text) => (self.tokenizer.encode_text_until(&text, left)?, self.tokenizer.around()),
+            Passage::Tokens(ids) => (ids, [None; 2]),
+        };
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.tokenizer.vocab_size()) {
+            return Err(HostError::Invalid(format!(
+                "there is no token {id}; the encoder has {}",
+                self.tokenizer.vocab_size()
+            )));
+        }
+        let content = usize::from(cls.is_some())..usize::from(cls.is_some()) + ids.len();
+        let ids: Vec<u32> = cls.into_iter().chain(ids).chain(sep).collect();
         if ids.is_empty() {
             return Err(HostError::Invalid("the text is empty".into()));
         }
         if ids.len() > self.max_tokens {
             return Err(HostError::PromptTooLong { tokens: ids.len(), context: self.max_tokens });
         }
-        let vectors = self.forward(ids).map_err(|error| HostError::Engine(error.to_string()))?;
-        Ok(TokenEmbeddings {
-            tokens: encoding.get_tokens().to_vec(),
+        let vectors = self.forward(&ids).map_err(|error| HostError::Engine(error.to_string()))?;
+        let embeddings = TokenEmbeddings {
+            tokens: ids.iter().map(|id| self.tokenizer.token_text(*id)).collect(),
             vectors,
-            special: encoding.get_special_tokens_mask().iter().map(|&mask| mask == 1).collect(),
-        })
+            special: (0..ids.len()).map(|at| !content.contains(&at)).collect(),
+        };
+        embeddings.checked()
     }
 
     fn forward(&self, ids: &[u32]) -> candle_core::Result<Vec<Vec<f32>>> {
@@ -262,6 +271,55 @@ mod tests {
         // Seven tokens against six positions.
         let error = encoder.embed("the river banks the".into()).await.unwrap_err();
         assert_eq!(error, HostError::PromptTooLong { tokens: 7, context: 6 });
+        // Token ids are taken as they are.
+        let ids = encoder.embed(Passage::Tokens(vec![2, 8, 4, 5, 7, 3])).await.unwrap();
+        assert_eq!(ids.vectors, river.vectors);
+        assert_eq!(ids.special, [false; 6]);
+        let error = encoder.embed(Passage::Tokens(vec![4, 9])).await.unwrap_err();
+        assert!(matches!(&error, HostError::Invalid(why) if why.contains("token 9")), "{error}");
+        // A text that reads like a control token is text.
+        let said = encoder.embed("[SEP]".into()).await.unwrap();
+        assert!(!said.tokens[1..said.tokens.len() - 1].contains(&"[SEP]".to_owned()), "{:?}", said.tokens);
+    }
+
+    #[test]
+    fn a_long_text_is_given_up_when_its_client_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        tiny(folder.path());
+        let bert = Bert::open(folder.path()).unwrap();
+        let asked = std::cell::Cell::new(0);
+        let left = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 10
+        };
+        let error = bert.embed("the river banks ".repeat(100_000).into(), &left).unwrap_err();
+        assert!(matches!(error, HostError::Engine(_)) && asked.get() == 11, "{error}: {asked:?}");
+    }
+
+    /// The library panics at it.
+    #[test]
+    fn a_damaged_table_in_the_tokenizer_is_refused() {
+        let usual = r#"{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true}"#;
+        let text = TOKENIZER.replace(usual, r#"{"type":"Precompiled","precompiled_charsmap":"/wAAAAE="}"#);
+        assert_ne!(text, TOKENIZER);
+        let folder = tempfile::tempdir().unwrap();
+        tiny(folder.path());
+        std::fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+        let error = BertEncoder::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json") && error.contains("precompiled_charsmap"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        tiny(folder.path());
+        let path = folder.path().join("model.safetensors");
+        let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+        let damaged = Tensor::new(&[f32::NAN; 8], &Device::Cpu).unwrap();
+        tensors.insert("encoder.layer.1.output.LayerNorm.weight".into(), damaged);
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        let error = Bert::open(folder.path()).unwrap().embed("the river".into(), &|| false).unwrap_err();
+        assert!(matches!(&error, HostError::Engine(why) if why.contains("not finite")), "{error}");
     }
 
     #[test]

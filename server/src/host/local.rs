@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::queue::Reservation;
 use super::scheduler::{Ask, Scheduler, Wish};
 use super::{
-    Embedder, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Progress, Prompt,
-    Sampling, TokenEmbeddings,
+    Embedder, Generation, GenerationStream, Host, HostError, Load, ModelCard, Passage, Progress, Prompt, Sampling,
+    TokenEmbeddings,
 };
 
 /// Prompts that are made at the same time.
@@ -78,20 +78,24 @@ impl LocalHost {
         })
     }
 
-    /// A place in the queue, and the prompt's tokens, which fit.
+    /// A place in the queue, and the prompt's tokens, which fit. `tokens` is given what says whether the client has left:
+    /// then nobody waits for this any more.
     async fn prepare(
         &self,
-        tokens: impl FnOnce(ChatTokenizer) -> Result<Vec<u32>, HostError> + Send + 'static,
+        tokens: impl FnOnce(ChatTokenizer, Stop) -> Result<Vec<u32>, HostError> + Send + 'static,
     ) -> Result<(Reservation<Ask>, Vec<u32>), HostError> {
         let place = self.scheduler.queue().reserve()?;
         let permit = Arc::clone(&self.preparing).acquire_owned().await.map_err(|_| HostError::ShuttingDown)?;
         let words = self.words.clone();
+        let here = Arc::new(());
+        let client = Arc::downgrade(&here);
         let made = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            tokens(words)
+            tokens(words, Arc::new(move || client.strong_count() == 0))
         });
         let broken = |error| HostError::Engine(format!("the prompt could not be read: {error}"));
         let tokens = made.await.map_err(broken)??;
+        drop(here);
         if tokens.is_empty() {
             return Err(EngineError::EmptyPrompt.into());
         }
@@ -142,8 +146,7 @@ impl Host for LocalHost {
         }
         // Room for every token that the context can hold: a slow client never holds up the others.
         let (events, stream) = mpsc::channel(options.max_tokens.min(self.context) + 2);
-        let client = events.clone();
-        let (place, tokens) = self.prepare(move |words| in_time(words, prompt, &client, LONGEST_TEMPLATE)).await?;
+        let (place, tokens) = self.prepare(move |words, left| in_time(words, prompt, left, LONGEST_TEMPLATE)).await?;
         place.submit(Ask { tokens, salt: cache_salt, wish: Wish::Write { options, is_chat, events } })?;
         Ok(stream)
     }
@@ -155,19 +158,24 @@ impl Embedder for LocalHost {
         self.card.id.clone()
     }
 
-    async fn embed(&self, text: String) -> Result<TokenEmbeddings, HostError> {
-        let (place, ids) = self.prepare(move |words| Ok(words.tokenizer.encode_whole(&text)?)).await?;
+    async fn embed(&self, passage: Passage) -> Result<TokenEmbeddings, HostError> {
+        let tokens = move |words: ChatTokenizer, left: Stop| match passage {
+            Passage::Text(text) => Ok(words.tokenizer.encode_whole_until(&text, &*left)?),
+            Passage::Tokens(ids) => Ok(ids),
+        };
+        let (place, ids) = self.prepare(tokens).await?;
         let (answer, result) = oneshot::channel();
         place.submit(Ask { tokens: ids.clone(), salt: None, wish: Wish::Embed { answer } })?;
         let flat = result.await.unwrap_or_else(|_| Err(HostError::Engine("the computation has failed".into())))?;
         let tokenizer = &self.words.tokenizer;
         // The token that begins every text says nothing of this one.
         let bos = tokenizer.bos();
-        Ok(TokenEmbeddings {
+        let embeddings = TokenEmbeddings {
             tokens: ids.iter().map(|id| tokenizer.token_text(*id)).collect(),
             vectors: flat.chunks_exact(self.dim).map(<[f32]>::to_vec).collect(),
             special: ids.iter().enumerate().map(|(at, id)| at == 0 && Some(*id) == bos).collect(),
-        })
+        };
+        embeddings.checked()
     }
 }
 
@@ -177,25 +185,19 @@ pub fn as_embedder(host: &Arc<LocalHost>) -> Arc<dyn Embedder> {
     Arc::<LocalHost>::clone(host)
 }
 
-/// The tokens of a prompt, unless its client leaves (whoever waits for an answer drops the other end of its events, also
-/// while its prompt is made) or its template runs for longer than `longest`.
-fn in_time(
-    words: ChatTokenizer,
-    prompt: Prompt,
-    client: &mpsc::Sender<GenerationEvent>,
-    longest: Duration,
-) -> Result<Vec<u32>, HostError> {
+/// The tokens of a prompt, unless its client has `left` or its template runs for longer than `longest`.
+fn in_time(words: ChatTokenizer, prompt: Prompt, left: Stop, longest: Duration) -> Result<Vec<u32>, HostError> {
     let (begun, late) = (Instant::now(), Arc::new(OnceLock::new()));
-    let stop: Stop = {
-        let (client, late) = (client.clone(), Arc::clone(&late));
+    let template: Stop = {
+        let (left, late) = (Arc::clone(&left), Arc::clone(&late));
         Arc::new(move || {
             if begun.elapsed() > longest {
                 late.get_or_init(|| ());
             }
-            late.get().is_some() || client.is_closed()
+            late.get().is_some() || left()
         })
     };
-    let made = tokens_of(words, prompt, stop);
+    let made = tokens_of(words, prompt, template, &*left);
     if late.get().is_none() {
         return Ok(made?);
     }
@@ -205,22 +207,27 @@ fn in_time(
     )))
 }
 
-/// The tokens of a prompt. A chat template that runs when `stop` says so is given up.
-fn tokens_of(mut words: ChatTokenizer, prompt: Prompt, stop: Stop) -> Result<Vec<u32>, EngineError> {
+/// The tokens of a prompt. A chat template is given up when `template` says so, and whatever it is, when the client has `left`.
+fn tokens_of(
+    mut words: ChatTokenizer,
+    prompt: Prompt,
+    template: Stop,
+    left: &dyn Fn() -> bool,
+) -> Result<Vec<u32>, EngineError> {
     let prompt = match prompt {
         Prompt::Chat { messages, assistant_prefix } => {
             // A clock before 1970 is as good as none.
             if let Ok(since_1970) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
                 words.template.set_now(since_1970.as_secs() as i64);
             }
-            words.template.stop_when(Some(stop));
+            words.template.stop_when(Some(template));
             words.prompt(&messages, &assistant_prefix)?
         }
         Prompt::Text(text) => text.into(),
         Prompt::Controlled(text) => engine::Prompt::with_control_tokens(&text),
         Prompt::Tokens(ids) => engine::Prompt::of_tokens(ids),
     };
-    prompt.tokens(&words.tokenizer)
+    prompt.tokens_until(&words.tokenizer, left)
 }
 
 fn options_of(sampling: Sampling) -> SamplingOptions {
@@ -259,7 +266,7 @@ impl From<EngineError> for HostError {
 mod tests {
     use super::*;
     use crate::host::testing::{card, engine, engine_with};
-    use crate::host::{FinishReason, Message};
+    use crate::host::{FinishReason, GenerationEvent, Message};
 
     fn ask(text: &str, max_tokens: Option<usize>) -> Generation {
         let sampling = Sampling { max_tokens, temperature: Some(0.0), seed: Some(0), ..Sampling::default() };
@@ -275,7 +282,7 @@ mod tests {
         let (words, _) = engine_with(512, "{{ strftime_now('%Y') }}").into_parts();
         let messages = vec![Message { role: "user".into(), content: "a".into() }];
         let prompt = Prompt::Chat { messages, assistant_prefix: String::new() };
-        let tokens = tokens_of(words.clone(), prompt, Arc::new(|| false)).unwrap();
+        let tokens = tokens_of(words.clone(), prompt, Arc::new(|| false), &|| false).unwrap();
         let year: u32 = words.tokenizer.decode(&tokens).unwrap().trim_start_matches("<s>").parse().unwrap();
         assert!(year >= 2025, "the server's clock: {year}");
     }
@@ -285,15 +292,55 @@ mod tests {
         let (words, _) = engine_with(512, "{% for i in range(100) %}{{ i }}{% endfor %}").into_parts();
         let messages = vec![Message { role: "user".into(), content: "a".into() }];
         let prompt = Prompt::Chat { messages, assistant_prefix: String::new() };
-        let (events, stream) = mpsc::channel(1);
-        let tokens = |longest| in_time(words.clone(), prompt.clone(), &events, longest);
+        let tokens = |left: bool, longest| in_time(words.clone(), prompt.clone(), Arc::new(move || left), longest);
         let (long, none) = (Duration::from_secs(3600), Duration::ZERO);
-        assert!(tokens(long).is_ok());
-        let given_up = tokens(none);
+        assert!(tokens(false, long).is_ok());
+        let given_up = tokens(false, none);
         assert!(matches!(&given_up, Err(HostError::Invalid(why)) if why.contains("template")), "{given_up:?}");
-        drop(stream);
-        let given_up = tokens(long);
+        let given_up = tokens(true, long);
         assert!(matches!(given_up, Err(HostError::Engine(_))), "{given_up:?}");
+    }
+
+    /// A prompt of a megabyte is given up in the middle: it is asked again and again whether its client is still there.
+    #[test]
+    fn tokens_of_a_long_text_are_given_up_when_the_client_has_left() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let (words, _) = engine_with(512, "{{ messages[0].content }}").into_parts();
+        let text = "hello ".repeat(200_000);
+        let messages = vec![Message { role: "user".into(), content: text.clone() }];
+        let chat = Prompt::Chat { messages, assistant_prefix: String::new() };
+        for prompt in [Prompt::Text(text.clone()), Prompt::Controlled(text), chat] {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let left: Stop = {
+                let asked = Arc::clone(&asked);
+                Arc::new(move || asked.fetch_add(1, Ordering::Relaxed) >= 20)
+            };
+            let made = in_time(words.clone(), prompt, left, Duration::from_secs(3600));
+            assert!(made.is_err() && asked.load(Ordering::Relaxed) > 20, "{asked:?}");
+        }
+    }
+
+    /// Who goes away while the prompt is made frees both its place in the queue and the place that makes prompts.
+    #[tokio::test]
+    async fn a_client_that_leaves_while_its_prompt_is_made_frees_all_places() {
+        let host = start(engine(512), 1, 1);
+        let (noticed, was_noticed) = oneshot::channel();
+        let preparing = host.prepare(move |_, left| {
+            while !left() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let _ = noticed.send(());
+            Err(HostError::ShuttingDown)
+        });
+        {
+            tokio::pin!(preparing);
+            let begun = tokio::time::timeout(Duration::from_millis(20), &mut preparing).await;
+            assert!(begun.is_err(), "it waits for the prompt");
+            assert_eq!(host.load().waiting, 1);
+        }
+        assert_eq!(host.load().waiting, 0);
+        was_noticed.await.unwrap();
+        until("the place is free", || host.preparing.available_permits() == PREPARED_AT_ONCE).await;
     }
 
     async fn collect(host: &LocalHost, generation: Generation) -> (String, usize, GenerationEvent) {
@@ -389,6 +436,36 @@ mod tests {
         until("both are gone", || host.load() == Load { slots: 1, active: 0, waiting: 0, capacity: 1 }).await;
     }
 
+    /// Else they would count as nothing, or as the token that a program of another vocabulary means.
+    #[tokio::test]
+    async fn tokens_that_there_are_not_are_refused_by_the_fields_name() {
+        let host = start(engine(64), 1, 2);
+        let with = |change: &dyn Fn(&mut Sampling)| {
+            let mut generation = ask("a", Some(1));
+            change(&mut generation.sampling);
+            generation
+        };
+        for id in [257, u32::MAX] {
+            for (field, generation) in [
+                ("logit_bias", with(&|sampling| sampling.logit_bias = [(3, 1.0), (id, -1.0)].into())),
+                ("stop_token_ids", with(&|sampling| sampling.stop_tokens = vec![3, id])),
+            ] {
+                let error = host.generate(generation).await.unwrap_err();
+                assert!(
+                    matches!(&error, HostError::Invalid(why) if why.contains(&format!("'{field}'")) && why.contains(&id.to_string())),
+                    "{field} {id}: {error}"
+                );
+            }
+        }
+        let last = with(&|sampling| {
+            (sampling.logit_bias, sampling.stop_tokens) = ([(256, -1.0)].into(), vec![256]);
+        });
+        assert!(host.generate(last).await.is_ok());
+        let tokens = Generation { prompt: Prompt::Tokens(vec![1, 257]), ..ask("", Some(1)) };
+        let error = host.generate(tokens).await.unwrap_err();
+        assert!(matches!(&error, HostError::Invalid(why) if why.contains("257")), "{error}");
+    }
+
     #[tokio::test]
     async fn embeds_with_the_model_itself() {
         let host = Arc::new(start(engine(512), 1, 4));
@@ -400,7 +477,14 @@ mod tests {
         let help = embedder.embed("help!".into()).await.unwrap();
         assert_eq!(help.vectors[..4], hello.vectors[..4]);
         assert_ne!(help.vectors[4], hello.vectors[4]);
-        let error = embedder.embed("x".repeat(600)).await.unwrap_err();
+        let error = embedder.embed("x".repeat(600).into()).await.unwrap_err();
         assert!(matches!(error, HostError::PromptTooLong { tokens: 601, .. }), "{error}");
+        // The same as tokens, which are taken as they are.
+        let ids = host.words.tokenizer.encode_whole("hello").unwrap();
+        assert_eq!(embedder.embed(Passage::Tokens(ids.clone())).await.unwrap(), hello);
+        let bare = embedder.embed(Passage::Tokens(ids[1..].to_vec())).await.unwrap();
+        assert_eq!((bare.tokens.len(), bare.special), (5, vec![false; 5]));
+        let error = embedder.embed(Passage::Tokens(vec![1, 257])).await.unwrap_err();
+        assert!(matches!(&error, HostError::Invalid(why) if why.contains("257")), "{error}");
     }
 }

@@ -262,6 +262,19 @@ pub struct TokenEmbeddings {
 }
 
 impl TokenEmbeddings {
+    /// The same, if all of its numbers are finite: no client could read others, and their mean says nothing.
+    ///
+    /// # Errors
+    /// [`HostError::Engine`].
+    pub fn checked(self) -> Result<Self, HostError> {
+        if self.vectors.iter().flatten().all(|value| value.is_finite()) {
+            return Ok(self);
+        }
+        let why =
+            "a number of the embedding is not finite; the model's weights are damaged, or its numbers are too large";
+        Err(HostError::Engine(why.to_owned()))
+    }
+
     /// The mean of all vectors, scaled to length 1; empty when there is no token.
     #[must_use]
     pub fn pooled(&self) -> Vec<f32> {
@@ -285,6 +298,38 @@ impl TokenEmbeddings {
     }
 }
 
+/// What is embedded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// A text, with what the tokenizer puts around one.
+    Text(String),
+    /// Token ids as they are.
+    Tokens(Vec<u32>),
+}
+
+impl Passage {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Tokens(ids) => ids.is_empty(),
+        }
+    }
+}
+
+impl From<&str> for Passage {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Passage {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
 /// Embeds texts.
 #[async_trait]
 pub trait Embedder: Send + Sync + 'static {
@@ -294,8 +339,8 @@ pub trait Embedder: Send + Sync + 'static {
     /// Embeds every token of a text, in context.
     ///
     /// # Errors
-    /// When the text is empty or too long, the queue is full or the computation fails.
-    async fn embed(&self, text: String) -> Result<TokenEmbeddings, HostError>;
+    /// When the text is empty or too long, a token is none of the model's, the queue is full or the computation fails.
+    async fn embed(&self, passage: Passage) -> Result<TokenEmbeddings, HostError>;
 }
 
 /// Why a host could not do it.

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use client::protocol::health::HostKind;
 
 use super::local::LocalHost;
-use super::{Embedder, Generation, GenerationStream, Host, HostError, Load, ModelCard, Progress, TokenEmbeddings};
+use super::{
+    Embedder, Generation, GenerationStream, Host, HostError, Load, ModelCard, Passage, Progress, TokenEmbeddings,
+};
 
 /// How often it is looked at whether the model that gives way still writes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -77,9 +79,9 @@ impl Embedder for Swap {
         self.now().id()
     }
 
-    async fn embed(&self, text: String) -> Result<TokenEmbeddings, HostError> {
+    async fn embed(&self, passage: Passage) -> Result<TokenEmbeddings, HostError> {
         let now = self.now();
-        now.embed(text).await
+        now.embed(passage).await
     }
 }
 

@@ -127,7 +127,8 @@ fn same(origin: &str, authority: &str) -> bool {
         _ => return false,
     };
     let short = |text: &str| text.strip_suffix(default).unwrap_or(text).to_ascii_lowercase();
-    short(host) == short(authority)
+    // Where there is no Host, nothing is the same as it.
+    !host.is_empty() && short(host) == short(authority)
 }
 
 /// Whether a request changes something, or makes the server fetch something. A WebSocket is opened by a GET of any page, and a
@@ -167,8 +168,7 @@ fn refusal(app: &App, request: &Request) -> Option<ApiError> {
     let authority = match authority(request.version(), request.uri(), request.headers()) {
         Ok(Some(authority)) if app.0.parts.hosts.allow(&authority) => authority,
         Ok(Some(authority)) => return Some(ApiError::wrong_host(&bare(&authority))),
-        // HTTP/1.0, which no browser of the last 25 years speaks. What names an origin all the same is checked: it is of none.
-        Ok(None) if !request.headers().contains_key(header::ORIGIN) => return None,
+        // HTTP/1.0, which no browser of the last 25 years speaks. A page that sends something all the same is of no name here.
         Ok(None) => String::new(),
         Err(error) => return Some(error),
     };

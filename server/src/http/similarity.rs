@@ -27,7 +27,7 @@ pub async fn compare(
     for text in [request.reference, request.candidate] {
         // An empty answer is an answer: every token of the other one is without a partner.
         let is_empty = text.trim().is_empty();
-        sides.push(if is_empty { Vec::new() } else { embedder.embed(text).await?.content() });
+        sides.push(if is_empty { Vec::new() } else { embedder.embed(text.into()).await?.content() });
     }
     let cosines = match sides.as_slice() {
         [reference, candidate] => aligned_cosines(reference, candidate),

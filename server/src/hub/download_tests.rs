@@ -50,6 +50,10 @@ async fn file(State(asked): State<Asked>, At(name): At<String>, headers: HeaderM
         "500.gguf" => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         "429.gguf" if nth == 0 => return (StatusCode::TOO_MANY_REQUESTS, [(names::RETRY_AFTER, "1")]).into_response(),
         "429-long.gguf" => return (StatusCode::TOO_MANY_REQUESTS, [(names::RETRY_AFTER, "900")]).into_response(),
+        // More seconds than can be added up.
+        "429-ever.gguf" => {
+            return (StatusCode::TOO_MANY_REQUESTS, [(names::RETRY_AFTER, "18446744073709551615")]).into_response();
+        }
         "none.gguf" => return StatusCode::NOT_FOUND.into_response(),
         "endless.gguf" => {
             return Body::from_stream(futures::stream::pending::<std::io::Result<Bytes>>()).into_response();
@@ -204,6 +208,7 @@ async fn refusals_say_what_to_do() {
         ("403.gguf", "HF_TOKEN"),
         ("none.gguf", "no file the model"),
         ("429-long.gguf", "try again in 900 s"),
+        ("429-ever.gguf", "try again in 86400 s"),
         ("500.gguf", "500"),
         ("endless.gguf", "how large"),
     ] {

@@ -88,6 +88,29 @@ pub struct Progress {
     /// How many of these it had reported when it last told the quality of one.
     #[serde(default)]
     pub qualities: u64,
+    /// Whether it had taken part before the room began anew.
+    #[serde(default)]
+    pub before: bool,
+}
+
+impl Progress {
+    /// Of somebody who has just come.
+    #[must_use]
+    pub fn new(radio: Radio) -> Self {
+        Self { radio, last: None, slots: 0, answers: 0, qualities: 0, before: false }
+    }
+
+    /// The same when the room begins anew, with what is counted from there on.
+    #[must_use]
+    pub fn anew(self, radio: Radio) -> Self {
+        Self { before: self.has_taken_part(), ..Self::new(radio) }
+    }
+
+    /// Whether it has ever taken part in a slot.
+    #[must_use]
+    pub fn has_taken_part(&self) -> bool {
+        self.slots > 0 || self.before
+    }
 }
 
 /// A member.

@@ -525,13 +525,8 @@ pub fn restored(kept: KeptRoom) -> State {
     for identity in members {
         let mlu = identity.mlu;
         // One that came after the last slot was written.
-        let own = progress.remove(&mlu).unwrap_or_else(|| Progress {
-            radio: Radio::draw(&state.params, seed, mlu, slot),
-            last: None,
-            slots: 0,
-            answers: 0,
-            qualities: 0,
-        });
+        let newcomer = || Progress::new(Radio::draw(&state.params, seed, mlu, slot));
+        let own = progress.remove(&mlu).unwrap_or_else(newcomer);
         state.next_mlu = state.next_mlu.max(mlu.saturating_add(1));
         state.members.insert(mlu, Member::new(identity, own));
     }

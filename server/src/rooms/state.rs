@@ -157,7 +157,7 @@ impl State {
         let cell = Some(self.cells().seat(self.settings.cell_members));
         let identity = Identity { mlu, token, name, part, muted: false, removed: false, cell };
         let radio = Radio::draw(&self.params, self.seed, mlu, self.counts_from());
-        let progress = Progress { radio, last: None, slots: 0, answers: 0, qualities: 0 };
+        let progress = Progress::new(radio);
         self.members.insert(mlu, Member::new(identity, progress));
         self.changed.insert(mlu);
         Ok(mlu)
@@ -168,7 +168,7 @@ impl State {
     fn forget_some(&mut self) {
         while self.members.len() >= KNOWN {
             let mut gone = self.members.values().filter(|member| member.identity.cell.is_none());
-            let stranger = gone.clone().find(|member| member.progress.slots == 0 && !member.identity.removed);
+            let stranger = gone.clone().find(|member| !member.progress.has_taken_part() && !member.identity.removed);
             let Some(oldest) = stranger.or_else(|| gone.next()) else { return };
             let mlu = oldest.identity.mlu;
             self.members.remove(&mlu);

@@ -156,9 +156,8 @@ impl State {
         self.decisions.clear();
         self.picture = Default::default();
         for (mlu, member) in &mut self.members {
-            member.progress.radio = member.progress.radio.redrawn(&self.params, seed, *mlu, 0);
-            member.progress.last = None;
-            (member.progress.slots, member.progress.answers, member.progress.qualities) = (0, 0, 0);
+            let radio = member.progress.radio.redrawn(&self.params, seed, *mlu, 0);
+            member.progress = member.progress.anew(radio);
         }
         vec![Effect::Restarted]
     }

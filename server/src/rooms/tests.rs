@@ -206,6 +206,30 @@ fn a_room_holds_so_many_and_remembers_so_many() {
     assert!(state.members.keys().take(3).eq([1, 2, 3].iter()), "those that have a seat stay");
 }
 
+/// Strangers who come and go are forgotten before a member that took part, also when the room began anew since, or its server.
+#[test]
+fn who_took_part_before_a_restart_is_no_stranger() {
+    let deciders = deciders();
+    let mut state = state(1);
+    let (gone, stays) = (enter(&mut state, 1), enter(&mut state, 2));
+    slot(&mut state, &deciders);
+    state.leave(gone);
+    for seed in [5, 6] {
+        state.command(Command::Restart { seed }).unwrap();
+        assert_eq!(state.members[&gone].progress.slots, 0, "it is counted anew");
+    }
+    let text = kept(&state);
+    let members = state.members.values().map(|member| member.identity.clone()).collect();
+    let kept = serde_json::from_str(&text).unwrap();
+    let mut state = restored(KeptRoom { code: "BCDFGH".into(), secret: token(0), used_ms: 0, kept, members });
+    for _ in 0..2100 {
+        let mlu = state.admit(Some(token(9)), "", Part::Model).unwrap();
+        state.leave(mlu);
+    }
+    assert_eq!(state.by_token(&token(1)).map(|member| member.identity.mlu), Some(gone));
+    assert!(state.members.contains_key(&stays) && state.members.len() == 2000);
+}
+
 #[test]
 fn a_presenter_steers_and_hears_why_not() {
     let mut state = state(1);

@@ -5,6 +5,8 @@
 //! simulated. That is an estimate; it is there to tell minutes from weeks, and the run's own deadline
 //! ([`RunLimits::minutes`]) does the rest.
 
+use std::time::{Duration, Instant};
+
 use client::protocol::runs::RunLimits;
 
 use rl::config::{Algo, TrainConfig};
@@ -24,6 +26,10 @@ const MOST_UPDATE_S: f64 = 120.0;
 const MOST_SETUP_S: f64 = 600.0;
 /// A run may take this many times its deadline: it can be resumed, and the estimate may be off.
 const RESUMES: f64 = 24.0;
+/// How many times longer than allowed by the estimate a run may turn out to take: the machine may be busy with other things.
+const PATIENCE: f64 = 2.0;
+/// How long a run is measured before its end is foretold.
+const MEASURED_FOR: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(60) };
 
 /// What is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,13 +133,63 @@ fn off_policy(
     (envs, updates * replay.batch as f64 * 3.0 * (actor + 2.0 * critic), actor)
 }
 
+fn most_total_s(limits: &RunLimits) -> f64 {
+    60.0 * limits.minutes.max(1) as f64 * RESUMES
+}
+
+/// Looks at a run's own updates: what it really takes, where [`within`] could only estimate.
+#[derive(Debug)]
+pub struct Meter {
+    steps: u64,
+    most_total_s: f64,
+    /// The first update, which set-up came before, and the last.
+    begun: Option<(Instant, u64)>,
+    last: Instant,
+}
+
+impl Meter {
+    /// Of a run of so many steps.
+    #[must_use]
+    pub fn new(steps: u64, limits: &RunLimits, now: Instant) -> Self {
+        Self { steps, most_total_s: PATIENCE * most_total_s(limits), begun: None, last: now }
+    }
+
+    /// An update is done, the run's `steps`-th step with it. Says why the run cannot go on, if it takes too long.
+    pub fn update(&mut self, steps: u64, now: Instant) -> Option<String> {
+        let update_s = now.saturating_duration_since(self.last).as_secs_f64();
+        self.last = now;
+        let Some((begun, begun_at)) = self.begun else {
+            self.begun = Some((now, steps));
+            return None;
+        };
+        if update_s > PATIENCE * MOST_UPDATE_S {
+            return Some(format!(
+                "One update took {} on this machine, over the {} that this server gives to one; smaller networks, fewer \
+                 cells, epochs or updates, or a smaller batch would help.",
+                words(update_s),
+                words(PATIENCE * MOST_UPDATE_S)
+            ));
+        }
+        let measured = now.saturating_duration_since(begun);
+        let total_s = measured.as_secs_f64() / steps.saturating_sub(begun_at).max(1) as f64 * self.steps as f64;
+        (measured >= MEASURED_FOR && total_s > self.most_total_s).then(|| {
+            format!(
+                "At the speed of its first updates this run would take {}, over the {} of this server; fewer steps, or what \
+                 makes each of them cheaper, would help.",
+                words(total_s),
+                words(self.most_total_s)
+            )
+        })
+    }
+}
+
 /// Whether a run stays within what the server gives to one.
 ///
 /// # Errors
 /// [`LimitExceeded`].
 pub fn within(config: &TrainConfig, limits: &RunLimits) -> Result<(), LimitExceeded> {
     let cost = of(config);
-    let most_total_s = 60.0 * limits.minutes.max(1) as f64 * RESUMES;
+    let most_total_s = most_total_s(limits);
     let cases = [
         (
             "hyper.eval_slots",
@@ -196,6 +252,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_run_really_takes_counts_in_the_end() {
+        let limits = RunLimits { minutes: 1, ..RunLimits::default() };
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        // 2 · 1 · 24 minutes at most: 2,880 s for 1,000 steps of 10 an update.
+        for (update_s, refused) in [(20.0, false), (28.0, false), (30.0, true), (239.0, true)] {
+            let mut meter = Meter::new(1000, &limits, start);
+            assert_eq!(meter.update(10, at(500.0)), None, "set-up is no update");
+            let found = (1..=5).find_map(|n| meter.update(10 + 10 * n, at(500.0 + update_s * n as f64)));
+            assert_eq!(found.is_some(), refused, "{update_s}: {found:?}");
+            assert!(found.is_none_or(|why| why.contains("48 minutes")));
+        }
+        let mut meter = Meter::new(20, &RunLimits::default(), start);
+        assert_eq!(meter.update(1, at(1.0)), None);
+        assert_eq!(meter.update(2, at(240.0)), None);
+        let why = meter.update(3, at(481.0)).unwrap();
+        assert!(why.contains("One update took 4 minutes"), "{why}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rl::config::TrainConfig;
 use rl::run::{CONFIG_FILE, REFERENCES_FILE, Run};
 use rl::{Ending, train};
 
+use super::cost::Meter;
 use super::scheduler::{RunEnd, Scheduler};
 use super::store::StoreError;
 use super::{Runs, RunsError, lock, now_ms};
@@ -42,11 +43,13 @@ impl Runs {
         let ending = catch_unwind(AssertUnwindSafe(|| self.train(id)));
         let mut scheduler = lock(&self.0.scheduler);
         let active = scheduler.active.get(&id);
+        let too_long = active.and_then(|active| active.too_long.clone());
         let by_person = active.is_some_and(|active| active.stopped);
         let by_time = !scheduler.closing && active.is_some_and(|active| active.stop.is_past_deadline());
         let minutes = self.0.config.limits.minutes;
         let (state, error) = match ending {
             Ok(Ok(Ending::Stopped)) if by_person => (RunState::Stopped, None),
+            Ok(Ok(Ending::Stopped)) if too_long.is_some() => (RunState::Failed, too_long),
             Ok(Ok(Ending::Stopped)) if by_time => {
                 let why = format!("It learned for {minutes} minutes, the limit of this server; it can be resumed.");
                 (RunState::Stopped, Some(why))
@@ -104,10 +107,15 @@ impl Runs {
             stop.set_deadline(deadline);
         }
         let (runs, mut noted) = (self.clone(), Instant::now());
+        let mut meter = Meter::new(config.steps, &self.0.config.limits, noted);
         run.on_update = Box::new(move |metrics| {
             let mut scheduler = lock(&runs.0.scheduler);
             let Some(active) = scheduler.active.get_mut(&id) else { return };
             active.steps = metrics.global_step;
+            if let Some(why) = meter.update(metrics.global_step, Instant::now()) {
+                active.too_long.get_or_insert(why);
+                active.stop.raise();
+            }
             active.best_reward = metrics.best_reward.or(active.best_reward);
             if active.references.is_empty() {
                 active.references = references(&runs.folder(id));

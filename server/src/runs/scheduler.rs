@@ -25,6 +25,8 @@ pub(super) struct ActiveRun {
     pub(super) stop: Arc<Stop>,
     /// Whether a person told it to stop.
     pub(super) stopped: bool,
+    /// Why it was told to stop, where it takes too long.
+    pub(super) too_long: Option<String>,
     pub(super) progress: watch::Sender<RunProgress>,
     pub(super) steps: u64,
     pub(super) best_reward: Option<f64>,
@@ -80,6 +82,7 @@ impl Scheduler {
         let active = ActiveRun {
             stop: Arc::default(),
             stopped: false,
+            too_long: None,
             progress: watch::Sender::new(RunProgress::default()),
             steps: 0,
             best_reward: None,

@@ -104,6 +104,27 @@ fn what_does_not_fit_waits_and_what_does_not_fit_there_is_refused() {
     close(&runs);
 }
 
+/// What was only estimated when it was taken is measured while it learns.
+#[test]
+fn a_run_that_turns_out_to_take_too_long_ends_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = open(folder.path(), RunLimits { minutes: 1, ..RunLimits::default() });
+    let mut config = super::request::config(&tiny(ENDLESS), &RunLimits::default()).unwrap();
+    // Years of it, which nobody would be given who asks for them.
+    config.steps = 1_000_000_000_000;
+    let id = runs.with_store(|store| store.insert(&config, 1)).unwrap();
+    {
+        let mut scheduler = super::lock(&runs.0.scheduler);
+        scheduler.enqueue(id);
+        runs.start_next(&mut scheduler);
+    }
+    let view = until_state(&runs, id, RunState::Failed);
+    let why = view.error.unwrap();
+    assert!(why.contains("first updates") && why.contains("hours"), "{why}");
+    assert!(view.steps >= 16, "{}", view.steps);
+    close(&runs);
+}
+
 #[test]
 fn a_restart_interrupts_what_ran_and_goes_on_with_what_waited() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Two texts to compare.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SimilarityRequest {
     /// The full model's answer, the reference.
     pub reference: String,

@@ -13,6 +13,26 @@ use crate::error::EngineError;
 /// Largest `config.json`, bytes; those of real models stay below 10 KiB.
 const MAX_CONFIG: usize = 1 << 20;
 
+/// Fields of computations that this engine does not have, with the value at which they change nothing. Files that state them
+/// under a type that it runs would load and compute nonsense.
+const FOREIGN: [(&str, f64); 11] = [
+    ("num_local_experts", 0.0),
+    ("num_experts", 0.0),
+    ("n_routed_experts", 0.0),
+    ("num_experts_per_tok", 0.0),
+    ("moe_intermediate_size", 0.0),
+    ("embedding_multiplier", 1.0),
+    ("residual_multiplier", 1.0),
+    ("attention_multiplier", 1.0),
+    ("logits_scaling", 1.0),
+    ("logit_scale", 1.0),
+    ("clip_qkv", 0.0),
+];
+/// Those that Gemma 2 has, and Gemma 3 may have.
+const CAPS: [&str; 2] = ["attn_logit_softcapping", "final_logit_softcapping"];
+/// Where weights are said to be quantised in a way of their own: transformers', an older one, and MLX's.
+const QUANTISED: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
+
 fn inconsistent(message: String) -> EngineError {
     EngineError::Inconsistent(message)
 }
@@ -47,6 +67,36 @@ impl Fields {
     }
 }
 
+impl Fields {
+    /// Refuses what would be left out of the computation, by name and with what helps.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`].
+    fn check_foreign(&self, has_caps: bool) -> Result<(), EngineError> {
+        if let Some((field, value)) = QUANTISED.iter().find_map(|field| Some((field, self.get(field)?))) {
+            let method = value.get("quant_method").and_then(Value::as_str).unwrap_or("of its own");
+            return Err(EngineError::Unsupported(format!(
+                "config.json has \"{field}\" ({method}): its weights are quantised in a way that this engine does not \
+                 read; take the checkpoint that it was made from, or the model as a GGUF file"
+            )));
+        }
+        let caps = CAPS.iter().filter(|_| !has_caps).map(|cap| (*cap, 0.0));
+        for (field, neutral) in FOREIGN.into_iter().chain(caps) {
+            if let Some(value) = self.get(field).filter(|value| value.as_f64() != Some(neutral)) {
+                return Err(EngineError::Unsupported(format!(
+                    "config.json has \"{field}\": {value}, a computation that this engine does not have{}",
+                    if field.contains("experts") || field.contains("moe") {
+                        " (a mixture of experts); take a model without experts"
+                    } else {
+                        ""
+                    }
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Blueprint {
     /// Reads the `config.json` of a checkpoint of type `llama`, `mistral`, `qwen2`, `qwen3`, `smollm3`, `gemma`, `gemma2`,
     /// `gemma3_text` or `gemma3`, of which only the part for text is taken.
@@ -65,13 +115,16 @@ impl Blueprint {
         let kind = fields.get("model_type").and_then(Value::as_str).unwrap_or("(none)").to_owned();
         let kind = kind.as_str();
         let also_sees = kind == "gemma3";
+        let gemma = Gemma::named(kind);
+        let has_caps = gemma.is_some_and(Gemma::is_later);
+        fields.check_foreign(has_caps)?;
         if also_sees {
             let Some(Value::Object(text)) = fields.0.remove("text_config") else {
                 return Err(inconsistent("config.json has no text_config".into()));
             };
             fields = Fields(text);
+            fields.check_foreign(has_caps)?;
         }
-        let gemma = Gemma::named(kind);
         if gemma.is_none() && !["llama", "mistral", "qwen2", "qwen3", "smollm3"].contains(&kind) {
             return Err(EngineError::Unsupported(format!(
                 "model type {kind:?}; this engine runs llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2, \

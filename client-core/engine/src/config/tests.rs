@@ -220,6 +220,36 @@ fn refuses_what_it_cannot_run() {
         let error = Blueprint::from_hf_json(HF.replace(from, to).as_bytes()).unwrap_err().to_string();
         assert!(error.contains(expect), "{to}: {error}");
     }
+    for (kind, more, expect) in [
+        (
+            "llama",
+            r#""quantization_config":{"quant_method":"gptq","bits":4},"#,
+            ["quantization_config", "gptq", "GGUF"],
+        ),
+        (
+            "qwen2",
+            r#""quantization_config":{"quant_method":"awq","bits":4},"#,
+            ["quantization_config", "awq", "made from"],
+        ),
+        ("llama", r#""compression_config":{},"#, ["compression_config", "of its own", "GGUF"]),
+        ("qwen3", r#""quantization":{"group_size":64,"bits":4},"#, ["\"quantization\"", "of its own", "GGUF"]),
+        ("mistral", r#""num_local_experts":8,"#, ["num_local_experts", "8", "without experts"]),
+        ("qwen3", r#""num_experts":128,"#, ["num_experts", "128", "without experts"]),
+        ("llama", r#""num_experts_per_tok":2,"#, ["num_experts_per_tok", "2", "without experts"]),
+        ("llama", r#""residual_multiplier":0.22,"#, ["residual_multiplier", "0.22", "does not have"]),
+        ("llama", r#""num_local_experts":"many","#, ["num_local_experts", "many", "without experts"]),
+        ("qwen2", r#""final_logit_softcapping":30.0,"#, ["final_logit_softcapping", "30", "does not have"]),
+        ("gemma", r#""attn_logit_softcapping":50.0,"#, ["attn_logit_softcapping", "50", "does not have"]),
+    ] {
+        let error = read(kind, more).unwrap_err().to_string();
+        assert!(expect.iter().all(|part| error.contains(part)), "{more}: {error}");
+    }
+    // What changes nothing is let through.
+    for more in [r#""quantization_config":null,"#, r#""num_local_experts":0,"#, r#""residual_multiplier":1.0,"#] {
+        assert!(read("llama", more).is_ok(), "{more}");
+    }
+    let sees = r#"{"model_type":"gemma3","text_config":{"hidden_size":2560,"quantization_config":{"quant_method":"bitsandbytes"}}}"#;
+    assert!(Blueprint::from_hf_json(sees.as_bytes()).unwrap_err().to_string().contains("bitsandbytes"));
     let huge = HF.replacen('{', &format!("{{\"x\":\"{}\",", "y".repeat(1 << 20)), 1);
     assert!(Blueprint::from_hf_json(huge.as_bytes()).unwrap_err().to_string().contains("more than"));
 }

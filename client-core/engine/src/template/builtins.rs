@@ -56,7 +56,7 @@ pub(super) fn add(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Val
         charge(state, a.len() + b.len())?;
         return Ok(Value::from([a, b].concat()));
     }
-    if is_list(a) && is_list(b) {
+    if is_list(a) && is_list(b) && a.is_tuple() == b.is_tuple() {
         charge_items(state, a.len().unwrap_or(0).saturating_add(b.len().unwrap_or(0)))?;
         if a.is_tuple() && b.is_tuple() {
             return Ok(python::tuple(a.try_iter()?.chain(b.try_iter()?).collect()));
@@ -81,7 +81,8 @@ fn repeat(state: &mut State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Erro
     }
     charge_items(state, times.saturating_mul(what.len().unwrap_or(0)))?;
     let items: Vec<Value> = what.try_iter()?.collect();
-    Ok(std::iter::repeat_n(items, times).flatten().collect())
+    let all = std::iter::repeat_n(items, times).flatten();
+    Ok(if what.is_tuple() { python::tuple(all.collect()) } else { all.collect() })
 }
 
 /// `value[start:stop:step]` as in Python. minijinja's own panics where it goes backwards through nothing.
@@ -211,6 +212,13 @@ fn add_operators(environment: &mut Environment<'static>) {
         }
         arithmetic((&a, &b), "%", whole, float)
     });
+    environment.add_filter(rewrite::METHOD, |_: &mut State<'_, '_>, value: ValueOrKwargs, name: &str| {
+        let value = value.into_value();
+        match python::bound(&value, name) {
+            Some(method) => Ok(method),
+            None => value.get_attr(name),
+        }
+    });
     environment.add_filter(rewrite::QUOTIENT, |_: &mut State<'_, '_>, a: ValueOrKwargs, b: ValueOrKwargs| {
         if is_zero(&b) {
             return Err(invalid("nothing is divided by zero"));
@@ -243,9 +251,9 @@ pub(super) fn environment() -> Environment<'static> {
             $(add_test(&mut environment, $name, Value::from_function(tests::$inner));)*
         };
     }
-    test!("boolean" as is_boolean, "defined" as is_defined, "divisibleby" as is_divisibleby, "escaped" as is_safe);
+    test!("boolean" as is_boolean, "defined" as is_defined, "escaped" as is_safe);
     test!("even" as is_even, "false" as is_false, "filter" as is_filter, "float" as is_float, "in" as is_in);
-    test!("integer" as is_integer, "iterable" as is_iterable, "lower" as is_lower, "mapping" as is_mapping);
+    test!("integer" as is_integer, "lower" as is_lower, "mapping" as is_mapping);
     test!("none" as is_none, "number" as is_number, "odd" as is_odd, "sameas" as is_sameas);
     test!("string" as is_string, "test" as is_test, "true" as is_true);
     test!("undefined" as is_undefined, "upper" as is_upper);
@@ -266,6 +274,16 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_function("range", functions::range);
     let is_sequence = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String);
     add_test(&mut environment, "sequence", Value::from_function(is_sequence));
+    // minijinja's own panics at zero.
+    let is_divisible = |value: &Value, by: &Value| -> Result<bool, Error> {
+        if is_zero(by) {
+            return Err(invalid("nothing has a remainder by zero"));
+        }
+        Ok(tests::is_divisibleby(value, by))
+    };
+    add_test(&mut environment, "divisibleby", Value::from_function(is_divisible));
+    let is_iterable = |value: &Value| !value.is_none() && value.try_iter().is_ok();
+    add_test(&mut environment, "iterable", Value::from_function(is_iterable));
     let is_callable = |value: &Value| value.kind() == ValueKind::Plain && value.as_object().is_some();
     add_test(&mut environment, "callable", Value::from_function(is_callable));
     environment.add_function("raise_exception", |state: &mut State<'_, '_>, message: Value| -> Result<Value, Error> {

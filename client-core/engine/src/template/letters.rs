@@ -17,7 +17,7 @@ pub(super) fn test(text: &str, name: &str) -> Option<bool> {
         "islower" => text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase),
         "isupper" => text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase),
         "isprintable" => text.chars().all(super::repr::is_printable),
-        "isspace" => all(&char::is_whitespace),
+        "isspace" => all(&is_space),
         "istitle" => {
             let (mut inside, mut any) = (false, false);
             for letter in text.chars() {
@@ -31,6 +31,11 @@ pub(super) fn test(text: &str, name: &str) -> Option<bool> {
         }
         _ => return None,
     })
+}
+
+/// White space as Python's texts have it: the four separators of ASCII too.
+pub(super) fn is_space(letter: char) -> bool {
+    letter.is_whitespace() || matches!(letter, '\u{1c}'..='\u{1f}')
 }
 
 /// Digits that stand for tens: those of the scripts in use come in tens.
@@ -47,8 +52,11 @@ pub(super) fn changed(text: &str, name: &str) -> Option<String> {
         "casefold" => text.to_lowercase().replace('ß', "ss"),
         "capitalize" => {
             let mut letters = text.chars();
-            let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
-            first + &letters.as_str().to_lowercase()
+            // Where it becomes several, the others stay small.
+            let mut first = letters.next().into_iter().flat_map(char::to_uppercase);
+            let large: String = first.next().into_iter().collect();
+            let small: String = first.flat_map(char::to_lowercase).collect();
+            large + &small + &letters.as_str().to_lowercase()
         }
         "swapcase" => {
             let swap = |letter: char| -> String {
@@ -75,7 +83,7 @@ pub(super) fn changed(text: &str, name: &str) -> Option<String> {
 
 /// Without the letters at its ends that are white space, or among `chars`.
 pub(super) fn stripped<'t>(text: &'t str, chars: Option<&str>, start: bool, end: bool) -> &'t str {
-    let drop = |c: char| chars.map_or_else(|| c.is_whitespace(), |set| set.contains(c));
+    let drop = |c: char| chars.map_or_else(|| is_space(c), |set| set.contains(c));
     let text = if start { text.trim_start_matches(drop) } else { text };
     if end { text.trim_end_matches(drop) } else { text }
 }
@@ -131,20 +139,20 @@ pub(super) fn filled(text: &str, name: &str, width: usize, fill: char) -> String
 /// Words between white space, at most `most` cuts; the rest keeps its inner spaces.
 pub(super) fn words(text: &str, most: usize, last: bool) -> Vec<&str> {
     let mut words = Vec::new();
-    let mut rest = if last { text.trim_end() } else { text.trim_start() };
+    let mut rest = if last { text.trim_end_matches(is_space) } else { text.trim_start_matches(is_space) };
     while !rest.is_empty() {
         if words.len() == most {
-            words.push(if last { rest.trim_end() } else { rest });
+            words.push(if last { rest.trim_end_matches(is_space) } else { rest });
             break;
         }
         if last {
-            let (before, word) = rest.rsplit_once(char::is_whitespace).unwrap_or(("", rest));
+            let (before, word) = rest.rsplit_once(is_space).unwrap_or(("", rest));
             words.push(word);
-            rest = before.trim_end();
+            rest = before.trim_end_matches(is_space);
         } else {
-            let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            let (word, after) = rest.split_once(is_space).unwrap_or((rest, ""));
             words.push(word);
-            rest = after.trim_start();
+            rest = after.trim_start_matches(is_space);
         }
     }
     if last {

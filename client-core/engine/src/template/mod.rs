@@ -8,7 +8,7 @@
 //! | `filters/`, `lists.rs`, `links.rs`, `functions.rs` | filters and functions that minijinja has otherwise or not at all |
 //! | `python.rs`, `letters.rs`, `pyformat.rs` | methods of Python's values, texts' letters, values put into texts |
 //! | `json.rs`, `time.rs`, `repr.rs`, `args.rs` | `json.dumps`, `strftime`, `str` and `repr`, arguments as Python takes them |
-//! | `rewrite.rs` | the operators that would pass the budget by |
+//! | `source.rs`, `rewrite.rs` | what minijinja reads otherwise than Python; the operators that would pass the budget by |
 //!
 //! A template is outside data: it runs with a budget of steps and one of memory, its source is bounded, and it cannot reach
 //! anything but the messages. The time of one step is bounded by what it may have made (comparing two long lists is one), and
@@ -27,6 +27,7 @@ mod pyformat;
 mod python;
 mod repr;
 mod rewrite;
+mod source;
 mod time;
 
 use std::collections::BTreeMap;
@@ -146,7 +147,9 @@ impl ChatTemplate {
         if source.len() > MAX_SOURCE {
             return Err(EngineError::Template(format!("it has {} bytes, more than {MAX_SOURCE}", source.len())));
         }
-        let source: Arc<str> = without_generation_tags(source).into();
+        // As Jinja2, whatever wrote the file.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let source: Arc<str> = source::pythonic(&without_generation_tags(&source))?.into();
         check_links(&source)?;
         machinery::parse(&source, NAME, syntax()?).map_err(template_error)?;
         Ok(Self {

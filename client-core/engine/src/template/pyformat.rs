@@ -97,10 +97,10 @@ impl Spec {
     fn whole(self, number: i128) -> Result<String, Error> {
         let (body, prefix) = match self.kind {
             None | Some('d' | 'i' | 'u' | 'n') => (self.grouped(&number.unsigned_abs().to_string(), 3), ""),
-            Some('x') => (format!("{:x}", number.unsigned_abs()), "0x"),
-            Some('X') => (format!("{:X}", number.unsigned_abs()), "0X"),
-            Some('o') => (format!("{:o}", number.unsigned_abs()), "0o"),
-            Some('b') => (format!("{:b}", number.unsigned_abs()), "0b"),
+            Some('x') => (self.grouped(&format!("{:x}", number.unsigned_abs()), 4), "0x"),
+            Some('X') => (self.grouped(&format!("{:X}", number.unsigned_abs()), 4), "0X"),
+            Some('o') => (self.grouped(&format!("{:o}", number.unsigned_abs()), 4), "0o"),
+            Some('b') => (self.grouped(&format!("{:b}", number.unsigned_abs()), 4), "0b"),
             Some('c') => {
                 let letter = u32::try_from(number).ok().and_then(char::from_u32);
                 let letter = letter.ok_or_else(|| invalid("there is no letter of that number"))?;
@@ -167,6 +167,17 @@ impl Spec {
         Ok(self.padded(&sign, &body, '>'))
     }
 
+    /// Whether it asks for anything.
+    fn is_some(self) -> bool {
+        self.kind.is_some()
+            || self.width > 0
+            || self.precision.is_some()
+            || self.align.is_some()
+            || self.sign.is_some()
+            || self.comma.is_some()
+            || self.other
+    }
+
     fn text(self, text: &str) -> String {
         let cut: String = text.chars().take(self.precision.unwrap_or(usize::MAX)).collect();
         self.padded("", &cut, '<')
@@ -177,7 +188,10 @@ impl Spec {
         match value.kind() {
             ValueKind::Number if value.is_integer() => self.whole(i128::try_from(value.clone())?),
             ValueKind::Number => self.float(f64::try_from(value.clone())?),
-            ValueKind::Bool if self.kind.is_some() => self.whole(i128::from(value.is_true())),
+            ValueKind::Bool if self.is_some() => self.whole(i128::from(value.is_true())),
+            kind if kind != ValueKind::String && self.is_some() => {
+                Err(invalid(format!("a value of the kind {kind} has no form but its own")))
+            }
             _ if matches!(self.kind, None | Some('s')) => {
                 charge_text(state, value)?;
                 let shown = text(state, |out| repr::write_str(value, out))?;
@@ -188,37 +202,93 @@ impl Spec {
     }
 }
 
-/// `'{} {0} {name!r:>5}'.format(…)`.
+/// The arguments of `format`, and how far they were used.
+struct Fields<'a> {
+    places: &'a [Value],
+    named: Option<&'a Value>,
+    next: usize,
+    /// Whether fields have numbers; they all do, or none does.
+    numbered: Option<bool>,
+}
+
+/// `'{} {0} {name!r:>5} {:>{width}}'.format(…)`.
 pub(super) fn format(state: &mut State<'_, '_>, format: &str, args: &[Value]) -> Result<Value, Error> {
     let (places, named) = match args.split_last() {
         Some((last, places)) if last.is_kwargs() => (places, Some(last)),
         _ => (args, None),
     };
-    let mut out = String::new();
-    let (mut next, mut rest) = (0, format);
-    while let Some(at) = rest.find(['{', '}']) {
-        let (before, after) = rest.split_at(at);
-        out.push_str(before);
-        if let Some(doubled) = after.strip_prefix("{{").or_else(|| after.strip_prefix("}}")) {
-            out.push_str(&after[..1]);
-            rest = doubled;
-            continue;
+    let mut fields = Fields { places, named, next: 0, numbered: None };
+    Ok(fields.filled(state, format, 2)?.into())
+}
+
+/// `'{name}'.format_map(mapping)`.
+pub(super) fn format_map(state: &mut State<'_, '_>, format: &str, named: &Value) -> Result<Value, Error> {
+    let mut fields = Fields { places: &[], named: Some(named), next: 0, numbered: None };
+    Ok(fields.filled(state, format, 2)?.into())
+}
+
+/// What is inside the brace that `text` begins with, braces in it included, and what follows.
+fn braced(text: &str) -> Option<(&str, &str)> {
+    let mut depth = 0usize;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
         }
-        let (field, after) = after
-            .strip_prefix('{')
-            .and_then(|field| field.split_once('}'))
-            .ok_or_else(|| invalid("a brace in the format stands alone"))?;
-        rest = after;
-        let (field, spec) = field.split_once(':').unwrap_or((field, ""));
+        if depth == 0 {
+            return Some((text.get(1..at)?, text.get(at + 1..)?));
+        }
+    }
+    None
+}
+
+impl Fields<'_> {
+    /// `format` with its fields filled; those lie in each other `depth` deep at most.
+    fn filled(&mut self, state: &mut State<'_, '_>, format: &str, depth: usize) -> Result<String, Error> {
+        if depth == 0 {
+            return Err(invalid("fields lie too deep in a format"));
+        }
+        let (mut out, mut rest) = (String::new(), format);
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, after) = rest.split_at(at);
+            out.push_str(before);
+            if let Some(doubled) = after.strip_prefix("{{").or_else(|| after.strip_prefix("}}")) {
+                out.push_str(&after[..1]);
+                rest = doubled;
+                continue;
+            }
+            let field = if after.starts_with('{') { braced(after) } else { None };
+            let (field, after) = field.ok_or_else(|| invalid("a brace in the format stands alone"))?;
+            rest = after;
+            let (field, spec) = field.split_once(':').unwrap_or((field, ""));
+            let value = self.value(state, field)?;
+            let spec = if spec.contains(['{', '}']) { self.filled(state, spec, depth - 1)? } else { spec.to_owned() };
+            let made = Spec::parse(&spec)?.value(&value, state)?;
+            charge(state, made.len())?;
+            out.push_str(&made);
+        }
+        out.push_str(rest);
+        charge(state, out.len())?;
+        Ok(out)
+    }
+
+    /// The value of a field without its form: `name.attribute[0]!r`.
+    fn value(&mut self, state: &mut State<'_, '_>, field: &str) -> Result<Value, Error> {
         let (name, conversion) = field.split_once('!').unwrap_or((field, ""));
         let (name, path) = name.split_at(name.find(['.', '[']).unwrap_or(name.len()));
-        let value = if name.is_empty() {
-            next += 1;
-            places.get(next - 1).cloned()
-        } else if let Ok(place) = name.parse::<usize>() {
-            places.get(place).cloned()
-        } else {
-            named.and_then(|named| named.get_attr(name).ok()).filter(|value| !value.is_undefined())
+        let place = if name.bytes().all(|digit| digit.is_ascii_digit()) { Some(name.parse::<usize>()) } else { None };
+        let value = match place {
+            Some(place) => {
+                let is_numbered = !name.is_empty();
+                if *self.numbered.get_or_insert(is_numbered) != is_numbered {
+                    return Err(invalid("some fields of the format have numbers and some have none"));
+                }
+                let place = place.unwrap_or(self.next);
+                self.next += usize::from(!is_numbered);
+                self.places.get(place).cloned()
+            }
+            None => self.named.and_then(|named| named.get_attr(name).ok()).filter(|value| !value.is_undefined()),
         };
         let mut value = value.ok_or_else(|| invalid(format!("the format asks for {name:?}, which is not given")))?;
         for step in path.split(['.', '[']).skip(1) {
@@ -229,22 +299,14 @@ pub(super) fn format(state: &mut State<'_, '_>, format: &str, args: &[Value]) ->
             };
         }
         charge_text(state, &value)?;
-        if matches!(conversion, "r" | "s" | "a") {
-            value = text(state, |out| match conversion {
-                "s" => repr::write_str(&value, out),
-                _ => repr::write_repr(&value, out),
-            })?
-            .into();
-        } else if !conversion.is_empty() {
-            return Err(invalid(format!("the conversion {conversion:?} is not known")));
+        match conversion {
+            "" => Ok(value),
+            "s" => Ok(text(state, |out| repr::write_str(&value, out))?.into()),
+            "r" => Ok(text(state, |out| repr::write_repr(&value, out))?.into()),
+            "a" => Ok(text(state, |out| repr::write_ascii(&value, out))?.into()),
+            other => Err(invalid(format!("the conversion {other:?} is not known"))),
         }
-        let made = Spec::parse(spec)?.value(&value, state)?;
-        charge(state, made.len())?;
-        out.push_str(&made);
     }
-    out.push_str(rest);
-    charge(state, out.len())?;
-    Ok(out.into())
 }
 
 /// `format % values`, of one value, a tuple or a mapping.
@@ -297,7 +359,8 @@ pub(super) fn percent(state: &mut State<'_, '_>, format: &str, values: &Value) -
                 charge_text(state, &value)?;
                 let shown = text(state, |out| match kind {
                     's' => repr::write_str(&value, out),
-                    _ => repr::write_repr(&value, out),
+                    'r' => repr::write_repr(&value, out),
+                    _ => repr::write_ascii(&value, out),
                 })?;
                 Spec { fill: None, ..spec }.text(&shown)
             }

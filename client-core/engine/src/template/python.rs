@@ -1,12 +1,104 @@
 //! Methods of Python's `str`, `dict`, `list` and numbers, as far as they change nothing: chat templates run in a sandbox in
 //! which nothing can be changed.
 
-use minijinja::value::{Value, ValueKind};
+use std::sync::Arc;
+
+use minijinja::value::{Object, ObjectRepr, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 use super::args::{Args, invalid};
 use super::budget::{charge, charge_each, charge_items, charge_text, kept, text};
 use super::{letters, pyformat, repr};
+
+/// Methods of texts, mappings and lists that this file has.
+const TEXTS: [&str; 47] = [
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "translate",
+    "upper",
+    "zfill",
+    "encode",
+    "format_map",
+    "maketrans",
+];
+const MAPPINGS: [&str; 11] =
+    ["items", "keys", "values", "get", "copy", "pop", "popitem", "update", "clear", "setdefault", "fromkeys"];
+const LISTS: [&str; 11] =
+    ["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
+
+/// Whether some value of Python has a method of this name.
+pub(super) fn is_method(name: &str) -> bool {
+    TEXTS.contains(&name) || MAPPINGS.contains(&name) || LISTS.contains(&name)
+}
+
+/// A method as a value, which has not been called.
+#[derive(Debug)]
+struct Bound(Value, String);
+
+impl Object for Bound {
+    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+        method(state, &self.0, &self.1, args)
+    }
+
+    fn render(self: &Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "<built-in method {}>", self.1)
+    }
+
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+}
+
+/// The method `name` of `value`, where that has one.
+pub(super) fn bound(value: &Value, name: &str) -> Option<Value> {
+    let has = match value.kind() {
+        ValueKind::String => TEXTS.contains(&name),
+        ValueKind::Map => repr::is_map(value) && MAPPINGS.contains(&name),
+        ValueKind::Seq if value.is_tuple() => ["count", "index"].contains(&name),
+        ValueKind::Seq => LISTS.contains(&name),
+        _ => false,
+    };
+    has.then(|| Value::from_object(Bound(value.clone(), name.to_owned())))
+}
 
 /// What a method call on `value` gives.
 pub(super) fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
@@ -28,6 +120,9 @@ fn of_map(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
     let keys = || value.try_iter().map(Iterator::collect::<Vec<Value>>);
     match name {
         "get" => {
+            if args.is_empty() || args.iter().any(Value::is_kwargs) {
+                return Err(invalid("get takes a key, and nothing by name"));
+            }
             let args = Args::new(args, &["key", "default"])?;
             let key = args.get("key")?.unwrap_or_else(|| Value::from(()));
             let found = value.get_item(&key)?;
@@ -69,15 +164,22 @@ pub(super) fn tuple(items: Vec<Value>) -> Value {
 fn of_list(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match name {
         "count" | "index" => {
-            let args = Args::new(args, &["value"])?;
+            let names: &[&str] = if name == "count" { &["value"] } else { &["value", "start", "stop"] };
+            let args = Args::new(args, names)?;
             let wanted = args.get("value")?.unwrap_or_else(|| Value::from(()));
+            let length = value.len().unwrap_or(0) as i64;
+            let place = |at: i64| (if at < 0 { at.saturating_add(length) } else { at }).clamp(0, length) as usize;
+            let (start, stop) =
+                (args.number("start")?.map_or(0, place), args.number("stop")?.map_or(usize::MAX, place));
             args.done()?;
-            let mut items = value.try_iter()?;
+            let items = value.try_iter()?;
             if name == "count" {
                 return Ok(items.filter(|item| *item == wanted).count().into());
             }
             items
-                .position(|item| item == wanted)
+                .take(stop)
+                .enumerate()
+                .position(|(at, item)| at >= start && item == wanted)
                 .map(Value::from)
                 .ok_or_else(|| invalid("the value is not in the list"))
         }
@@ -230,6 +332,18 @@ fn of_text(state: &mut State<'_, '_>, whole: &str, name: &str, args: &[Value]) -
             plain(letters::filled(whole, name, width, fill))?
         }
         "format" => return pyformat::format(state, whole, args),
+        "format_map" => {
+            let args = Args::new(args, &["mapping"])?;
+            let named = args.get("mapping")?.ok_or_else(|| invalid("format_map takes a mapping"))?;
+            args.done()?;
+            return pyformat::format_map(state, whole, &named);
+        }
+        "translate" => {
+            let args = Args::new(args, &["table"])?;
+            let table = args.get("table")?.ok_or_else(|| invalid("translate takes a table"))?;
+            args.done()?;
+            return translated(state, whole, &table);
+        }
         _ => return Err(Error::from(ErrorKind::UnknownMethod)),
     };
     kept(state, made)
@@ -261,6 +375,27 @@ fn split(
     }
     let made = texts.into_iter().map(Value::from).collect();
     kept(state, made)
+}
+
+/// `translate`: each letter becomes what `table` has for its number; nothing for none.
+fn translated(state: &mut State<'_, '_>, whole: &str, table: &Value) -> Result<Value, Error> {
+    let mut out = String::with_capacity(whole.len());
+    for letter in whole.chars() {
+        let to = table.get_item(&Value::from(u32::from(letter)))?;
+        let before = out.len();
+        match (to.as_str(), to.kind()) {
+            (Some(text), _) => out += text,
+            (None, ValueKind::Undefined) => out.push(letter),
+            (None, ValueKind::None) => {}
+            (None, ValueKind::Number) if to.is_integer() => {
+                let letter = u32::try_from(to).ok().and_then(char::from_u32);
+                out.push(letter.ok_or_else(|| invalid("there is no letter of that number"))?);
+            }
+            (None, kind) => return Err(invalid(format!("translate does not take a {kind}"))),
+        }
+        charge(state, out.len() - before)?;
+    }
+    Ok(out.into())
 }
 
 /// `replace`, at most `count` times where it is not negative.

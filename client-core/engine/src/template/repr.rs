@@ -10,6 +10,7 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
 pub(super) fn write_str(value: &Value, out: &mut dyn Write) -> fmt::Result {
     match value.as_str() {
         Some(text) => out.write_str(text),
+        None if value.is_undefined() => Ok(()),
         None => write_repr(value, out),
     }
 }
@@ -20,6 +21,7 @@ pub(super) fn write_repr(value: &Value, out: &mut dyn Write) -> fmt::Result {
         return quoted(text, out);
     }
     match value.kind() {
+        ValueKind::Undefined => out.write_str("Undefined"),
         ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
             Ok(number) => out.write_str(&float(number)),
             Err(_) => write!(out, "{value}"),
@@ -80,7 +82,7 @@ impl Object for View {
 }
 
 /// Mappings that are nothing else besides: those show themselves.
-fn is_map(value: &Value) -> bool {
+pub(super) fn is_map(value: &Value) -> bool {
     !value.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace"))
 }
 
@@ -103,6 +105,28 @@ pub(super) fn float(number: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
+/// `ascii(value)`: as `repr`, with escapes for all that is not ASCII.
+pub(super) fn write_ascii(value: &Value, out: &mut dyn Write) -> fmt::Result {
+    struct Ascii<'o>(&'o mut dyn Write);
+    impl Write for Ascii<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            part.chars().try_for_each(|letter| {
+                if letter.is_ascii() { self.0.write_char(letter) } else { escaped(letter, self.0) }
+            })
+        }
+    }
+    write_repr(value, &mut Ascii(out))
+}
+
+/// A letter by its number.
+fn escaped(letter: char, out: &mut dyn Write) -> fmt::Result {
+    match u32::from(letter) {
+        code @ 0..=0xFF => write!(out, "\\x{code:02x}"),
+        code @ 0x100..=0xFFFF => write!(out, "\\u{code:04x}"),
+        code => write!(out, "\\U{code:08x}"),
+    }
+}
+
 fn quoted(text: &str, out: &mut dyn Write) -> fmt::Result {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.write_char(quote)?;
@@ -114,11 +138,7 @@ fn quoted(text: &str, out: &mut dyn Write) -> fmt::Result {
             '\t' => out.write_str("\\t")?,
             letter if letter == quote => write!(out, "\\{letter}")?,
             letter if is_printable(letter) => out.write_char(letter)?,
-            letter => match u32::from(letter) {
-                code @ 0..=0xFF => write!(out, "\\x{code:02x}")?,
-                code @ 0x100..=0xFFFF => write!(out, "\\u{code:04x}")?,
-                code => write!(out, "\\U{code:08x}")?,
-            },
+            letter => escaped(letter, out)?,
         }
     }
     out.write_char(quote)

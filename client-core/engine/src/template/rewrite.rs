@@ -9,6 +9,8 @@ use minijinja::machinery::Span;
 use minijinja::machinery::ast::*;
 use minijinja::value::Value;
 
+use super::python;
+
 /// Charges for a value.
 pub(super) const KEPT: &str = "=";
 /// Asks whether the render is to be given up, before two values are compared, which may take as long as they are.
@@ -23,6 +25,8 @@ pub(super) const ADD: &str = "+";
 pub(super) const SLICE: &str = "[:]";
 /// The remainder of a division, or values in a text.
 pub(super) const REMAINDER: &str = "%";
+/// Takes an attribute that may be a method.
+pub(super) const METHOD: &str = ".";
 /// How often a number is in another as a whole.
 pub(super) const QUOTIENT: &str = "//";
 /// Multiplies numbers, or repeats a text or a list.
@@ -52,7 +56,12 @@ fn args<'a>(of: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
 }
 
 fn call<'a>(of: &Spanned<Call<'a>>) -> Spanned<Call<'a>> {
-    Spanned::new(Call { expr: expr(&of.expr), args: args(&of.args) }, of.span())
+    let called = match &of.expr {
+        // The call of a method; as a value it would be another.
+        Expr::GetAttr(of) => Expr::GetAttr(Spanned::new(GetAttr { expr: expr(&of.expr), name: of.name }, of.span())),
+        other => expr(other),
+    };
+    Spanned::new(Call { expr: called, args: args(&of.args) }, of.span())
 }
 
 fn expr<'a>(of: &Expr<'a>) -> Expr<'a> {
@@ -113,6 +122,11 @@ fn expr<'a>(of: &Expr<'a>) -> Expr<'a> {
             }
             Expr::Test(Spanned::new(Test { name: of.name, expr: tested, args: args(&of.args) }, span))
         }
+        // Jinja2 finds the methods of Python's values before what a mapping holds under their names.
+        Expr::GetAttr(of) if python::is_method(of.name) => {
+            let name = Expr::Const(Spanned::new(Const { value: Value::from(of.name) }, span));
+            filter(METHOD, expr(&of.expr), vec![CallArg::Pos(name)], span)
+        }
         Expr::GetAttr(of) => Expr::GetAttr(Spanned::new(GetAttr { expr: expr(&of.expr), name: of.name }, span)),
         Expr::GetItem(of) => Expr::GetItem(Spanned::new(
             GetItem { expr: expr(&of.expr), subscript_expr: expr(&of.subscript_expr) },
@@ -131,6 +145,7 @@ fn target<'a>(of: &Expr<'a>) -> Expr<'a> {
     match of {
         Expr::Tuple(of) => Expr::Tuple(Spanned::new(Tuple { items: each(&of.items) }, of.span())),
         Expr::List(of) => Expr::List(Spanned::new(List { items: each(&of.items) }, of.span())),
+        Expr::GetAttr(of) => Expr::GetAttr(Spanned::new(GetAttr { expr: expr(&of.expr), name: of.name }, of.span())),
         other => expr(other),
     }
 }
@@ -139,14 +154,31 @@ fn stmts<'a>(of: &[Stmt<'a>]) -> Vec<Stmt<'a>> {
     of.iter().map(stmt).collect()
 }
 
+/// A macro. Where a default is no constant it may name the arguments before it, which are not there yet when minijinja works
+/// it out: then the macro begins with it.
 fn declaration<'a>(of: &Spanned<Macro<'a>>) -> Spanned<Macro<'a>> {
-    let parts = Macro {
-        name: of.name,
-        args: of.args.iter().map(target).collect(),
-        defaults: exprs(&of.defaults),
-        body: stmts(&of.body),
-    };
-    Spanned::new(parts, of.span())
+    let span = of.span();
+    let undefined = || Expr::Const(Spanned::new(Const { value: Value::UNDEFINED }, span));
+    let first = of.args.len().saturating_sub(of.defaults.len());
+    let (mut defaults, mut body) = (Vec::new(), Vec::new());
+    for (arg, default) in of.args.iter().skip(first).zip(&of.defaults) {
+        if matches!(default, Expr::Const(_)) {
+            defaults.push(expr(default));
+            continue;
+        }
+        defaults.push(undefined());
+        let is_missing = Test { name: "undefined", expr: target(arg), args: Vec::new() };
+        let value = IfExpr {
+            test_expr: Expr::Test(Spanned::new(is_missing, span)),
+            true_expr: expr(default),
+            false_expr: Some(target(arg)),
+        };
+        let value = Expr::IfExpr(Spanned::new(value, span));
+        body.push(Stmt::Set(Spanned::new(Set { target: target(arg), expr: value }, span)));
+    }
+    body.extend(stmts(&of.body));
+    let parts = Macro { name: of.name, args: of.args.iter().map(target).collect(), defaults, body };
+    Spanned::new(parts, span)
 }
 
 /// What asks for another template ends in an error where it is reached.

@@ -23,6 +23,8 @@ struct Control {
 pub(super) struct Controls {
     /// By their texts, ascending.
     sorted: Vec<(String, Control)>,
+    /// For each, the place of the longest other one that it begins with.
+    within: Vec<Option<usize>>,
     /// Which bytes they begin with.
     firsts: [bool; 256],
     /// Bytes of the longest.
@@ -45,7 +47,14 @@ impl Controls {
             }
         }
         let longest = sorted.iter().map(|(text, _)| text.len()).max().unwrap_or(0);
-        Self { sorted, firsts, longest }
+        let (mut within, mut open) = (Vec::with_capacity(sorted.len()), Vec::<usize>::new());
+        for (place, (text, _)) in sorted.iter().enumerate() {
+            let begins = |at: usize| sorted.get(at).is_some_and(|(shorter, _)| text.starts_with(shorter.as_str()));
+            while open.pop_if(|at| !begins(*at)).is_some() {}
+            within.push(open.last().copied());
+            open.push(place);
+        }
+        Self { sorted, within, firsts, longest }
     }
 
     /// The longest one that `text` begins with.
@@ -54,17 +63,18 @@ impl Controls {
         if self.firsts.get(usize::from(first)) != Some(&true) {
             return None;
         }
-        // What `text` begins with is not above it in the order, and nothing longer that it begins with is below that. What
-        // is next below it either is that, or has in common with `text` what it has in common with that.
-        let mut text = text.as_bytes();
+        // What `text` begins with is not above it in the order, and everything between the two begins with it, too. So it is
+        // what is next below `text`, or that begins with it.
+        let text = text.as_bytes();
+        let mut place = self.sorted.partition_point(|(known, _)| known.as_bytes() <= text).checked_sub(1)?;
+        let (below, _) = self.sorted.get(place)?;
+        let common = text.iter().zip(below.as_bytes()).take_while(|(a, b)| a == b).count();
         loop {
-            let next = self.sorted.partition_point(|(known, _)| known.as_bytes() <= text);
-            let (known, control) = self.sorted.get(next.checked_sub(1)?)?;
-            if text.starts_with(known.as_bytes()) {
+            let (known, control) = self.sorted.get(place)?;
+            if known.len() <= common {
                 return Some((known.as_str(), *control));
             }
-            let common = text.iter().zip(known.as_bytes()).take_while(|(a, b)| a == b).count();
-            text = text.get(..common).filter(|text| !text.is_empty())?;
+            place = self.within.get(place).copied().flatten()?;
         }
     }
 
@@ -147,6 +157,8 @@ impl Controls {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn controls(texts: &[&str]) -> Controls {
@@ -171,6 +183,19 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(controls.at(text).map(|(text, _)| text), expect, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_longest_of_any_is_found(
+            texts in proptest::collection::btree_set("[ab<]{1,6}", 1..40),
+            text in "[ab<c]{0,8}",
+        ) {
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let expect = texts.iter().filter(|known| text.starts_with(**known)).max_by_key(|known| known.len());
+            let controls = controls(&texts);
+            prop_assert_eq!(controls.at(&text).map(|(found, _)| found), expect.copied());
         }
     }
 

@@ -19,8 +19,9 @@ use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
 
-use super::library::{SplitPatterns, guarded};
-use super::{MAX_TOKENS, parts};
+use super::cuts::Rule;
+use super::library::{Cutting, guarded};
+use super::{CACHED_WORDS, MAX_TOKENS, parts};
 use crate::error::EngineError;
 
 /// Largest file, bytes. Those of vocabularies of 260,000 tokens have about 33 MB.
@@ -41,7 +42,7 @@ const MAX_WORD: usize = 1000;
 /// A tokenizer, how it cuts texts, and which tokens it puts around one.
 pub(super) struct Loaded {
     pub tokenizer: Tokenizer,
-    pub cutting: SplitPatterns,
+    pub cutting: Cutting,
     pub around: [Option<u32>; 2],
 }
 
@@ -61,10 +62,16 @@ pub(super) fn parse(bytes: &[u8], control: &[&str]) -> Result<Loaded, EngineErro
     if let Some(version) = file.version.as_deref().filter(|version| *version != "1.0") {
         return Err(fail(format!("its version is {version:?}; only 1.0 is read")));
     }
-    let model = file.model.ok_or_else(|| fail("it has no model"))?.build()?;
-    let mut cutting = SplitPatterns::default();
+    let model = file.model.ok_or_else(|| fail("it has no model"))?;
+    let merges = model.is_plain();
+    let model = model.build()?;
+    let mut cutting = Cutting::default();
     let normalizer = parts::normalizer(file.normalizer.as_ref(), &mut cutting).map_err(fail)?;
     let pre_tokenizer = parts::pre_tokenizer(file.pre_tokenizer.as_ref(), &mut cutting).map_err(fail)?;
+    cutting.rule = Rule::of(file.normalizer.as_ref(), file.pre_tokenizer.as_ref(), merges);
+    if matches!(cutting.rule, Rule::Pairs { .. }) {
+        cutting.later = normalizer.as_ref().map(parts::without_front);
+    }
     let decoder = parts::decoder(file.decoder.as_ref()).map_err(fail)?;
     let around = file.post_processor.as_ref().map_or([None; 2], around);
     let added: Vec<AddedToken> = file.added_tokens.unwrap_or_default().0;
@@ -272,6 +279,16 @@ impl<'de> Deserialize<'de> for Merges {
 }
 
 impl Model {
+    /// Whether merges alone decide what a word becomes.
+    fn is_plain(&self) -> bool {
+        let is_empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+        matches!(self.kind.as_deref(), None | Some("BPE"))
+            && self.merges.is_some()
+            && is_empty(&self.continuing_subword_prefix)
+            && is_empty(&self.end_of_word_suffix)
+            && self.ignore_merges != Some(true)
+    }
+
     fn build(self) -> Result<ModelWrapper, EngineError> {
         let vocab = self.vocab.ok_or_else(|| fail("the model has no vocabulary"))?;
         let usual = match &vocab {
@@ -287,7 +304,7 @@ impl Model {
                 let merges = self.merges.map(|merges| merges.0).unwrap_or_default();
                 let prefix = self.continuing_subword_prefix.filter(|prefix| !prefix.is_empty());
                 check_merges(&vocab, &merges, prefix.as_deref().unwrap_or_default())?;
-                let mut bpe = BPE::builder().vocab_and_merges(vocab, merges);
+                let mut bpe = BPE::builder().vocab_and_merges(vocab, merges).cache_capacity(CACHED_WORDS);
                 bpe = bpe.fuse_unk(self.fuse_unk == Some(true)).byte_fallback(self.byte_fallback == Some(true));
                 bpe = bpe.ignore_merges(self.ignore_merges == Some(true));
                 if let Some(unknown) = self.unk_token {
@@ -324,7 +341,8 @@ impl Model {
                 }
                 let unknown = self.unk_id.map(usize::try_from).transpose().map_err(fail)?;
                 let fallback = self.byte_fallback == Some(true);
-                let model = guarded("at the vocabulary", || Unigram::from(scores, unknown, fallback))?;
+                let mut model = guarded("at the vocabulary", || Unigram::from(scores, unknown, fallback))?;
+                model.resize_cache(CACHED_WORDS);
                 Ok(ModelWrapper::Unigram(model))
             }
             (kind, _) => Err(EngineError::Unsupported(format!(

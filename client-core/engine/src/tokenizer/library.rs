@@ -7,17 +7,25 @@
 //!
 //! In wasm32 nothing unwinds. There the checks of `json.rs` have to hold alone.
 
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fancy_regex::Regex;
+use tokenizers::normalizer::Range;
+use tokenizers::{Model as _, NormalizedString, Normalizer, NormalizerWrapper, OffsetType, PreTokenizer as _};
 
+use super::cuts::{self, Bonds, Rule};
 use super::schemes;
 use crate::error::EngineError;
 
 /// Longest run of white space that known patterns are given.
 const MAX_RUN: usize = 250_000;
-/// Longest text, bytes: it takes some twenty times as much while it is encoded.
+/// Longest text, bytes.
 const MAX_TEXT: usize = 64 << 20;
+/// Words between two questions whether anybody waits, where a text is not cut into pieces.
+const WORDS: usize = 64;
 
 /// How an error begins that was a panic.
 const FAILED: &str = "the tokenizers library has failed ";
@@ -35,19 +43,25 @@ pub(super) fn guarded<T>(what: &str, work: impl FnOnce() -> tokenizers::Result<T
     }
 }
 
-/// The regular expressions with which a tokenizer cuts texts.
+/// How a tokenizer cuts texts: into pieces here, and into words by its regular expressions.
 #[derive(Debug, Default)]
-pub(super) struct SplitPatterns {
-    /// Whether there are any at all.
+pub(super) struct Cutting {
+    /// Whether there are regular expressions at all.
     pub any: bool,
     /// Those that are not known to need few steps.
     pub strange: Vec<Regex>,
+    /// Where long texts may be cut.
+    pub rule: Rule,
+    /// What to make of a piece that is not the first, where the tokenizer puts something in front of a text: the same without.
+    pub later: Option<NormalizerWrapper>,
+    /// Made when a long text first comes.
+    bonds: OnceLock<Bonds>,
 }
 
-impl SplitPatterns {
+impl Cutting {
     /// With the patterns of a known scheme, or none.
-    pub(super) fn known(any: bool) -> Self {
-        Self { any, strange: Vec::new() }
+    pub(super) fn known(any: bool, rule: Rule, later: Option<NormalizerWrapper>) -> Self {
+        Self { any, rule, later, ..Self::default() }
     }
 
     /// Takes a pattern in.
@@ -64,7 +78,7 @@ impl SplitPatterns {
     }
 
     /// Refuses a text that would be cut wrong.
-    fn check(&self, text: &str) -> Result<(), EngineError> {
+    fn check(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<(), EngineError> {
         if text.len() > MAX_TEXT {
             return Err(EngineError::Tokenizer(format!("the text has more than {} MiB", MAX_TEXT >> 20)));
         }
@@ -79,28 +93,145 @@ impl SplitPatterns {
                 }
             }
         }
-        for regex in &self.strange {
-            if let Some(error) = regex.find_iter(text).find_map(Result::err) {
-                return Err(EngineError::Tokenizer(format!(
-                    "the tokenizer's regular expression gives up at this text: {error}"
-                )));
+        for found in self.strange.iter().flat_map(|regex| regex.find_iter(text).enumerate()) {
+            match found {
+                (_, Err(error)) => {
+                    return Err(EngineError::Tokenizer(format!(
+                        "the tokenizer's regular expression gives up at this text: {error}"
+                    )));
+                }
+                (count, Ok(_)) if count % WORDS == 0 && stop() => return Err(EngineError::Stopped),
+                _ => {}
             }
         }
         Ok(())
     }
+
+    /// The first piece of a text, and the rest.
+    fn piece<'t>(
+        &self,
+        tokenizer: &tokenizers::Tokenizer,
+        text: &'t str,
+        bytes: usize,
+    ) -> Result<(&'t str, &'t str), EngineError> {
+        if text.len() <= bytes || self.rule == Rule::Nowhere {
+            return Ok((text, ""));
+        }
+        let bonds = self.bonds.get_or_init(|| Bonds::of(tokenizer, self.rule));
+        self.rule.cut(bonds, text, bytes).and_then(|at| text.split_at_checked(at)).ok_or_else(|| {
+            EngineError::Tokenizer(format!(
+                "the text has a stretch of more than {} KiB that has no place to cut it, such as a space between two \
+                 words; put some into it, or leave it out",
+                cuts::LONGEST >> 10
+            ))
+        })
+    }
 }
 
-/// The token ids of `text`, without any that the file wants around it.
+/// A normalizer whose first text goes on after another one.
+struct GoesOn<'n> {
+    usual: &'n NormalizerWrapper,
+    later: &'n NormalizerWrapper,
+    begun: AtomicBool,
+}
+
+impl Normalizer for GoesOn<'_> {
+    fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
+        let first = !self.begun.swap(true, Ordering::Relaxed);
+        if first { self.later.normalize(text) } else { self.usual.normalize(text) }
+    }
+}
+
+/// The token ids of `text`, without any that the file wants around it. `stop` is asked between pieces and says whether to give
+/// up.
 ///
 /// # Errors
-/// The library's, or the text cannot be cut.
+/// The library's, the text cannot be cut, it has a letter for which there is no token, or `stop` said so.
 pub(super) fn encode(
     tokenizer: &tokenizers::Tokenizer,
-    cutting: &SplitPatterns,
+    cutting: &Cutting,
     text: &str,
+    stop: &dyn Fn() -> bool,
 ) -> Result<Vec<u32>, EngineError> {
-    cutting.check(text)?;
-    guarded("at a text", || tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()))
+    encode_pieces(tokenizer, cutting, text, stop, cuts::PIECE)
+}
+
+/// As [`encode`], in pieces of about so many bytes.
+pub(super) fn encode_pieces(
+    tokenizer: &tokenizers::Tokenizer,
+    cutting: &Cutting,
+    text: &str,
+    stop: &dyn Fn() -> bool,
+    bytes: usize,
+) -> Result<Vec<u32>, EngineError> {
+    cutting.check(text, stop)?;
+    let mut ids = Vec::new();
+    let (mut rest, mut later) = (text, false);
+    loop {
+        if stop() {
+            return Err(EngineError::Stopped);
+        }
+        let (piece, after) = cutting.piece(tokenizer, rest, bytes)?;
+        ids.extend(encode_piece(tokenizer, cutting.later.as_ref().filter(|_| later), piece, stop)?);
+        if after.is_empty() {
+            return Ok(ids);
+        }
+        (rest, later) = (after, true);
+    }
+}
+
+/// The same in one go: the library's own `encode_fast`, with a look at every word.
+fn encode_piece(
+    tokenizer: &tokenizers::Tokenizer,
+    later: Option<&NormalizerWrapper>,
+    piece: &str,
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<u32>, EngineError> {
+    let (words, unknown) = (Cell::new(0usize), RefCell::new(None));
+    let made = guarded("at a text", || {
+        let added = tokenizer.get_added_vocabulary();
+        let mut pieces = match (tokenizer.get_normalizer(), later) {
+            (Some(usual), Some(later)) => {
+                added.extract_and_normalize(Some(&GoesOn { usual, later, begun: AtomicBool::new(false) }), piece)
+            }
+            (usual, _) => added.extract_and_normalize(usual, piece),
+        };
+        if let Some(cut) = tokenizer.get_pre_tokenizer() {
+            cut.pre_tokenize(&mut pieces)?;
+        }
+        let model = tokenizer.get_model();
+        pieces.tokenize(|word| {
+            words.set(words.get() + 1);
+            if words.get().is_multiple_of(WORDS) && stop() {
+                *unknown.borrow_mut() = Some(EngineError::Stopped);
+                return Err("stopped".into());
+            }
+            let tokens = model.tokenize(word.get())?;
+            // What has no token is left out without a word.
+            if tokens.last().map_or(0, |token| token.offsets.1) < word.get().len() {
+                *unknown.borrow_mut() = Some(no_token(model, word));
+                return Err("a letter has no token".into());
+            }
+            Ok(tokens)
+        })?;
+        Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+    });
+    match unknown.into_inner() {
+        Some(error) => Err(error),
+        None => made,
+    }
+}
+
+/// Says for which letter of `word` there is no token.
+fn no_token(model: &tokenizers::ModelWrapper, word: &NormalizedString) -> EngineError {
+    let is_lost = |letter: char| model.tokenize(letter.encode_utf8(&mut [0; 4])).is_ok_and(|tokens| tokens.is_empty());
+    let lost = word.get().char_indices().find(|(_, letter)| is_lost(*letter));
+    // As it was written, where bytes are written as other letters.
+    let shown = lost.and_then(|(at, letter)| word.get_range_original(Range::Normalized(at..at + letter.len_utf8())));
+    EngineError::Tokenizer(format!(
+        "the model's vocabulary has no token for {:?}, and none for what is unknown; leave it out",
+        shown.unwrap_or_else(|| word.get_original()).chars().take(8).collect::<String>()
+    ))
 }
 
 /// The text of `ids`.

@@ -6,6 +6,7 @@
 //! | `schemes.rs` | how text is cut before byte-level BPE |
 //! | `json.rs`, `parts.rs`, `precompiled.rs` | `tokenizer.json`: its model, the parts around it, one part's binary table |
 //! | `library.rs` | the calls of the `tokenizers` library, and what happens when it fails |
+//! | `cuts.rs` | where long texts may be cut into pieces |
 //! | `controls.rs` | where control tokens are in a text, and where they are not to be |
 //! | `stream.rs` | tokens to text, one by one |
 //!
@@ -13,6 +14,7 @@
 //! `tokenizer.huggingface.json`.
 
 mod controls;
+mod cuts;
 mod json;
 mod library;
 mod parts;
@@ -33,7 +35,7 @@ use super::error::EngineError;
 use super::gguf::{Gguf, Value};
 pub(super) use controls::BREAK;
 use controls::{Controls, HOLE};
-use library::{SplitPatterns, guarded};
+use library::{Cutting, guarded};
 pub use stream::TextStream;
 
 /// Texts that end an assistant's turn in the chat formats in use; a token of this text ends generation.
@@ -60,6 +62,8 @@ const CONTROL_TEXTS: [&str; 14] = [
 const MAX_TOKENS: usize = 1 << 21;
 /// Largest `tokenizer_config.json`, bytes.
 const MAX_CONFIG: usize = 16 << 20;
+/// Words of which the library keeps what they became: none. It keeps them for every thread apart and never lets go of them.
+const CACHED_WORDS: usize = 0;
 /// What a tokenizer is tried on before anybody relies on it: letters of all lengths, numbers, spaces, what becomes another.
 const PROBE: &str = "Hi there,  it's 12:30\r\n\n  \u{FB01}\u{E9}\u{301}\u{6771}\u{4EAC} \u{1F980}!";
 
@@ -69,26 +73,33 @@ pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     /// The same without control tokens, made when a text first asks for it.
     plain: Arc<OnceLock<tokenizers::Tokenizer>>,
-    cutting: Arc<SplitPatterns>,
+    cutting: Arc<Cutting>,
     controls: Arc<Controls>,
     doubles: Arc<BTreeMap<u32, u32>>,
     bos: Option<u32>,
     eos: Option<u32>,
     add_bos: bool,
     add_eos: bool,
+    around: [Option<u32>; 2],
     stops: BTreeSet<u32>,
 }
 
 /// What a tokenizer is made of, wherever it came from.
 struct Parts {
     inner: tokenizers::Tokenizer,
-    cutting: SplitPatterns,
+    cutting: Cutting,
     doubles: BTreeMap<u32, u32>,
     bos: Option<u32>,
     eos: Option<u32>,
     add_bos: bool,
     add_eos: bool,
+    around: [Option<u32>; 2],
     stops: BTreeSet<u32>,
+}
+
+/// Nobody leaves.
+fn never() -> bool {
+    false
 }
 
 impl Tokenizer {
@@ -120,6 +131,7 @@ impl Tokenizer {
             eos: id("tokenizer.ggml.eos_token_id").or(usual.eos),
             add_bos: flag("tokenizer.ggml.add_bos_token").unwrap_or(usual.add_bos),
             add_eos: flag("tokenizer.ggml.add_eos_token").unwrap_or(false),
+            around: [None; 2],
             stops,
         })
     }
@@ -153,11 +165,11 @@ impl Tokenizer {
         let add_bos = flag("add_bos_token").unwrap_or(bos.is_some() && around[0] == bos);
         let add_eos = flag("add_eos_token").unwrap_or(eos.is_some() && around[1] == eos);
         let (doubles, stops) = (BTreeMap::new(), BTreeSet::new());
-        Self::assemble(Parts { inner, cutting, doubles, bos, eos, add_bos, add_eos, stops })
+        Self::assemble(Parts { inner, cutting, doubles, bos, eos, add_bos, add_eos, around, stops })
     }
 
     fn assemble(parts: Parts) -> Result<Self, EngineError> {
-        let Parts { inner, cutting, doubles, bos, eos, add_bos, add_eos, mut stops } = parts;
+        let Parts { inner, cutting, doubles, bos, eos, add_bos, add_eos, around, mut stops } = parts;
         stops.extend(eos);
         stops.extend(END_OF_TURN.iter().filter_map(|text| inner.token_to_id(text)));
         let made = Self {
@@ -170,6 +182,7 @@ impl Tokenizer {
             eos,
             add_bos,
             add_eos,
+            around,
             stops,
         };
         // What fails at any text is found here rather than at the first question. Other errors are none yet: a vocabulary
@@ -207,7 +220,11 @@ impl Tokenizer {
     /// # Errors
     /// The underlying tokenizer's.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, EngineError> {
-        library::encode(&self.inner, &self.cutting, text)
+        self.encode_until(text, &never)
+    }
+
+    fn encode_until(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
+        library::encode(&self.inner, &self.cutting, text, stop)
     }
 
     /// Token ids of a prompt whose control tokens are a template's: as [`encode`](Self::encode), but what a mark breaks is
@@ -217,11 +234,19 @@ impl Tokenizer {
     /// # Errors
     /// The underlying tokenizer's.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, EngineError> {
+        self.encode_prompt_until(text, &never)
+    }
+
+    /// The same, given up when `stop` says so. It is asked at every piece of a long text.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] besides.
+    pub fn encode_prompt_until(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
         let ids = if text.contains(BREAK) {
             let (holed, controls) = self.controls.holed(text);
-            self.encode_holed(&holed, &controls)?
+            self.encode_holed(&holed, &controls, stop)?
         } else {
-            self.encode(text)?
+            self.encode_until(text, stop)?
         };
         Ok(self.begun(ids))
     }
@@ -232,10 +257,18 @@ impl Tokenizer {
     /// # Errors
     /// The underlying tokenizer's.
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, EngineError> {
+        self.encode_text_until(text, &never)
+    }
+
+    /// The same, given up when `stop` says so. It is asked at every piece of a long text.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] besides.
+    pub fn encode_text_until(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
         let ids = if self.controls.touch(text) {
-            self.encode_holed(&Controls::plain(text), &[])?
+            self.encode_holed(&Controls::plain(text), &[], stop)?
         } else {
-            self.encode(text)?
+            self.encode_until(text, stop)?
         };
         Ok(self.begun(ids))
     }
@@ -246,7 +279,15 @@ impl Tokenizer {
     /// # Errors
     /// The underlying tokenizer's.
     pub fn encode_whole(&self, text: &str) -> Result<Vec<u32>, EngineError> {
-        let mut ids = self.encode_text(text)?;
+        self.encode_whole_until(text, &never)
+    }
+
+    /// The same, given up when `stop` says so. It is asked at every piece of a long text.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] besides.
+    pub fn encode_whole_until(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
+        let mut ids = self.encode_text_until(text, stop)?;
         if let Some(eos) = self.eos
             && self.add_eos
             && ids.last() != Some(&eos)
@@ -267,7 +308,7 @@ impl Tokenizer {
     }
 
     /// A text in which stand-ins are in the places of `controls`, and nothing else is a control token.
-    fn encode_holed(&self, text: &str, controls: &[u32]) -> Result<Vec<u32>, EngineError> {
+    fn encode_holed(&self, text: &str, controls: &[u32], stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
         let plain = match self.plain.get() {
             Some(plain) => plain,
             None => {
@@ -281,7 +322,7 @@ impl Tokenizer {
         };
         let hole = plain.token_to_id(HOLE.encode_utf8(&mut [0; 4]));
         let mut controls = controls.iter().copied();
-        let ids = library::encode(plain, &self.cutting, text)?;
+        let ids = library::encode(plain, &self.cutting, text, stop)?;
         Ok(ids.into_iter().filter_map(|id| if Some(id) == hole { controls.next() } else { Some(id) }).collect())
     }
 
@@ -360,6 +401,12 @@ impl Tokenizer {
         self.bos
     }
 
+    /// What `tokenizer.json` puts in front of a text and behind it, whatever `tokenizer_config.json` says: `[CLS]` and `[SEP]`
+    /// of a BERT.
+    pub fn around(&self) -> [Option<u32>; 2] {
+        self.around
+    }
+
     /// End-of-sequence token.
     pub fn eos(&self) -> Option<u32> {
         self.eos
@@ -392,5 +439,7 @@ impl Tokenizer {
     }
 }
 
+#[cfg(test)]
+mod cut_tests;
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,10 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokenizers::normalizers::Sequence;
 use tokenizers::{DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
-use super::library::SplitPatterns;
+use super::library::Cutting;
 use super::precompiled;
 
 /// Most steps of one part, sequences in sequences counted with all that is in them, and how deep they may lie.
@@ -24,7 +25,7 @@ const MAX_COUNTS: u64 = 10_000;
 struct Sum<'c> {
     steps: usize,
     growth: usize,
-    cutting: Option<&'c mut SplitPatterns>,
+    cutting: Option<&'c mut Cutting>,
 }
 
 type Checked = Result<(), String>;
@@ -33,10 +34,7 @@ type Checked = Result<(), String>;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn normalizer(
-    part: Option<&Value>,
-    cutting: &mut SplitPatterns,
-) -> Result<Option<NormalizerWrapper>, String> {
+pub(super) fn normalizer(part: Option<&Value>, cutting: &mut Cutting) -> Result<Option<NormalizerWrapper>, String> {
     read(part, "normalizer", "normalizers", Some(cutting), |step, kind, sum| match kind {
         "Bert" | "BertNormalizer" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "StripAccents" | "Strip"
         | "Nmt" | "ByteLevel" => Ok(()),
@@ -54,13 +52,23 @@ pub(super) fn normalizer(
     })
 }
 
+/// The same normalizer for a text that goes on after another: nothing is put in front of it.
+pub(super) fn without_front(normalizer: &NormalizerWrapper) -> NormalizerWrapper {
+    let steps = match normalizer {
+        NormalizerWrapper::Prepend(_) => Vec::new(),
+        NormalizerWrapper::Sequence(steps) => steps.as_ref().iter().map(without_front).collect(),
+        step => return step.clone(),
+    };
+    NormalizerWrapper::Sequence(Sequence::new(steps))
+}
+
 /// What cuts texts into words, if there is anything.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn pre_tokenizer(
     part: Option<&Value>,
-    cutting: &mut SplitPatterns,
+    cutting: &mut Cutting,
 ) -> Result<Option<PreTokenizerWrapper>, String> {
     read(part, "pre_tokenizer", "pretokenizers", Some(cutting), |step, kind, sum| match kind {
         "BertPreTokenizer" | "CharDelimiterSplit" | "Delimiter" | "Metaspace" | "Whitespace" | "Punctuation"
@@ -108,7 +116,7 @@ fn read<T: DeserializeOwned>(
     part: Option<&Value>,
     name: &str,
     inner: &str,
-    cutting: Option<&mut SplitPatterns>,
+    cutting: Option<&mut Cutting>,
     check: impl Fn(&Value, &str, &mut Sum<'_>) -> Checked,
 ) -> Result<Option<T>, String> {
     fn walk(

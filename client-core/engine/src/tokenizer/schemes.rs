@@ -13,21 +13,26 @@ use crate::error::EngineError;
 /// Words with the space before them, contractions, numbers, punctuation.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 /// As GPT-2, but numbers in threes, and a word may follow any one mark.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(super) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// As Llama 3, but every digit alone.
-const QWEN2: &str =
+pub(super) const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Mistral's: words are also cut where a capital follows a small letter.
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Where a file names no scheme: punctuation, then GPT-2, then numbers in threes.
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"];
 
-/// Whether `pattern` is one of these, or GPT-2's with what Llama 3's ends with: none takes many steps back but over spaces.
+/// GPT-2's with what Llama 3's ends with.
+const WITH_REST: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// Whether `pattern` is one of these: none takes many steps back but over spaces.
 pub(super) fn is_known(pattern: &str) -> bool {
-    const WITH_REST: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-    const DIGIT: &str = r"\p{N}";
-    const DIGITS: &str = r"\p{N}{1,3}";
-    DEFAULT.contains(&pattern) || [GPT2, LLAMA3, QWEN2, TEKKEN, WITH_REST, DIGIT, DIGITS].contains(&pattern)
+    is_whole(pattern) || DEFAULT.contains(&pattern) || [r"\p{N}", r"\p{N}{1,3}"].contains(&pattern)
+}
+
+/// Whether `pattern` is one of these, and ends words wherever [`super::cuts`] says that words end.
+pub(super) fn is_whole(pattern: &str) -> bool {
+    [GPT2, LLAMA3, QWEN2, TEKKEN, WITH_REST].contains(&pattern)
 }
 
 /// One way of cutting text.

@@ -6,7 +6,12 @@ use super::*;
 use crate::gguf::builder::Builder;
 use crate::testing::{TEXT, trained};
 
-fn file(tokens: &[String], merges: &[String], pre: &str, extra: impl Fn(Builder) -> (Builder, u64)) -> Vec<u8> {
+pub(super) fn file(
+    tokens: &[String],
+    merges: &[String],
+    pre: &str,
+    extra: impl Fn(Builder) -> (Builder, u64),
+) -> Vec<u8> {
     let b = Builder::default();
     let b = b.str("tokenizer.ggml.model").u32(8).str("gpt2").str("tokenizer.ggml.pre").u32(8).str(pre);
     let b = b.str("tokenizer.ggml.tokens").u32(9).u32(8).u64(tokens.len() as u64);
@@ -17,7 +22,7 @@ fn file(tokens: &[String], merges: &[String], pre: &str, extra: impl Fn(Builder)
     Builder::header(0, 4 + more).raw(&b.0).0
 }
 
-fn load(bytes: &[u8]) -> Result<Tokenizer, EngineError> {
+pub(super) fn load(bytes: &[u8]) -> Result<Tokenizer, EngineError> {
     Tokenizer::from_gguf(&Gguf::parse(bytes).expect("the file itself is sound"))
 }
 

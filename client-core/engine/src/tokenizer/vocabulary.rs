@@ -16,8 +16,9 @@ use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence as N
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::library::{SplitPatterns, guarded};
-use super::{CONTROL_TEXTS, MAX_TOKENS, schemes};
+use super::cuts::Rule;
+use super::library::{Cutting, guarded};
+use super::{CACHED_WORDS, CONTROL_TEXTS, MAX_TOKENS, schemes};
 use crate::error::EngineError;
 use crate::gguf::{ArrayView, Gguf, Value};
 
@@ -29,7 +30,7 @@ const SPACE: &str = "\u{2581}";
 /// A tokenizer with all that is known of it besides.
 pub(super) struct Loaded {
     pub tokenizer: Tokenizer,
-    pub cutting: SplitPatterns,
+    pub cutting: Cutting,
     pub usual: Defaults,
     /// Tokens that have the text of an earlier one, with that one.
     pub doubles: BTreeMap<u32, u32>,
@@ -76,10 +77,10 @@ pub(super) fn from_gguf(gguf: &Gguf<'_>) -> Result<Loaded, EngineError> {
             None => _ = vocab.insert((*token).to_owned(), id as u32),
         }
     }
-    let (mut tokenizer, usual) =
+    let (mut tokenizer, cutting, usual) =
         if kind == "gpt2" { byte_level(gguf, vocab)? } else { sentence_piece(gguf, tokens, vocab)? };
     add_special(&mut tokenizer, gguf, tokens, usual)?;
-    Ok(Loaded { tokenizer, cutting: SplitPatterns::known(kind == "gpt2"), usual, doubles })
+    Ok(Loaded { tokenizer, cutting, usual, doubles })
 }
 
 /// Refuses ids of special tokens that no token has: the model would be asked for them with every prompt.
@@ -99,7 +100,7 @@ fn strings<'g, 'a>(gguf: &'g Gguf<'a>, key: &str) -> Option<&'g [&'a str]> {
     gguf.get(key).and_then(Value::as_array).and_then(ArrayView::as_strs)
 }
 
-fn byte_level(gguf: &Gguf<'_>, vocab: Vocab) -> Result<(Tokenizer, Defaults), EngineError> {
+fn byte_level(gguf: &Gguf<'_>, vocab: Vocab) -> Result<(Tokenizer, Cutting, Defaults), EngineError> {
     let merges = strings(gguf, "tokenizer.ggml.merges").ok_or_else(|| fail("the list of merges is missing"))?;
     let mut pairs = Vec::with_capacity(merges.len());
     for merge in merges {
@@ -113,13 +114,19 @@ fn byte_level(gguf: &Gguf<'_>, vocab: Vocab) -> Result<(Tokenizer, Defaults), En
     }
     let scheme = schemes::named(gguf.get("tokenizer.ggml.pre").and_then(Value::as_str).unwrap_or("default"))?;
     let bpe = BPE::builder().vocab_and_merges(vocab, pairs).ignore_merges(scheme.ignore_merges);
+    let bpe = bpe.cache_capacity(CACHED_WORDS);
     let mut tokenizer = Tokenizer::new(guarded("at the vocabulary", || bpe.build())?);
     tokenizer.with_pre_tokenizer(Some(scheme.pre_tokenizer()?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
-    Ok((tokenizer, Defaults { bos: None, eos: None, add_bos: scheme.add_bos }))
+    let usual = Defaults { bos: None, eos: None, add_bos: scheme.add_bos };
+    Ok((tokenizer, Cutting::known(true, Rule::Words, None), usual))
 }
 
-fn sentence_piece(gguf: &Gguf<'_>, tokens: &[&str], vocab: Vocab) -> Result<(Tokenizer, Defaults), EngineError> {
+fn sentence_piece(
+    gguf: &Gguf<'_>,
+    tokens: &[&str],
+    vocab: Vocab,
+) -> Result<(Tokenizer, Cutting, Defaults), EngineError> {
     let scores = gguf.get("tokenizer.ggml.scores").and_then(Value::as_array);
     let scores: Vec<f64> = scores.map(|list| list.iter().filter_map(|v| v.as_f64()).collect()).unwrap_or_default();
     if scores.len() != tokens.len() || scores.iter().any(|score| score.is_nan()) {
@@ -149,7 +156,7 @@ fn sentence_piece(gguf: &Gguf<'_>, tokens: &[&str], vocab: Vocab) -> Result<(Tok
 
     let id = |key: &str| gguf.get(key).and_then(Value::as_u64).and_then(|id| usize::try_from(id).ok());
     let unknown = tokens.get(id("tokenizer.ggml.unknown_token_id").unwrap_or(0));
-    let mut bpe = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(true);
+    let mut bpe = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(true).cache_capacity(CACHED_WORDS);
     if let Some(unknown) = unknown {
         bpe = bpe.unk_token((*unknown).to_owned());
     }
@@ -160,7 +167,8 @@ fn sentence_piece(gguf: &Gguf<'_>, tokens: &[&str], vocab: Vocab) -> Result<(Tok
     if prefix {
         steps.push(NormalizerWrapper::Prepend(Prepend::new(SPACE.to_owned())));
     }
-    steps.push(NormalizerWrapper::Replace(Replace::new(" ", SPACE).map_err(library)?));
+    let sign = NormalizerWrapper::Replace(Replace::new(" ", SPACE).map_err(library)?);
+    steps.push(sign.clone());
     tokenizer.with_normalizer(Some(NormalizerSequence::new(steps))).map_err(library)?;
     let mut steps = vec![
         DecoderWrapper::Replace(Replace::new(SPACE, " ").map_err(library)?),
@@ -173,7 +181,8 @@ fn sentence_piece(gguf: &Gguf<'_>, tokens: &[&str], vocab: Vocab) -> Result<(Tok
     tokenizer.with_decoder(Some(DecoderSequence::new(steps)));
     // llama.cpp's defaults for SentencePiece vocabularies.
     let usual = |id: u32| (tokens.len() > id as usize).then_some(id);
-    Ok((tokenizer, Defaults { bos: usual(1), eos: usual(2), add_bos: true }))
+    let cutting = Cutting::known(false, Rule::Pairs { sign: true, at_spaces: false }, Some(sign));
+    Ok((tokenizer, cutting, Defaults { bos: usual(1), eos: usual(2), add_bos: true }))
 }
 
 /// What a token is for; llama.cpp's numbers.

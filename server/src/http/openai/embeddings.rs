@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::models;
+use crate::host::{HostError, Passage};
 use crate::http::App;
 use crate::http::error::ApiError;
 use crate::http::json::ApiJson;
@@ -49,10 +50,23 @@ pub struct EmbeddingsResponse {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a string or a list of strings")]
+#[serde(untagged, expecting = "expected a string, a list of strings, a list of token ids, or a list of such lists")]
 enum Input {
-    One(String),
-    Many(Vec<String>),
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    ManyTokens(Vec<Vec<u32>>),
+}
+
+impl Input {
+    fn into_passages(self) -> Vec<Passage> {
+        match self {
+            Self::Text(text) => vec![text.into()],
+            Self::Texts(texts) => texts.into_iter().map(Passage::from).collect(),
+            Self::Tokens(ids) => vec![Passage::Tokens(ids)],
+            Self::ManyTokens(many) => many.into_iter().map(Passage::Tokens).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -63,10 +77,10 @@ enum Format {
     Base64,
 }
 
-/// Embeds every text.
+/// Embeds every text, or every list of token ids.
 ///
 /// # Errors
-/// An empty or over-long text, too many of them, another model.
+/// An empty or over-long text, a token that there is not, too many of them, another model.
 pub async fn create(
     State(app): State<App>,
     ApiJson(request): ApiJson<EmbeddingsRequest>,
@@ -79,21 +93,18 @@ pub async fn create(
         let name: String = name.chars().take(64).collect();
         return Err(ApiError::unsupported(&name, format!("'{name}' is not offered; leave it out.")));
     }
-    let texts = match request.input {
-        Input::One(text) => vec![text],
-        Input::Many(texts) => texts,
-    };
+    let passages = request.input.into_passages();
     let limit = app.limits().max_inputs;
-    if texts.is_empty() || texts.len() > limit {
+    if passages.is_empty() || passages.len() > limit {
         return Err(ApiError::field("input", "invalid_value", format!("'input' takes 1 to {limit} texts.")));
     }
-    let mut data = Vec::with_capacity(texts.len());
+    if let Some(index) = passages.iter().position(Passage::is_empty) {
+        return Err(ApiError::field("input", "invalid_value", format!("'input[{index}]' is empty.")));
+    }
+    let mut data = Vec::with_capacity(passages.len());
     let mut tokens = 0;
-    for (index, text) in texts.into_iter().enumerate() {
-        if text.is_empty() {
-            return Err(ApiError::field("input", "invalid_value", format!("'input[{index}]' is empty.")));
-        }
-        let embeddings = embedder.embed(text).await?;
+    for (index, passage) in passages.into_iter().enumerate() {
+        let embeddings = embedder.embed(passage).await.map_err(of_input)?;
         tokens += embeddings.tokens.len();
         let vector = embeddings.pooled();
         if request.dimensions.is_some_and(|asked| usize::try_from(asked) != Ok(vector.len())) {
@@ -111,4 +122,10 @@ pub async fn create(
     }
     let usage = json!({ "prompt_tokens": tokens, "total_tokens": tokens });
     Ok(Json(EmbeddingsResponse { object: "list", model: id, data, usage }))
+}
+
+/// What is wrong with what is to be embedded is wrong with that field.
+fn of_input(error: HostError) -> ApiError {
+    let error = ApiError::from(error);
+    if error.status.is_client_error() { ApiError { param: Some("input".to_owned()), ..error } } else { error }
 }

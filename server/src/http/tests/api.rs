@@ -183,6 +183,12 @@ async fn embeddings_as_numbers_and_as_base64() {
     assert!(text.contains(&format!("[{first},")), "{text}");
     let own = server.answer("/v1/embeddings", &json!({"input": "abc", "dimensions": 2.0, "user": "me"})).await;
     assert_eq!(own.0, 200, "{}", own.1);
+    // A list of token ids is one input, a list of lists several; an id may be written as a float.
+    for (input, inputs, tokens) in [(json!([3, 2.0]), 1, 3), (json!([[3, 2], [1]]), 2, 5)] {
+        let (status, body) = server.answer("/v1/embeddings", &json!({"input": input})).await;
+        let found = (status, body["data"].as_array().map_or(0, Vec::len), body["usage"]["prompt_tokens"].clone());
+        assert_eq!(found, (200, inputs, json!(tokens)), "{input}: {body}");
+    }
 }
 
 #[tokio::test]
@@ -209,6 +215,7 @@ async fn similarity_token_by_token() {
         (json!({"reference": "a", "candidate": "b", "threshold": 2}), json!("threshold")),
         (json!({"reference": "a"}), Value::Null),
         (json!({"reference": "a", "candidate": 3}), json!("candidate")),
+        (json!({"reference": "a", "candidate": "b", "treshold": 0.5}), json!("treshold")),
     ] {
         let (status, answer) = server.answer("/api/similarity", &body).await;
         assert_eq!((status, &answer["error"]["param"]), (400, &param), "{body}");
@@ -218,8 +225,9 @@ async fn similarity_token_by_token() {
 #[tokio::test]
 async fn without_an_encoder_the_rest_works() {
     let server = Server::with(Setup { has_embedder: false, ..Setup::default() });
-    for path in ["/v1/embeddings", "/api/similarity"] {
-        let body = json!({"input": "a", "reference": "a", "candidate": "a"});
+    for (path, body) in
+        [("/v1/embeddings", json!({"input": "a"})), ("/api/similarity", json!({"reference": "a", "candidate": "a"}))]
+    {
         let (status, answer) = server.answer(path, &body).await;
         assert_eq!(status, 400);
         assert!(answer["error"]["message"].as_str().unwrap().contains("--encoder"), "{answer}");

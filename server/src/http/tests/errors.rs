@@ -68,7 +68,16 @@ async fn every_wrong_request_is_told_what_is_wrong() {
             json!("unsupported_parameter"),
         ),
         ("/v1/completions", json!({}), 400, json!("prompt"), json!("missing_required_parameter")),
-        ("/v1/embeddings", json!({"input": [[1, 2]]}), 400, json!("input"), json!("invalid_type")),
+        ("/v1/embeddings", json!({"input": [[1, "a"]]}), 400, json!("input"), json!("invalid_type")),
+        ("/v1/embeddings", json!({"input": [1, -2]}), 400, json!("input"), json!("invalid_type")),
+        ("/v1/embeddings", json!({"input": [[1], []]}), 400, json!("input"), json!("invalid_value")),
+        (
+            "/v1/embeddings",
+            json!({"input": [1, 2, 3, 4, 5, 6, 7, 8, 9]}),
+            400,
+            json!("input"),
+            json!("context_length_exceeded"),
+        ),
         ("/v1/embeddings", json!({"input": []}), 400, json!("input"), json!("invalid_value")),
         ("/v1/embeddings", json!({"input": ["a", "b", "c", "d"]}), 400, json!("input"), json!("invalid_value")),
         ("/v1/embeddings", json!({"input": ["a", ""]}), 400, json!("input"), json!("invalid_value")),
@@ -81,7 +90,13 @@ async fn every_wrong_request_is_told_what_is_wrong() {
             json!("unsupported_parameter"),
         ),
         ("/v1/embeddings", json!({"input": "a", "model": "full"}), 404, json!("model"), json!("model_not_found")),
-        ("/v1/embeddings", json!({"input": "a b c d e f g h i"}), 400, Value::Null, json!("context_length_exceeded")),
+        (
+            "/v1/embeddings",
+            json!({"input": "a b c d e f g h i"}),
+            400,
+            json!("input"),
+            json!("context_length_exceeded"),
+        ),
         ("/v1/embeddings", json!({}), 400, Value::Null, Value::Null),
         ("/v1/audio/speech", json!({}), 404, Value::Null, json!("unknown_url")),
         ("/v1", json!({}), 404, Value::Null, json!("unknown_url")),
@@ -206,4 +221,21 @@ async fn half_a_character_and_a_whole_number_with_a_point_are_taken() {
     assert_eq!(heard.sampling.max_tokens, Some(16));
     let crate::host::Prompt::Chat { messages, .. } = heard.prompt else { panic!("a chat") };
     assert_eq!(messages[0].content, "count 3\u{fffd}");
+}
+
+/// A compressed body would be read as it is, and its fields be said to be wrong.
+#[tokio::test]
+async fn compressed_bodies_are_refused_as_such() {
+    let server = Server::start();
+    for path in ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/api/similarity"] {
+        for (coding, refused) in [("gzip", true), ("br", true), ("deflate, gzip", true), ("IDENTITY", false)] {
+            let request = server.post(path, &json!({"input": "a"})).header("content-encoding", coding);
+            let answer = request.send().await.unwrap();
+            let status = answer.status().as_u16();
+            let body: Value = answer.json().await.unwrap();
+            assert_eq!(status == 415, refused, "{path} {coding}: {status} {body}");
+            let says = body["error"]["message"].as_str().unwrap_or_default();
+            assert_eq!(says.contains("Content-Encoding"), refused, "{path} {coding}: {body}");
+        }
+    }
 }

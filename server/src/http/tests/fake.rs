@@ -10,8 +10,8 @@ use client::protocol::health::HostKind;
 use tokio::sync::mpsc;
 
 use crate::host::{
-    Embedder, FinishReason, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Progress,
-    Prompt, Summary, TokenEmbeddings,
+    Embedder, FinishReason, Generation, GenerationEvent, GenerationStream, Host, HostError, Load, ModelCard, Passage,
+    Progress, Prompt, Summary, TokenEmbeddings,
 };
 
 /// Answers `count N` with N tokens, `forever` with tokens until the client leaves, `slow` with three tokens over a
@@ -130,7 +130,12 @@ impl Embedder for FakeEmbedder {
         "fake-encoder".into()
     }
 
-    async fn embed(&self, text: String) -> Result<TokenEmbeddings, HostError> {
+    async fn embed(&self, passage: Passage) -> Result<TokenEmbeddings, HostError> {
+        // A token is a word of as many letters.
+        let text = match passage {
+            Passage::Text(text) => text,
+            Passage::Tokens(ids) => ids.iter().map(|id| "x".repeat(*id as usize)).collect::<Vec<_>>().join(" "),
+        };
         if text.split(' ').count() > 8 {
             return Err(HostError::PromptTooLong { tokens: text.split(' ').count(), context: 8 });
         }

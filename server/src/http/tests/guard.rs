@@ -95,6 +95,30 @@ async fn another_sites_page_changes_nothing() {
     }
 }
 
+/// HTTP/1.0 needs no Host, so a page's origin has nothing that it could be the same as.
+#[tokio::test]
+async fn without_a_host_no_page_changes_anything() {
+    let server = Server::with(Setup { cors_origins: vec!["https://page.example".to_owned()], ..Setup::default() });
+    let body = chat("count 1").to_string();
+    let head = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+    for (line, own) in [
+        ("", true),
+        ("sec-fetch-site: same-origin\r\n", true),
+        ("origin: https://page.example\r\n", true),
+        ("origin: http://evil.example\r\n", false),
+        (&format!("origin: {}\r\n", server.url), false),
+        ("origin: null\r\n", false),
+        ("origin: http://\r\n", false),
+        ("sec-fetch-site: cross-site\r\n", false),
+    ] {
+        let answer = server.by_hand(&format!("POST /v1/chat/completions HTTP/1.0\r\n{head}{line}\r\n{body}")).await;
+        let expect = if own { "HTTP/1.0 200" } else { "HTTP/1.0 403" };
+        assert!(answer.starts_with(expect), "{line:?}: {answer}");
+        let answer = server.by_hand(&format!("GET /health HTTP/1.0\r\n{line}\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.0 200"), "{line:?}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn another_sites_page_makes_nothing_be_downloaded() {
     let hub = FakeHub::start().await;

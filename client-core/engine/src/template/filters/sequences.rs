@@ -10,10 +10,12 @@ use crate::template::{python, repr};
 
 /// `batch(value, linecount, fill_with)` and `slice(value, slices, fill_with)`.
 pub(super) fn rows(state: &mut State<'_, '_>, args: &[Value], slices: bool) -> Result<Value, Error> {
-    let args = Args::new(args, &["value", "count", "fill_with"])?;
+    let name = if slices { "slices" } else { "linecount" };
+    let names = ["value", name, "fill_with"];
+    let args = Args::new(args, &names)?;
     let value = args.get("value")?.unwrap_or_else(|| Value::from(()));
     let items = items(state, &value)?;
-    let count = usize::try_from(number(&args, "count", 0)?).ok().filter(|count| *count > 0);
+    let count = usize::try_from(number(&args, name, 0)?).ok().filter(|count| *count > 0);
     let count = count.ok_or_else(|| invalid("there is no number of rows, or it is not positive"))?;
     let fill = args.get("fill_with")?;
     charge_items(state, count)?;
