@@ -40,6 +40,10 @@ pub struct Args {
     /// as long).
     #[arg(long, requires = "worlds")]
     informed: bool,
+    /// Also search the optimum of each slot from many more starting points, ten times as long or more: what that finds beyond
+    /// the usual search is what the usual search misses.
+    #[arg(long, conflicts_with = "worlds")]
+    thorough: bool,
     /// Seed of the slots.
     #[arg(long, default_value_t = 20_260_101)]
     seed: u64,
@@ -165,7 +169,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut judgements = Vec::new();
     for users in args.system.users.counts() {
-        let judgement = judge(MecParams { users, ..params }, args.draws(), args.seed, policy)?;
+        let judgement = judge(MecParams { users, ..params }, args.draws(), args.seed, policy, args.thorough)?;
         if !args.json {
             print(&judgement, &args)?;
         }
