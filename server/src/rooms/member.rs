@@ -85,7 +85,10 @@ pub struct Progress {
     pub slots: u64,
     /// Answers that it reported.
     pub answers: u64,
-    /// How many of these it had reported when it last told the quality of one.
+    /// Whether the server wrote the last of them alone.
+    #[serde(default)]
+    pub servers_alone: bool,
+    /// How many answers it had reported when it last told the quality of one.
     #[serde(default)]
     pub qualities: u64,
 }

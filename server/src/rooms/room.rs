@@ -530,6 +530,7 @@ pub fn restored(kept: KeptRoom) -> State {
             last: None,
             slots: 0,
             answers: 0,
+            servers_alone: false,
             qualities: 0,
         });
         state.next_mlu = state.next_mlu.max(mlu.saturating_add(1));
