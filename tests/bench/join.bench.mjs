@@ -11,7 +11,7 @@ const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile:
 /** Lighthouse's "slow 4G". */
 const LINE = { rttMs: 150, downBps: 1.6e6, upBps: 0.75e6 };
 const PROCESSORS = [4, 6];
-const ROUNDS = 5;
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5);
 
 /** A line to the server: half a round trip each way, a rate that all connections share, a round trip before the first byte. */
 function slowLine(port, { rttMs, downBps, upBps }) {
