@@ -4,6 +4,7 @@
 //! - [`bench`]: what engine and server do, measured.
 //! - [`catalogue`]: models from elsewhere: the list of them, and their files on this machine.
 //! - [`cli`]: one file a command.
+//! - [`database`]: SQLite files, each used by one server at a time.
 //! - [`figures`]: the paper's control figures, from our own runs and policies.
 //! - [`host`]: who writes the answers: the model here, or an engine upstream.
 //! - [`http`]: the server: files, and an API in OpenAI's format.
@@ -17,6 +18,7 @@
 pub mod bench;
 pub mod catalogue;
 pub mod cli;
+pub mod database;
 mod disk;
 pub mod figures;
 pub mod host;

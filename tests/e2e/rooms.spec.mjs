@@ -52,6 +52,20 @@ function watch(page, problems) {
   page.on("pageerror", (error) => problems.push(`uncaught: ${error.message}`));
 }
 
+/** What a phone has and headless Chromium has not: a battery, a screen that can be kept on, a motor. */
+async function phoneContext(browser) {
+  const context = await browser.newContext(PHONE);
+  await context.addInitScript(() => {
+    window.battery = { level: 0.15 };
+    window.vibrated = [];
+    const has = (name, value) => Object.defineProperty(Navigator.prototype, name, { configurable: true, value });
+    has("getBattery", async () => window.battery);
+    has("wakeLock", { request: async (kind) => ({ kind }) });
+    has("vibrate", (ms) => Boolean(window.vibrated.push(ms)));
+  });
+  return context;
+}
+
 /** Joins; the phone's number, and how long that took. */
 async function join(context, url, code, problems) {
   const page = await context.newPage();
@@ -90,7 +104,7 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
   const problems = [];
   const server = await keeper();
   const { presenter, code } = await openRoom(browser, server.url, problems);
-  const contexts = [await browser.newContext(PHONE), await browser.newContext(PHONE)];
+  const contexts = [await phoneContext(browser), await phoneContext(browser)];
   const phones = [];
   for (const context of contexts) phones.push(await join(context, server.url, code, problems));
   expect(phones.map((phone) => phone.mlu)).toEqual(["1", "2"]);
@@ -99,6 +113,8 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
   // One takes part without a model, one runs it.
   let [one, two] = phones.map((phone) => phone.page);
   await expect(one.getByTestId("verdict")).toContainText(/MB to fetch/);
+  await expect(one.getByTestId("choice")).toContainText("battery is at 15 %");
+  await expect(one.getByTestId("counts")).toContainText("The screen stays on.");
   await one.getByTestId("part-server").click();
   await two.getByTestId("part-model").click();
   await expect(two.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
@@ -110,6 +126,7 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
   await round(presenter, "What is the capital of Kenya?");
   await Promise.all([one, two].map((phone) => answered(phone, "Kenya")));
   await expect(one.getByTestId("answer-text")).toContainText("Nairobi");
+  expect(await one.evaluate(() => window.vibrated.length), "a nudge that is felt").toBe(1);
   await expect(presenter.getByTestId("round")).toContainText("2 of 2 answered");
   await presenterSays(presenter, sum(await counts(one), await counts(two)));
   expect((await counts(one))[1], "a phone without a model writes nothing").toBe(0);
@@ -126,8 +143,30 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
   await expect(two.getByTestId("answer")).toContainText(/similarity [01]\.\d+, unsupported \d+ %/);
   const [, similarity] = (await two.getByTestId("answer").textContent()).match(/similarity ([01]\.\d+)/);
   await expect(presenter.getByTestId("measured-accuracy"), "of one answer so far").toHaveText(similarity);
+  // What the server writes alone is its own reference, and the screen says so.
+  await one.getByTestId("question").fill("What is the capital of Chad?");
+  await one.getByTestId("ask").click();
+  await answered(one, "Chad");
+  await expect(presenter.getByTestId("own-references")).toContainText(/measured answers? (was|were) written by the server alone/);
   await presenter.getByTestId("measure").uncheck();
   await presenterSays(presenter, sum(await counts(one), await counts(two)));
+
+  // What the phones measure of themselves, slot by slot, as the presenter sees it.
+  await presenter.keyboard.press("m");
+  const member = (mlu) => presenter.locator(`[data-testid=person][data-mlu='${mlu}']`);
+  await expect(member(2)).toContainText("15 %");
+  await two.evaluate(() => (window.battery.level = 0.9));
+  await expect(member(2)).toContainText("90 %");
+  await expect(member(2)).toContainText("model");
+  await expect(member(1)).toContainText("server only");
+  await presenter.keyboard.press("Escape");
+
+  // A set of questions: each phone has its own.
+  await presenter.getByTestId("question-set").selectOption({ index: 0 });
+  await presenter.getByTestId("start-round").click();
+  await expect(presenter.getByTestId("round")).toContainText("2 of 2 answered", { timeout: 60_000 });
+  const asked = await presenter.getByTestId("answers").locator("li .muted").allTextContents();
+  expect(new Set(asked).size, "two questions of the set").toBe(2);
 
   // One is killed: its seat is kept, and it comes back as itself.
   const before = await counts(one);
@@ -161,7 +200,7 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
     await page.getByTestId("ask").click();
   }
   await Promise.all([one, two].map((phone) => answered(phone, "Norway")));
-  await expect(presenter.getByTestId("round")).toContainText("Round 2 runs: 2 of 2 answered");
+  await expect(presenter.getByTestId("round")).toContainText("Round 3 runs: 2 of 2 answered");
   await round(presenter, "What is the capital of France?");
   await Promise.all([one, two].map((phone) => answered(phone, "France")));
   await expect(presenter.getByTestId("round")).toContainText("2 of 2 answered");

@@ -21,15 +21,6 @@ const LINK_DELAY: Duration = Duration::from_millis(250);
 /// The page is idle after so long without an ask; only then the second policy backend is fetched.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Mounts the page in place of the shell that `index.html` shows before.
-pub fn mount() {
-    let root: web_sys::HtmlElement = document()
-        .get_element_by_id("app")
-        .map_or_else(|| document().body().expect("a document has a body"), JsCast::unchecked_into);
-    root.set_inner_html("");
-    leptos::mount::mount_to(root, App).forget();
-}
-
 fn initial_settings() -> Settings {
     let mut settings = Settings::default();
     if let Some(theme) = dom::recall(THEME_KEY).and_then(|name| Theme::from_name(&name)) {
@@ -42,7 +33,7 @@ fn initial_settings() -> Settings {
 
 /// The whole page.
 #[component]
-fn App() -> impl IntoView {
+pub fn App() -> impl IntoView {
     let ctx = Ctx::new(initial_settings());
     provide_context(ctx);
     follow_settings(ctx);

@@ -1,7 +1,17 @@
-//! The few things of the browser that the panels need, without ceremony.
+//! The few things of the browser that the pages need, without ceremony.
 
 use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
+
+/// Puts a page into the document's `<main id="app">`, in place of the shell that its HTML shows before.
+pub fn mount<V: IntoView + 'static>(page: impl FnOnce() -> V + 'static) {
+    console_error_panic_hook::set_once();
+    let root: web_sys::HtmlElement = document()
+        .get_element_by_id("app")
+        .map_or_else(|| document().body().expect("a document has a body"), JsCast::unchecked_into);
+    root.set_inner_html("");
+    leptos::mount::mount_to(root, page).forget();
+}
 
 /// The page's clock, in ms.
 pub fn now_ms() -> f64 {

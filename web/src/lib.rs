@@ -59,9 +59,8 @@ mod server_only;
 #[cfg(target_arch = "wasm32")]
 mod training_link;
 
-/// Puts the page into the document's `<main id="app">`.
+/// Shows the page.
 #[cfg(target_arch = "wasm32")]
 pub fn start() {
-    console_error_panic_hook::set_once();
-    app::mount();
+    dom::mount(app::App);
 }

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use client::cell::MAX_DEVICES;
 use client::protocol::sampling;
 use client::protocol::worker::{AskMode, TierChoice};
 use client::protocol::world::{Decider, QosSource};
@@ -25,8 +26,6 @@ pub const OWN: [&str; 17] = [
 
 /// Most characters of a text that go into a link.
 const MAX_TEXT: usize = 4_000;
-/// Most devices that a link can place; the simulator's limit is lower and its own matter.
-const MAX_DEVICES: usize = 16;
 /// Farthest a device can be placed, in metres.
 const MAX_POSITION_M: f64 = 1_000.0;
 
@@ -100,9 +99,8 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Option<()> {
         "q" => settings.prompt = value.chars().take(MAX_TEXT).collect(),
         "model" => settings.model = value.chars().take(MAX_TEXT).collect(),
         "users" | "k" => {
-            let users = SETTINGS.iter().find(|s| s.key == "users")?;
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a small count")]
-            let count = number::<f64>(value, users.min, users.max).filter(|n| n.fract() == 0.0)? as usize;
+            let count = number::<f64>(value, 1.0, MAX_DEVICES as f64).filter(|n| n.fract() == 0.0)? as usize;
             world.users = count;
         }
         "seed" => world.seed = value.parse().ok()?,
@@ -321,6 +319,7 @@ mod tests {
         let links = [
             "users=0",
             "users=2.5",
+            "users=11",
             "users=999999",
             "k=NaN",
             "seed=-1",

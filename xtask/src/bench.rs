@@ -39,6 +39,8 @@ enum What {
     Rl,
     /// Prefill and decode in headless Chromium, by the clock and by CPU seconds, TTFT, memory; time of a decision.
     Engine,
+    /// A phone that joins a room over a slow line with a slow processor, in headless Chromium.
+    Join,
 }
 
 /// Runs one bench.
@@ -60,7 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
             if args.webgpu {
                 env.push(("BENCH_GPU", "1".into()));
             }
-            let mut options = vec!["--config".to_owned(), "bench.config.mjs".to_owned()];
+            let mut options = in_browser(&["engine", "models", "policy"]);
             // Held until the measurement is over.
             let _busy = args.busy.map(|cores| {
                 options.extend(["--grep".to_owned(), "on a busy machine".to_owned()]);
@@ -69,7 +71,18 @@ pub fn run(args: &Args) -> Result<()> {
             });
             playwright.run_with(&options, &env)
         }
+        What::Join => {
+            let playwright = Playwright::prepare(args.keep_page)?;
+            step("A phone that joins, in headless Chromium");
+            playwright.run_with(&in_browser(&["join"]), &[])
+        }
     }
+}
+
+/// What Playwright takes to run these files of `tests/bench`.
+fn in_browser(files: &[&str]) -> Vec<String> {
+    let config = ["--config", "bench.config.mjs"].map(str::to_owned);
+    config.into_iter().chain(files.iter().map(|file| format!("{file}.bench.mjs"))).collect()
 }
 
 /// Threads that do nothing as fast as they can, until it is dropped.

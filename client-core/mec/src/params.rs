@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::settings::SettingError;
 
 /// The most users that one cell may hold; fixed so that the inner loops need no allocation.
-pub const MAX_USERS: usize = 16;
+pub const MAX_USERS: usize = 32;
 
 /// How the server's `F` cycles per second are shared among the users who offload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -75,14 +75,18 @@ const POWER_SHAPES: [PowerShape; 3] = [PowerShape::EqualReceived, PowerShape::Eq
 
 /// The best starting point of each kind: who sends, and who offloads nothing, a part or all.
 #[derive(Clone, Debug, Default)]
-struct Starts(BTreeMap<u64, Point>);
+struct Starts(BTreeMap<u128, Point>);
+
+// Sets of users are the bits of a number.
+const _: () = assert!(MAX_USERS == u32::BITS as usize);
 
 impl Starts {
     fn add(&mut self, point: &Point) {
-        let mut kind = 0;
+        // Six kinds a user.
+        let mut kind = 0u128;
         for (power, alpha) in point.start.power_w.iter().zip(point.alpha) {
-            let part = if alpha < 0.01 { 0 } else { 1 + u64::from(alpha > 0.99) };
-            kind = 6 * kind + 3 * u64::from(*power > 0.0) + part;
+            let part = if alpha < 0.01 { 0 } else { 1 + u128::from(alpha > 0.99) };
+            kind = 6 * kind + 3 * u128::from(*power > 0.0) + part;
         }
         let best = self.0.entry(kind).or_insert(*point);
         if point.cost_s < best.cost_s {
@@ -241,7 +245,7 @@ impl<'a> Search<'a> {
     /// Evaluates powers of every shape for many sets of senders.
     fn starts(&mut self) -> Starts {
         let count = self.users.len();
-        let everybody = (1u32 << count) - 1;
+        let everybody = u32::MAX >> (MAX_USERS - count);
         let mut found = Starts::default();
         found.add(&self.evaluate_start(Start::default()));
         for shape in POWER_SHAPES {

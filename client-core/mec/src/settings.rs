@@ -129,7 +129,7 @@ macro_rules! settings {
 }
 
 settings! {
-    Channel users as usize, "k", "Users", "", 1.0..=10.0, 1.0, Linear, "How many devices share the uplink and the server.", "The paper's K.";
+    Channel users as usize, "k", "Users", "", 1.0..=32.0, 1.0, Linear, "How many devices share the uplink and the server.", "The paper's K.";
     Channel radius_m as f64, "r", "Cell radius", "m", 1.0..=500.0, 1.0, Linear, "Devices are placed uniformly in a disc of this radius.", "The paper's.";
     Channel antenna_height_m as f64, "hm", "Antenna height", "m", 0.0..=100.0, 0.5, Linear, "Height of the server's antenna over the devices.", "Open in the paper; 10 m is a small cell's mast, and keeps the gain finite under it.";
     Channel min_distance_m as f64, "dmin", "Least distance", "m", 0.1..=10.0, 0.1, Linear, "Closer than this counts as this.", "The reference gain is for 1 m; the model means nothing closer.";
@@ -235,6 +235,7 @@ mod tests {
     #[test]
     fn defaults_are_in_range_and_names_are_unique() {
         MecParams::DEFAULT.validate().expect("defaults");
+        assert_eq!(find("users").expect("a setting").max, crate::MAX_USERS as f64, "a literal there");
         for (i, a) in SETTINGS.iter().enumerate() {
             assert!(!a.reason.is_empty() && !a.help.is_empty());
             for b in &SETTINGS[i + 1..] {

@@ -1,7 +1,7 @@
 //! A small linear programme with bounded variables, solved by the primal simplex method on a dense table.
 //!
 //! Made for [`super::alpha`]: a feasible start is always known there, rows are few, and it is solved thousands of times a
-//! slot, so nothing is allocated. A variable at its upper bound is written as its distance from there ("flipped"), so that
+//! slot: nothing is allocated but its rows, once. A variable at its upper bound is written as its distance from there ("flipped"), so that
 //! everything outside the basis is 0. Steps are bounded: what comes out is feasible, and the optimum but for rounding.
 
 use super::params::MAX_USERS;
@@ -23,7 +23,8 @@ const NO_GAIN: f64 = 1e-11;
 pub(super) struct Simplex {
     rows: usize,
     columns: usize,
-    entry: [[f64; COLUMNS]; ROWS],
+    /// As many rows as a programme has had so far: few have one a user.
+    entry: Vec<[f64; COLUMNS]>,
     right: [f64; ROWS],
     /// What a unit of a variable outside the basis adds to the cost.
     reduced: [f64; COLUMNS],
@@ -39,7 +40,7 @@ impl Simplex {
         Self {
             rows: 0,
             columns: 0,
-            entry: [[0.0; COLUMNS]; ROWS],
+            entry: Vec::new(),
             right: [0.0; ROWS],
             reduced: [0.0; COLUMNS],
             basic: [0; ROWS],
@@ -74,6 +75,9 @@ impl Simplex {
         self.right[row] = right;
         self.upper[variable] = f64::INFINITY;
         self.flipped[variable] = false;
+        if row == self.entry.len() {
+            self.entry.push([0.0; COLUMNS]);
+        }
         self.entry[row][..self.columns].fill(0.0);
         row
     }

@@ -4,7 +4,7 @@
 mod shared;
 
 use mec::bound::reward_bound;
-use mec::{MecParams, OracleEffort, UserOutcome, World, evaluate, oracle};
+use mec::{MAX_USERS, MecParams, OracleEffort, ServerShare, UserOutcome, World, evaluate, oracle};
 
 #[test]
 fn two_users_get_what_brute_force_gets_in_random_worlds() {
@@ -34,6 +34,24 @@ fn nobody_without_a_search_beats_the_optimum_in_random_worlds() {
             let (reward, name) = shared::best_simple(&mut world);
             assert!(optimum >= reward * (1.0 - 1e-3), "K {users}, world {index}: {optimum}, but {name} gets {reward}");
         }
+    }
+}
+
+/// As many users as a cell may hold: every set of them is a bit pattern, and the kinds of starting points are counted in base 6.
+#[test]
+fn the_largest_cell_has_an_optimum_too() {
+    for share in ServerShare::ALL {
+        let params = MecParams { server_share: share, ..MecParams::with_users(MAX_USERS) };
+        let mut world = World::new(params, 1);
+        let found = world.optimum(OracleEffort::Usual);
+        let mut out = [UserOutcome::default(); MAX_USERS];
+        let again = evaluate(world.physics(), world.slots(), 0.0, &found.decisions, &mut out);
+        assert_eq!(again, found.totals, "the optimum is a decision that gives what it says");
+        let optimum = found.totals.reward;
+        let bound = reward_bound(world.physics(), world.slots(), 0.0);
+        assert!(optimum <= bound * (1.0 + 1e-9), "{}: {optimum} over {bound}", share.name());
+        let (reward, name) = shared::best_simple(&mut world);
+        assert!(optimum >= reward * (1.0 - 1e-6), "{}: {optimum}, but {name} gets {reward}", share.name());
     }
 }
 

@@ -64,7 +64,7 @@ pub struct PolicyEntry {
     pub eval_seed: u64,
 }
 
-/// A policy file for any number of users from the first to the last of its evaluations, and how it did on slots that it
+/// A policy file for any number of users, and how it did with the numbers of its evaluations, from 1 on, on slots that it
 /// was not trained on. Rewards are means of (47).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SetEntry {

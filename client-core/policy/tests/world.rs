@@ -100,7 +100,7 @@ fn files_round_trip_and_damaged_ones_are_refused_with_a_reason() {
     let cases: [(&[u8], &[u8], &str); 5] = [
         (b"version\\\":3,", b"version\\\":9,", "file version 9"),
         (b"spaces\\\":1,", b"spaces\\\":0,", "spaces version 0"),
-        (b"users\\\":[1,10]", b"users\\\":[1,17]", "1 to 17"),
+        (b"users\\\":[1,10]", b"users\\\":[1,33]", "1 to 33"),
         (b"proposals\\\":3", b"proposals\\\":0", "proposals: 0"),
         (b"proposals\\\":3", b"proposals\\\":4", "head.1.weight should be F32 [8, 16]"),
     ];

@@ -24,6 +24,8 @@ const WARM_UP_SLOTS: usize = 3;
 pub enum Judged<'a> {
     /// The per-slot optimum with full knowledge.
     Optimum,
+    /// The same of a search that takes ten times as long or more.
+    Thorough,
     /// The best decision that a search finds by what can be known before the slot: the policy's own belief of its quality.
     Informed,
     /// What the policy for every world decides without its network: the best of its candidates that need none.
@@ -46,6 +48,7 @@ impl Judged<'_> {
         match self {
             Self::Optimum if variant == Variant::Backlog => "myopic-optimum".to_owned(),
             Self::Optimum => "optimum".to_owned(),
+            Self::Thorough => "optimum, thorough".to_owned(),
             Self::Informed => "informed-optimum".to_owned(),
             Self::Unlearned => "candidates-alone".to_owned(),
             Self::Static(policy) => policy.name().to_owned(),
@@ -234,21 +237,22 @@ fn decide<E: From<PolicyError> + Send>(
     worlds: &mut [World],
     check: &(impl Fn() -> Result<(), E> + Sync),
 ) -> Result<Vec<Vec<UserDecision>>, E> {
-    let optimum = |world: &World| world.optimum(OracleEffort::Usual).decisions;
+    let optimum = |world: &World, effort| world.optimum(effort).decisions;
     // These take long for every single world.
     let one_by_one = |decide: &(dyn Fn(usize, &World) -> Vec<UserDecision> + Sync)| {
         let decide = |(index, world): (usize, &World)| check().map(|()| decide(index, world));
         worlds.par_iter().enumerate().map(decide).collect::<Result<Vec<_>, E>>()
     };
     match judged {
-        Judged::Optimum => one_by_one(&|_, world| optimum(world)),
+        Judged::Optimum => one_by_one(&|_, world| optimum(world, OracleEffort::Usual)),
+        Judged::Thorough => one_by_one(&|_, world| optimum(world, OracleEffort::Thorough)),
         Judged::Informed => one_by_one(&|_, world| informed(world)),
         Judged::Unlearned => Ok(worlds.iter().map(unlearned).collect()),
         // Past what the planner knows nothing can be planned, and the slot's own optimum is the best.
         Judged::Clairvoyant(planners, horizon) => one_by_one(&|index, world| {
             let planner = planners.get(index);
             let planned = planner.and_then(|planner| planner.decide(slot, world.backlog_s(), horizon));
-            planned.unwrap_or_else(|| optimum(world))
+            planned.unwrap_or_else(|| optimum(world, OracleEffort::Usual))
         }),
         Judged::Lookahead(planner) => one_by_one(&|_, world| planner.decide(world)),
         Judged::Static(policy) => Ok(worlds.iter_mut().map(|world| world.decide(policy)).collect()),

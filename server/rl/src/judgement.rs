@@ -49,11 +49,18 @@ impl Judgement {
     }
 }
 
-/// Judges the optimum, the policies without learning and, where there is one, a trained one on `draws` fresh slots.
+/// Judges the optimum, the policies without learning and, where there is one, a trained one on `draws` fresh slots;
+/// with `thorough` also what a longer search for the optimum finds.
 ///
 /// # Errors
 /// The trained policy is for other numbers of users.
-pub fn judge(params: MecParams, draws: usize, seed: u64, policy: Option<&Policy>) -> Result<Judgement, PolicyError> {
+pub fn judge(
+    params: MecParams,
+    draws: usize,
+    seed: u64,
+    policy: Option<&Policy>,
+    thorough: bool,
+) -> Result<Judgement, PolicyError> {
     let bench = Bench::new(params, draws, seed);
     let mut scores = vec![bench.score(Judged::Optimum)?];
     for policy in STATICS {
@@ -66,6 +73,9 @@ pub fn judge(params: MecParams, draws: usize, seed: u64, policy: Option<&Policy>
         (score, samples) = bench.score_and_keep(Judged::Learned(policy), keep)?;
         learned = Some(scores.len());
         scores.push(score);
+    }
+    if thorough {
+        scores.push(bench.score(Judged::Thorough)?);
     }
     let constants = references::best_constants(params, nth_seed(seed, u64::MAX))?;
     for action in constants {

@@ -292,6 +292,18 @@ impl Mlp {
         self.layers.iter().map(|layer| (host(layer.weight.clone()), layer.bias.clone())).collect()
     }
 
+    /// Takes weights over, as of a network that has taken no step yet.
+    ///
+    /// # Errors
+    /// When they are of a network of another shape, in words.
+    pub fn begin_with(&mut self, values: Vec<(Vec<f32>, Vec<f32>)>) -> Result<(), String> {
+        let layers = values.into_iter().map(|(weight, bias)| {
+            let moments = (Moments::new(weight.len()), Moments::new(bias.len()));
+            (weight, bias, moments.0, moments.1)
+        });
+        self.restore(MlpState { layers: layers.collect(), steps: 0 })
+    }
+
     /// A copy for a checkpoint.
     pub fn state(&self) -> MlpState {
         let layer = |layer: &Layer| {

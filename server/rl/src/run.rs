@@ -7,6 +7,7 @@
 //!     references.json      mean rewards to compare with, by name
 //!     curves.svg           reward over steps, redrawn with every evaluation
 //!     policy.safetensors   the best policy so far, by its evaluation
+//!     begin.safetensors    a policy that it begins with, if it does not begin from nothing
 //!     checkpoint/          weights, optimiser, worlds and counters of the last good update
 //! ```
 //! Files appear under their names only when complete: they are written beside and then renamed. So does the checkpoint as a
@@ -37,6 +38,9 @@ pub const REFERENCES_FILE: &str = "references.json";
 pub const CURVES_FILE: &str = "curves.svg";
 /// The best policy in a run folder, there from the first evaluation on.
 pub const POLICY_FILE: &str = "policy.safetensors";
+
+/// The policy that a run begins with, in its folder.
+pub const BEGIN_FILE: &str = "begin.safetensors";
 
 /// Counters that a checkpoint keeps beside weights and optimiser.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -298,6 +302,23 @@ impl Run {
             levels: self.references.iter().map(level).collect(),
         };
         write_whole(&self.dir.join(CURVES_FILE), chart.svg().as_bytes())
+    }
+
+    /// Keeps a policy file as what the run begins with.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn begin_with(&self, bytes: &[u8]) -> Result<(), TrainError> {
+        write_whole(&self.dir.join(BEGIN_FILE), bytes)
+    }
+
+    /// The policy file that the run begins with, if it does not begin from nothing.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn begins_with(&self) -> Result<Option<Vec<u8>>, TrainError> {
+        let path = self.dir.join(BEGIN_FILE);
+        if path.exists() { fs::read(&path).map(Some).map_err(TrainError::at(&path)) } else { Ok(None) }
     }
 
     /// Keeps a policy file as the best so far.

@@ -11,11 +11,12 @@
 //! `exp(sharpness·ln reward)`): so they part the worlds among themselves, as the reward has a hill for nearly every set of
 //! users who send.
 
+use burn::nn::Linear;
 use burn::tensor::Device;
 use mec::world::nth_seed;
 use mec::{MecParams, Physics, UserDecision, World};
 use policy::world::{Outlook, PROPOSAL_OUTPUTS, Proposal, WORLD_FEATURES_PER_USER, features};
-use policy::{Activation, Network, WorldConfig};
+use policy::{Activation, Network, NetworkShape, WorldConfig, file};
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,9 @@ use super::hyper::{
     activation, choice, hyper_parameters, layers, learning_rate, optional_layers, over_zero, whole, within,
 };
 use super::mlp::tanh;
+use super::nets::host;
 use super::off_policy::{Means, Random};
+use super::run::BEGIN_FILE;
 use super::session::{Job, Session, Update};
 use super::set_net::{SetNet, SetNetState};
 use super::stop::Ending;
@@ -232,6 +235,22 @@ fn merit(net: &SetNet, trials: &Batch, width: usize) -> f64 {
     gains.collect::<Vec<f64>>().iter().sum::<f64>() / trials.slots.len().max(1) as f64
 }
 
+/// Takes a policy's weights over. It may be for fewer users: nothing in its network counts them.
+fn begin_with(net: &mut SetNet, bytes: &[u8], wanted: &WorldConfig) -> Result<(), String> {
+    let (header, network) = file::from_bytes(bytes, &Device::flex()).map_err(|error| error.to_string())?;
+    let (NetworkShape::World(shape), Network::World(actor)) = (header.shape, network) else {
+        return Err("it is not a policy that is told its world".to_owned());
+    };
+    if (WorldConfig { most_users: wanted.most_users, ..shape.clone() }) != *wanted {
+        return Err(format!("its network is {shape:?}, the run's {wanted:?}"));
+    }
+    let values = |layers: &[Linear]| -> Vec<(Vec<f32>, Vec<f32>)> {
+        let bias = |layer: &Linear| layer.bias.as_ref().map_or(Vec::new(), |bias| host(bias.val()));
+        layers.iter().map(|layer| (host(layer.weight.val()), bias(layer))).collect()
+    };
+    net.begin_with([values(&actor.encoder), values(&actor.head)])
+}
+
 /// What the loop remembers in a checkpoint.
 #[derive(Serialize, Deserialize)]
 struct LoopState {
@@ -263,6 +282,9 @@ pub fn train(job: Job<'_>, config: &SetAscentConfig) -> Result<Ending, TrainErro
         let state: LoopState = read_state(&path)?;
         net.restore(state.net).map_err(|problem| TrainError::damaged(&path, problem))?;
         (random, drawn) = (state.random, state.drawn);
+    } else if let Some(bytes) = run.begins_with()? {
+        let problem = begin_with(&mut net, &bytes, &shape).err();
+        problem.map_or(Ok(()), |problem| Err(TrainError::damaged(&run.dir().join(BEGIN_FILE), problem)))?;
     }
     let own = |users: usize, seed: u64| World::new(MecParams { users, ..settings.mec }, seed);
     let trials = Batch::new((0..TRIAL_WORLDS).into_par_iter().map(|index| match config.worlds {
@@ -317,6 +339,37 @@ pub fn train(job: Job<'_>, config: &SetAscentConfig) -> Result<Ending, TrainErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_begins_with_the_weights_of_a_policy_for_fewer_users() {
+        let config = SetAscentConfig { encoder: vec![12, 9], head: vec![8], ..SetAscentConfig::default() };
+        let width = PROPOSAL_OUTPUTS * config.proposals;
+        let net = |seed| {
+            let (encoder, head) = (&config.encoder, &config.head);
+            let mut random = Random::seed_from_u64(seed);
+            SetNet::new(WORLD_FEATURES_PER_USER, encoder, head, width, config.activation, 0.3, &mut random)
+        };
+        let (taught, mut fresh) = (net(1), net(2));
+        let (few, many) = (config.shape(3), config.shape(5));
+        let header = policy::PolicyHeader {
+            shape: few.clone().into(),
+            action_map: policy::ActionMap::default(),
+            algo: "set-ascent".to_owned(),
+            seed: 1,
+            steps: 0,
+        };
+        let network = Network::World(few.actor(taught.values(), &Device::flex()));
+        let bytes = file::to_bytes(&header, &network).expect("a file");
+        let input: Vec<f32> = (0..5 * WORLD_FEATURES_PER_USER).map(|i| (i as f32 * 0.7).sin()).collect();
+        assert_ne!(fresh.forward(input.clone(), &[5]), taught.forward(input.clone(), &[5]));
+        begin_with(&mut fresh, &bytes, &many).expect("the same network");
+        assert_eq!(fresh.forward(input.clone(), &[5]), taught.forward(input, &[5]));
+        let other = WorldConfig { head: vec![7], ..many };
+        for (bytes, wanted, said) in [(&bytes[..], &other, "the run's"), (b"nonsense", &few, "")] {
+            let problem = begin_with(&mut fresh, bytes, wanted).expect_err("refused");
+            assert!(problem.contains(said), "{problem}");
+        }
+    }
 
     #[test]
     fn the_difference_quotients_climb() {

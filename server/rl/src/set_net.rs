@@ -174,6 +174,15 @@ impl SetNet {
         [self.encoder.values(), self.head.values()]
     }
 
+    /// Takes the weights of encoder and head over, as of a network that has taken no step yet.
+    ///
+    /// # Errors
+    /// When they are of a network of another shape, in words.
+    pub fn begin_with(&mut self, [encoder, head]: [Vec<(Vec<f32>, Vec<f32>)>; 2]) -> Result<(), String> {
+        self.encoder.begin_with(encoder)?;
+        self.head.begin_with(head)
+    }
+
     /// A copy for a checkpoint.
     pub fn state(&self) -> SetNetState {
         SetNetState { encoder: self.encoder.state(), head: self.head.state() }

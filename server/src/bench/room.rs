@@ -22,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Hall {
     /// Phones.
     pub phones: u16,
+    /// Rooms that they are spread over.
+    pub rooms: u16,
     /// How long they stay.
     pub time: Duration,
     /// Time from one slot to the next, seconds.
@@ -68,20 +70,16 @@ impl Place {
 pub async fn meet(place: &mut Place, hall: &Hall) -> Result<Report, LoadError> {
     let url = format!("{}/api/rooms", place.url());
     let settings = RoomSettings { period_s: hall.period_s, ..RoomSettings::default() };
-    let request = NewRoom { seed: Some(hall.seed), settings };
-    let response = client()?.post(&url).json(&request).send().await?;
-    let status = response.status();
-    if status != StatusCode::CREATED {
-        return Err(LoadError::Refused { url, status, answer: response.json().await.unwrap_or_default() });
+    let mut rooms = Vec::new();
+    for n in 0..hall.rooms.max(1) {
+        let request = NewRoom { seed: Some(hall.seed + u64::from(n)), settings: settings.clone() };
+        let response = client()?.post(&url).json(&request).send().await?;
+        let status = response.status();
+        if status != StatusCode::CREATED {
+            return Err(LoadError::Refused { url, status, answer: response.json().await.unwrap_or_default() });
+        }
+        rooms.push(Watched::begin(place, response.json().await?).await);
     }
-    let room: RoomMade = response.json().await?;
-    let url = format!("{}/ws/rooms/{}", place.url().replacen("http", "ws", 1), room.code);
-
-    let (told, inside) = tokio::sync::oneshot::channel();
-    let watched = Arc::new(Mutex::new(PresenterSeen::default()));
-    let presenting = tokio::spawn(presenter(url.clone(), room.secret, Arc::clone(&watched), told));
-    // Without a presenter there is only less to see.
-    let _ = tokio::time::timeout(Duration::from_secs(20), inside).await;
     let before_mb = place.memory_mb();
     let began = Instant::now();
     let ends = began + hall.time;
@@ -89,7 +87,9 @@ pub async fn meet(place: &mut Place, hall: &Hall) -> Result<Report, LoadError> {
         .map(|n| {
             let seed = nth_seed(hall.seed, u64::from(n));
             let Hall { cut, cut_every, .. } = *hall;
-            tokio::spawn(phone(Script { url: url.clone(), began, ends, cut, cut_every, seed }))
+            let room = usize::from(n) % rooms.len();
+            let url = rooms[room].url.clone();
+            tokio::spawn(phone(Script { url, room, began, ends, cut, cut_every, seed }))
         })
         .collect();
     let mut kill_at = hall.kill_after.map(|after| began + after);
@@ -108,7 +108,30 @@ pub async fn meet(place: &mut Place, hall: &Hall) -> Result<Report, LoadError> {
             ..PhoneSeen::default()
         }));
     }
-    presenting.abort();
-    let presenter = watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Report { period_s: hall.period_s, phones: seen, presenter, before_mb, most_mb })
+    let presenters = rooms.into_iter().map(Watched::end).collect();
+    Ok(Report { period_s: hall.period_s, phones: seen, presenters, before_mb, most_mb })
+}
+
+/// A room with a presenter.
+struct Watched {
+    url: String,
+    seen: Arc<Mutex<PresenterSeen>>,
+    presenting: tokio::task::JoinHandle<()>,
+}
+
+impl Watched {
+    async fn begin(place: &Place, room: RoomMade) -> Self {
+        let url = format!("{}/ws/rooms/{}", place.url().replacen("http", "ws", 1), room.code);
+        let (told, inside) = tokio::sync::oneshot::channel();
+        let seen = Arc::new(Mutex::new(PresenterSeen::default()));
+        let presenting = tokio::spawn(presenter(url.clone(), room.secret, Arc::clone(&seen), told));
+        // Without a presenter there is only less to see.
+        let _ = tokio::time::timeout(Duration::from_secs(20), inside).await;
+        Self { url, seen, presenting }
+    }
+
+    fn end(self) -> PresenterSeen {
+        self.presenting.abort();
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }

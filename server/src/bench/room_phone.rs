@@ -32,6 +32,8 @@ const AGAIN_MOST: Duration = Duration::from_secs(2);
 pub struct Script {
     /// The room's WebSocket.
     pub url: String,
+    /// Which of the hall's rooms that is.
+    pub room: usize,
     /// When the hall began.
     pub began: Instant,
     /// When it ends.
@@ -123,7 +125,7 @@ async fn enter(url: &str, join: Join) -> Result<In, Outside> {
 /// A phone, from the hall's beginning to its end.
 pub async fn phone(script: Script) -> PhoneSeen {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(script.seed);
-    let mut seen = PhoneSeen::default();
+    let mut seen = PhoneSeen { room: script.room, ..PhoneSeen::default() };
     let mut own: Option<(String, u32)> = None;
     let mut pause = AGAIN.0;
     let mut cut_at: Option<Instant> = None;

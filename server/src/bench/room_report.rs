@@ -1,11 +1,13 @@
 //! What a hall of scripted phones saw of a live room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// What one phone saw.
 #[derive(Clone, Debug, Default)]
 pub struct PhoneSeen {
+    /// Its room.
+    pub room: usize,
     /// From the hall's start to its first welcome, milliseconds; `None`: it never came in.
     pub joined_ms: Option<f64>,
     /// Why it was turned away, each time.
@@ -40,8 +42,8 @@ pub struct Report {
     pub period_s: f64,
     /// The phones.
     pub phones: Vec<PhoneSeen>,
-    /// The presenter.
-    pub presenter: PresenterSeen,
+    /// The presenters, one a room.
+    pub presenters: Vec<PresenterSeen>,
     /// Memory of the server before the phones came, MB; NaN where it is not known.
     pub before_mb: f64,
     /// The most that it had, MB.
@@ -49,10 +51,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// How late decisions arrived, milliseconds: after the beat that the earliest arrival sets.
+    /// How late decisions arrived, milliseconds: after the beat that the earliest arrival in the same room sets.
     #[must_use]
     pub fn arrivals_ms(&self) -> Vec<f64> {
-        let all = || self.phones.iter().flat_map(|phone| &phone.decisions);
+        let rooms: BTreeSet<usize> = self.phones.iter().map(|phone| phone.room).collect();
+        rooms.into_iter().flat_map(|room| self.arrivals_in_ms(room)).collect()
+    }
+
+    fn arrivals_in_ms(&self, room: usize) -> Vec<f64> {
+        let all = || self.phones.iter().filter(move |phone| phone.room == room).flat_map(|phone| &phone.decisions);
         let Some(start) = all().map(|(_, at)| *at).min() else { return Vec::new() };
         let after = |&(slot, at): &(u64, Instant)| (at - start).as_secs_f64() - slot as f64 * self.period_s;
         let beat = all().map(after).fold(f64::INFINITY, f64::min);
@@ -63,6 +70,12 @@ impl Report {
     #[must_use]
     pub fn joins_ms(&self) -> Vec<f64> {
         self.phones.iter().filter_map(|phone| phone.joined_ms).collect()
+    }
+
+    /// How late each slot was by the server's own clock, in all rooms, milliseconds.
+    #[must_use]
+    pub fn late_ms(&self) -> Vec<f64> {
+        self.presenters.iter().flat_map(|presenter| &presenter.late_ms).copied().collect()
     }
 
     /// Why phones were turned away, and how often.
@@ -116,7 +129,11 @@ mod tests {
         let phone = |decisions| PhoneSeen { decisions, ..PhoneSeen::default() };
         let phones = vec![phone(vec![at(3, 20), at(4, 10)]), phone(vec![at(3, 40)])];
         let report = Report { period_s: 0.5, phones, ..Report::default() };
-        let got: Vec<f64> = report.arrivals_ms().iter().map(|ms| ms.round()).collect();
-        assert_eq!(got, [10.0, 0.0, 30.0]);
+        let rounded = |report: &Report| -> Vec<f64> { report.arrivals_ms().iter().map(|ms| ms.round()).collect() };
+        assert_eq!(rounded(&report), [10.0, 0.0, 30.0]);
+        // Each room has a beat of its own.
+        let mut apart = report;
+        apart.phones[1].room = 1;
+        assert_eq!(rounded(&apart), [10.0, 0.0, 0.0]);
     }
 }

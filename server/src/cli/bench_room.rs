@@ -15,6 +15,9 @@ pub struct Args {
     /// Phones that join at once, all from this machine's address.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=4000))]
     pub phones: u16,
+    /// Rooms that they are spread over; a room holds 500.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub rooms: u16,
     /// How long they stay, seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=3600))]
     pub seconds: u64,
@@ -60,6 +63,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let hall = Hall {
         phones: args.phones,
+        rooms: args.rooms,
         time: Duration::from_secs(args.seconds),
         period_s: args.period,
         cut: args.cut,
@@ -78,19 +82,20 @@ fn told(args: &Args, report: &Report) -> String {
         let [p50, p95, most] = [0.5, 0.95, 1.0].map(|share| quantile(values, share));
         format!("p50 {p50:.1} ms, p95 {p95:.1} ms, longest {most:.1} ms")
     };
-    let (joins, arrivals) = (report.joins_ms(), report.arrivals_ms());
+    let (joins, arrivals, late_ms) = (report.joins_ms(), report.arrivals_ms(), report.late_ms());
     let refused: Vec<String> = report.refusals().iter().map(|(why, count)| format!("{count}: {why}")).collect();
     let back: Vec<f64> = report.phones.iter().flat_map(|phone| &phone.back_ms).copied().collect();
     let mut text = String::new();
-    text += &row("phones, seconds, period", format!("{}, {} s, {} s", args.phones, args.seconds, report.period_s));
+    let hall = format!("{}, {}, {} s, {} s", args.phones, args.rooms, args.seconds, report.period_s);
+    text += &row("phones, rooms, seconds, period", hall);
     text +=
         &row("joined (at once, from one address)", format!("{} of {}: {}", joins.len(), args.phones, spread(&joins)));
     text += &row("refused", if refused.is_empty() { "0".to_owned() } else { refused.join("; ") });
     text += &row(
         "slots, most devices in one",
-        format!("{}, {}", report.presenter.late_ms.len(), report.presenter.most_active),
+        format!("{}, {}", late_ms.len(), report.presenters.iter().map(|seen| seen.most_active).max().unwrap_or(0)),
     );
-    text += &row("slots late, by the server's clock", spread(&report.presenter.late_ms));
+    text += &row("slots late, by the server's clock", spread(&late_ms));
     text += &row("decisions late, as they arrived", spread(&arrivals));
     text += &row("decisions, lost", format!("{}, {}", arrivals.len(), report.sum(|phone| phone.lost)));
     let (cuts, returns) = (report.sum(|p| p.cuts.into()), report.sum(|p| p.returns.into()));

@@ -209,12 +209,12 @@ mod tests {
             let line = format!(r#"{{"xy":[{xy}],"hbar_re":[{half}],"hbar_im":[{half}],"X":[{bits}]}}"#);
             Ok::<Value, anyhow::Error>(serde_json::from_str(&answer(&mut decider, &line, false)?)?)
         };
-        for users in [1, 10, 4, 5] {
+        for users in [1, 10, 4, 5, 32] {
             let answer = decide(users).expect("decided");
             assert!(["alpha", "p"].iter().all(|key| answer[key].as_array().is_some_and(|all| all.len() == users)));
         }
-        let error = format!("{:#}", decide(11).expect_err("too many"));
-        assert!(error.contains("1 to 10 users, but there are 11"), "{error}");
+        let error = format!("{:#}", decide(33).expect_err("too many"));
+        assert!(error.contains("1 to 32, but is 33"), "{error}");
     }
 
     #[test]

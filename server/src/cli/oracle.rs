@@ -33,13 +33,17 @@ pub struct Args {
     #[arg(long)]
     draws: Option<usize>,
     /// Judge the policy in so many random worlds instead, whose settings lie anywhere in the sliders' ranges, with 1 users to
-    /// the most that it is for; prints how its shares of the optimum are spread over them.
+    /// the most of a range of --users, else the most that it is for; prints how its shares of the optimum are spread over them.
     #[arg(long, value_name = "N", requires = "policy", conflicts_with = "write_manifest")]
     worlds: Option<u64>,
     /// In each random world also search with the policy's own knowledge, which does not see the slot's quality (takes five times
     /// as long).
     #[arg(long, requires = "worlds")]
     informed: bool,
+    /// Also search the optimum of each slot from many more starting points, ten times as long or more: what that finds beyond
+    /// the usual search is what the usual search misses.
+    #[arg(long, conflicts_with = "worlds")]
+    thorough: bool,
     /// Seed of the slots.
     #[arg(long, default_value_t = 20_260_101)]
     seed: u64,
@@ -70,7 +74,11 @@ impl Args {
 /// Judges a policy in random worlds and prints how its shares of the optimum are spread.
 fn worlds_table(policy: &Policy, worlds: u64, args: &Args) -> Result<()> {
     let slots = args.draws();
-    let most = *policy.users().end();
+    let most = match args.system.users {
+        Users::UpTo(most) => most,
+        Users::One(_) => *policy.users().end(),
+    };
+    policy.header().shape.check_users(most)?;
     let scores = judge_worlds(policy, most, worlds, slots, args.seed, args.informed, |index, _| {
         if (index + 1).is_multiple_of(50) {
             eprintln!("{} of {worlds} worlds", index + 1);
@@ -165,7 +173,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut judgements = Vec::new();
     for users in args.system.users.counts() {
-        let judgement = judge(MecParams { users, ..params }, args.draws(), args.seed, policy)?;
+        let judgement = judge(MecParams { users, ..params }, args.draws(), args.seed, policy, args.thorough)?;
         if !args.json {
             print(&judgement, &args)?;
         }

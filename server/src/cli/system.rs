@@ -181,7 +181,7 @@ mod tests {
             assert_eq!(users.to_string().parse(), Ok(users));
         }
         for (text, reason) in
-            [("0", "must be 1 to 16"), ("17", "but is 17"), ("1-0", "but is 0"), ("1-x", "`x`"), ("2-5", "a range")]
+            [("0", "must be 1 to 32"), ("33", "but is 33"), ("1-0", "but is 0"), ("1-x", "`x`"), ("2-5", "a range")]
         {
             let error = text.parse::<Users>().expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");

@@ -43,6 +43,9 @@ pub struct Args {
     /// Go on with the run in the folder, with the configuration that it has; other flags are ignored.
     #[arg(long)]
     resume: bool,
+    /// Begin with the weights of this policy instead of random ones; it may be for fewer users. set-ascent takes one of its own.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    begin_with: Option<PathBuf>,
     /// Seed of weights, worlds, exploration and minibatches [default: 1]
     #[arg(long)]
     seed: Option<u64>,
@@ -163,6 +166,19 @@ impl Args {
         Ok(PathBuf::from(format!("runs/{}-k{}-seed{seed}", self.algo()?.name(), self.system.users)))
     }
 
+    /// The policy to begin with.
+    fn begin(&self, config: &TrainConfig) -> Result<Option<Vec<u8>>> {
+        let Some(path) = &self.begin_with else { return Ok(None) };
+        let algo = config.algo;
+        ensure!(
+            algo == Algo::SetAscent,
+            "--begin-with: {} begins with random weights; set-ascent does not",
+            algo.name()
+        );
+        let bytes = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
+        Ok(Some(bytes))
+    }
+
     /// Preset, file and flags, in this order.
     fn train_config(&self) -> Result<TrainConfig> {
         let algo = self.algo()?;
@@ -217,7 +233,12 @@ pub fn run(args: Args) -> Result<()> {
         Run::resume(&args.folder(args.seed.unwrap_or(1))?)?
     } else {
         let config = args.train_config()?;
-        (Run::create(&args.folder(config.seed)?, &config)?, config)
+        let begin = args.begin(&config)?;
+        let run = Run::create(&args.folder(config.seed)?, &config)?;
+        if let Some(bytes) = begin {
+            run.begin_with(&bytes)?;
+        }
+        (run, config)
     };
 
     let stop = Stop::from(progress::stop_on_ctrl_c("stopping; what the last checkpoint holds is kept")?);

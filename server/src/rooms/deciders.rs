@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
-use client::protocol::rooms::settings::CELL_MEMBERS;
+use client::protocol::rooms::settings::MOST_CELL_MEMBERS;
 use client::protocol::world::Decider;
 use mec::oracle::{self, OracleEffort, powers_from_offsets};
 use mec::params::{MAX_USERS, Physics};
@@ -43,7 +43,7 @@ impl Deciders {
     pub fn with_policy(bytes: &[u8]) -> Result<Self, RoomsError> {
         let policy = Policy::load(bytes, &Device::flex())?;
         let users = policy.users();
-        for present in [1, CELL_MEMBERS] {
+        for present in [1, MOST_CELL_MEMBERS] {
             if !users.contains(&present) {
                 return Err(policy::PolicyError::Users { trained: *users.end(), present }.into());
             }
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn every_way_decides_for_every_size_and_the_optimum_is_best() {
         let deciders = Deciders::with_policy(&policy("set")).unwrap();
-        for users in [1, 4, CELL_MEMBERS] {
+        for users in [1, 4, MOST_CELL_MEMBERS] {
             let world = World::new(MecParams::with_users(users), 3);
             let seen = world.observation();
             let question =

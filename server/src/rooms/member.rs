@@ -85,7 +85,10 @@ pub struct Progress {
     pub slots: u64,
     /// Answers that it reported.
     pub answers: u64,
-    /// How many of these it had reported when it last told the quality of one.
+    /// Whether the server wrote the last of them alone.
+    #[serde(default)]
+    pub servers_alone: bool,
+    /// How many answers it had reported when it last told the quality of one.
     #[serde(default)]
     pub qualities: u64,
     /// Whether it had taken part before the room began anew.
@@ -97,7 +100,7 @@ impl Progress {
     /// Of somebody who has just come.
     #[must_use]
     pub fn new(radio: Radio) -> Self {
-        Self { radio, last: None, slots: 0, answers: 0, qualities: 0, before: false }
+        Self { radio, last: None, slots: 0, answers: 0, servers_alone: false, qualities: 0, before: false }
     }
 
     /// The same when the room begins anew, with what is counted from there on.

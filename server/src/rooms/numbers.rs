@@ -184,6 +184,7 @@ pub fn room_numbers(cells: &[CellDecided], totals: &Totals, server: ServerNow) -
         answers: totals.answers,
         measured_latency_median_s: quantile(&mut measured, 0.5),
         qualities: totals.qualities,
+        own_references: totals.own_references,
         measured_accuracy: mean_quality(totals.accuracy),
         measured_hallucination: mean_quality(totals.hallucination),
         device_tokens: totals.device_tokens,

@@ -54,7 +54,10 @@ pub struct Totals {
     /// Answers whose quality was measured.
     #[serde(default)]
     pub qualities: u64,
-    /// Sum of their accuracies, eq. 28.
+    /// Of these, answers that the server wrote alone.
+    #[serde(default)]
+    pub own_references: u64,
+    /// Sum of all their accuracies, eq. 28.
     #[serde(default)]
     pub accuracy: f64,
     /// Sum of their hallucination rates, eq. 28.
@@ -292,6 +295,7 @@ impl State {
             (answer.question, answer.text) = (String::new(), String::new());
         }
         member.progress.answers += 1;
+        member.progress.servers_alone = answer.device_tokens == 0;
         self.totals.answers += 1;
         self.totals.device_tokens += u64::from(answer.device_tokens);
         self.totals.server_tokens += u64::from(answer.server_tokens);
@@ -321,6 +325,7 @@ impl State {
         // Those that were not measured are not made up for later.
         member.progress.qualities = member.progress.answers;
         self.totals.qualities += 1;
+        self.totals.own_references += u64::from(member.progress.servers_alone);
         self.totals.accuracy += accuracy;
         self.totals.hallucination += hallucination;
     }

@@ -1,6 +1,6 @@
 //! Rooms, members and slots in SQLite (embedded, write-ahead log).
 //!
-//! One server uses a folder at a time. A member is written before it is welcomed; everything else with the slot after it. A
+//! A member is written before it is welcomed; everything else with the slot after it. A
 //! killed process loses nothing that was written; a power cut may lose the last slots (`synchronous = NORMAL`), never
 //! the file.
 
@@ -13,7 +13,7 @@ use client::protocol::rooms::{Part, RoomSettings};
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -22,15 +22,21 @@ use super::member::{Identity, Progress};
 use super::rounds::RoundState;
 use super::secrets::Hash;
 use super::state::Totals;
-use crate::disk::{private_file, private_folder};
+use crate::database::{Database, OpenError, integer};
 
-/// Version of the tables, kept in the file's `user_version`.
-const VERSION: i64 = 1;
-const FILE: &str = "rooms.sqlite";
 /// Most rows of one room, a device and slot each: about an hour of 280 phones. Beyond it the oldest sixteenth goes.
 const MOST_ROWS: i64 = 1_000_000;
 /// Longest record of a slot, bytes: what a room of 500 has, twenty times over.
 const RECORD_BYTES: u64 = 8 << 20;
+
+const DATABASE: Database = Database {
+    file: "rooms.sqlite",
+    schema: SCHEMA,
+    version: 1,
+    // A slot a second and room: waiting for the disk each time would make slots late.
+    synchronous: "NORMAL",
+    flag: "--rooms",
+};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS rooms (
@@ -61,28 +67,9 @@ const SCHEMA: &str = "
 /// Why rooms cannot be kept.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The folder cannot be made.
-    #[error("{path}: {source}")]
-    Folder {
-        /// Which folder.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Somebody else has it open.
-    #[error("{0} is in use by another tandem; stop that one, or name another folder with --rooms")]
-    InUse(String),
-    /// Made by another version of this program.
-    #[error(
-        "{path} is of version {found}, but this program reads version {VERSION}; name another folder with --rooms, or take \
-         the program that made it"
-    )]
-    Version {
-        /// Which file.
-        path: String,
-        /// Its version.
-        found: i64,
-    },
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// A row cannot be understood.
     #[error("the list of rooms is damaged: {0}")]
     Damaged(String),
@@ -159,38 +146,7 @@ impl Store {
     /// # Errors
     /// The folder cannot be written, the file is in use, damaged or of another version.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let shown = |path: &Path| path.display().to_string();
-        private_folder(dir).map_err(|source| StoreError::Folder { path: shown(dir), source })?;
-        let path = dir.join(FILE);
-        private_file(&path).map_err(|source| StoreError::Folder { path: shown(&path), source })?;
-        let explain = |error: rusqlite::Error| match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::InUse(shown(&path)),
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                StoreError::Damaged(format!("{}: {error}", path.display()))
-            }
-            _ => StoreError::Sqlite(error),
-        };
-        let db = Connection::open(&path).map_err(explain)?;
-        let prepare = || -> rusqlite::Result<i64> {
-            // Nobody gives an exclusive lock back: waiting for it makes no sense.
-            db.busy_timeout(std::time::Duration::ZERO)?;
-            db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-            db.pragma_update(None, "journal_mode", "WAL")?;
-            // A slot a second and room: waiting for the disk each time would make slots late.
-            db.pragma_update(None, "synchronous", "NORMAL")?;
-            // An exclusive lock is taken by the first write.
-            db.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
-            db.pragma_query_value(None, "user_version", |row| row.get(0))
-        };
-        match prepare().map_err(explain)? {
-            0 => {
-                db.execute_batch(SCHEMA)?;
-                db.pragma_update(None, "user_version", VERSION)?;
-            }
-            VERSION => {}
-            found => return Err(StoreError::Version { path: shown(&path), found }),
-        }
-        Ok(Self { db })
+        Ok(Self { db: DATABASE.open(dir)? })
     }
 
     /// All rooms. One that cannot be understood is told of and left out.
@@ -340,11 +296,6 @@ impl Store {
         }
         Ok(change.commit()?)
     }
-}
-
-/// SQLite's integers are signed.
-fn integer(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn part_name(part: Part) -> &'static str {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use client::protocol::rooms::down::ServerMessage;
 use client::protocol::rooms::rest::SlotRecord;
-use client::protocol::rooms::settings::CompareRequest;
+use client::protocol::rooms::settings::{CompareRequest, MOST_CELL_MEMBERS};
 use client::protocol::rooms::up::{Answer, Command, Join, MeasuredQuality, Place, Telemetry};
 use client::protocol::rooms::{CloseReason, Part, Presence, RoomSettings};
 use client::protocol::world::Decider;
@@ -111,6 +111,55 @@ fn who_else_is_there_never_changes_a_members_channel() {
             .collect::<Vec<_>>()
     };
     assert_eq!(channel(0), channel(9));
+}
+
+#[test]
+fn the_largest_cell_is_one_cell_and_the_policy_decides_for_all_of_it() {
+    let deciders = deciders();
+    let reward = |decider| {
+        let settings = RoomSettings { cell_members: MOST_CELL_MEMBERS, decider, ..RoomSettings::default() };
+        let mut state = State::new("BCDFGH".to_owned(), 5, settings);
+        state.command(Command::Rehearse { phones: MOST_CELL_MEMBERS as u32 + 1 }).unwrap();
+        let rewards = (0..20).map(|_| {
+            let record = slot(&mut state, &deciders);
+            assert_eq!(record.decider, decider);
+            let sizes: Vec<usize> = record.cells.iter().map(|cell| cell.mlus.len()).collect();
+            assert_eq!(sizes, [MOST_CELL_MEMBERS, 1]);
+            record.cells[0].reward
+        });
+        rewards.sum::<f64>()
+    };
+    let (policy, closed_form) = (reward(Decider::Policy), reward(Decider::ClosedForm));
+    assert!(policy > closed_form, "{policy} {closed_form}");
+}
+
+#[test]
+fn who_is_away_muted_or_in_another_cell_interferes_no_more() {
+    let deciders = deciders();
+    // By hand all send all at full power, so that only interference tells the rates apart.
+    let rate = |change: fn(&mut State)| {
+        let settings =
+            RoomSettings { decider: Decider::Manual, manual_alpha: 1.0, manual_power: 1.0, ..RoomSettings::default() };
+        let mut state = State::new("BCDFGH".to_owned(), 3, settings);
+        for n in 1..=3 {
+            enter(&mut state, n);
+        }
+        change(&mut state);
+        slot(&mut state, &deciders).cells[0].mlus[0].rate_bps
+    };
+    let (three, two) = (rate(|_| {}), rate(|state| drop(state.lose(3))));
+    let alone = rate(|state| {
+        state.lose(2);
+        state.lose(3);
+    });
+    assert!(three < two && two < alone, "{three} {two} {alone}");
+    let hidden = |state: &mut State| {
+        state.measured(3, Telemetry { visible: Some(false), ..Telemetry::default() });
+    };
+    assert_eq!(rate(hidden), two);
+    assert_eq!(rate(|state| drop(state.command(Command::Mute { mlu: 3, muted: true }).unwrap())), two);
+    assert_eq!(rate(|state| drop(state.command(Command::Move { mlu: 3, cell: 2 }).unwrap())), two);
+    assert_eq!(rate(|state| drop(state.leave(3))), two);
 }
 
 #[test]
@@ -306,6 +355,12 @@ fn rounds_and_comparisons_run_beside_the_slots() {
     let near = |value: Option<f64>, wanted: f64| value.is_some_and(|value| (value - wanted).abs() < 1e-12);
     assert!(numbers.qualities == 2 && near(numbers.measured_accuracy, 0.7), "{numbers:?}");
     assert!(near(numbers.measured_hallucination, 0.2), "{numbers:?}");
+    // What the server wrote alone is its own reference: it counts, and the presenter is told of how many that is so.
+    assert_eq!(numbers.own_references, 0);
+    state.answered(phones[0], Answer { server_tokens: 9, ..Answer::default() });
+    state.compared(phones[0], quality(1.0, 0.0));
+    let numbers = room_numbers(&[], &state.totals, ServerNow::default());
+    assert_eq!((numbers.qualities, numbers.own_references), (3, 1));
 
     let request = CompareRequest { deciders: vec![Decider::Policy, Decider::AlwaysLocal], turn_slots: 2 };
     state.command(Command::Compare(request)).unwrap();

@@ -1,22 +1,24 @@
 //! The list of runs in SQLite (embedded, write-ahead log).
-//!
-//! One server uses a folder at a time: the lock is exclusive, so that a second one does not take the first one's runs for
-//! interrupted.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use client::protocol::runs::{RunState, RunView};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use thiserror::Error;
 
 use rl::config::TrainConfig;
 
-use crate::disk::{private_file, private_folder};
+use crate::database::{Database, OpenError, integer};
 
-/// Version of the table, kept in the file's `user_version`.
-const VERSION: i64 = 1;
-const FILE: &str = "runs.sqlite";
+const DATABASE: Database = Database {
+    file: "runs.sqlite",
+    schema: SCHEMA,
+    version: 1,
+    // A run that was acknowledged is there after a power cut, too.
+    synchronous: "FULL",
+    flag: "--runs",
+};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS runs (
@@ -40,28 +42,9 @@ const COLUMNS: &str = "id, config, state, created_ms, started_ms, ended_ms, step
 /// Why the list of runs cannot be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The folder cannot be made.
-    #[error("{path}: {source}")]
-    Folder {
-        /// Which folder.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Somebody else has it open.
-    #[error("{0} is in use by another tandem; stop that one, or name another folder with --runs")]
-    InUse(String),
-    /// Made by another version of this program.
-    #[error(
-        "{path} is of version {found}, but this program reads version {VERSION}; name another folder with --runs, or take \
-         the program that made it"
-    )]
-    Version {
-        /// Which file.
-        path: String,
-        /// Its version.
-        found: i64,
-    },
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// A row cannot be understood.
     #[error("the list of runs is damaged: {0}")]
     Damaged(String),
@@ -81,38 +64,7 @@ impl Store {
     /// # Errors
     /// The folder cannot be written, the list is in use, damaged or of another version.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let shown = |path: &Path| path.display().to_string();
-        private_folder(dir).map_err(|source| StoreError::Folder { path: shown(dir), source })?;
-        let path = dir.join(FILE);
-        private_file(&path).map_err(|source| StoreError::Folder { path: shown(&path), source })?;
-        let in_use = |error: rusqlite::Error| match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::InUse(shown(&path)),
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                StoreError::Damaged(format!("{}: {error}", path.display()))
-            }
-            _ => StoreError::Sqlite(error),
-        };
-        let db = Connection::open(&path).map_err(in_use)?;
-        let prepare = || -> rusqlite::Result<i64> {
-            // Nobody gives an exclusive lock back: waiting for it makes no sense.
-            db.busy_timeout(std::time::Duration::ZERO)?;
-            db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-            db.pragma_update(None, "journal_mode", "WAL")?;
-            // A run that was acknowledged is there after a power cut, too.
-            db.pragma_update(None, "synchronous", "FULL")?;
-            // An exclusive lock is taken by the first write.
-            db.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
-            db.pragma_query_value(None, "user_version", |row| row.get(0))
-        };
-        match prepare().map_err(in_use)? {
-            0 => {
-                db.execute_batch(SCHEMA)?;
-                db.pragma_update(None, "user_version", VERSION)?;
-            }
-            VERSION => {}
-            found => return Err(StoreError::Version { path: shown(&path), found }),
-        }
-        Ok(Self { db })
+        Ok(Self { db: DATABASE.open(dir)? })
     }
 
     /// How many runs there are.
@@ -235,11 +187,6 @@ impl Store {
         self.db.execute("DELETE FROM runs WHERE id = ?1", [id])?;
         Ok(())
     }
-}
-
-/// SQLite's integers are signed.
-fn integer(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// A row of the list.
@@ -384,26 +331,6 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_cannot_be_used_is_explained() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let says = |wanted: &str| {
-            let error = Store::open(folder.path()).err().unwrap().to_string();
-            assert!(error.contains(wanted), "{error}");
-        };
-        says("in use by another tandem");
-        store.db.pragma_update(None, "user_version", 99).unwrap();
-        drop(store);
-        says("version 99");
-        std::fs::write(folder.path().join(FILE), "this is no database, but it is long enough to be one ".repeat(100))
-            .unwrap();
-        says("damaged");
-        let file = folder.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        assert!(matches!(Store::open(&file), Err(StoreError::Folder { .. })));
-    }
-
-    #[test]
     fn a_damaged_row_is_one_of_the_runs_and_can_be_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
@@ -445,24 +372,5 @@ mod tests {
             let value: serde_json::Value = number.parse().unwrap();
             assert_eq!(as_written(value.clone()), value, "{number}");
         }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn nobody_else_reads_the_list() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let folder = tempfile::tempdir().unwrap();
-        let (dir, path) = (folder.path().join("runs"), folder.path().join("runs").join(FILE));
-        let rights = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        let store = Store::open(&dir).unwrap();
-        store.insert(&TrainConfig::new(2), 1).unwrap();
-        assert_eq!((rights(&dir), rights(&path)), (0o700, 0o600));
-        let log = dir.join(format!("{FILE}-wal"));
-        assert!(!log.exists() || rights(&log) == 0o600);
-        drop(store);
-        // One that an earlier version made.
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let _store = Store::open(&dir).unwrap();
-        assert_eq!(rights(&path), 0o600);
     }
 }

@@ -58,9 +58,13 @@ pub fn vibrate(ms: u32) {
     }
 }
 
-/// How full the battery is, 0 to 1; `None` where the browser does not tell.
-pub async fn battery() -> Option<f64> {
+/// The battery, which [`charge`] is read of; `None` where the browser does not tell.
+pub async fn battery() -> Option<JsValue> {
     let navigator: JsValue = window().navigator().into();
-    let battery = ask(&navigator, "getBattery", None).await?;
-    Reflect::get(&battery, &JsValue::from_str("level")).ok()?.as_f64()
+    ask(&navigator, "getBattery", None).await
+}
+
+/// How full a battery is at present, 0 to 1.
+pub fn charge(battery: &JsValue) -> Option<f64> {
+    Reflect::get(battery, &JsValue::from_str("level")).ok()?.as_f64()
 }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use client::protocol::rooms::CloseReason;
 use leptos::prelude::*;
 use wasm_bindgen::prelude::*;
 use web::dom;
@@ -37,6 +38,24 @@ pub enum Status {
         /// What the server said.
         reason: String,
     },
+}
+
+impl Status {
+    /// A word for it, which the page's tests and its styles read too.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Connecting => "connecting",
+            Self::Waiting { .. } => "waiting",
+            Self::Ended { .. } => "ended",
+        }
+    }
+}
+
+/// Why the server ended the connection, in its own words, or in ours of its close code.
+pub fn why_ended(code: u16, reason: String) -> String {
+    let known = CloseReason::of_code(code).map(|known| known.text().to_owned());
+    known.filter(|_| reason.is_empty()).unwrap_or(reason)
 }
 
 /// Who speaks over the connection.

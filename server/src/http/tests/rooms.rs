@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::*;
+use crate::rooms::state::MEMBERS;
 
 struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
@@ -73,7 +74,7 @@ impl Socket {
 
     /// The first message that fits.
     async fn wait<T>(&mut self, mut fits: impl FnMut(ServerMessage) -> Option<T>) -> T {
-        for _ in 0..500 {
+        for _ in 0..2000 {
             if let Some(found) = fits(self.next().await) {
                 return found;
             }
@@ -166,6 +167,45 @@ async fn bad_input_has_a_close_code_and_nobody_else_notices() {
         .unwrap();
     assert_eq!(known["version"], ROOM_VERSION);
     assert_eq!(own.seat.unwrap().mlu, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_more_than_a_room_holds_is_told_so_and_nobody_else_notices() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = with_rooms(folder.path());
+    let room = make(&server).await;
+    let mut presenter = Socket::presenter(&server, &room).await;
+    let (mut first, welcome) = Socket::phone(&server, &room.code).await;
+    let from = first.decision().await;
+    presenter.command(Command::Rehearse { phones: MEMBERS as u32 - 2 }).await;
+    // The presenter sees the rehearsal take its seats, and one more phone fits.
+    let active = |message: ServerMessage, wanted: u32| match message {
+        ServerMessage::Picture(picture) if picture.room.active == wanted => Some(()),
+        _ => None,
+    };
+    presenter.wait(|message| active(message, MEMBERS as u32 - 1)).await;
+    let (last, _) = Socket::phone(&server, &room.code).await;
+    presenter.wait(|message| active(message, MEMBERS as u32)).await;
+    for _ in 0..3 {
+        let mut late = Socket::open(&server, &room.code).await;
+        late.say(&ClientMessage::Join(Join::phone(None, None, None))).await;
+        assert_eq!(CloseReason::of_code(late.end().await), Some(CloseReason::Full));
+    }
+    // Whoever has a seat comes back to it, however full the room is.
+    let (mut again, back, _) = Socket::join(&server, &room.code, Join::phone(welcome.token, None, None)).await;
+    assert_eq!((back.returned, back.seat.unwrap().mlu), (true, 1));
+    assert_eq!(CloseReason::of_code(first.end().await), Some(CloseReason::Replaced));
+    let since = again.decision().await;
+    assert!(since > from);
+    for slot in since + 1..since + 5 {
+        assert_eq!(again.decision().await, slot, "no slot is left out");
+    }
+    // A seat that was given up is the next one's.
+    let mut last = last;
+    last.say(&ClientMessage::Leave).await;
+    last.end().await;
+    let (_next, next) = Socket::phone(&server, &room.code).await;
+    assert!(!next.returned);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use client::protocol::rooms::up::{Answer, Join, Place, Telemetry};
 use client::protocol::rooms::{ClientMessage, CloseReason, Part};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
+use wasm_bindgen::JsValue;
 use web::dom;
 use web_sys::AbortController;
 
@@ -41,6 +42,7 @@ pub struct Ctx {
     pub is_awake: RwSignal<bool>,
     /// Charge of the battery, 0 to 1.
     pub battery: RwSignal<Option<f64>>,
+    gauge: StoredValue<Option<JsValue>, LocalStorage>,
     /// How far the model is.
     pub stage: RwSignal<Stage>,
     pub(super) model: StoredValue<Model, LocalStorage>,
@@ -64,6 +66,7 @@ impl Ctx {
             nudge: RwSignal::new(None),
             is_awake: RwSignal::new(false),
             battery: RwSignal::new(None),
+            gauge: StoredValue::new_local(None),
             stage: model.stage,
             model: StoredValue::new_local(model),
             link: StoredValue::new_local(None),
@@ -77,7 +80,10 @@ impl Ctx {
         ctx.link.set_value(Some(link));
         Effect::new(move |_| ctx.status.set(status.get()));
         let _ = window_event_listener_untyped("visibilitychange", move |_| ctx.measure());
-        spawn_local(async move { ctx.battery.set(device::battery().await) });
+        spawn_local(async move {
+            ctx.gauge.set_value(device::battery().await);
+            ctx.read_charge();
+        });
         ctx
     }
 
@@ -139,6 +145,13 @@ impl Ctx {
         self.send(&ClientMessage::Place(Place { x_m, y_m }));
     }
 
+    fn read_charge(self) {
+        let charge = self.gauge.with_value(|battery| battery.as_ref().and_then(device::charge));
+        if charge != self.battery.get_untracked() {
+            self.battery.set(charge);
+        }
+    }
+
     /// Sends this slot's measurements, and whether the tab is seen.
     fn measure(self) {
         let part = self.state.with_untracked(State::part);
@@ -146,6 +159,7 @@ impl Ctx {
         let measured = self.meter.try_update_untracked(|meter| meter.slot(dom::now_ms(), computes)).unwrap_or_default();
         let tier = self.model.with_value(|model| model.tier.get_untracked());
         let waiting = self.waiting.with_value(Vec::len) + usize::from(self.is_busy());
+        self.read_charge();
         self.send(&ClientMessage::Telemetry(Telemetry {
             queue: u32::try_from(waiting).ok(),
             tier: tier.filter(|_| part == Part::Model),

@@ -34,9 +34,8 @@ mod screen;
 #[cfg(target_arch = "wasm32")]
 mod server;
 
-/// Puts the page into the document's `<main id="app">`.
+/// Shows the page.
 #[cfg(target_arch = "wasm32")]
 pub fn start() {
-    console_error_panic_hook::set_once();
-    screen::mount();
+    web::dom::mount(screen::App);
 }

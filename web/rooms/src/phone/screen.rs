@@ -1,9 +1,8 @@
 //! The phone's screen: who I am, what was decided for me, my question. Made for one hand and a dark hall.
 
 use client::protocol::rooms::down::Decision;
-use client::protocol::rooms::{CODE_CHARS, CloseReason, Part, tidy_code};
+use client::protocol::rooms::{CODE_CHARS, Part, tidy_code};
 use leptos::prelude::*;
-use wasm_bindgen::JsCast;
 use web::{dom, format};
 
 use super::ask::{AnswerCard, AskBar};
@@ -12,19 +11,11 @@ use super::ctx::Ctx;
 use super::map::Map;
 use super::state::State;
 use crate::keep;
-use crate::link::Status;
+use crate::link::{Status, why_ended};
 
-/// Mounts the page in place of the shell that `join.html` shows before.
-pub fn mount() {
-    let root: web_sys::HtmlElement = document()
-        .get_element_by_id("app")
-        .map_or_else(|| document().body().expect("a document has a body"), JsCast::unchecked_into);
-    root.set_inner_html("");
-    leptos::mount::mount_to(root, App).forget();
-}
-
+/// The page.
 #[component]
-fn App() -> impl IntoView {
+pub fn App() -> impl IntoView {
     // Another code in the same tab is another room: everything begins anew.
     let _ = window_event_listener_untyped("hashchange", |_| drop(window().location().reload()));
     match keep::of_address().0 {
@@ -114,14 +105,7 @@ fn cell_of(ctx: Ctx) -> Option<String> {
 #[component]
 fn Connection() -> impl IntoView {
     let ctx = expect_context::<Ctx>();
-    let name = move || {
-        ctx.status.with(|status| match status {
-            Status::Open => "open",
-            Status::Connecting => "connecting",
-            Status::Waiting { .. } => "waiting",
-            Status::Ended { .. } => "ended",
-        })
-    };
+    let name = move || ctx.status.with(Status::name);
     view! {
         <span
             class="lamp"
@@ -150,10 +134,7 @@ fn Trouble() -> impl IntoView {
             let what = if failures < 3 { "The connection was cut." } else { "The room cannot be reached." };
             Some(format!("{what} Your place is kept; trying again {when}."))
         }
-        Status::Ended { code, reason } => {
-            let own = CloseReason::of_code(code).map(|known| known.text().to_owned());
-            Some(own.filter(|_| reason.is_empty()).unwrap_or(reason))
-        }
+        Status::Ended { code, reason } => Some(why_ended(code, reason)),
         _ => ctx.state.with(|s| match &s.seat {
             Some(seat) if seat.muted => Some("The presenter took this phone out of the slots for now.".to_owned()),
             Some(_) if s.paused => Some("The presenter has paused the room.".to_owned()),

@@ -33,14 +33,7 @@ pub fn Bar() -> impl IntoView {
     let here = move || ctx.number(|room| room.active);
     let away = move || ctx.number(|room| room.away);
     let seats = move || ctx.state.with(|s| s.members.values().filter(|m| m.presence != Presence::Away).count());
-    let status = move || {
-        ctx.status.with(|status| match status {
-            Status::Open => "open",
-            Status::Connecting => "connecting",
-            Status::Waiting { .. } => "waiting",
-            Status::Ended { .. } => "ended",
-        })
-    };
+    let status = move || ctx.status.with(Status::name);
     let settings = move || ctx.state.with(|s| (s.settings.locked, s.settings.paused));
     view! {
         <header class="bar">

@@ -39,9 +39,8 @@ mod setup;
 #[cfg(target_arch = "wasm32")]
 mod world;
 
-/// Puts the page into the document's `<main id="app">`.
+/// Shows the page.
 #[cfg(target_arch = "wasm32")]
 pub fn start() {
-    console_error_panic_hook::set_once();
-    screen::mount();
+    web::dom::mount(screen::App);
 }

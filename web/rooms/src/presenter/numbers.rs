@@ -7,6 +7,7 @@ use web::geometry::axis_end;
 
 use super::ctx::Ctx;
 use super::state::HISTORY;
+use super::words;
 use crate::draw;
 
 fn rate(value: Option<f64>) -> String {
@@ -53,6 +54,9 @@ pub fn Numbers() -> impl IntoView {
                 {row("server-active", "Server answers", |r| r.server_active.to_string())}
                 {row("queue", "Server’s queue", |r| r.server_queue.to_string())}
             </dl>
+            <p class="hint" data-testid="own-references" hidden=move || !live() || ctx.number(words::own_references).is_none()>
+                {move || ctx.number(words::own_references)}
+            </p>
         </section>
     }
 }

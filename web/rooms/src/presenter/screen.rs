@@ -1,9 +1,7 @@
 //! The screen: which of setup, room and replay it shows, its frame, its keys.
 
-use client::protocol::rooms::CloseReason;
 use client::protocol::rooms::up::Command;
 use leptos::prelude::*;
-use wasm_bindgen::JsCast;
 use web::dom;
 
 use super::bar::Bar;
@@ -18,19 +16,11 @@ use super::round::Rounds;
 use super::setup::{Open, Setup};
 use super::world::World;
 use crate::keep;
-use crate::link::Status;
+use crate::link::{Status, why_ended};
 
-/// Mounts the page in place of the shell that `room.html` shows before.
-pub fn mount() {
-    let root: web_sys::HtmlElement = document()
-        .get_element_by_id("app")
-        .map_or_else(|| document().body().expect("a document has a body"), JsCast::unchecked_into);
-    root.set_inner_html("");
-    leptos::mount::mount_to(root, App).forget();
-}
-
+/// The page.
 #[component]
-fn App() -> impl IntoView {
+pub fn App() -> impl IntoView {
     let shown = RwSignal::new(None::<Ctx>);
     let owner = Owner::current();
     // Signals live as long as the page, whoever makes them.
@@ -106,10 +96,7 @@ fn Trouble() -> impl IntoView {
             Status::Waiting { .. } => {
                 Some("The server cannot be reached; trying again. The phones keep their places.".to_owned())
             }
-            Status::Ended { code, reason } => {
-                let known = CloseReason::of_code(code).map(|reason| reason.text().to_owned());
-                Some(known.filter(|_| reason.is_empty()).unwrap_or(reason))
-            }
+            Status::Ended { code, reason } => Some(why_ended(code, reason)),
             _ => None,
         };
         own.or_else(|| ctx.state.with(|state| state.refused.clone())).or_else(|| ctx.notice.get())

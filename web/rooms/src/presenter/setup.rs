@@ -2,7 +2,7 @@
 
 use client::protocol::rooms::RoomSettings;
 use client::protocol::rooms::rest::{NewRoom, RoomExport, RoomMade};
-use client::protocol::rooms::settings::CELL_MEMBERS;
+use client::protocol::rooms::settings::{CELL_MEMBERS, MOST_CELL_MEMBERS};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use wasm_bindgen::JsCast;
@@ -103,7 +103,7 @@ pub fn Setup(open: Callback<Open>) -> impl IntoView {
                     <label class="field">
                         "Phones in a cell"
                         <select data-testid="cell-members" on:change:target=move |event| members.set(event.target().value().parse().unwrap_or(CELL_MEMBERS))>
-                            {(2..=CELL_MEMBERS).map(|n| view! { <option value=n.to_string() selected={n == CELL_MEMBERS}>{format!("up to {n}")}</option> }).collect_view()}
+                            {(2..=MOST_CELL_MEMBERS).map(|n| view! { <option value=n.to_string() selected={n == CELL_MEMBERS}>{format!("up to {n}")}</option> }).collect_view()}
                         </select>
                     </label>
                     <label class="field">

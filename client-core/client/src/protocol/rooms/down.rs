@@ -277,9 +277,11 @@ pub struct RoomNumbers {
     pub measured_latency_median_s: Option<f64>,
     /// Answers so far whose quality phones measured.
     pub qualities: u64,
-    /// Mean accuracy of these, eq. 28, as measured.
+    /// Of these, answers that the server wrote alone: what answers are compared with, so that they are right by definition.
+    pub own_references: u64,
+    /// Mean accuracy of all of them, eq. 28, as measured.
     pub measured_accuracy: Option<f64>,
-    /// Mean hallucination rate of these, eq. 28, as measured.
+    /// Mean hallucination rate of all of them, eq. 28, as measured.
     pub measured_hallucination: Option<f64>,
     /// Tokens so far that phones wrote, of the answers that they reported.
     pub device_tokens: u64,

@@ -9,8 +9,10 @@ use crate::protocol::world::Decider;
 
 /// Slot periods that a room may have, seconds.
 pub const PERIOD_S: [f64; 2] = [0.2, 5.0];
-/// Most members of a cell: what the shipped policy was trained for.
+/// Most members of a cell where the presenter asks for no other number.
 pub const CELL_MEMBERS: usize = 10;
+/// Most members that a cell can be given: what the shipped policy decides for.
+pub const MOST_CELL_MEMBERS: usize = mec::MAX_USERS;
 /// Times for which a seat may be kept, seconds.
 pub const AWAY_S: [f64; 2] = [1.0, 3600.0];
 /// Longest part of a comparison, slots.
@@ -22,7 +24,7 @@ pub const TURN_SLOTS: u32 = 1000;
 pub struct RoomSettings {
     /// Time from one slot to the next, seconds, within [`PERIOD_S`].
     pub period_s: f64,
-    /// Most members of a cell, 1 to [`CELL_MEMBERS`]; each cell has its own frequency.
+    /// Most members of a cell, 1 to [`MOST_CELL_MEMBERS`]; each cell has its own frequency.
     pub cell_members: usize,
     /// Who decides, while no comparison does.
     pub decider: Decider,
@@ -76,7 +78,7 @@ impl RoomSettings {
             if fits { Ok(()) } else { Err(format!("{name} has to be between {least} and {most}, not {value}.")) }
         };
         within("The slot period", self.period_s, PERIOD_S)?;
-        within("The number of a cell's members", self.cell_members as f64, [1.0, CELL_MEMBERS as f64])?;
+        within("The number of a cell's members", self.cell_members as f64, [1.0, MOST_CELL_MEMBERS as f64])?;
         within("α", self.manual_alpha, [0.0, 1.0])?;
         within("The share of the highest power", self.manual_power, [0.0, 1.0])?;
         within("γ", self.gamma, [0.0, 1.0])?;
@@ -136,12 +138,13 @@ mod tests {
     fn what_cannot_be_is_refused_in_words() {
         let usual = RoomSettings::default;
         assert_eq!(usual().check(), Ok(()));
+        assert_eq!(RoomSettings { cell_members: 32, ..usual() }.check(), Ok(()));
         let value = |key: &str, value: f64| RoomSettings { values: [(key.to_owned(), value)].into(), ..usual() };
         for (wrong, says) in [
             (RoomSettings { period_s: 0.1, ..usual() }, "between 0.2 and 5"),
             (RoomSettings { period_s: f64::NAN, ..usual() }, "slot period"),
-            (RoomSettings { cell_members: 11, ..usual() }, "between 1 and 10"),
-            (RoomSettings { cell_members: 0, ..usual() }, "between 1 and 10"),
+            (RoomSettings { cell_members: 33, ..usual() }, "between 1 and 32"),
+            (RoomSettings { cell_members: 0, ..usual() }, "between 1 and 32"),
             (RoomSettings { gamma: 1.5, ..usual() }, "γ"),
             (RoomSettings { away_s: 0.0, ..usual() }, "seat"),
             (value("users", 3.0), "room's own"),
