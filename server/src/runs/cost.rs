@@ -2,8 +2,9 @@
 //! layers times units times epochs times steps.
 //!
 //! What is counted are the multiplications of the networks, forwards once and backwards twice, and the slots that are
-//! simulated. That is an estimate; it is there to tell minutes from weeks, and the run's own deadline
-//! ([`RunLimits::minutes`]) does the rest.
+//! simulated. That is an estimate, by a rate that is not measured on this machine; it is there to tell minutes from weeks. What
+//! holds is the run's own updates ([`Meter`]): where they take more than twice of what is allowed, the run ends and says so. Its
+//! deadline ([`RunLimits::minutes`]) does the rest.
 
 use std::time::{Duration, Instant};
 
