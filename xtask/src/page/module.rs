@@ -100,7 +100,6 @@ pub fn build(modules: &[&Module]) -> Result<()> {
 fn lane(profile: &str) -> &'static str {
     match profile {
         "page" => "pages",
-        "policy" => "policies",
         _ => "workers",
     }
 }
@@ -213,17 +212,16 @@ mod tests {
         let all = [
             module("web", "web", "", "page", false),
             module("worker", "worker", "engine", "release", false),
-            module("policy_cpu", "worker", "policy-flex", "policy", false),
-            module("policy_gpu", "worker", "policy-wgpu", "policy", true),
+            module("policy_cpu", "worker", "policy-flex", "release", false),
+            module("policy_gpu", "worker", "policy-wgpu", "release", true),
             module("engine_check", "worker", "engine", "release", false),
         ];
         let groups = groups(&all.iter().collect::<Vec<_>>());
         let calls: Vec<String> = groups.iter().map(|group| cargo_arguments(group)[5..].join(" ")).collect();
         let expected = [
             "page --package web --bin web",
-            "release --package worker --bin worker --bin engine_check --features engine",
-            "policy --package worker --bin policy_cpu --features policy-flex",
-            "policy --package worker --bin policy_gpu --features policy-wgpu",
+            "release --package worker --bin worker --bin policy_cpu --bin engine_check --features engine,policy-flex",
+            "release --package worker --bin policy_gpu --features policy-wgpu",
         ];
         assert_eq!(calls, expected);
         assert!(cargo_arguments(&groups[0]).starts_with(&["build", "--locked", "--target"].map(str::to_owned)));
