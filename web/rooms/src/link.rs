@@ -162,12 +162,17 @@ impl Link {
     }
 
     fn socket(&self) -> Result<Socket, JsValue> {
-        let socket = WebSocket::new(&self.0.url)?;
+        let socket = early(&self.0.url).map_or_else(|| WebSocket::new(&self.0.url), Ok)?;
         let own = self.clone();
-        let on_open = Closure::<dyn FnMut()>::new(move || {
+        let greet = move || {
             let greeting = own.0.speaker.greeting();
             own.send(&greeting);
-        });
+        };
+        if socket.ready_state() == WebSocket::OPEN {
+            // Its event is over.
+            set_timeout(greet.clone(), Duration::ZERO);
+        }
+        let on_open = Closure::<dyn FnMut()>::new(greet);
         let own = self.clone();
         let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
             own.0.heard_ms.set(dom::now_ms());
@@ -230,4 +235,16 @@ impl Link {
             self.lost(1006, String::new());
         }
     }
+}
+
+/// The connection that `start.js` opened while the module was on its way, if it is to this address and still lives. Once.
+fn early(url: &str) -> Option<WebSocket> {
+    let (window, name) = (window(), JsValue::from_str("tandemSocket"));
+    let early: WebSocket = js_sys::Reflect::get(&window, &name).ok()?.dyn_into().ok()?;
+    let _ = js_sys::Reflect::delete_property(&window, &name);
+    if early.url() == url && early.ready_state() <= WebSocket::OPEN {
+        return Some(early);
+    }
+    let _ = early.close();
+    None
 }
