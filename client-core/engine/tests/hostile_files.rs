@@ -41,7 +41,9 @@ fn sound() -> Vec<Value> {
             {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
             "fuse_unk": false, "byte_fallback": true, "ignore_merges": false,
-            "vocab": {"H": 0, "i": 1, "Hi": 2, "t": 3, "h": 4, "th": 5, "\u{120}": 6}, "merges": [["H", "i"], "t h"]}
+            // With the three bytes of U+2581, each as the letter that stands for it.
+            "vocab": {"H": 0, "i": 1, "Hi": 2, "t": 3, "h": 4, "th": 5, "\u{120}": 6, "a": 9, "b": 10, "\u{e2}": 11,
+                "\u{138}": 12, "\u{123}": 13}, "merges": [["H", "i"], "t h"]}
     });
     let unigram = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [added(4, "</s>")],
