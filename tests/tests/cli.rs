@@ -20,9 +20,9 @@ const COMMANDS: [&str; 18] = [
     "export-lm",
     "bench-engine",
     "bench-nearness",
+    "bench-tokens",
     "bench-serve",
     "bench-room",
-    "bench-tokens",
     "eval",
 ];
 

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use engine::Tokenizer;
 use engine::gguf::Gguf;
 
-use crate::bench::tokens::{Report, compare, corpus};
+use crate::bench::tokens::{Count, Report, compare, corpus};
 
 /// What `tandem bench-tokens` takes.
 #[derive(Debug, clap::Args)]
@@ -51,12 +51,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn told(report: &Report) -> String {
-    let mut text = format!("{:<16} {:>8} {:>8}\n", "kind", "strings", "equal");
+    let row = |name: &str, count: &Count| {
+        format!("{name:<16} {:>8} {:>8} {:>8}\n", count.strings, count.equal, count.refused)
+    };
+    let mut text = format!("{:<16} {:>8} {:>8} {:>8}\n", "kind", "strings", "equal", "refused");
     for (kind, count) in &report.kinds {
-        text += &format!("{:<16} {:>8} {:>8}\n", format!("{kind:?}").to_lowercase(), count.strings, count.equal);
+        text += &row(&format!("{kind:?}").to_lowercase(), count);
     }
-    let all = report.all();
-    text += &format!("{:<16} {:>8} {:>8}\n", "all", all.strings, all.equal);
+    text += &row("all", &report.all());
     for difference in &report.differing {
         text += &format!("\n{:?}\n  ours   {:?}\n  theirs {:?}\n", difference.text, difference.ours, difference.theirs);
     }
@@ -66,18 +68,25 @@ fn told(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::tokens::{Count, Difference, Kind};
+    use crate::bench::tokens::{Difference, Kind};
 
     #[test]
     fn differences_are_shown_under_the_counts() {
         let report = Report {
-            kinds: [(Kind::Cjk, Count { strings: 3, equal: 2 }), (Kind::Emoji, Count { strings: 2, equal: 2 })].into(),
+            kinds: [
+                (Kind::Cjk, Count { strings: 3, equal: 2, refused: 0 }),
+                (Kind::Emoji, Count { strings: 3, equal: 2, refused: 1 }),
+            ]
+            .into(),
             differing: vec![Difference { text: "漢\n".into(), ours: vec![1], theirs: vec![2, 3] }],
         };
         let text = told(&report);
-        for line in
-            ["cjk                     3        2", "all                     5        4", "\"漢\\n\"", "  theirs [2, 3]"]
-        {
+        for line in [
+            "cjk                     3        2        0",
+            "all                     6        4        1",
+            "\"漢\\n\"",
+            "  theirs [2, 3]",
+        ] {
             assert!(text.lines().any(|it| it == line), "{line:?} is not in\n{text}");
         }
     }

@@ -42,6 +42,41 @@ pub enum Effect {
     Close,
 }
 
+/// Members of whom the presenters are told again, in turn and only so many a second: what a hall measures in every slot would
+/// fill a presenter's queue.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct News {
+    members: BTreeSet<u32>,
+    next: u32,
+    waited_s: f64,
+}
+
+impl News {
+    /// Members that are told of in a second at most.
+    const A_SECOND: usize = 64;
+
+    /// There is something new of a member.
+    pub fn add(&mut self, mlu: u32) {
+        self.members.insert(mlu);
+    }
+
+    /// Lets time pass; of whom it is told now.
+    fn due(&mut self, seconds: f64) -> Vec<u32> {
+        self.waited_s += seconds;
+        if self.waited_s < 1.0 {
+            return Vec::new();
+        }
+        self.waited_s = 0.0;
+        let turn = self.members.range(self.next..).chain(self.members.range(..self.next));
+        let due: Vec<u32> = turn.copied().take(Self::A_SECOND).collect();
+        for mlu in &due {
+            self.members.remove(mlu);
+            self.next = mlu.saturating_add(1);
+        }
+        due
+    }
+}
+
 /// The room's own counters.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
@@ -100,6 +135,8 @@ pub struct State {
     pub epoch: u32,
     /// Members whose identity changed and is not written yet.
     pub changed: BTreeSet<u32>,
+    /// Members whose measurements or counts the presenters do not know yet.
+    pub news: News,
 }
 
 impl State {
@@ -123,6 +160,7 @@ impl State {
             deciding: false,
             epoch: 0,
             changed: BTreeSet::new(),
+            news: News::default(),
         }
     }
 
@@ -231,8 +269,11 @@ impl State {
         if member.visible {
             member.away_for_s = 0.0;
         }
-        let is_news = member.presence() != before || member.telemetry.tier != tier_before;
-        if is_news { self.tell_presenters(mlu) } else { Vec::new() }
+        if member.presence() != before || member.telemetry.tier != tier_before {
+            return self.tell_presenters(mlu);
+        }
+        self.news.add(mlu);
+        Vec::new()
     }
 
     /// A member is dragged.
@@ -307,6 +348,7 @@ impl State {
         if !in_time {
             answer.round = None;
         }
+        self.news.add(mlu);
         let mut effects = vec![Effect::Presenters(ServerMessage::Answered(Answered { mlu, answer }))];
         if let Some(round) = self.round.as_ref().filter(|_| in_time) {
             effects.push(Effect::Presenters(ServerMessage::Round(round.view())));
@@ -332,7 +374,8 @@ impl State {
 
     /// Lets time pass: rounds end, and the seats of those who were away for too long are given up.
     pub fn pass(&mut self, seconds: f64) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        let due = self.news.due(seconds);
+        let mut effects: Vec<Effect> = due.into_iter().flat_map(|mlu| self.tell_presenters(mlu)).collect();
         if let Some(round) = self.round.as_mut()
             && round.pass(seconds)
         {

@@ -459,3 +459,31 @@ fn what_changed_between_two_slots_survives_a_power_cut() {
     assert_eq!((member.progress.radio.x_m, member.progress.answers, member.identity.part), (3.0, 1, Part::ServerOnly));
     assert_eq!((state.totals.device_tokens, state.slot), (5, 1));
 }
+
+/// What phones measure, and how many answers they have, is told to presenters within a second, in turn where there are many.
+#[test]
+fn presenters_are_told_of_measurements_in_turn() {
+    let mut state = State::new("BCDFGH".to_owned(), 6, RoomSettings::default());
+    let members: Vec<u32> = (0..100).map(|n| enter(&mut state, n)).collect();
+    let told = |effects: &[Effect]| -> Vec<u32> {
+        let member = |effect: &Effect| match effect {
+            Effect::Presenters(ServerMessage::Member(view)) => Some(view.mlu),
+            _ => None,
+        };
+        effects.iter().filter_map(member).collect()
+    };
+    let battery = |level| Telemetry { battery: Some(level), ..Telemetry::default() };
+    for mlu in &members {
+        assert_eq!(told(&state.measured(*mlu, battery(0.5))), Vec::<u32>::new());
+    }
+    assert!(told(&state.pass(0.5)).is_empty());
+    let first = told(&state.pass(0.5));
+    // Those who were told of go to the end of the line.
+    state.measured(first[0], battery(0.4));
+    let second = told(&state.pass(1.0));
+    assert_eq!((first.len(), second.len(), second.last()), (64, 37, first.first()));
+    let mut all = [&first[..], &second[..36]].concat();
+    all.sort_unstable();
+    assert_eq!(all, members);
+    assert!(told(&state.pass(1.0)).is_empty());
+}
