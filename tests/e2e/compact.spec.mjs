@@ -32,6 +32,20 @@ test("the view is fetched when it is opened, and shows what the report holds", a
   else await expect(page.getByTestId("compact-scores")).toContainText("holds no scores");
 });
 
+test("a view that is not there yet is tried again by itself, and at a press", async ({ page, edge, problems }) => {
+  let missed = 0;
+  await page.route("**/compact.js*", (route) => ((missed += 1) <= 2 ? route.fulfill({ status: 404 }) : route.fallback()));
+  await open(page, edge.url);
+  await page.getByTestId("view-compact").click();
+  await expect(page.getByTestId("compact-waits")).toContainText("may still be building it");
+  await page.getByTestId("compact-waits").getByRole("button", { name: "Try again" }).click();
+  await expect.poll(() => missed).toBe(2);
+  await expect(page.getByTestId("compact-table")).toBeVisible({ timeout: 30_000 });
+  expect(missed).toBe(3);
+  // That it was missing stands in the console, as it should.
+  problems.length = 0;
+});
+
 test("one question is asked of two variants, side by side, with their sizes", async ({ page, edge, problems }) => {
   await page.goto(`${edge.url}#compact`);
   await expect(page.getByTestId("compact-model-0")).toBeVisible({ timeout: 60_000 });
