@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::build::{self, native_command};
-use crate::kernels;
 use crate::npm;
+use crate::page;
 use crate::page::index::Index;
-use crate::page::{self, module};
 use crate::shell::{self, command, run, step, target_folder};
 use crate::tools;
 
@@ -35,14 +34,11 @@ fn install() -> Result<()> {
 
 fn build_all(keep_page: bool) -> Result<()> {
     if !keep_page {
-        // All that share their crates in one call.
+        // At once, so that nothing waits for the page's first part.
         let documents = Index::all()?;
         let check = build::engine_check_module();
         let all: Vec<_> = documents.iter().flat_map(Index::modules).chain([&check]).collect();
-        shell::lanes(vec![
-            ("kernels", Box::new(|| kernels::built().map(drop))),
-            ("page", Box::new(|| module::build(&all))),
-        ])?;
+        page::compile(&all)?;
         page::build_all()?;
     }
     build::engine_check()?;

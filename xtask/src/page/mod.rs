@@ -59,11 +59,7 @@ pub fn build(part: Part) -> Result<()> {
     let modules: Vec<&Module> = all.filter(|module| module.is_late == (part == Part::Late)).collect();
     match part {
         Part::First => {
-            shell::share_cores()?;
-            shell::lanes(vec![
-                ("kernels", Box::new(|| kernels::built().map(drop))),
-                ("page", Box::new(|| module::build(&modules))),
-            ])?;
+            compile(&modules)?;
             first(&documents, &modules)
         }
         Part::Late => {
@@ -71,6 +67,15 @@ pub fn build(part: Part) -> Result<()> {
             late(&documents, &modules)
         }
     }
+}
+
+/// Compiles modules, and the CPU kernels beside them.
+pub fn compile(modules: &[&Module]) -> Result<()> {
+    shell::share_cores()?;
+    shell::lanes(vec![
+        ("kernels", Box::new(|| kernels::built().map(drop))),
+        ("page", Box::new(|| module::build(modules))),
+    ])
 }
 
 /// Builds all of it.
