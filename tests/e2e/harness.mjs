@@ -61,7 +61,7 @@ export async function startTandem(args = [], { listen = "127.0.0.1:0" } = {}) {
 
 /**
  * A proxy in front of the server, so that a spec can break the connection where it likes.
- * `rule(request)` returns nothing (pass on), "refuse", or `{ cutAfterBytes, delayMs }` for the response body.
+ * `rule(request)` returns nothing (pass on), "refuse", "missing" (a 404), or `{ cutAfterBytes, delayMs }` for the response body.
  */
 export async function startProxy(target) {
   const proxy = { rule: () => undefined, down: false, requests: [] };
@@ -70,6 +70,7 @@ export async function startProxy(target) {
     if (proxy.down) return request.socket.destroy();
     const rule = proxy.rule(request) ?? {};
     if (rule === "refuse") return request.socket.destroy();
+    if (rule === "missing") return response.writeHead(404).end();
     const to = new URL(request.url, target);
     // The name that the browser asked for goes on: the server compares it with the page's origin.
     const onward = http.request(to, { method: request.method, headers: request.headers }, (answer) => {
@@ -159,11 +160,18 @@ export async function savesData(page) {
 /** Loads the chosen model, where the page has not done so by itself, and waits until it can answer. */
 export async function loadModel(page) {
   const state = page.getByTestId("model-state");
-  // A model that comes by itself is on its way before the page has said a word about it.
+  // A model that comes by itself is on its way before the page has said a word about it. Nothing may go on looking for the
+  // button afterwards: the next model's would be pressed.
   const waits = page.getByTestId("load-model");
-  const ready = expect(state).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
-  await Promise.race([ready, waits.waitFor({ timeout: 5_000 }).then(() => waits.click({ timeout: 2_000 }))]).catch(() => undefined);
-  await ready;
+  const until = Date.now() + 5_000;
+  while (Date.now() < until && (await state.getAttribute("data-state")) !== "ready") {
+    if (await waits.isVisible()) {
+      await waits.click({ timeout: 2_000 }).catch(() => undefined);
+      break;
+    }
+    await page.waitForTimeout(50);
+  }
+  await expect(state).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
 }
 
 /** Types a prompt (or several, one a line) and asks. */

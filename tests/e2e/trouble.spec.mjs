@@ -310,6 +310,25 @@ test("where the policy's module is not to be had, the closed form decides and th
   expect(startsOfPolicy(edge), "one more try, no more").toBe(2);
 });
 
+test("a policy's module that is still being built is waited for, while the closed form decides", async ({ page, edge }) => {
+  let isBuilt = false;
+  edge.rule = (request) => (!isBuilt && request.url.startsWith("/policy_cpu") ? "missing" : undefined);
+  await page.context().route("**/assets.json", async (route) => {
+    const reply = await route.fetch();
+    const list = await reply.json();
+    if (!isBuilt) delete list.files["policy_cpu_bg.wasm"];
+    await route.fulfill({ json: list });
+  });
+  await open(page, edge.url, "?seed=3");
+  await expect(page.getByTestId("notice").filter({ hasText: /still being built.*closed form decides/ })).toHaveCount(1);
+  const backend = page.getByTestId("policy-backend");
+  await expect(backend).toContainText(/closed form decided/i);
+  expect(startsOfPolicy(edge)).toBe(1);
+  isBuilt = true;
+  await expect(backend).toContainText(/burn flex.* ms/, { timeout: 40_000 });
+  expect(startsOfPolicy(edge), "nothing is started before it is there").toBe(2);
+});
+
 test("a policy's module that fails is started once more, and then left", async ({ page, edge }) => {
   await open(page, edge.url, "?seed=3");
   const backend = page.getByTestId("policy-backend");

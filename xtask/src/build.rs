@@ -34,8 +34,8 @@ pub fn engine_check_module() -> Module {
     Module {
         name: "engine_check".into(),
         package: "worker".into(),
-        // The same as those of the page's workers together, so that no crate is compiled for it alone.
-        features: "engine,policy-flex".into(),
+        // Those of the page's engine worker, so that no crate is compiled for it alone.
+        features: "engine".into(),
         profile: "release".into(),
         target: Target::Web,
         optimise: Vec::new(),

@@ -1,8 +1,9 @@
 //! `cargo xtask demo`: from a checkout to a page in one command.
 //!
-//! Page and server are compiled side by side, and the server starts when both are there. What a first visit does without
-//! follows behind it: burn-wgpu's policy module, whose switch the page offers once it is there, the view of compact models,
-//! the chat's Markdown, a room's pages, the npm package, and the compressed copies.
+//! Page and server are compiled side by side, and the server starts when both are there. What a first visit can do without
+//! follows behind it: the policy's module, in whose place the closed form decides, burn-wgpu's, whose switch the page offers
+//! once it is there, the view of compact models, the chat's Markdown, a room's pages, the npm package, and the compressed
+//! copies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -186,10 +187,11 @@ fn build_both() -> Result<PathBuf> {
 pub fn late() -> Result<()> {
     shell::enter_lane("behind");
     step(
-        "Behind the server: what a first visit does without, the npm package, compressed copies. The page works meanwhile",
+        "Behind the server: the policy's module, what else a first visit can do without, the npm package, compressed copies. \
+         The page works meanwhile",
     );
     page::build(Part::Late)?;
-    step("The page is whole: rooms, compact models, formatted answers, the policy on WebGPU");
+    step("The page is whole: the policy on CPU and WebGPU, rooms, compact models, formatted answers");
     npm::package()?;
     sizes::compress()?;
     step("All is built");

@@ -241,7 +241,7 @@ mod tests {
             ("compact", "compact", true),
             ("markdown", "markdown", true),
             ("worker", "worker", false),
-            ("policy_cpu", "worker", false),
+            ("policy_cpu", "worker", true),
             ("policy_gpu", "worker", true),
         ];
         assert_eq!(modules, expected);

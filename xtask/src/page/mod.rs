@@ -13,6 +13,7 @@
 //! Deliberately absent: watching and serving while somebody works on the page; trunk does that, see the README.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -62,10 +63,7 @@ pub fn build(part: Part) -> Result<()> {
             compile(&modules)?;
             first(&documents, &modules)
         }
-        Part::Late => {
-            module::build(&modules)?;
-            late(&documents, &modules)
-        }
+        Part::Late => late(&documents, &modules),
     }
 }
 
@@ -128,14 +126,20 @@ fn first(documents: &[Index], modules: &[&Module]) -> Result<()> {
     dist.finish()
 }
 
+/// Each module is put there as soon as it is built: an open page waits for it.
 fn late(documents: &[Index], modules: &[&Module]) -> Result<()> {
-    let mut dist = Dist::open(Path::new(DIST))?;
-    put_modules(&mut dist, modules)?;
-    for document in documents.iter().filter(|document| document.is_late()) {
-        let page = document.render(&dist.references)?;
-        dist.put(document.name, page.as_bytes())?;
-    }
-    dist.finish()
+    let turn = Mutex::new(());
+    module::build_each(modules, &|built| {
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dist = Dist::open(Path::new(DIST))?;
+        put_modules(&mut dist, built)?;
+        let is_built = |document: &Index| document.modules().all(|module| built.contains(&module));
+        for document in documents.iter().filter(|document| document.is_late() && is_built(document)) {
+            let page = document.render(&dist.references)?;
+            dist.put(document.name, page.as_bytes())?;
+        }
+        dist.finish()
+    })
 }
 
 /// A module's script before the module: a page takes the module for there once its WebAssembly is.

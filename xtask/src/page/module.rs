@@ -76,9 +76,15 @@ impl Module {
     }
 }
 
-/// Builds modules. Profiles are built side by side: a call of cargo ends with a linker or an optimiser that uses one core, and
-/// only calls of one profile wait for each other. wasm-bindgen is compiled meanwhile.
+/// Builds modules.
 pub fn build(modules: &[&Module]) -> Result<()> {
+    build_each(modules, &|_| Ok(()))
+}
+
+/// Builds modules, and does something with those of each call of cargo once they are there. Profiles are built side by side: a
+/// call of cargo ends with a linker or an optimiser that uses one core, and only calls of one profile wait for each other.
+/// wasm-bindgen is compiled meanwhile.
+pub fn build_each(modules: &[&Module], then: &(dyn Fn(&[&Module]) -> Result<()> + Sync)) -> Result<()> {
     if modules.is_empty() {
         return Ok(());
     }
@@ -91,7 +97,8 @@ pub fn build(modules: &[&Module]) -> Result<()> {
     }
     let mut lanes: Vec<(&'static str, Work<'_>)> = vec![("wasm-bindgen", Box::new(|| bindgen().map(drop)))];
     for (name, groups) in profiles {
-        lanes.push((name, Box::new(move || groups.iter().try_for_each(|group| finish(group, tools)))));
+        let each = move |group: &Vec<&Module>| finish(group, tools).and_then(|()| then(group));
+        lanes.push((name, Box::new(move || groups.iter().try_for_each(each))));
     }
     shell::lanes(lanes)
 }
@@ -113,12 +120,12 @@ fn finish(group: &[&Module], tools: &Tools) -> Result<()> {
     group.iter().try_for_each(|module| process(module, tools, &bindgen))
 }
 
-/// Those that one call of cargo can build side by side. One with another burn behind it is not among them: features are
-/// united within a call, and both would carry both. That is so for the late ones.
+/// Those that one call of cargo builds side by side: features are united within a call, so that each of two with different
+/// ones would carry what the other needs, and wait for it.
 fn groups<'a>(modules: &[&'a Module]) -> Vec<Vec<&'a Module>> {
     let mut groups: Vec<Vec<&Module>> = Vec::new();
     for module in modules {
-        let key = |module: &Module| (module.package.clone(), module.profile.clone(), module.is_late);
+        let key = |module: &Module| (module.package.clone(), module.profile.clone(), module.features.clone());
         match groups.iter_mut().find(|group| key(group[0]) == key(module)) {
             Some(group) => group.push(module),
             None => groups.push(vec![module]),
@@ -132,15 +139,11 @@ fn cargo_arguments(group: &[&Module]) -> Vec<String> {
     let mut arguments =
         ["build", "--locked", "--target", "wasm32-unknown-unknown", "--profile"].map(str::to_owned).to_vec();
     arguments.extend([first.profile.clone(), "--package".into(), first.package.clone()]);
-    let mut features: Vec<&str> = Vec::new();
     for module in group {
         arguments.extend(["--bin".into(), module.name.clone()]);
-        features.extend(module.features.split(',').filter(|feature| !feature.is_empty()));
     }
-    features.sort_unstable();
-    features.dedup();
-    if !features.is_empty() {
-        arguments.extend(["--features".into(), features.join(",")]);
+    if !first.features.is_empty() {
+        arguments.extend(["--features".into(), first.features.clone()]);
     }
     arguments
 }
@@ -212,7 +215,7 @@ mod tests {
         let all = [
             module("web", "web", "", "page", false),
             module("worker", "worker", "engine", "release", false),
-            module("policy_cpu", "worker", "policy-flex", "release", false),
+            module("policy_cpu", "worker", "policy-flex", "release", true),
             module("policy_gpu", "worker", "policy-wgpu", "release", true),
             module("engine_check", "worker", "engine", "release", false),
         ];
@@ -220,7 +223,8 @@ mod tests {
         let calls: Vec<String> = groups.iter().map(|group| cargo_arguments(group)[5..].join(" ")).collect();
         let expected = [
             "page --package web --bin web",
-            "release --package worker --bin worker --bin policy_cpu --bin engine_check --features engine,policy-flex",
+            "release --package worker --bin worker --bin engine_check --features engine",
+            "release --package worker --bin policy_cpu --features policy-flex",
             "release --package worker --bin policy_gpu --features policy-wgpu",
         ];
         assert_eq!(calls, expected);

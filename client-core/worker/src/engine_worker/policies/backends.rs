@@ -1,5 +1,5 @@
-//! Who computes the policy's decisions. burn flex's module starts with the engine worker, and once more if it fails; after that
-//! the closed form decides. burn-wgpu's is started when the page asks for it, has to decide as burn flex does, and is left at
+//! Who computes the policy's decisions. burn flex's module starts with the engine worker, and once more if it fails; after that,
+//! and while a fresh checkout's server still builds it, the closed form decides. burn-wgpu's is started when the page asks for it, has to decide as burn flex does, and is left at
 //! the first fault.
 
 use std::cell::{Cell, RefCell};
@@ -11,6 +11,8 @@ use wasm_bindgen_futures::spawn_local;
 use super::Held;
 use super::link::{Decided, Fault, Module, PolicyLink};
 use crate::engine_worker::EngineWorker;
+use crate::fetch;
+use client::offload::ports::Clock as _;
 use client::offload::signal::Notify;
 use client::protocol::worker::Event;
 use client::protocol::world::PolicyBackend;
@@ -19,6 +21,14 @@ use policy::GoldenCase;
 
 /// burn flex's module is started so many times; a fault that comes again would come a third time.
 const MAX_STARTS: u32 = 2;
+/// What is beside this worker, where xtask has built it.
+const LIST: &str = "assets.json";
+/// burn flex's module, as the list names it.
+const CPU_MODULE: &str = "\"policy_cpu_bg.wasm\"";
+/// Time between two looks at the list.
+const LOOK_EVERY_S: f64 = 10.0;
+/// So often it is looked: for an hour.
+const MAX_LOOKS: u32 = 360;
 /// Backends may differ by this much, in α and in watts; more means that the GPU computes nonsense.
 const MAX_DIFFERENCE: f64 = 1e-3;
 
@@ -42,6 +52,8 @@ enum Cpu {
     #[default]
     Closed,
     Starting,
+    /// Being built behind the running server of a fresh checkout.
+    Awaited,
     Up(Rc<PolicyLink>),
     /// Failed too often; why.
     Gone(String),
@@ -53,7 +65,7 @@ impl EngineWorker {
         self.open_cpu();
         match &*self.policies.backends.cpu.borrow() {
             Cpu::Up(link) => Some(Rc::clone(link)),
-            Cpu::Closed | Cpu::Starting | Cpu::Gone(_) => None,
+            Cpu::Closed | Cpu::Starting | Cpu::Awaited | Cpu::Gone(_) => None,
         }
     }
 
@@ -67,7 +79,12 @@ impl EngineWorker {
         backends.starts.set(backends.starts.get() + 1);
         let engine_worker = Rc::clone(self);
         spawn_local(async move {
-            match PolicyLink::open(Module::Cpu, engine_worker.clock.clone()).await {
+            let open = async || PolicyLink::open(Module::Cpu, engine_worker.clock.clone()).await;
+            let mut opened = open().await;
+            if opened.is_err() && engine_worker.wait_until_built().await {
+                opened = open().await;
+            }
+            match opened {
                 Ok(link) => {
                     *engine_worker.policies.backends.cpu.borrow_mut() = Cpu::Up(Rc::new(link));
                     engine_worker.policies.backends.settled.notify_all();
@@ -78,6 +95,32 @@ impl EngineWorker {
         });
     }
 
+    /// Whether burn flex's module was missing because it is still being built; returns when it is there.
+    async fn wait_until_built(self: &Rc<Self>) -> bool {
+        for look in 0..MAX_LOOKS {
+            match fetch::text(LIST).await {
+                Ok(list) if list.contains(CPU_MODULE) => return look > 0,
+                // Nobody keeps a list here: all that will ever be there is there.
+                Err(_) if look == 0 => return false,
+                // The server is away, and may come back.
+                Ok(_) | Err(_) => {}
+            }
+            if look == 0 {
+                let backends = &self.policies.backends;
+                *backends.cpu.borrow_mut() = Cpu::Awaited;
+                backends.settled.notify_all();
+                self.notice(
+                    "The policy's module is still being built behind the running server. Until it is there, within a few \
+                     minutes, the closed form decides."
+                        .to_owned(),
+                );
+                self.show_world();
+            }
+            self.clock.sleep(LOOK_EVERY_S).await;
+        }
+        true
+    }
+
     /// burn flex's module once it is up.
     async fn cpu(self: &Rc<Self>) -> Result<Rc<PolicyLink>, String> {
         let backends = &self.policies.backends;
@@ -86,6 +129,9 @@ impl EngineWorker {
             match &*backends.cpu.borrow() {
                 Cpu::Up(link) => Some(Ok(Rc::clone(link))),
                 Cpu::Gone(problem) => Some(Err(format!("the policy's module failed: {problem}"))),
+                Cpu::Awaited => {
+                    Some(Err("the policy's module is still being built; try again in a few minutes".to_owned()))
+                }
                 Cpu::Closed | Cpu::Starting => None,
             }
         };
@@ -161,7 +207,7 @@ impl EngineWorker {
         let backends = &self.policies.backends;
         backends.gpu.borrow_mut().take();
         let instead = match &*backends.cpu.borrow() {
-            Cpu::Gone(_) => "The closed form",
+            Cpu::Gone(_) | Cpu::Awaited => "The closed form",
             Cpu::Closed | Cpu::Starting | Cpu::Up(_) => "burn flex on the CPU",
         };
         let note = Some(format!("burn-wgpu does not decide here: {problem}. {instead} does."));
