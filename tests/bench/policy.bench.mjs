@@ -1,5 +1,5 @@
 // Microseconds of a deployed decision: burn flex in wasm on one thread, network and action map, in the page's own worker and
-// by that worker's clock; and of the same with the way there and back.
+// by that worker's clock; and of the same with the way there and back, for each number of users that is decided for.
 import { test } from "@playwright/test";
 import { serve } from "../e2e/check_server.mjs";
 
@@ -15,7 +15,7 @@ test("decisions of the shipped policies", async ({ page }) => {
       const worker = new PolicyWorker(`${url}page/policy_boot.js#cpu`);
       checks.difference(0, await worker.reply());
       const cases = {};
-      for (let n = 0; n < checks.count(); n += 1) (cases[checks.policy(n)] ??= []).push(n);
+      for (let n = 0; n < checks.count(); n += 1) (cases[`${checks.policy(n)}, K = ${checks.users(n)}`] ??= []).push(n);
       const rounded = (micros) => Math.round(10 * micros) / 10;
       const out = { decision_us: {}, with_messages_us: {} };
       for (const [id, numbers] of Object.entries(cases)) {

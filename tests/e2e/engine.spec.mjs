@@ -19,7 +19,8 @@ test("the engine computes in the browser what it computes natively", async ({ pa
     const report = JSON.parse(text);
     console.log(`adapter: ${report.adapter}${report.software ? " (software)" : ""}`);
     for (const check of report.checks) console.log(`${check.passed ? "ok    " : "FAILED"} ${check.name}: ${check.detail}`);
-    expect(report.checks.length).toBeGreaterThanOrEqual(24);
+    // Each model on the GPU and in two forms on the CPU, and the answers of what ships; on a real GPU more models.
+    expect(report.checks.length).toBeGreaterThanOrEqual(report.software ? 16 : 34);
     const packs = await page.evaluate(() => navigator.gpu.wgslLanguageFeatures.has("packed_4x8_integer_dot_product"));
     expect(report.checks.some((check) => check.name.includes("packed 4x8"))).toBe(packs);
     expect(report.checks.filter((check) => !check.passed)).toEqual([]);

@@ -26,6 +26,16 @@ const CPU_BOUND: f32 = 2e-2;
 /// Tokens of the prompt in the numeric checks.
 const PROMPT: usize = 64;
 
+/// How many random models [`numeric`] tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Every one.
+    All,
+    /// One of each kind: where a processor stands in for the GPU and compiles each kernel for seconds, and all are tried
+    /// somewhere else.
+    Few,
+}
+
 /// One result.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
@@ -110,25 +120,32 @@ pub async fn golden(mut engine: Engine, bytes: &[u8], golden: &Golden) -> Check 
     Check { name, passed: differing.is_empty() && !golden.answers.is_empty(), detail }
 }
 
-/// Random models of the shapes that ship, of some odd ones and of the family with most kernels of its own, on both backends, against the oracle.
-pub async fn numeric(gpu: &GpuContext) -> Vec<Check> {
+/// Random models of the shapes that ship, of some odd ones and of the family with most kernels of its own, on both backends,
+/// against the oracle.
+pub async fn numeric(gpu: &GpuContext, scope: Scope) -> Vec<Check> {
+    use Family::{Gemma2, Gemma3, Llama};
     use GgmlType::{Bf16, F16, F32, Q4_0, Q8_0};
-    // Vocabulary, width, layers, query heads, key heads, inner width; storage of blocks and embedding; untied head.
-    let llama: [(Sizes, GgmlType, GgmlType, bool); 8] = [
-        ([2048, 256, 6, 8, 4, 704], Q8_0, Q8_0, false),
-        ([2048, 128, 4, 4, 2, 352], Q4_0, Q8_0, false),
-        ([501, 192, 2, 3, 1, 96], Q4_0, Q4_0, true),
-        ([257, 320, 1, 2, 2, 64], Q8_0, F16, false),
-        ([99, 60, 2, 6, 3, 37], F32, F32, true),
-        ([130, 28, 2, 2, 1, 9], F16, F16, false),
-        ([33, 44, 1, 1, 1, 50], Bf16, F32, false),
-        ([512, 576, 2, 9, 3, 1536], Q4_0, Q8_0, false),
+    use Scope::{All, Few};
+    /// Where it belongs, family, sizes (vocabulary, width, layers, query heads, key heads, inner width), storage of blocks and
+    /// embedding, whether the head is untied.
+    type Case = (Scope, Family, Sizes, GgmlType, GgmlType, bool);
+    let cases: [Case; 10] = [
+        (All, Llama, [2048, 256, 6, 8, 4, 704], Q8_0, Q8_0, false),
+        (Few, Llama, [2048, 128, 4, 4, 2, 352], Q4_0, Q8_0, false),
+        (All, Llama, [501, 192, 2, 3, 1, 96], Q4_0, Q4_0, true),
+        (Few, Llama, [257, 320, 1, 2, 2, 64], Q8_0, F16, false),
+        (Few, Llama, [99, 60, 2, 6, 3, 37], F32, F32, true),
+        (All, Llama, [130, 28, 2, 2, 1, 9], F16, F16, false),
+        (All, Llama, [33, 44, 1, 1, 1, 50], Bf16, F32, false),
+        (All, Llama, [512, 576, 2, 9, 3, 1536], Q4_0, Q8_0, false),
+        (All, Gemma2(20), [300, 640, 3, 4, 1, 96], Q8_0, Q8_0, false),
+        (Few, Gemma3(20), [300, 640, 3, 4, 1, 96], Q8_0, Q8_0, false),
     ];
-    let gemma = ([300, 640, 3, 4, 1, 96], Q8_0, Q8_0, false);
-    let gemma = [Family::Gemma2(20), Family::Gemma3(20)].map(|family| (family, gemma));
     let mut checks = Vec::new();
-    let cases = llama.map(|case| (Family::Llama, case)).into_iter().chain(gemma);
-    for (seed, (family, (shape, blocks, embedding, untied))) in (1..).zip(cases) {
+    for (seed, (within, family, shape, blocks, embedding, untied)) in (1..).zip(cases) {
+        if scope == Few && within == All {
+            continue;
+        }
         let label = format!("{family:?} {shape:?} {}/{}", blocks.name(), embedding.name());
         let storage = Storage { blocks, embedding, untied };
         let weights = match synthetic::weights_like(family, synthetic::config(shape), storage, seed) {
@@ -150,17 +167,21 @@ pub async fn numeric(gpu: &GpuContext) -> Vec<Check> {
         }
     }
     if gpu.caps().packed {
-        checks.extend(packed(gpu).await);
+        checks.extend(packed(gpu, scope).await);
     }
     checks
 }
 
 /// Products of packed bytes, on one type with a scale to a block and one with more: an emulated GPU compiles each for half a
 /// minute.
-async fn packed(gpu: &GpuContext) -> Vec<Check> {
+async fn packed(gpu: &GpuContext, scope: Scope) -> Vec<Check> {
     let set = KernelSet { packed: true, ..KernelSet::BASELINE };
     let mut checks = Vec::new();
-    for dtype in [GgmlType::Q4_0, GgmlType::Q6K] {
+    let types = match scope {
+        Scope::All => [GgmlType::Q4_0, GgmlType::Q6K].as_slice(),
+        Scope::Few => [GgmlType::Q4_0].as_slice(),
+    };
+    for &dtype in types {
         let name = format!("WebGPU with packed 4x8, {}", dtype.name());
         let storage = Storage { blocks: dtype, embedding: GgmlType::Q8_0, untied: false };
         let found = match synthetic::weights(synthetic::config([130, 256, 1, 4, 1, 256]), storage, 9) {

@@ -66,7 +66,7 @@ fn storage(blocks: GgmlType, embedding: GgmlType, untied: bool) -> Storage {
 fn the_browser_checks_hold() {
     let Some(gpu) = gpu() else { return };
     println!("{:?}", gpu.caps());
-    let checks = block_on(crate::checks::numeric(&gpu));
+    let checks = block_on(crate::checks::numeric(&gpu, crate::checks::Scope::All));
     for check in &checks {
         println!("{}: {}", check.name, check.detail);
     }

@@ -14,7 +14,7 @@ mod kernels;
 
 #[cfg(target_arch = "wasm32")]
 mod browser {
-    use engine::checks::{self, Check, Golden};
+    use engine::checks::{self, Check, Golden, Scope};
     use engine::gpu::GpuContext;
     use engine::{Engine, EngineError};
     use policy::{GoldenCase, GoldenDecisions, PolicyManifest};
@@ -38,7 +38,9 @@ mod browser {
     pub async fn run_engine_checks(base_url: String) -> Result<String, JsError> {
         console_error_panic_hook::set_once();
         let gpu = GpuContext::request().await?;
-        let mut checks = checks::numeric(&gpu).await;
+        // All of them run natively, on lavapipe or a GPU.
+        let scope = if gpu.caps().software { Scope::Few } else { Scope::All };
+        let mut checks = checks::numeric(&gpu, scope).await;
         let golden: Vec<Golden> = serde_json::from_slice(&fetch(&format!("{base_url}golden.json")).await?)?;
         for golden in &golden {
             let bytes = fetch(&format!("{base_url}models/{}", golden.file)).await?;
@@ -98,6 +100,12 @@ mod browser {
         #[must_use]
         pub fn policy(&self, case: usize) -> String {
             self.cases[case].0.policy.clone()
+        }
+
+        /// Number of users of a decision.
+        #[must_use]
+        pub fn users(&self, case: usize) -> usize {
+            self.cases[case].0.decision.len()
         }
 
         /// The message that gives a policy's worker the policy of a decision.
