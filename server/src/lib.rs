@@ -28,3 +28,5 @@ pub mod rooms;
 pub mod runs;
 mod surrogates;
 pub mod tls;
+#[cfg(test)]
+mod untrained;

@@ -204,7 +204,7 @@ fn figures_are_drawn_with_the_data_behind_them() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     for name in ["fig9a", "fig9b", "fig10"] {
         let svg = std::fs::read_to_string(dir.path().join(format!("{name}.svg"))).unwrap();
-        assert!(svg.contains("optimum") && svg.contains("closed-form") && svg.contains("ppo"), "{name}");
+        assert!(svg.contains("optimum") && svg.contains("closed-form") && svg.contains("set-ascent"), "{name}");
         let data = std::fs::read_to_string(dir.path().join(format!("{name}.json"))).unwrap();
         let data: serde_json::Value = serde_json::from_str(&data).unwrap();
         assert_eq!(data["draws"], 50, "{name}");

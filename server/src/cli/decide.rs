@@ -172,12 +172,20 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::untrained;
 
     const SLOT: &str = r#""xy":[[3,4],[-8,2]],"hbar_re":[0.1,-0.3],"hbar_im":[0,0.2],"X":[1e6,2e6]"#;
 
     fn decide(name: &str, rest: &str) -> Result<serde_json::Value> {
         let line = format!("{{{SLOT}{rest}}}");
         Ok(serde_json::from_str(&answer(&mut Decider::new(name, 1)?, &line, false)?)?)
+    }
+
+    /// The file of a policy for one number of users.
+    fn untrained_policy(users: usize) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), untrained::policy(users)).expect("written");
+        file
     }
 
     #[test]
@@ -191,8 +199,9 @@ mod tests {
 
     #[test]
     fn a_policy_sees_the_last_slot_or_its_documented_default() {
-        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/ppo-k2.safetensors");
-        let usual = decide(policy, "").expect("the shipped policy");
+        let file = untrained_policy(2);
+        let policy = &*file.path().to_string_lossy();
+        let usual = decide(policy, "").expect("a policy");
         let told = decide(policy, r#","last":{"alpha":[0.5,0.5]},"u":[3,3]"#).expect("told the default");
         assert_eq!(usual, told);
         let other = decide(policy, r#","last":{"acc":[0.5,0.7],"hal":[0.9,0.6]}"#).expect("told another");
@@ -219,19 +228,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_decided_is_refused_with_the_reason() {
-        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/ppo-k3.safetensors");
+        let [two, three] = [2, 3].map(untrained_policy);
+        let [two, three] = [&two, &three].map(|file| file.path().to_string_lossy().into_owned());
         let cases = [
             ("oracle", r#","u":[0]"#, "u has 1 entries for 2 users"),
             ("oracle", r#","last":{"power":[1,1]}"#, "unknown field `power`"),
-            (policy, "", "3 users, but there are 2"),
+            (&*three, "", "3 users, but there are 2"),
             ("no-such-file", "", "no-such-file"),
         ];
         for (name, rest, reason) in cases {
             let error = format!("{:#}", decide(name, rest).expect_err(reason));
             assert!(error.contains(reason), "{error}");
         }
-        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/ppo-k2.safetensors");
-        let error = format!("{:#}", decide(own, r#","last":{"p":[9,1]}"#).expect_err("too loud"));
+        let error = format!("{:#}", decide(&two, r#","last":{"p":[9,1]}"#).expect_err("too loud"));
         assert!(error.contains("last.p[0] is 9 W"), "{error}");
     }
 }

@@ -104,15 +104,13 @@ mod tests {
 
     use super::*;
 
-    const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/");
-
-    fn policy(name: &str) -> Vec<u8> {
-        std::fs::read(format!("{SHIPPED}{name}.safetensors")).unwrap()
+    fn policy() -> Vec<u8> {
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../public/policies/set.safetensors")).unwrap()
     }
 
     #[test]
     fn every_way_decides_for_every_size_and_the_optimum_is_best() {
-        let deciders = Deciders::with_policy(&policy("set")).unwrap();
+        let deciders = Deciders::with_policy(&policy()).unwrap();
         for users in [1, 4, MOST_CELL_MEMBERS] {
             let world = World::new(MecParams::with_users(users), 3);
             let seen = world.observation();
@@ -141,12 +139,12 @@ mod tests {
 
     #[test]
     fn a_policy_for_one_size_is_refused_and_without_one_the_closed_form_decides() {
-        assert!(matches!(Deciders::with_policy(&policy("ppo-k3")), Err(RoomsError::Policy(_))));
+        assert!(matches!(Deciders::with_policy(&crate::untrained::policy(3)), Err(RoomsError::Policy(_))));
         assert!(Deciders::with_policy(b"nonsense").is_err());
         let none = Deciders::default();
         assert_eq!(none.present(Decider::Policy), Decider::ClosedForm);
         assert_eq!(none.present(Decider::Oracle), Decider::Oracle);
-        assert_eq!(Deciders::with_policy(&policy("set")).unwrap().present(Decider::Policy), Decider::Policy);
+        assert_eq!(Deciders::with_policy(&policy()).unwrap().present(Decider::Policy), Decider::Policy);
     }
 
     #[test]
