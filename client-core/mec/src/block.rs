@@ -133,6 +133,14 @@ impl CellBlock {
         &self.physics
     }
 
+    /// Puts the cells into another system, from their present slot on: somebody moves a slider.
+    ///
+    /// # Panics
+    /// If that has another number of users.
+    pub fn set_params(&mut self, params: MecParams) {
+        *self = Self::restore(params, self.snapshots().collect()).expect("as many users as before");
+    }
+
     /// Puts a snapshot into a lane, but for its random streams and for what [`CellBlock::refresh`] recomputes.
     fn set(&mut self, cell: usize, snapshot: &WorldSnapshot) {
         for (k, user) in self.users.iter_mut().enumerate() {

@@ -59,7 +59,7 @@ impl VecEnv {
         self.physics.params.users
     }
 
-    /// The parameters of all cells in linear units.
+    /// The parameters that all cells began with, in linear units; see [`CellBlock::set_params`].
     pub fn physics(&self) -> &Physics {
         &self.physics
     }

@@ -6,31 +6,12 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::activation::{relu, softplus, tanh};
+use burn::tensor::activation::softplus;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::spaces::{ACTIONS_PER_USER, FEATURES_PER_USER};
-
-/// The nonlinearity between layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Activation {
-    /// Hyperbolic tangent.
-    #[default]
-    Tanh,
-    /// Rectifier.
-    Relu,
-}
-
-impl Activation {
-    /// Applies it, element by element.
-    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::Tanh => tanh(x),
-            Self::Relu => relu(x),
-        }
-    }
-}
+use super::activation::{Activation, squash};
+use super::sees::Sees;
+use super::spaces::ACTIONS_PER_USER;
 
 /// What the outputs of the last layer mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -60,6 +41,8 @@ impl Head {
 pub struct ActorConfig {
     /// Users K.
     pub users: usize,
+    /// What it sees.
+    pub sees: Sees,
     /// Units of each hidden layer.
     pub hidden: Vec<usize>,
     /// Nonlinearity.
@@ -71,12 +54,13 @@ pub struct ActorConfig {
 impl ActorConfig {
     /// The paper's 2×256 for K users, with Beta distributions.
     pub fn new(users: usize) -> Self {
-        Self { users, hidden: vec![256, 256], activation: Activation::Tanh, head: Head::Beta }
+        let (sees, hidden) = (Sees::Slot, vec![256, 256]);
+        Self { users, sees, hidden, activation: Activation::Tanh, head: Head::Beta }
     }
 
     /// Network inputs.
     pub fn inputs(&self) -> usize {
-        self.users * FEATURES_PER_USER
+        self.users * self.sees.features_per_user()
     }
 
     /// Actions; the network has [`Head::outputs`] outputs for each.
@@ -138,11 +122,6 @@ impl BetaParameters {
         let sum = self.a.clone() + self.b;
         self.a / sum
     }
-}
-
-/// Unbounded numbers into [0, 1].
-pub fn squash(x: Tensor<2>) -> Tensor<2> {
-    tanh(x).add_scalar(1.0).mul_scalar(0.5)
 }
 
 fn halves(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {

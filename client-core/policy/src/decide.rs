@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::error::PolicyError;
 use super::file::{self, Network, NetworkShape, PolicyHeader};
 use super::set::{self, SET_FEATURES_PER_USER};
-use super::spaces::{self, ACTIONS_PER_USER, FEATURES_PER_USER};
+use super::spaces::ACTIONS_PER_USER;
 use super::world::{self, Outlook, Proposal, WORLD_FEATURES_PER_USER};
 use mec::{Physics, UserDecision, UserObservation};
 
@@ -73,9 +73,13 @@ impl Policy {
         let mut outlooks = Vec::new();
         let outputs = match &self.network {
             Network::Fixed(actor) => {
-                let mut features = vec![0.0; seen.len() * FEATURES_PER_USER];
-                spaces::features(physics, seen, &mut features);
-                let input = TensorData::new(features, [slots, users * FEATURES_PER_USER]);
+                let sees = shape.sees();
+                let inputs = users * sees.features_per_user();
+                let mut features = vec![0.0; slots * inputs];
+                for (seen, out) in seen.chunks(users).zip(features.chunks_mut(inputs)) {
+                    sees.features(physics, seen, out);
+                }
+                let input = TensorData::new(features, [slots, inputs]);
                 actor.action(Tensor::from_data(input, &self.device)) // [slots, users·actions]
             }
             Network::Set(actor) => {

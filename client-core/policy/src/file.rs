@@ -1,7 +1,7 @@
 //! The policy file: safetensors with f32 tensors `layers.N.weight` `[inputs, outputs]` and `layers.N.bias` `[outputs]`, and
 //! a header in the file's metadata that says what they are for. A policy for any number of users has `encoder.N` and
 //! `head.N` in place of `layers.N`, and a version of its own, so that a build that knows only the other kind says so; the one
-//! for every world has these layers, too, and another version.
+//! for every world has these layers, too, and another version, and so has one for one number of users that sees its world.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -10,8 +10,10 @@ use burn::nn::Linear;
 use burn::tensor::Device;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::actor::{Activation, Actor, ActorConfig, Head};
+use super::activation::Activation;
+use super::actor::{Actor, ActorConfig, Head};
 use super::error::PolicyError;
+use super::sees::Sees;
 use super::set::{LayerValues, SetActor, SetConfig};
 use super::spaces::{ActionMap, SPACES_VERSION};
 use super::world::WorldConfig;
@@ -23,6 +25,8 @@ pub const FILE_VERSION: u32 = 1;
 pub const SET_FILE_VERSION: u32 = 2;
 /// The same of a policy that is told its world.
 pub const WORLD_FILE_VERSION: u32 = 3;
+/// The same of a policy for one number of users that sees its world.
+pub const SEEING_FILE_VERSION: u32 = 4;
 /// Version of what such a policy sees and of what its outputs mean.
 pub const WORLD_SPACES_VERSION: u32 = 1;
 /// A layer wider or a stack deeper than this is no policy of ours.
@@ -60,6 +64,14 @@ impl NetworkShape {
             Self::Fixed(config) => config.users..=config.users,
             Self::Set(config) => 1..=config.most_users,
             Self::World(config) => 1..=config.most_users,
+        }
+    }
+
+    /// What a network for one number of users sees; the others have a view of their own.
+    pub fn sees(&self) -> Sees {
+        match self {
+            Self::Fixed(config) => config.sees,
+            Self::Set(_) | Self::World(_) => Sees::Slot,
         }
     }
 
@@ -223,8 +235,14 @@ impl PolicyHeader {
         let (action_map, algo, seed, steps) = (self.action_map, self.algo.clone(), self.seed, self.steps);
         let json = match &self.shape {
             NetworkShape::Fixed(config) => serde_json::to_string(&HeaderWire {
-                version: FILE_VERSION,
-                spaces: SPACES_VERSION,
+                version: match config.sees {
+                    Sees::Slot => FILE_VERSION,
+                    Sees::World => SEEING_FILE_VERSION,
+                },
+                spaces: match config.sees {
+                    Sees::Slot => SPACES_VERSION,
+                    Sees::World => WORLD_SPACES_VERSION,
+                },
                 users: config.users,
                 hidden: config.hidden.clone(),
                 activation: config.activation,
@@ -270,7 +288,7 @@ impl PolicyHeader {
         let versions: Versions = serde_json::from_str(json).map_err(broken)?;
         let (file_version, spaces_version) = match versions.version {
             SET_FILE_VERSION => (SET_FILE_VERSION, SPACES_VERSION),
-            WORLD_FILE_VERSION => (WORLD_FILE_VERSION, WORLD_SPACES_VERSION),
+            version @ (WORLD_FILE_VERSION | SEEING_FILE_VERSION) => (version, WORLD_SPACES_VERSION),
             _ => (FILE_VERSION, SPACES_VERSION),
         };
         for (what, found, wanted) in
@@ -319,7 +337,8 @@ impl PolicyHeader {
             return Err(refuse("users", format!("{users} is not in 1..={MAX_USERS}")));
         }
         check_units("hidden", &hidden)?;
-        let shape = ActorConfig { users, hidden, activation, head }.into();
+        let sees = if file_version == SEEING_FILE_VERSION { Sees::World } else { Sees::Slot };
+        let shape = ActorConfig { users, sees, hidden, activation, head }.into();
         Ok(Self { shape, action_map, algo, seed, steps })
     }
 }

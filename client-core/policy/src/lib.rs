@@ -3,6 +3,8 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | `spaces` | observation → network input, network output → decision; every normalisation constant |
+//! | `activation` | what is applied to networks' numbers one by one |
+//! | `sees` | what the network for one number of users is told: the slot, or its system as well |
 //! | `actor` | the network for one number of users, a burn module, the same on every burn device |
 //! | `set` | the network for any number of users, likewise |
 //! | `world` | the policy for any number of users that is told which system it decides in |
@@ -22,6 +24,8 @@
 //! observations give equal decisions), and downloading.
 
 #[cfg(feature = "network")]
+pub mod activation;
+#[cfg(feature = "network")]
 pub mod actor;
 #[cfg(feature = "network")]
 pub mod decide;
@@ -30,6 +34,8 @@ pub mod error;
 pub mod file;
 pub mod manifest;
 #[cfg(feature = "network")]
+pub mod sees;
+#[cfg(feature = "network")]
 pub mod set;
 #[cfg(feature = "network")]
 pub mod spaces;
@@ -37,13 +43,17 @@ pub mod spaces;
 pub mod world;
 
 #[cfg(feature = "network")]
-pub use actor::{Activation, Actor, ActorConfig, Head};
+pub use activation::Activation;
+#[cfg(feature = "network")]
+pub use actor::{Actor, ActorConfig, Head};
 #[cfg(feature = "network")]
 pub use decide::Policy;
 pub use error::PolicyError;
 #[cfg(feature = "network")]
 pub use file::{Network, NetworkShape, PolicyHeader};
 pub use manifest::{GoldenCase, GoldenDecisions, PolicyEntry, PolicyManifest, SetEntry, Shipped};
+#[cfg(feature = "network")]
+pub use sees::Sees;
 #[cfg(feature = "network")]
 pub use set::{SetActor, SetConfig};
 #[cfg(feature = "network")]

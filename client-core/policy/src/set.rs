@@ -9,7 +9,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::actor::{Activation, squash};
+use super::activation::{Activation, squash};
 use super::spaces::{self, ACTIONS_PER_USER, FEATURES_PER_USER};
 use mec::UserObservation;
 use mec::params::{Physics, ratio_to_db};

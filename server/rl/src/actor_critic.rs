@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 use mec::MAX_USERS;
-use policy::{Activation, ActorConfig};
+use policy::ActorConfig;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::beta::ActionBeta;
@@ -177,9 +177,9 @@ pub struct ActorCritic {
 }
 
 impl ActorCritic {
-    /// Fresh networks for K users.
-    pub fn new(hidden: &[usize], activation: Activation, users: usize, rng: &mut Xoshiro256PlusPlus) -> Self {
-        let shape = ActorConfig { hidden: hidden.to_vec(), activation, ..ActorConfig::new(users) };
+    /// Fresh networks.
+    pub fn new(shape: ActorConfig, rng: &mut Xoshiro256PlusPlus) -> Self {
+        let activation = shape.activation;
         let actor_layers = shape.layers();
         let mut critic_layers = actor_layers.clone();
         if let Some([_, outputs]) = critic_layers.last_mut() {
@@ -379,7 +379,7 @@ mod tests {
     const OBJECTIVE: Objective = Objective { clip: 0.2, entropy: 0.001, max_grad_norm: 0.5 };
 
     fn fresh(hidden: &[usize], users: usize, rng: &mut Xoshiro256PlusPlus) -> ActorCritic {
-        ActorCritic::new(hidden, Activation::Tanh, users, rng)
+        ActorCritic::new(ActorConfig { hidden: hidden.to_vec(), ..ActorConfig::new(users) }, rng)
     }
 
     fn values(agent: &ActorCritic, features: &[f32]) -> Vec<f32> {

@@ -4,7 +4,7 @@
 //! This is the top of the crate, and the only file that knows them all: no algorithm knows another one's configuration.
 
 use mec::{MecParams, Variant};
-use policy::ActionMap;
+use policy::{ActionMap, Sees};
 use serde::{Deserialize, Serialize};
 
 use super::ddpg::{self, DdpgConfig};
@@ -21,6 +21,7 @@ use super::settings::{RunConfig, RunSettings};
 use super::stop::{Ending, Stop};
 use super::td3::{self, Td3Config};
 use super::wm_ppo::{self, WmPpoConfig};
+use super::worlds::Worlds;
 
 /// The algorithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -155,6 +156,15 @@ pub struct TrainConfig {
     pub patience: u64,
     /// Updates between two checkpoints.
     pub checkpoint_every: u64,
+    /// Which systems are trained in.
+    #[serde(default)]
+    pub worlds: Worlds,
+    /// Slots after which a random system gives way to the next.
+    #[serde(default = "world_slots")]
+    pub world_slots: u64,
+    /// What a network for one number of users sees.
+    #[serde(default)]
+    pub sees: Sees,
     /// The simulated system.
     pub mec: MecParams,
     /// Hyper-parameters of [`Algo::Ppo`].
@@ -181,6 +191,10 @@ pub struct TrainConfig {
     /// Hyper-parameters of [`Algo::SetAscent`].
     #[serde(default)]
     pub set_ascent: SetAscentConfig,
+}
+
+fn world_slots() -> u64 {
+    RunSettings::default().world_slots
 }
 
 impl TrainConfig {
@@ -232,6 +246,9 @@ impl TrainConfig {
             eval_slots: 2000,
             patience: 0,
             checkpoint_every: 25,
+            worlds: if algo == Algo::SetAscent { Worlds::Random } else { Worlds::Fixed },
+            world_slots: world_slots(),
+            sees: Sees::Slot,
             mec,
             ppo,
             ppo_lagrangian,
@@ -278,8 +295,22 @@ impl TrainConfig {
 
     /// What holds whatever the algorithm.
     pub fn settings(&self) -> RunSettings {
-        let Self { seed, steps, envs, action_map, eval_every, eval_slots, patience, checkpoint_every, mec, .. } = *self;
-        RunSettings { seed, steps, envs, action_map, eval_every, eval_slots, patience, checkpoint_every, mec }
+        let Self { seed, steps, envs, action_map, eval_every, eval_slots, patience, checkpoint_every, .. } = *self;
+        let Self { worlds, world_slots, sees, mec, .. } = *self;
+        RunSettings {
+            seed,
+            steps,
+            envs,
+            action_map,
+            eval_every,
+            eval_slots,
+            patience,
+            checkpoint_every,
+            worlds,
+            world_slots,
+            sees,
+            mec,
+        }
     }
 
     /// Checks what the types cannot.
@@ -289,6 +320,14 @@ impl TrainConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let in_table = |table: &'static str| move |e: String| ConfigError(format!("{table}: {e}"));
         self.settings().validate().map_err(ConfigError)?;
+        if self.algo == Algo::SetDpg && self.worlds == Worlds::Random {
+            return Err(ConfigError(
+                "worlds: set-dpg trains in the run's own system; set-ascent does in random ones".to_owned(),
+            ));
+        }
+        if self.algo.is_set() && self.sees != Sees::Slot {
+            return Err(ConfigError(format!("sees: {} has a view of its own, leave it at \"slot\"", self.algo.name())));
+        }
         self.ppo.validate().map_err(in_table("ppo"))?;
         self.ppo_lagrangian.validate().map_err(in_table("ppo_lagrangian"))?;
         self.wm_ppo.validate().map_err(in_table("wm_ppo"))?;
@@ -445,10 +484,23 @@ mod tests {
             ("[wm_ppo.ensemble]\nlearning_rate = -1.0", "ensemble.learning_rate"),
             ("[wm_ppo.model]\nkl_weight = -1.0", "model.kl_weight"),
             ("[mec]\nusers = 0", "users"),
+            ("world_slots = 0", "world_slots"),
         ] {
             let error = preset.changed_by(text).expect("config").validate().expect_err("refused").to_string();
             assert!(error.contains(said), "{text}: {error}");
         }
+        let system = MecParams::with_users(2);
+        for (algo, text, said) in [
+            (Algo::SetDpg, "worlds = \"random\"", "set-ascent"),
+            (Algo::SetDpg, "sees = \"world\"", "view of its own"),
+            (Algo::SetAscent, "sees = \"world\"", "view of its own"),
+        ] {
+            let config = TrainConfig::preset(algo, Preset::Tuned, system).changed_by(text).expect("config");
+            let error = config.validate().expect_err("refused").to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+        let random = TrainConfig { worlds: Worlds::Random, sees: Sees::World, ..TrainConfig::new(2) };
+        random.validate().expect("allowed");
     }
 
     #[test]

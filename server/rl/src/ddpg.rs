@@ -17,6 +17,7 @@ use super::nets::{Critic, fan_in, host, mse};
 use super::off_policy::{self, Algorithm, Means, Random, WithTarget, adam};
 use super::replay::{Batch, ReplayConfig};
 use super::session::Job;
+use super::settings::RunSettings;
 use super::stop::Ending;
 
 /// Bound of the head's first weights (section 7): the first actions are in the middle of the range.
@@ -62,8 +63,8 @@ impl DdpgConfig {
     }
 
     /// Shape of the policy network.
-    pub fn actor(&self, users: usize) -> ActorConfig {
-        ActorConfig { users, hidden: self.hidden.clone(), activation: self.activation, head: Head::Deterministic }
+    pub fn actor(&self, settings: &RunSettings) -> ActorConfig {
+        settings.actor(&self.hidden, self.activation, Head::Deterministic)
     }
 }
 
@@ -171,7 +172,7 @@ impl Algorithm for Ddpg<'_> {
 /// # Errors
 /// See [`crate::train`].
 pub fn train(job: Job<'_>, config: &DdpgConfig) -> Result<Ending, TrainError> {
-    let (shape, envs) = (config.actor(job.settings.mec.users), job.settings.envs);
+    let (shape, envs) = (config.actor(job.settings), job.settings.envs);
     off_policy::train(job, &config.replay, shape.clone(), |device, random| {
         Ddpg::new(config, &shape, envs, device, random)
     })

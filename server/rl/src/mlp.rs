@@ -6,7 +6,7 @@
 //! Adam. A finished actor becomes the burn module that page and server run by [`Mlp::actor`].
 
 use burn::tensor::{Device, Tensor};
-use policy::actor::{Activation, Actor, ActorConfig};
+use policy::{Activation, Actor, ActorConfig};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};

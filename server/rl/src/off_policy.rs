@@ -216,12 +216,13 @@ pub fn train<A: Algorithm>(
         let path = folder.join("loop.cbor");
         state = read_state::<LoopState>(&path)?;
         let worlds = std::mem::take(&mut state.worlds);
-        collector =
-            Collector::restore(settings.mec, worlds, settings.action_map).map_err(|e| TrainError::damaged(&path, e))?;
+        let lived = run.progress.steps / settings.envs as u64;
+        let restored = Collector::restore(settings, stream(2), worlds, lived);
+        collector = restored.map_err(|e| TrainError::damaged(&path, e))?;
     } else {
         buffer = ReplayBuffer::new(replay.capacity, inputs, actions);
         state = LoopState { random: Random::seed_from_u64(stream(1)), worlds: Vec::new(), learned: 0 };
-        collector = Collector::new(settings.mec, settings.envs, stream(2), settings.action_map);
+        collector = Collector::new(settings, stream(2));
     }
 
     let update_steps = (settings.envs * replay.report_steps) as u64;

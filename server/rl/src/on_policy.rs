@@ -94,7 +94,7 @@ impl Learner {
         let stream = |n: u64| nth_seed(settings.seed, n);
         let mut agent = create(&mut Xoshiro256PlusPlus::seed_from_u64(stream(0)));
         if run.progress.update == 0 {
-            let collector = Collector::new(settings.mec, settings.envs, stream(2), settings.action_map);
+            let collector = Collector::new(settings, stream(2));
             return Ok(Self { agent, collector, rng: Xoshiro256PlusPlus::seed_from_u64(stream(1)) });
         }
         let path = run.checkpoint_file(STATE_FILE);
@@ -102,7 +102,8 @@ impl Learner {
         let damaged = |problem: String| TrainError::damaged(&path, problem);
         agent.actor.restore(state.actor).map_err(damaged)?;
         agent.critic.restore(state.critic).map_err(damaged)?;
-        let collector = Collector::restore(settings.mec, state.worlds, settings.action_map);
+        let lived = run.progress.steps / settings.envs as u64;
+        let collector = Collector::restore(settings, stream(2), state.worlds, lived);
         Ok(Self { agent, collector: collector.map_err(|e| damaged(e.to_string()))?, rng: state.rng })
     }
 

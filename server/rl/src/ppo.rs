@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use policy::Activation;
+use policy::{Activation, Head};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,7 @@ use super::error::TrainError;
 use super::hyper::{activation, choice, hyper_parameters, layers, learning_rate, over_zero, switch, whole, within};
 use super::on_policy::{self, Algorithm, Learner, Rollout};
 use super::session::Job;
+use super::settings::RunSettings;
 use super::stats::{explained_variance, minibatches};
 use super::stop::{Ending, UpdateGuard};
 
@@ -99,9 +100,9 @@ impl PpoConfig {
         Objective { clip: self.clip, entropy: self.entropy, max_grad_norm: self.max_grad_norm }
     }
 
-    /// Fresh networks for K users.
-    pub fn networks(&self, users: usize, rng: &mut Xoshiro256PlusPlus) -> ActorCritic {
-        ActorCritic::new(&self.hidden, self.activation, users, rng)
+    /// Fresh networks for a run.
+    pub fn networks(&self, settings: &RunSettings, rng: &mut Xoshiro256PlusPlus) -> ActorCritic {
+        ActorCritic::new(settings.actor(&self.hidden, self.activation, Head::Beta), rng)
     }
 }
 
@@ -190,8 +191,8 @@ impl Algorithm for Ppo<'_> {
 /// # Errors
 /// See [`crate::train`].
 pub fn train(job: Job<'_>, config: &PpoConfig) -> Result<Ending, TrainError> {
-    let users = job.settings.mec.users;
-    on_policy::train(job, |rng| config.networks(users, rng), |_| Ok(Ppo(config)))
+    let settings = job.settings;
+    on_policy::train(job, |rng| config.networks(settings, rng), |_| Ok(Ppo(config)))
 }
 
 #[cfg(test)]

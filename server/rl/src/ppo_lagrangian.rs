@@ -130,8 +130,8 @@ impl Algorithm for Lagrangian<'_> {
 /// # Errors
 /// See [`crate::train`].
 pub fn train(job: Job<'_>, config: &LagrangianConfig) -> Result<Ending, TrainError> {
-    let users = job.settings.mec.users;
-    on_policy::train(job, |rng| config.ppo.networks(users, rng), |run| Lagrangian::open(config, run))
+    let settings = job.settings;
+    on_policy::train(job, |rng| config.ppo.networks(settings, rng), |run| Lagrangian::open(config, run))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::activation::softplus;
 use burn::tensor::{Device, Tensor};
-use policy::actor::squash;
+use policy::activation::squash;
 use policy::{Activation, Actor, ActorConfig, Head};
 use rand_distr::{Distribution, StandardNormal};
 
@@ -21,6 +21,7 @@ use super::nets::{TwinCritic, fan_in, host, rows};
 use super::off_policy::{self, Algorithm, Means, Random, Trained, WithTarget, adam};
 use super::replay::{Batch, ReplayConfig};
 use super::session::Job;
+use super::settings::RunSettings;
 use super::stop::Ending;
 
 /// ln σ is kept in here, as in the authors' code.
@@ -74,8 +75,8 @@ impl SacConfig {
     }
 
     /// Shape of the policy network.
-    pub fn actor(&self, users: usize) -> ActorConfig {
-        ActorConfig { users, hidden: self.hidden.clone(), activation: self.activation, head: Head::SquashedGaussian }
+    pub fn actor(&self, settings: &RunSettings) -> ActorConfig {
+        settings.actor(&self.hidden, self.activation, Head::SquashedGaussian)
     }
 }
 
@@ -190,7 +191,7 @@ impl Algorithm for Sac<'_> {
 /// # Errors
 /// See [`crate::train`].
 pub fn train(job: Job<'_>, config: &SacConfig) -> Result<Ending, TrainError> {
-    let shape = config.actor(job.settings.mec.users);
+    let shape = config.actor(job.settings);
     off_policy::train(job, &config.replay, shape.clone(), |device, random| Sac::new(config, &shape, device, random))
 }
 

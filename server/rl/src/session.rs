@@ -15,6 +15,7 @@ use super::evaluate::{Bench, Judged, Score};
 use super::run::{Metrics, Progress, Run};
 use super::settings::RunSettings;
 use super::stop::Stop;
+use super::worlds::{Trials, Worlds};
 
 /// After so long a checkpoint is due whatever the number of updates: where updates take long, little is lost with one that is
 /// left unfinished.
@@ -83,6 +84,8 @@ pub struct Session<'a> {
     stop: &'a Stop,
     shape: NetworkShape,
     trials: Vec<EvalSet>,
+    /// Where the best policy of a network for one number of users is chosen, where systems are random.
+    random_trials: Option<Trials>,
     begun: Instant,
     begun_at: u64,
     /// When the last checkpoint was written, and how long that took.
@@ -123,6 +126,8 @@ impl<'a> Session<'a> {
             updates = progress.update;
         }
         let saved = (begun, Duration::ZERO);
+        let is_random = settings.worlds == Worlds::Random && matches!(shape, NetworkShape::Fixed(_));
+        let random_trials = is_random.then(|| Trials::new(settings.mec.users, nth_seed(settings.seed, u64::MAX - 2)));
         Ok(Self {
             algo,
             settings,
@@ -134,6 +139,7 @@ impl<'a> Session<'a> {
             stop,
             shape,
             trials,
+            random_trials,
             begun,
             begun_at,
             saved,
@@ -171,6 +177,11 @@ impl<'a> Session<'a> {
             let below = mean(|score| score.users_below_accuracy);
             let over = mean(|score| score.users_over_hallucination);
             let spent = mean(|score| score.users_over_energy);
+            if let Some(trials) = &self.random_trials {
+                let merit = trials.merit(self.header(), update.network)?;
+                self.merit = Some(merit);
+                metrics.losses.insert("eval/share_of_unlearned".to_owned(), merit);
+            }
             self.keep_if_best(update.network, reward, below.max(over).max(spent))?;
             (metrics.eval_reward, metrics.eval_ratio) = (Some(reward), Some(ratio));
             metrics.best_reward = self.progress.best_reward;

@@ -23,9 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{read_state, write_state};
 use super::error::TrainError;
-use super::hyper::{
-    activation, choice, hyper_parameters, layers, learning_rate, optional_layers, over_zero, whole, within,
-};
+use super::hyper::{activation, hyper_parameters, layers, learning_rate, optional_layers, over_zero, whole, within};
 use super::mlp::tanh;
 use super::nets::host;
 use super::off_policy::{Means, Random};
@@ -33,18 +31,7 @@ use super::run::BEGIN_FILE;
 use super::session::{Job, Session, Update};
 use super::set_net::{SetNet, SetNetState};
 use super::stop::Ending;
-use super::worlds::random_world;
-
-/// Which systems are trained on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Worlds {
-    /// A fresh one for every slot, its settings drawn from the sliders' ranges; some have the run's own, see `own_share`.
-    #[default]
-    Random,
-    /// The run's own.
-    Fixed,
-}
+use super::worlds::{Worlds, random_world};
 
 hyper_parameters! {
     /// Hyper-parameters.
@@ -65,9 +52,7 @@ hyper_parameters! {
         head: Vec<usize> = vec![96, 64] => optional_layers(), "units";
         /// Nonlinearity.
         activation: Activation = Activation::Relu => activation();
-        /// Which systems are trained on: fresh random ones, or the run's own.
-        worlds: Worlds = Worlds::Random => choice(&["random", "fixed"]);
-        /// Share of the slots that are in the run's own system, where worlds are random.
+        /// Share of the slots that are in the run's own system, where worlds are random: a fresh one for every slot.
         own_share: f64 = 0.2 => within(0.0, 1.0);
         /// Gradient steps between two reports.
         report_steps: usize = 100 => whole(1, 100_000), "steps";
@@ -287,8 +272,8 @@ pub fn train(job: Job<'_>, config: &SetAscentConfig) -> Result<Ending, TrainErro
         problem.map_or(Ok(()), |problem| Err(TrainError::damaged(&run.dir().join(BEGIN_FILE), problem)))?;
     }
     let own = |users: usize, seed: u64| World::new(MecParams { users, ..settings.mec }, seed);
-    let trials = Batch::new((0..TRIAL_WORLDS).into_par_iter().map(|index| match config.worlds {
-        Worlds::Random => random_world(most_users, stream(2), index),
+    let trials = Batch::new((0..TRIAL_WORLDS).into_par_iter().map(|index| match settings.worlds {
+        Worlds::Random => random_world(1..=most_users, stream(2), index),
         Worlds::Fixed => own(1 + index as usize % most_users, nth_seed(stream(2), index)),
     }));
     let mut session = Session::open(job, shape.clone().into(), (config.report_steps * config.batch) as u64)?;
@@ -300,14 +285,14 @@ pub fn train(job: Job<'_>, config: &SetAscentConfig) -> Result<Ending, TrainErro
             guard.check()?;
             let slots: Vec<(u64, bool, usize)> = (drawn..drawn + config.batch as u64)
                 .map(|index| {
-                    let is_own = config.worlds == Worlds::Fixed || random.random_bool(config.own_share);
+                    let is_own = settings.worlds == Worlds::Fixed || random.random_bool(config.own_share);
                     (index, is_own, random.random_range(1..=most_users))
                 })
                 .collect();
             drawn += config.batch as u64;
             let batch = Batch::new(slots.into_par_iter().map(|(index, is_own, users)| {
                 let seed = stream(3);
-                if is_own { own(users, nth_seed(seed, index)) } else { random_world(most_users, seed, index) }
+                if is_own { own(users, nth_seed(seed, index)) } else { random_world(1..=most_users, seed, index) }
             }));
             guard.check()?;
             guard.finite(learn(&mut net, &batch, config, rate * left, &mut means), "gradient")?;
@@ -378,7 +363,7 @@ mod tests {
         let mut random = Random::seed_from_u64(2);
         let (encoder, head) = (&config.encoder, &config.head);
         let mut net = SetNet::new(WORLD_FEATURES_PER_USER, encoder, head, width, config.activation, 0.3, &mut random);
-        let batch = Batch::new((0..64u64).into_par_iter().map(|index| random_world(4, 7, index)));
+        let batch = Batch::new((0..64u64).into_par_iter().map(|index| random_world(1..=4, 7, index)));
         let decided = merit(&net, &batch, width);
         // Of the proposals as they are; a decision also has the search about the best one.
         let mut step = || {

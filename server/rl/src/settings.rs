@@ -2,12 +2,13 @@
 //! their own hyper-parameters; which algorithms there are is known to [`config`](super::config) alone.
 
 use mec::MecParams;
-use policy::ActionMap;
+use policy::{ActionMap, Activation, ActorConfig, Head, Sees};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ConfigError;
 use super::hyper::{Declared, choice, hyper_parameters, whole};
+use super::worlds::Worlds;
 
 /// The simulated system, whose settings are declared in [`mec::settings`].
 const SYSTEM: Declared = Declared::Part(Vec::new);
@@ -31,12 +32,25 @@ hyper_parameters! {
         patience: u64 = 0 => whole(0, 100_000), "evaluations";
         /// Updates between two checkpoints.
         checkpoint_every: u64 = 25 => whole(1, 100_000), "updates";
+        /// Which systems are trained in: the run's own, or random ones, with rewards in units of what decisions without learning
+        /// get there.
+        worlds: Worlds = Worlds::Fixed => choice(&["random", "fixed"]);
+        /// Slots after which a random system gives way to the next, in the middle of an episode; set-ascent draws one for each
+        /// slot.
+        world_slots: u64 = 20 => whole(1, 1_000_000), "slots";
+        /// What a network for one number of users sees: the slot, or the slot and the system that it is in.
+        sees: Sees = Sees::Slot => choice(&["slot", "world"]);
         /// The simulated system.
         mec: MecParams = MecParams::DEFAULT => SYSTEM;
     }
 }
 
 impl RunSettings {
+    /// Sizes of a network for the run's number of users.
+    pub fn actor(&self, hidden: &[usize], activation: Activation, head: Head) -> ActorConfig {
+        ActorConfig { users: self.mec.users, sees: self.sees, hidden: hidden.to_vec(), activation, head }
+    }
+
     fn system_fits(&self) -> Result<(), String> {
         self.mec.validate().map_err(|e| e.to_string())
     }

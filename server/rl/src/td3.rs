@@ -19,6 +19,7 @@ use super::nets::{TwinCritic, fan_in, host, rows};
 use super::off_policy::{self, Algorithm, Means, Random, WithTarget, adam};
 use super::replay::{Batch, ReplayConfig};
 use super::session::Job;
+use super::settings::RunSettings;
 use super::stop::Ending;
 
 hyper_parameters! {
@@ -62,8 +63,8 @@ impl Td3Config {
     }
 
     /// Shape of the policy network.
-    pub fn actor(&self, users: usize) -> ActorConfig {
-        ActorConfig { users, hidden: self.hidden.clone(), activation: self.activation, head: Head::Deterministic }
+    pub fn actor(&self, settings: &RunSettings) -> ActorConfig {
+        settings.actor(&self.hidden, self.activation, Head::Deterministic)
     }
 }
 
@@ -158,6 +159,6 @@ impl Algorithm for Td3<'_> {
 /// # Errors
 /// See [`crate::train`].
 pub fn train(job: Job<'_>, config: &Td3Config) -> Result<Ending, TrainError> {
-    let shape = config.actor(job.settings.mec.users);
+    let shape = config.actor(job.settings);
     off_policy::train(job, &config.replay, shape.clone(), |device, random| Td3::new(config, &shape, device, random))
 }

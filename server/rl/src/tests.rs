@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use mec::world::nth_seed;
 use mec::{MecParams, UserDecision, Variant, VecEnv};
+use policy::Sees;
 
 use super::config::{Algo, Preset, TrainConfig};
 use super::error::TrainError;
 use super::run::Run;
 use super::stop::Stop;
 use super::wm_ppo::Imaginer;
+use super::worlds::Worlds;
 use super::*;
 
 /// A run of seconds: small networks, short episodes that rollouts cut in two; twelve updates, or a few more.
@@ -45,9 +47,11 @@ fn small(algo: Algo) -> TrainConfig {
     config
 }
 
-/// Every algorithm, and both imaginers of world-model PPO.
+/// Every algorithm, both imaginers of world-model PPO, and each loop with random systems that change within an episode.
 fn all_small() -> Vec<TrainConfig> {
     let mut configs: Vec<_> = Algo::ALL.map(small).into();
+    let random = |algo: Algo| TrainConfig { worlds: Worlds::Random, world_slots: 5, sees: Sees::World, ..small(algo) };
+    configs.extend([Algo::Ppo, Algo::WmPpoMended, Algo::Td3].map(random));
     let imaginer = Imaginer::Recurrent;
     let mut recurrent = small(Algo::WmPpoMended);
     recurrent.wm_ppo.imaginer = imaginer;

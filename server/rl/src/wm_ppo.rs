@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mec::world::nth_seed;
-use policy::ActorConfig;
+use policy::Head;
 use policy::spaces::FEATURE_LIMIT;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -226,7 +226,7 @@ const STATE_FILE: &str = "dreamer.cbor";
 
 impl Dreamer {
     fn open(wm: &WmPpoConfig, settings: &RunSettings, run: &Run) -> Result<Self, TrainError> {
-        let shape = ActorConfig::new(settings.mec.users);
+        let shape = settings.actor(&[], wm.ppo.activation, Head::Beta);
         let (inputs, actions) = (shape.inputs(), shape.actions());
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(nth_seed(settings.seed, 3));
         let (mut model, capacity) = match wm.imaginer {
@@ -508,7 +508,7 @@ pub fn train(job: Job<'_>, config: &WmPpoConfig) -> Result<Ending, TrainError> {
     let settings = job.settings;
     on_policy::train(
         job,
-        |rng| config.ppo.networks(settings.mec.users, rng),
+        |rng| config.ppo.networks(settings, rng),
         |run| Ok(WmPpo { config, dreamer: Dreamer::open(config, settings, run)? }),
     )
 }

@@ -53,7 +53,7 @@ impl TrainConfig {
 
     /// Inputs and actions of the networks for one number of users.
     fn widths(&self) -> (usize, usize) {
-        let shape = ActorConfig::new(self.mec.users);
+        let shape = ActorConfig { sees: self.sees, ..ActorConfig::new(self.mec.users) };
         (shape.inputs(), shape.actions())
     }
 

@@ -1,5 +1,7 @@
 //! Any policy in many random worlds: what it gets in each, beside the optimum and the policies without learning.
 
+use std::ops::RangeInclusive;
+
 use mec::{MecParams, QosKnowledge, StaticPolicy};
 use policy::Policy;
 use serde::Serialize;
@@ -82,7 +84,7 @@ impl WorldScore {
 /// When the policy's device fails.
 pub fn judge_worlds(
     policy: &Policy,
-    most_users: usize,
+    users: RangeInclusive<usize>,
     worlds: u64,
     slots: usize,
     seed: u64,
@@ -91,7 +93,7 @@ pub fn judge_worlds(
 ) -> Result<Vec<WorldScore>, TrainError> {
     let mut scores = Vec::new();
     for index in 0..worlds {
-        let params = random_params(most_users, seed, index);
+        let params = random_params(users.clone(), seed, index);
         let spread = SPREADS[(index % SPREADS.len() as u64) as usize];
         let score =
             WorldScore::new(policy, params, spread, slots, mec::world::nth_seed(seed, worlds + index), informed)?;

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long)]
     draws: Option<usize>,
     /// Judge the policy in so many random worlds instead, whose settings lie anywhere in the sliders' ranges, with 1 users to
-    /// the most of a range of --users, else the most that it is for; prints how its shares of the optimum are spread over them.
+    /// the most of a range of --users, else as many as it is for; prints how its shares of the optimum are spread over them.
     #[arg(long, value_name = "N", requires = "policy", conflicts_with = "write_manifest")]
     worlds: Option<u64>,
     /// In each random world also search with the policy's own knowledge, which does not see the slot's quality (takes five times
@@ -74,12 +74,14 @@ impl Args {
 /// Judges a policy in random worlds and prints how its shares of the optimum are spread.
 fn worlds_table(policy: &Policy, worlds: u64, args: &Args) -> Result<()> {
     let slots = args.draws();
-    let most = match args.system.users {
-        Users::UpTo(most) => most,
-        Users::One(_) => *policy.users().end(),
+    let users = match args.system.users {
+        Users::UpTo(most) => 1..=most,
+        Users::One(_) => policy.users(),
     };
+    let (least, most) = users.clone().into_inner();
+    policy.header().shape.check_users(least)?;
     policy.header().shape.check_users(most)?;
-    let scores = judge_worlds(policy, most, worlds, slots, args.seed, args.informed, |index, _| {
+    let scores = judge_worlds(policy, users, worlds, slots, args.seed, args.informed, |index, _| {
         if (index + 1).is_multiple_of(50) {
             eprintln!("{} of {worlds} worlds", index + 1);
         }
@@ -89,7 +91,7 @@ fn worlds_table(policy: &Policy, worlds: u64, args: &Args) -> Result<()> {
         return Ok(());
     }
     println!(
-        "{worlds} random worlds of 1 to {most} users, {slots} fresh slots each, seed {}: shares of the optimum",
+        "{worlds} random worlds of {least} to {most} users, {slots} fresh slots each, seed {}: shares of the optimum",
         args.seed
     );
     println!(

@@ -6,13 +6,14 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use indicatif::{ProgressBar, ProgressStyle};
 use mec::MecParams;
+use policy::Sees;
 use rl::config::{Algo, Preset, TrainConfig};
 use rl::hyper::{HyperParameter, HyperParameters};
 use rl::ppo::PpoConfig;
 use rl::run::Run;
-use rl::set_ascent::Worlds;
 use rl::settings::RunSettings;
 use rl::stop::Stop;
+use rl::worlds::Worlds;
 use rl::{Ending, train};
 
 use super::progress;
@@ -24,10 +25,18 @@ pub struct Args {
     /// Algorithm [default: ppo; set-dpg when --users is a range, set-ascent with --worlds random].
     #[arg(long, value_enum)]
     algo: Option<Algo>,
-    /// Systems to train on: `fixed`, the one that the other flags say, or `random`, a fresh one for every slot, with settings
-    /// anywhere in the sliders' ranges. Only set-ascent trains a policy that is told which world it is in.
+    /// Systems to train in: `fixed`, the one that the other flags say, or `random`, with settings anywhere in the sliders' ranges.
+    /// set-ascent draws one for every slot and is told which; others get the next one after --world-slots, in the middle of an
+    /// episode, and are told with --sees world.
     #[arg(long, value_enum)]
     worlds: Option<Worlds>,
+    /// Slots after which a random system gives way to the next [default: 20].
+    #[arg(long, value_name = "N")]
+    world_slots: Option<u64>,
+    /// What a network for one number of users sees: `slot`, the state of (46), or `world`, the system that it is in as well
+    /// [default: slot; world with --worlds random].
+    #[arg(long, value_parser = sees)]
+    sees: Option<Sees>,
     /// Hyper-parameters to begin from.
     #[arg(long, value_enum, default_value_t = Preset::Paper)]
     preset: Preset,
@@ -70,6 +79,15 @@ pub struct Args {
     /// The policy's second action is the power in watts, as in the paper, instead of an offset from equal received power.
     #[arg(long)]
     linear_watts: bool,
+}
+
+/// As the run's folder has it.
+fn sees(text: &str) -> Result<Sees, String> {
+    match text {
+        "slot" => Ok(Sees::Slot),
+        "world" => Ok(Sees::World),
+        _ => Err("slot or world".to_owned()),
+    }
 }
 
 /// A flag for each hyper-parameter of PPO, made of their declaration.
@@ -134,13 +152,6 @@ impl Args {
         match (self.algo, self.system.users) {
             (None, Users::UpTo(_)) if self.worlds == Some(Worlds::Random) => Ok(Algo::SetAscent),
             (Some(Algo::SetAscent), Users::UpTo(_)) => Ok(Algo::SetAscent),
-            (algo, _) if self.worlds == Some(Worlds::Random) => {
-                bail!(
-                    "{} trains for the system that the flags say, and its policy does not see another; --worlds random \
-                     takes --algo set-ascent and a range of users",
-                    algo.unwrap_or_default().name()
-                )
-            }
             (None | Some(Algo::SetDpg), Users::UpTo(_)) => Ok(Algo::SetDpg),
             (Some(algo @ (Algo::SetDpg | Algo::SetAscent)), Users::One(most)) => {
                 bail!(
@@ -198,9 +209,12 @@ impl Args {
         config.steps = self.steps.unwrap_or(config.steps);
         config.envs = self.envs.unwrap_or(config.envs);
         config.patience = self.patience.unwrap_or(config.patience);
-        if let Some(worlds) = self.worlds {
-            config.set_ascent.worlds = worlds;
+        config.worlds = self.worlds.unwrap_or(config.worlds);
+        config.world_slots = self.world_slots.unwrap_or(config.world_slots);
+        if self.worlds == Some(Worlds::Random) && !algo.is_set() {
+            config.sees = Sees::World;
         }
+        config.sees = self.sees.unwrap_or(config.sees);
         if self.linear_watts {
             config.action_map = policy::ActionMap::LinearWatts;
         }

@@ -11,10 +11,15 @@ use std::time::{Duration, Instant};
 use client::protocol::runs::RunLimits;
 
 use rl::config::{Algo, TrainConfig};
+use rl::worlds::Worlds;
 
 /// Multiplications a second that a training thread is taken to do, small networks and small batches included: an estimate
 /// on the careful side, not a measurement.
 const RATE: f64 = 5e8;
+/// Time that a slot takes to simulate, for each user.
+const SLOT_S: f64 = 1e-5;
+/// Time of a short search for its decision, for each user.
+const SEARCH_S: f64 = 1e-5;
 /// Features and actions of a user, about.
 const FEATURES: f64 = 7.0;
 const ACTIONS: f64 = 2.0;
@@ -62,7 +67,10 @@ fn network(input: f64, hidden: &[usize], output: f64) -> f64 {
 #[must_use]
 pub fn of(config: &TrainConfig) -> Cost {
     let users = config.mec.users as f64;
-    let (input, output) = (FEATURES * users, ACTIONS * users);
+    let (input, output) = (config.sees.features_per_user() as f64 * users, ACTIONS * users);
+    // In a random system each slot is also searched for what decisions without learning get; set-ascent's own count has that.
+    let searched = if config.worlds == Worlds::Random && !config.algo.is_set() { SEARCH_S } else { 0.0 };
+    let slot_s = (SLOT_S + searched) * users;
     let envs = config.envs as f64;
     // Steps of all cells until the networks learn again, and what learning from them takes; then one decision.
     let (steps, learning, decision) = match config.algo {
@@ -107,9 +115,9 @@ pub fn of(config: &TrainConfig) -> Cost {
         }
     };
     let slots = config.eval_slots as f64;
-    let evaluation_s = slots * (decision / RATE + 1e-5 * users);
+    let evaluation_s = slots * (decision / RATE + SLOT_S * users);
     let setup_s = slots * OPTIMUM_OF_TEN_S * (users / 10.0).powi(2);
-    let update_s = (learning + steps * decision) / RATE + steps * 1e-5 * users;
+    let update_s = (learning + steps * decision) / RATE + steps * slot_s;
     let updates = (config.steps as f64 / steps.max(1.0)).max(1.0);
     let evaluations = updates / config.eval_every.max(1) as f64;
     let total_s = setup_s + updates * update_s + evaluations * evaluation_s;

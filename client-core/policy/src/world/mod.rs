@@ -27,7 +27,7 @@ pub use proposal::{Outlook, PROPOSAL_OUTPUTS, Proposal};
 
 use burn::tensor::Device;
 
-use super::actor::Activation;
+use super::activation::Activation;
 use super::set::{LayerValues, SetActor, layers};
 
 /// Sizes of the network, which is a [`SetActor`].
