@@ -35,6 +35,10 @@ impl DiskFile {
     /// [`EngineError::File`] with the file's name and what the system says.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
         let fail = |error| cannot_read(path, &error);
+        // A pipe would be waited for, and a device has no end.
+        if !std::fs::metadata(path).map_err(fail)?.is_file() {
+            return Err(fail(std::io::Error::other("it is not a plain file")));
+        }
         let file = File::open(path).map_err(fail)?;
         let size = file.metadata().map_err(fail)?.len();
         Ok(Self { path: path.to_owned(), file: Mutex::new(file), size })

@@ -189,6 +189,8 @@ fn known_ways_out_are_closed() {
     for _ in 0..40 {
         nested = json!({"type": "Sequence", "normalizers": [nested]});
     }
+    let token = bpe.pointer("/added_tokens/0").unwrap();
+    let added: Vec<Value> = (0..1000).map(|n| with(token, "/content", json!(format!("{n:04}").repeat(500)))).collect();
     for (name, file, expect) in [
         ("stride of more than the length", with(&bpe, "/truncation", truncation), None),
         ("huge padding", with(&bpe, "/padding", padding(4_000_000_000)), None),
@@ -242,6 +244,7 @@ fn known_ways_out_are_closed() {
             Some("more than 1000"),
         ),
         ("a model of another kind", with(&bpe, "/model/type", json!("Magic")), Some("\"Magic\"")),
+        ("added tokens, long together", with(&bpe, "/added_tokens", json!(added)), Some("added tokens")),
         ("a long added token", with(&bpe, "/added_tokens/0/content", json!("x".repeat(9000))), Some("added tokens")),
     ] {
         let bytes = file.to_string();

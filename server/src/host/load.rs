@@ -137,10 +137,10 @@ pub fn shipped(public: &Source, id: &str) -> Result<(Engine, ModelCard), LoadErr
 }
 
 fn from_folder(folder: &Path, room: Room) -> Result<Engine, LoadError> {
-    let optional = |name: &str| match std::fs::read(folder.join(name)) {
+    let optional = |name: &str| match read(&folder.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(LoadError::Read { path: folder.join(name), source }),
+        Err(LoadError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     };
     let (Some(config), Some(tokenizer)) = (optional("config.json")?, optional("tokenizer.json")?) else {
         return Err(LoadError::NotAModel { path: folder.to_owned() });
@@ -177,12 +177,18 @@ fn from_folder(folder: &Path, room: Room) -> Result<Engine, LoadError> {
     Engine::from_safetensors_cpu_in(&checkpoint, room.context).map_err(fail)
 }
 
+/// A plain file's size. A pipe would be waited for, and a device has no end.
 fn size(path: &Path) -> Result<u64, LoadError> {
-    let meta = std::fs::metadata(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    Ok(meta.len())
+    let fail = |source| LoadError::Read { path: path.to_owned(), source };
+    let meta = std::fs::metadata(path).map_err(fail)?;
+    match meta.is_file() {
+        true => Ok(meta.len()),
+        false => Err(fail(std::io::Error::other("it is not a plain file"))),
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    size(path)?;
     std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
 }
 

@@ -82,6 +82,7 @@ impl LocalHost {
     /// then nobody waits for this any more.
     async fn prepare(
         &self,
+        field: &'static str,
         tokens: impl FnOnce(ChatTokenizer, Stop) -> Result<Vec<u32>, HostError> + Send + 'static,
     ) -> Result<(Reservation<Ask>, Vec<u32>), HostError> {
         let place = self.scheduler.queue().reserve()?;
@@ -104,7 +105,7 @@ impl LocalHost {
         }
         let known = self.words.tokenizer.vocab_size();
         if let Some(id) = tokens.iter().find(|id| **id as usize >= known) {
-            return Err(HostError::Invalid(format!("there is no token {id}; the model has {known}")));
+            return Err(HostError::Field { field, why: format!("there is no token {id}; the model has {known}") });
         }
         Ok((place, tokens))
     }
@@ -142,11 +143,12 @@ impl Host for LocalHost {
             ("stop_token_ids", options.stop_tokens.iter().copied().find(|id| *id as usize >= known)),
         ];
         if let Some((field, id)) = named.into_iter().find_map(|(field, id)| Some((field, id?))) {
-            return Err(HostError::Invalid(format!("'{field}': there is no token {id}; the model has {known}")));
+            return Err(HostError::Field { field, why: format!("there is no token {id}; the model has {known}") });
         }
         // Room for every token that the context can hold: a slow client never holds up the others.
         let (events, stream) = mpsc::channel(options.max_tokens.min(self.context) + 2);
-        let (place, tokens) = self.prepare(move |words, left| in_time(words, prompt, left, LONGEST_TEMPLATE)).await?;
+        let (place, tokens) =
+            self.prepare("prompt", move |words, left| in_time(words, prompt, left, LONGEST_TEMPLATE)).await?;
         place.submit(Ask { tokens, salt: cache_salt, wish: Wish::Write { options, is_chat, events } })?;
         Ok(stream)
     }
@@ -163,7 +165,7 @@ impl Embedder for LocalHost {
             Passage::Text(text) => Ok(words.tokenizer.encode_whole_until(&text, &*left)?),
             Passage::Tokens(ids) => Ok(ids),
         };
-        let (place, ids) = self.prepare(tokens).await?;
+        let (place, ids) = self.prepare("input", tokens).await?;
         let (answer, result) = oneshot::channel();
         place.submit(Ask { tokens: ids.clone(), salt: None, wish: Wish::Embed { answer } })?;
         let flat = result.await.unwrap_or_else(|_| Err(HostError::Engine("the computation has failed".into())))?;
@@ -325,7 +327,7 @@ mod tests {
     async fn a_client_that_leaves_while_its_prompt_is_made_frees_all_places() {
         let host = start(engine(512), 1, 1);
         let (noticed, was_noticed) = oneshot::channel();
-        let preparing = host.prepare(move |_, left| {
+        let preparing = host.prepare("prompt", move |_, left| {
             while !left() {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -452,7 +454,7 @@ mod tests {
             ] {
                 let error = host.generate(generation).await.unwrap_err();
                 assert!(
-                    matches!(&error, HostError::Invalid(why) if why.contains(&format!("'{field}'")) && why.contains(&id.to_string())),
+                    matches!(&error, HostError::Field { field: told, why } if *told == field && why.contains(&id.to_string())),
                     "{field} {id}: {error}"
                 );
             }
@@ -463,7 +465,7 @@ mod tests {
         assert!(host.generate(last).await.is_ok());
         let tokens = Generation { prompt: Prompt::Tokens(vec![1, 257]), ..ask("", Some(1)) };
         let error = host.generate(tokens).await.unwrap_err();
-        assert!(matches!(&error, HostError::Invalid(why) if why.contains("257")), "{error}");
+        assert!(matches!(&error, HostError::Field { field: "prompt", why } if why.contains("257")), "{error}");
     }
 
     #[tokio::test]
@@ -485,6 +487,6 @@ mod tests {
         let bare = embedder.embed(Passage::Tokens(ids[1..].to_vec())).await.unwrap();
         assert_eq!((bare.tokens.len(), bare.special), (5, vec![false; 5]));
         let error = embedder.embed(Passage::Tokens(vec![1, 257])).await.unwrap_err();
-        assert!(matches!(&error, HostError::Invalid(why) if why.contains("257")), "{error}");
+        assert!(matches!(&error, HostError::Field { field: "input", why } if why.contains("257")), "{error}");
     }
 }

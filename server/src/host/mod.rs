@@ -376,6 +376,14 @@ pub enum HostError {
     /// The request makes no sense to this model.
     #[error("{0}")]
     Invalid(String),
+    /// A field of it names what this model does not have.
+    #[error("'{field}': {why}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// No answer from the upstream engine.
     #[error("the upstream engine cannot be reached: {0}")]
     Unreachable(String),

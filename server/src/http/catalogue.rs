@@ -7,11 +7,12 @@
 use std::path::PathBuf;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use client::catalogue::{Catalogue, CatalogueEntry, Role};
 
+use super::address::Address;
 use super::{App, files};
 use crate::catalogue::store::{State as Stored, Store};
 
@@ -70,7 +71,7 @@ pub async fn list(State(app): State<App>) -> Response {
 /// `GET /models/stored/{id}/{file}`
 pub async fn file(
     State(app): State<App>,
-    Path((id, file)): Path<(String, String)>,
+    Address((id, file)): Address<(String, String)>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {

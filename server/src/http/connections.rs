@@ -2,7 +2,8 @@
 //!
 //! A connection is **busy** while a request of it is being answered or a WebSocket is open, and idle otherwise: between two requests, while a
 //! request's head arrives, before the first byte. An idle one is closed after [`ConnectionLimits::idle`]; a busy one when
-//! its client takes no byte for [`ConnectionLimits::stall`]. Where all places are taken, a new connection gets the place of
+//! its client takes no byte for [`ConnectionLimits::stall`], or nothing of an answer that is ready for several times as long
+//! (over HTTP/2 it can keep the bytes of pings moving and its window shut). Where all places are taken, a new connection gets the place of
 //! the one that has been idle for longest, so that connections that do nothing keep nobody out.
 //!
 //! Deliberately absent: a request's own time. Reading its body is timed in [`super::json`]; an answer may take as long as
@@ -13,7 +14,7 @@ use std::future::{Ready, ready};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -31,6 +32,10 @@ use tokio::time::Sleep;
 use tower::Layer as _;
 
 use super::guard::visitor;
+
+/// So many times [`ConnectionLimits::stall`] may pass without a client asking for more of an answer: what it has of it is at most
+/// 64 kB and a window.
+const UNTAKEN_STALLS: u32 = 4;
 
 /// How many connections there may be, and for how long one may do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,8 @@ pub struct OpenConnection {
     visitor: IpAddr,
     /// Requests being answered, and when that last changed.
     use_: Mutex<(usize, Instant)>,
+    /// Of each answer that waits for its client to take some of it: since when.
+    untaken: Mutex<HashMap<u64, Instant>>,
     evicted: AtomicBool,
     waker: AtomicWaker,
 }
@@ -83,6 +90,11 @@ impl OpenConnection {
     fn idle_since(&self) -> Option<Instant> {
         let (requests, since) = *lock(&self.use_);
         (requests == 0).then_some(since)
+    }
+
+    /// For how long the client has taken nothing of some answer.
+    fn untaken_for(&self) -> Option<Duration> {
+        lock(&self.untaken).values().min().map(Instant::elapsed)
     }
 
     fn evict(&self) {
@@ -142,9 +154,13 @@ impl Connections {
                 .min()?;
             open.lines.remove(&oldest)?.evict();
         }
-        let use_ = Mutex::new((0, Instant::now()));
-        let line =
-            Arc::new(OpenConnection { visitor, use_, evicted: AtomicBool::new(false), waker: AtomicWaker::new() });
+        let line = Arc::new(OpenConnection {
+            visitor,
+            use_: Mutex::new((0, Instant::now())),
+            untaken: Mutex::default(),
+            evicted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
         let id = open.next;
         open.next += 1;
         open.lines.insert(id, Arc::clone(&line));
@@ -234,7 +250,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
                     return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "nothing was asked")));
                 }
                 Some(idle) => this.idle - idle,
-                None => this.idle,
+                None => match this.line.untaken_for() {
+                    Some(untaken) if untaken >= UNTAKEN_STALLS * this.stall => {
+                        return Poll::Ready(Err(Error::new(
+                            ErrorKind::TimedOut,
+                            "the client takes nothing of its answer",
+                        )));
+                    }
+                    Some(untaken) => (UNTAKEN_STALLS * this.stall - untaken).min(this.idle),
+                    None => this.idle,
+                },
             };
             this.idle_timer.as_mut().reset(tokio::time::Instant::now() + left);
         }
@@ -295,12 +320,38 @@ impl Drop for Busy {
 pub async fn mark(request: Request, next: Next) -> Response {
     let Some(line) = request.extensions().get::<Arc<OpenConnection>>().cloned() else { return next.run(request).await };
     let busy = Busy::begin(line);
-    next.run(request).await.map(|body| Body::new(Counted { body, _busy: busy }))
+    next.run(request).await.map(|body| Body::new(Counted::new(body, busy)))
 }
 
+/// An answer on its way. It waits for its client from when some of it is ready until more is asked for, and for us while more
+/// is asked for and nothing is ready.
 struct Counted {
     body: Body,
-    _busy: Busy,
+    busy: Busy,
+    number: u64,
+}
+
+impl Counted {
+    fn new(body: Body, busy: Busy) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let counted = Self { body, busy, number: NEXT.fetch_add(1, Ordering::Relaxed) };
+        counted.wait_for_client(true);
+        counted
+    }
+
+    fn wait_for_client(&self, waits: bool) {
+        let mut untaken = lock(&self.busy.0.untaken);
+        match waits {
+            true => drop(untaken.insert(self.number, Instant::now())),
+            false => drop(untaken.remove(&self.number)),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.wait_for_client(false);
+    }
 }
 
 impl HttpBody for Counted {
@@ -311,7 +362,9 @@ impl HttpBody for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.wait_for_client(frame.is_ready());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -345,5 +398,24 @@ mod tests {
         drop(busy);
         drop(third_place);
         assert_eq!(connections.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_for_its_client_or_for_us() {
+        let connections = Connections::new(ConnectionLimits::default());
+        let (line, _place) = connections.place(IpAddr::from([10, 0, 0, 1])).unwrap();
+        let (sender, receiver) = futures::channel::mpsc::unbounded::<Result<Bytes>>();
+        let mut answer = Counted::new(Body::from_stream(receiver), Busy::begin(Arc::clone(&line)));
+        let mut ask = || {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            Pin::new(&mut answer).poll_frame(&mut cx).is_ready()
+        };
+        assert!(line.untaken_for().is_some(), "nobody has asked for any of it");
+        assert!(!ask() && line.untaken_for().is_none(), "more is asked for than there is");
+        sender.unbounded_send(Ok(Bytes::from_static(b"a"))).unwrap();
+        assert!(ask() && line.untaken_for().is_some(), "some of it is ready");
+        assert!(!ask() && line.untaken_for().is_none());
+        drop(answer);
+        assert!(line.untaken_for().is_none() && line.idle_since().is_some());
     }
 }

@@ -206,6 +206,7 @@ impl From<HostError> for ApiError {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(message) }
             }
             HostError::Invalid(_) => Self::invalid(message),
+            HostError::Field { field, .. } => Self::field(field, "invalid_value", message),
             HostError::Unreachable(_) => server(StatusCode::BAD_GATEWAY, "upstream_unreachable"),
             HostError::Upstream(_) => server(StatusCode::BAD_GATEWAY, "upstream_error"),
             HostError::TimedOut(_) => server(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),

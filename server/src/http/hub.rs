@@ -3,12 +3,13 @@
 use std::io::SeekFrom;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::App;
+use super::address::Address;
 use super::error::ApiError;
 use super::files::range::{self, Wanted};
 use crate::hub::fetch::{Progress, Reader};
@@ -24,7 +25,7 @@ const CHUNK: u64 = 256 * 1024;
 /// There is no hub, no such file, or the hub does not do its part.
 pub async fn get(
     State(app): State<App>,
-    Path((organisation, repository, path)): Path<(String, String, String)>,
+    Address((organisation, repository, path)): Address<(String, String, String)>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -47,6 +47,10 @@ impl<T: DeserializeOwned> FromRequest<App> for ApiJson<T> {
                 .any(|cause| cause.to_string().contains("length limit exceeded"));
             if is_over { ApiError::too_large(limit) } else { ApiError::invalid("The request's body broke off.") }
         })?;
+        // A list would be taken for the fields of what is wanted, in their order.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            return Err(ApiError::invalid("The request's body has to be a JSON object, not a list."));
+        }
         parse(&bytes).map(Self)
     }
 }
@@ -58,7 +62,14 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
+        // Two names of one field.
+        let twice = inner.to_string();
+        let twice = twice.strip_prefix("duplicate field `").and_then(|rest| rest.split('`').next());
         match path.as_str() {
+            "." if twice.is_some() => {
+                let name = twice.unwrap_or_default();
+                ApiError::field(name, "invalid_value", format!("'{name}' is given twice, under two of its names."))
+            }
             "." => ApiError::invalid(inner.to_string()),
             _ => ApiError::field(path.clone(), "invalid_type", format!("'{path}': {inner}")),
         }
@@ -91,7 +102,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     struct Outer {
-        #[serde(default, rename = "list")]
+        #[serde(default, rename = "list", alias = "rows")]
         _list: Vec<Inner>,
     }
 
@@ -108,6 +119,7 @@ mod tests {
             (r#"{"list":[{"size":1.5}]}"#, Some("list[0].size"), "expected u8"),
             (r#"{"list":[{}]}"#, Some("list[0]"), "missing field `size`"),
             (r#"{"list":3}"#, Some("list"), "expected a sequence"),
+            (r#"{"list":[],"rows":[]}"#, Some("list"), "given twice"),
             ("3", None, "expected struct"),
             (r#"{"list":["#, None, "not valid JSON"),
             (r#"{"list":[]} x"#, None, "not valid JSON"),

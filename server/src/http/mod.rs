@@ -6,6 +6,7 @@
 //! | [`connections`] | how many there may be, and for how long one may do nothing |
 //! | [`guard`] | the names that are answered to, and the pages that may change something |
 //! | [`router`](mod@router) | which address is answered by what; headers and counts for every answer |
+//! | [`address`] | the parts of an address that stand for something |
 //! | [`files`] | everything that is a file: ranges, compression, caching, content security policy |
 //! | [`openai`] | `/v1/…` |
 //! | [`runs`] | `/api/runs`: training runs |
@@ -35,6 +36,7 @@ use crate::hub::Hub;
 use crate::rooms::Rooms;
 use crate::runs::Runs;
 
+pub mod address;
 pub mod catalogue;
 pub mod connections;
 pub mod error;

@@ -3,13 +3,14 @@
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use client::protocol::rooms::CloseReason;
 use client::protocol::rooms::rest::{NewRoom, RoomInfo};
 
 use super::App;
+use super::address::Address;
 use super::error::ApiError;
 use super::json::ApiJson;
 use crate::rooms::export::{Export, Form};
@@ -52,7 +53,7 @@ pub async fn create(State(app): State<App>, ApiJson(request): ApiJson<NewRoom>) 
 ///
 /// # Errors
 /// There is no such room.
-pub async fn one(State(app): State<App>, Path(code): Path<String>) -> Result<Response, ApiError> {
+pub async fn one(State(app): State<App>, Address(code): Address<String>) -> Result<Response, ApiError> {
     let info: RoomInfo = app.rooms().get(&code)?.info();
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response())
 }
@@ -63,7 +64,7 @@ pub async fn one(State(app): State<App>, Path(code): Path<String>) -> Result<Res
 /// There is no such room, or the secret is missing or wrong.
 pub async fn delete(
     State(app): State<App>,
-    Path(code): Path<String>,
+    Address(code): Address<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     app.rooms().get_with(&code, secret(&headers).as_deref())?.close(CloseReason::RoomClosed);
@@ -74,7 +75,7 @@ pub async fn delete(
 ///
 /// # Errors
 /// There is no such room, or the secret is missing or wrong.
-pub async fn csv(state: State<App>, path: Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn csv(state: State<App>, path: Address<String>, headers: HeaderMap) -> Result<Response, ApiError> {
     export(state, path, headers, Form::Csv).await
 }
 
@@ -82,13 +83,13 @@ pub async fn csv(state: State<App>, path: Path<String>, headers: HeaderMap) -> R
 ///
 /// # Errors
 /// There is no such room, or the secret is missing or wrong.
-pub async fn json(state: State<App>, path: Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn json(state: State<App>, path: Address<String>, headers: HeaderMap) -> Result<Response, ApiError> {
     export(state, path, headers, Form::Json).await
 }
 
 async fn export(
     State(app): State<App>,
-    Path(code): Path<String>,
+    Address(code): Address<String>,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, ApiError> {

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
+use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, State};
 use axum::response::Response;
 use client::protocol::rooms::{CloseReason, JOIN_SECONDS, MESSAGE_BYTES, PING_SECONDS};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite;
 
+use super::address::Address;
 use super::connections::{self, OpenConnection};
 use super::error::ApiError;
 use super::{App, Phase};
@@ -41,7 +42,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The request is no WebSocket's.
 pub async fn get(
     State(app): State<App>,
-    Path(code): Path<String>,
+    Address(code): Address<String>,
     line: Option<Extension<Arc<OpenConnection>>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {

@@ -5,7 +5,7 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,9 @@ use client::protocol::runs::{HyperParameters, RunRequest, RunView};
 use futures::StreamExt as _;
 use serde::Deserialize;
 
+use super::address::Address;
 use super::error::ApiError;
+use super::files::source::chunks;
 use super::files::{self, csp, encoding};
 use super::json::ApiJson;
 use super::{App, Phase};
@@ -29,10 +31,8 @@ impl FromRequestParts<App> for RunId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let address = (parts.method.to_string(), parts.uri.path().to_owned());
-        let unknown = || ApiError::unknown_route(&address.0, &address.1);
-        let Path(text) = Path::<String>::from_request_parts(parts, app).await.map_err(|_| unknown())?;
-        text.parse().map(Self).map_err(|_| unknown())
+        let Address(text) = Address::<String>::from_request_parts(parts, app).await?;
+        text.parse().map(Self).map_err(|_| ApiError::unknown_route(parts.method.as_str(), parts.uri.path()))
     }
 }
 
@@ -144,7 +144,7 @@ pub async fn resume(State(app): State<App>, RunId(id): RunId) -> Result<Json<Run
 /// # Errors
 /// There is no such run, or it has no policy yet.
 pub async fn policy(State(app): State<App>, RunId(id): RunId) -> Result<Response, ApiError> {
-    let bytes = blocking(&app, move |runs| runs.policy(id)).await?;
+    let file = blocking(&app, move |runs| runs.policy(id)).await?;
     let name = format!("attachment; filename=\"run-{id}.safetensors\"");
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
@@ -152,7 +152,13 @@ pub async fn policy(State(app): State<App>, RunId(id): RunId) -> Result<Response
         // A run that goes on may find a better one.
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
-    Ok((headers, bytes).into_response())
+    Ok((headers, taken(file)).into_response())
+}
+
+/// A file that is read as its client takes it.
+fn taken(file: std::fs::File) -> Body {
+    let length = file.metadata().map_or(u64::MAX, |known| known.len());
+    chunks(tokio::fs::File::from_std(file), length)
 }
 
 /// `GET /api/runs/{id}/curves.svg`
@@ -160,13 +166,13 @@ pub async fn policy(State(app): State<App>, RunId(id): RunId) -> Result<Response
 /// # Errors
 /// There is no such run, or it has no picture yet.
 pub async fn curves(State(app): State<App>, RunId(id): RunId) -> Result<Response, ApiError> {
-    let bytes = blocking(&app, move |runs| runs.curves(id)).await?;
+    let file = blocking(&app, move |runs| runs.curves(id)).await?;
     let headers = [
         (header::CONTENT_TYPE, "image/svg+xml"),
         (header::CACHE_CONTROL, "no-store"),
         (header::CONTENT_SECURITY_POLICY, csp::INERT),
     ];
-    Ok((headers, bytes).into_response())
+    Ok((headers, taken(file)).into_response())
 }
 
 /// `GET /api/runs/{id}/metrics`

@@ -40,6 +40,9 @@ use site::Site;
 
 /// Files that are fetched at the same time.
 const MAX_FLIGHTS: usize = 8;
+/// A download that has brought less than this for so long gives its place to others, also where somebody waits for it.
+const LEAST_RATE: u64 = 16 << 10;
+const TRICKLE_TIME: Duration = Duration::from_secs(30);
 /// Longest wait for the place of a download that is given up.
 const PLACE_TIME: Duration = Duration::from_secs(2);
 
@@ -251,7 +254,8 @@ impl Hub {
         gate
     }
 
-    /// A place for a download. Where there is none, the slowest of those that nobody waits for is given up.
+    /// A place for a download. Where there is none, the slowest of those that nobody waits for is given up, else the slowest that
+    /// brings next to nothing.
     async fn place(&self) -> Result<OwnedSemaphorePermit, HubError> {
         let places = &self.0.places;
         if let Ok(place) = Arc::clone(places).try_acquire_owned() {
@@ -259,8 +263,11 @@ impl Hub {
         }
         let slowest = {
             let flights = self.flights();
-            let abandoned = flights.values().filter(|flight| flight.readers() == 0);
-            abandoned.min_by_key(|flight| flight.rate()).cloned()
+            let slowest = |which: &dyn Fn(&Flight) -> bool| {
+                flights.values().filter(|flight| which(flight)).min_by_key(|flight| flight.rate()).cloned()
+            };
+            slowest(&|flight| flight.readers() == 0)
+                .or_else(|| slowest(&|flight| flight.age() >= TRICKLE_TIME && flight.rate() < LEAST_RATE))
         };
         slowest.ok_or(HubError::Busy)?.give_up();
         match tokio::time::timeout(PLACE_TIME, Arc::clone(places).acquire_owned()).await {

@@ -26,6 +26,7 @@
 //! Deliberately absent: learning itself ([`rl`]) and HTTP ([`crate::http::runs`]).
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -343,11 +344,11 @@ impl Runs {
         Ok(())
     }
 
-    /// The policy file of a run.
+    /// The policy file of a run, opened: it may have megabytes, and a better one may take its place.
     ///
     /// # Errors
     /// There is no such run, or it was not evaluated yet.
-    pub fn policy(&self, id: i64) -> Result<Vec<u8>, RunsError> {
+    pub fn policy(&self, id: i64) -> Result<File, RunsError> {
         self.file(id, POLICY_FILE, "policy")
     }
 
@@ -355,14 +356,14 @@ impl Runs {
     ///
     /// # Errors
     /// There is no such run, or it was not evaluated yet.
-    pub fn curves(&self, id: i64) -> Result<Vec<u8>, RunsError> {
+    pub fn curves(&self, id: i64) -> Result<File, RunsError> {
         self.file(id, CURVES_FILE, "curves")
     }
 
-    fn file(&self, id: i64, name: &str, what: &'static str) -> Result<Vec<u8>, RunsError> {
+    fn file(&self, id: i64, name: &str, what: &'static str) -> Result<File, RunsError> {
         self.get(id)?;
         let path = self.folder(id).join(name);
-        std::fs::read(&path).map_err(|source| match source.kind() {
+        File::open(&path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => RunsError::NotYet { id, what },
             _ => RunsError::File { path, source },
         })

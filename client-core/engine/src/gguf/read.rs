@@ -283,7 +283,11 @@ impl<'a> Gguf<'a> {
             let key = cursor.string("a metadata key")?;
             let kind = cursor.u32("the metadata")?;
             let longest = if key == LONG_STRING.0 { LONG_STRING.1 } else { MAX_STRING };
-            let value = cursor.value(kind, longest)?;
+            let value = match cursor.value(kind, longest) {
+                // Without its template a file completes texts all the same.
+                Err(GgufError::Utf8) if key == "tokenizer.chat_template" => continue,
+                value => value?,
+            };
             if metadata.insert(key, value).is_some() {
                 return Err(GgufError::Duplicate(key.to_owned()));
             }

@@ -134,6 +134,15 @@ fn what_files_in_the_wild_have() {
     let found = Gguf::parse(&bytes).unwrap().get("tokenizer.huggingface.json").and_then(Value::as_str).map(str::len);
     assert_eq!(found, Some(3 << 20));
     assert!(Gguf::parse(&with("tokenizer.chat_template")).unwrap_err().to_string().contains("length of a text"));
+    // A template that is no text is none; any other text has to be one.
+    let broken = |key: &str| {
+        let mut bytes = Builder::header(0, 1).str(key).u32(8).str("text").raw(&[0; 32]).0;
+        let at = bytes.windows(4).rposition(|four| four == b"text").unwrap();
+        bytes[at] = 0xff;
+        Gguf::parse(&bytes).map(|gguf| gguf.get(key).is_some())
+    };
+    assert_eq!(broken("tokenizer.chat_template").ok(), Some(false));
+    assert!(matches!(broken("general.name"), Err(GgufError::Utf8)));
 }
 
 #[test]

@@ -34,8 +34,10 @@ const MAX_TOKEN: usize = 1 << 12;
 /// through from every letter of a text. Real ones stay below 128, and below 4 MB.
 const MAX_PIECE: usize = 256;
 const MAX_PIECES: usize = 8 << 20;
-/// Most tokens outside of the model.
+/// Most tokens outside of the model, and most bytes of all of them together: the library keeps about 100 bytes for each of these,
+/// in one piece. Real ones have some 10 kB.
 const MAX_ADDED: usize = 1 << 17;
+const MAX_ADDED_BYTES: usize = 1 << 20;
 /// Longest word that a word-piece model cuts: it tries all ends from all beginnings.
 const MAX_WORD: usize = 1000;
 
@@ -144,11 +146,13 @@ impl<'de> Deserialize<'de> for Added {
                 f.write_str("a list of added tokens")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Added, A::Error> {
-                let mut tokens = Vec::new();
+                let (mut tokens, mut bytes) = (Vec::new(), 0);
                 while let Some(token) = list.next_element::<AddedToken>()? {
-                    if token.content.len() > MAX_TOKEN || tokens.len() >= MAX_ADDED {
+                    bytes += token.content.len();
+                    if token.content.len() > MAX_TOKEN || tokens.len() >= MAX_ADDED || bytes > MAX_ADDED_BYTES {
                         return Err(A::Error::custom(format!(
-                            "there are more than {MAX_ADDED} added tokens, or one of them has more than {MAX_TOKEN} bytes"
+                            "there are more than {MAX_ADDED} added tokens, or one of them has more than {MAX_TOKEN} bytes, or all of \
+                             them more than {MAX_ADDED_BYTES}"
                         )));
                     }
                     tokens.push(token);

@@ -2,10 +2,10 @@
 
 use client::offload::sse::SseParser;
 use reqwest::header::CONTENT_TYPE;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::trouble::{message, one_line, read_bounded, transport};
+use super::chunk::{Chunk, Refusal};
+use super::trouble::{one_line, read_bounded, transport};
 use crate::host::{FinishReason, GenerationEvent, HostError, Summary};
 use crate::surrogates::whole_characters;
 
@@ -13,13 +13,32 @@ use crate::surrogates::whole_characters;
 const MAX_STREAM_BYTES: usize = 1 << 30;
 const MAX_TEXT_BYTES: usize = 16 << 20;
 
+/// What our client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// A message of a chat, not a text.
+    pub is_chat: bool,
+    /// Log probabilities. Nobody else gets any, whatever the engine sends.
+    pub scores: bool,
+}
+
 /// Turns the engine's events into ours until either side ends.
-pub async fn relay(response: reqwest::Response, is_chat: bool, sender: &mpsc::Sender<GenerationEvent>) {
+pub async fn relay(mut response: reqwest::Response, asked: Asked, sender: &mpsc::Sender<GenerationEvent>) {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let last = match kind.trim_start().to_ascii_lowercase().starts_with("application/json") {
-        // Some engines do not stream, whatever they are asked.
-        true => whole(response, is_chat, sender).await,
-        false => stream(response, is_chat, sender).await,
+    let kind = kind.to_ascii_lowercase();
+    // Some engines do not stream, whatever they are asked, and not all of them say so: events never begin with a brace.
+    let is_stream = kind.contains("event-stream");
+    let first = match response.chunk().await {
+        Ok(first) => first.unwrap_or_default(),
+        Err(error) => {
+            let _ = sender.send(GenerationEvent::Failed(transport(&error))).await;
+            return;
+        }
+    };
+    let is_whole = kind.contains("json") || (!is_stream && first.trim_ascii_start().first() == Some(&b'{'));
+    let last = match is_whole {
+        true => whole(first.into(), response, asked, sender).await,
+        false => stream(first.into(), response, asked, sender).await,
     };
     if let Some(last) = last {
         // Nobody listens any more where this fails.
@@ -29,16 +48,23 @@ pub async fn relay(response: reqwest::Response, is_chat: bool, sender: &mpsc::Se
 
 /// `None` when our client has left.
 async fn stream(
+    first: Vec<u8>,
     mut response: reqwest::Response,
-    is_chat: bool,
+    asked: Asked,
     sender: &mpsc::Sender<GenerationEvent>,
 ) -> Option<GenerationEvent> {
     let mut reader = SseParser::default();
-    let mut answer = Answer::new(is_chat);
-    let (mut read, mut ready) = (0usize, Vec::new());
+    let mut answer = Answer::new(asked);
+    let (mut read, mut ready, mut first) = (0usize, Vec::new(), Some(first));
     loop {
-        let bytes = match response.chunk().await {
+        let next = match first.take() {
+            Some(first) => Ok(Some(first.into())),
+            None => response.chunk().await,
+        };
+        let bytes = match next {
             Ok(Some(bytes)) => bytes,
+            // After the reason why it ended, whatever breaks takes nothing of the answer.
+            Ok(None) | Err(_) if answer.finish.is_some() => return Some(answer.end_of_stream()),
             Ok(None) => return Some(answer.end_of_stream()),
             Err(error) => return Some(GenerationEvent::Failed(transport(&error))),
         };
@@ -66,15 +92,16 @@ async fn stream(
 }
 
 async fn whole(
+    first: Vec<u8>,
     response: reqwest::Response,
-    is_chat: bool,
+    asked: Asked,
     sender: &mpsc::Sender<GenerationEvent>,
 ) -> Option<GenerationEvent> {
-    let bytes = match read_bounded(response, MAX_TEXT_BYTES).await {
+    let bytes = match read_bounded(first, response, MAX_TEXT_BYTES).await {
         Ok(bytes) => bytes,
         Err(error) => return Some(GenerationEvent::Failed(error)),
     };
-    let mut answer = Answer::new(is_chat);
+    let mut answer = Answer::new(asked);
     let mut ready = Vec::new();
     let last = answer.take(&String::from_utf8_lossy(&bytes), false, &mut ready);
     for event in ready {
@@ -89,7 +116,7 @@ fn failed(why: impl Into<String>) -> GenerationEvent {
 
 /// One answer as the engine sends it.
 struct Answer {
-    is_chat: bool,
+    asked: Asked,
     pieces: usize,
     finish: Option<FinishReason>,
     usage: Option<(usize, usize)>,
@@ -98,19 +125,9 @@ struct Answer {
     refused: bool,
 }
 
-/// The text of a message's content, which may be a list of parts; `None` for what is not text.
-fn plain(content: &Value) -> Option<String> {
-    match content {
-        Value::Null => Some(String::new()),
-        Value::String(text) => Some(text.clone()),
-        Value::Array(parts) => parts.iter().map(|part| part["text"].as_str()).collect(),
-        _ => None,
-    }
-}
-
 impl Answer {
-    fn new(is_chat: bool) -> Self {
-        Self { is_chat, pieces: 0, finish: None, usage: None, cached: None, refused: false }
+    fn new(asked: Asked) -> Self {
+        Self { asked, pieces: 0, finish: None, usage: None, cached: None, refused: false }
     }
 
     /// Takes one event; returns the one that ends the answer, if it does.
@@ -118,58 +135,59 @@ impl Answer {
         if data.trim() == "[DONE]" {
             return Some(self.end_of_stream());
         }
-        let Ok(chunk) = serde_json::from_slice::<Value>(&whole_characters(data.as_bytes())) else {
+        let Ok(chunk) = serde_json::from_slice::<Chunk>(&whole_characters(data.as_bytes())) else {
             return Some(failed(if is_error {
                 one_line(data)
             } else {
-                "it sent something that is not JSON".to_owned()
+                "it sent something that is not JSON, or not of the form that was asked for".to_owned()
             }));
         };
-        if is_error || chunk.get("choices").is_none() {
-            if let Some(text) = message(&chunk) {
-                return Some(failed(one_line(&text)));
-            }
-            if is_error {
-                return Some(failed(one_line(data)));
-            }
+        match chunk.refusal() {
+            // An error beside choices is one, too, as some gateways send it.
+            Some(Refusal::Error(text)) => return Some(failed(one_line(&text))),
+            Some(Refusal::Remark(text)) if is_error || chunk.choices.is_none() => return Some(failed(one_line(&text))),
+            _ if is_error => return Some(failed(one_line(data))),
+            _ => {}
         }
-        // An error beside choices, as some gateways send it.
-        if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
-            let text = message(&chunk).unwrap_or_else(|| error.to_string());
-            return Some(failed(one_line(&text)));
-        }
-        let tokens = |name: &str| chunk["usage"][name].as_u64().and_then(|count| usize::try_from(count).ok());
-        if let (Some(prompt), Some(completion)) = (tokens("prompt_tokens"), tokens("completion_tokens")) {
+        if let Some(usage) = chunk.usage
+            && let (Some(prompt), Some(completion)) = (usage.prompt_tokens, usage.completion_tokens)
+        {
             self.usage = Some((prompt, completion));
-            let cached = chunk["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
-            self.cached = cached.and_then(|count| usize::try_from(count).ok());
+            self.cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
         }
-        let choice = &chunk["choices"][0];
+        let Some(choice) = chunk.choices.and_then(|choices| choices.0) else { return None };
         // A whole answer has a message where a stream has deltas.
-        let said = if choice["delta"].is_object() { &choice["delta"] } else { &choice["message"] };
-        for name in ["reasoning_content", "reasoning"] {
-            if let Some(thought) = said[name].as_str().filter(|thought| self.is_chat && !thought.is_empty()) {
-                self.pieces += 1;
-                ready.push(GenerationEvent::Reasoning(thought.to_owned()));
-                break;
-            }
+        let said = choice.delta.or(choice.message).unwrap_or_default();
+        let thought =
+            [said.reasoning_content, said.reasoning].into_iter().flatten().find(|thought| !thought.is_empty());
+        if let Some(thought) = thought.filter(|_| self.asked.is_chat) {
+            self.pieces += 1;
+            ready.push(GenerationEvent::Reasoning(thought));
         }
-        let Some(mut text) = plain(if self.is_chat { &said["content"] } else { &choice["text"] }) else {
+        let content = if self.asked.is_chat { said.content } else { choice.text };
+        let Some(mut text) = content.map_or(Some(String::new()), |content| content.0) else {
             return Some(failed("it sent content that is not text"));
         };
-        if let Some(refusal) = said["refusal"].as_str().filter(|refusal| !refusal.is_empty()) {
-            text.push_str(refusal);
+        if let Some(refusal) = said.refusal.filter(|refusal| !refusal.is_empty()) {
+            text.push_str(&refusal);
             self.refused = true;
         }
-        let scores = choice.get("logprobs").filter(|scores| !scores.is_null());
+        let scores = match choice.logprobs.filter(|_| self.asked.scores) {
+            None => None,
+            Some(scores) => match scores.value() {
+                Some(scores) => Some(scores),
+                None => return Some(failed("it sent more log probabilities than were asked for")),
+            },
+        };
         if !text.is_empty() || scores.is_some() {
             self.pieces += 1;
             ready.push(match scores {
-                Some(scores) => GenerationEvent::Scored(text, scores.clone()),
+                Some(scores) => GenerationEvent::Scored(text, scores),
                 None => GenerationEvent::Text(text),
             });
         }
-        let reason = choice["finish_reason"].as_str().unwrap_or_default();
+        let reason = choice.finish_reason.unwrap_or_default();
+        let reason = reason.as_str();
         match reason.to_ascii_lowercase().as_str() {
             // Some engines send an empty one with every piece.
             "" => {}
@@ -201,6 +219,8 @@ impl Answer {
 mod tests {
     use super::*;
 
+    const CHAT: Asked = Asked { is_chat: true, scores: true };
+
     fn take(answer: &mut Answer, data: &str) -> (Vec<GenerationEvent>, Option<GenerationEvent>) {
         let mut ready = Vec::new();
         let last = answer.take(data, false, &mut ready);
@@ -209,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_finish_reason_was_cut_off() {
-        let mut answer = Answer::new(true);
+        let mut answer = Answer::new(CHAT);
         let (ready, _) = take(&mut answer, r#"{"choices":[{"delta":{"content":"a"},"finish_reason":""}]}"#);
         assert!(matches!(&ready[..], [GenerationEvent::Text(text)] if text == "a"));
         for _ in 0..2 {
@@ -226,7 +246,7 @@ mod tests {
 
     #[test]
     fn thoughts_and_log_probabilities_are_passed_on() {
-        let mut answer = Answer::new(true);
+        let mut answer = Answer::new(CHAT);
         for name in ["reasoning_content", "reasoning"] {
             let (ready, _) =
                 take(&mut answer, &format!(r#"{{"choices":[{{"delta":{{"{name}":"hm","content":null}}}}]}}"#));
@@ -238,9 +258,26 @@ mod tests {
         assert_eq!((text.as_str(), &scores["content"][0]["logprob"]), ("a", &serde_json::json!(-1)));
     }
 
+    /// Whatever an engine sends that nobody asked for is neither passed on nor built.
+    #[test]
+    fn what_was_not_asked_for_is_left_out() {
+        let mut answer = Answer::new(Asked { scores: false, ..CHAT });
+        let zeros = "0,".repeat(1000) + "0";
+        let data = format!(
+            r#"{{"x":[{zeros}],"choices":[{{"delta":{{"content":"a","y":[{zeros}]}},"logprobs":{{"content":[{zeros}]}}}},{zeros}]}}"#
+        );
+        let (ready, last) = take(&mut answer, &data);
+        assert!(matches!(&ready[..], [GenerationEvent::Text(text)] if text == "a") && last.is_none(), "{ready:?}");
+        let (ready, _) = take(&mut answer, r#"{"choices":[{"delta":{"content":""},"logprobs":{"content":[]}}]}"#);
+        assert!(ready.is_empty());
+        // Asked for, but more than a piece can have.
+        let many = format!(r#"{{"choices":[{{"delta":{{"content":"a"}},"logprobs":[{}0]}}]}}"#, "0,".repeat(3 << 20));
+        assert!(matches!(take(&mut Answer::new(CHAT), &many).1, Some(GenerationEvent::Failed(_))));
+    }
+
     #[test]
     fn a_whole_answer_where_a_stream_was_asked_for() {
-        let mut answer = Answer::new(true);
+        let mut answer = Answer::new(CHAT);
         let data = r#"{"choices":[{"message":{"content":"Paris"},"finish_reason":"stop"}],"usage":{"prompt_tokens":2,"completion_tokens":1}}"#;
         let (ready, last) = take(&mut answer, data);
         assert!(matches!(&ready[..], [GenerationEvent::Text(text)] if text == "Paris") && last.is_none());
@@ -264,7 +301,7 @@ mod tests {
             (r#"{"delta":{"tool_calls":[{"index":0}]},"finish_reason":"tool_calls"}"#, "", None),
             (r#"{"delta":{"content":"a"},"finish_reason":"whatever"}"#, "a", None),
         ] {
-            let mut answer = Answer::new(true);
+            let mut answer = Answer::new(CHAT);
             let (ready, last) = take(&mut answer, &format!(r#"{{"choices":[{chunk}]}}"#));
             let text: String = ready
                 .iter()
@@ -291,7 +328,7 @@ mod tests {
             (r#"{"object":"error","message":"boom"}"#, "boom"),
             (r#"{"choices":[{"delta":{},"finish_reason":"abort"}]}"#, "abort"),
         ] {
-            let Some(GenerationEvent::Failed(error)) = take(&mut Answer::new(true), data).1 else { panic!("{data}") };
+            let Some(GenerationEvent::Failed(error)) = take(&mut Answer::new(CHAT), data).1 else { panic!("{data}") };
             assert!(error.to_string().contains(says), "{error}");
         }
     }

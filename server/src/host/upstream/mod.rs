@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`request`] | what the engine is asked: what our client asked for, and no more |
 //! | [`answer`] | what it answers, as our events |
+//! | `chunk` | the JSON of that, of which only what is used is kept |
 //! | [`trouble`] | its errors, in its own words and ours |
 //!
 //! Every request goes out as a stream, also where our own client wants one answer in a piece: when that client leaves,
@@ -29,13 +30,14 @@ use super::retry::Pace;
 use super::{Generation, GenerationStream, Host, HostError, Load, ModelCard, Prompt};
 
 pub mod answer;
+mod chunk;
 pub mod request;
 pub mod trouble;
 
 use trouble::{Trouble, checked, read_bounded, transport};
 
-/// Events that may wait for a slow client before the engine is held back by TCP.
-const EVENT_BUFFER: usize = 64;
+/// Events that may wait for a slow client before the engine is held back by TCP; one may have a megabyte.
+const EVENT_BUFFER: usize = 4;
 /// Most of a list of models that is read.
 const MAX_LIST_BYTES: usize = 4 << 20;
 /// Most redirects that are followed, all on the engine's own origin.
@@ -174,7 +176,7 @@ impl UpstreamHost {
         let wanted = self.config.model.as_deref();
         let list: Value = match checked(response).await.map_err(|trouble| trouble.error) {
             Ok(response) => {
-                let bytes = read_bounded(response, MAX_LIST_BYTES).await?;
+                let bytes = read_bounded(Vec::new(), response, MAX_LIST_BYTES).await?;
                 serde_json::from_slice(&bytes)
                     .map_err(|_| HostError::Upstream("its list of models is not JSON".to_owned()))?
             }
@@ -282,6 +284,7 @@ impl Host for UpstreamHost {
             Prompt::Chat { .. } => ("chat/completions", true),
             Prompt::Text(_) | Prompt::Controlled(_) | Prompt::Tokens(_) => ("completions", false),
         };
+        let asked = answer::Asked { is_chat, scores: generation.sampling.logprobs.is_some() };
         let mut body = request::body(&model, generation);
         for field in lock(&self.refused).iter() {
             request::without(&mut body, field);
@@ -308,7 +311,7 @@ impl Host for UpstreamHost {
             tokio::select! {
                 // The client is gone: dropping the response closes the connection, and the engine stops.
                 () = sender.closed() => {}
-                () = answer::relay(response, is_chat, &sender) => {}
+                () = answer::relay(response, asked, &sender) => {}
             }
         });
         Ok(receiver)

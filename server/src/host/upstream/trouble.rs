@@ -39,12 +39,12 @@ impl Trouble {
     }
 }
 
-/// All of a body, unless it is longer than `limit`.
+/// All of a body of which the first bytes have been read, unless it is longer than `limit`.
 ///
 /// # Errors
 /// The body is too long, or breaks off.
-pub async fn read_bounded(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, HostError> {
-    let mut bytes = Vec::new();
+pub async fn read_bounded(first: Vec<u8>, mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, HostError> {
+    let mut bytes = first;
     while let Some(chunk) = response.chunk().await.map_err(|error| transport(&error))? {
         if bytes.len() + chunk.len() > limit {
             return Err(HostError::Upstream(format!("its answer is longer than {limit} bytes")));

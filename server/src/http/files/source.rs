@@ -169,17 +169,21 @@ impl Found {
             Content::Disk { path, .. } => {
                 let mut file = tokio::fs::File::open(path).await?;
                 file.seek(SeekFrom::Start(first)).await?;
-                let chunks = futures::stream::try_unfold((file, length), |(mut file, left)| async move {
-                    let mut chunk = Vec::with_capacity(CHUNK.min(usize::try_from(left).unwrap_or(CHUNK)));
-                    if left == 0 || (&mut file).take(left.min(CHUNK as u64)).read_to_end(&mut chunk).await? == 0 {
-                        // A file that shrank meanwhile ends early; the client sees a length that does not fit.
-                        return Ok::<_, std::io::Error>(None);
-                    }
-                    let left = left - chunk.len() as u64;
-                    Ok(Some((Bytes::from(chunk), (file, left))))
-                });
-                Ok(Body::from_stream(chunks))
+                Ok(chunks(file, length))
             }
         }
     }
+}
+
+/// `length` bytes of a file from where it stands, read as they are taken.
+pub fn chunks(file: tokio::fs::File, length: u64) -> Body {
+    Body::from_stream(futures::stream::try_unfold((file, length), |(mut file, left)| async move {
+        let mut chunk = Vec::with_capacity(CHUNK.min(usize::try_from(left).unwrap_or(CHUNK)));
+        if left == 0 || (&mut file).take(left.min(CHUNK as u64)).read_to_end(&mut chunk).await? == 0 {
+            // A file that shrank meanwhile ends early; the client sees a length that does not fit.
+            return Ok::<_, std::io::Error>(None);
+        }
+        let left = left - chunk.len() as u64;
+        Ok(Some((Bytes::from(chunk), (file, left))))
+    }))
 }

@@ -24,6 +24,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Longest answer that is put together in one piece, bytes.
 const MAX_TEXT: usize = 16 << 20;
+/// Most bytes of an answer's log probabilities, which a client that wants them whole makes us hold.
+const MAX_SCORES: usize = 64 << 20;
 
 /// Which of the two APIs is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,12 +194,13 @@ impl Answer {
 }
 
 async fn complete(mut tracked: Tracked) -> Result<Whole, HostError> {
-    let mut whole = Whole::default();
+    let (mut whole, mut scored) = (Whole::default(), 0);
     while let Some(event) = tracked.next().await {
         match event {
             GenerationEvent::Text(piece) => whole.text.push_str(&piece),
             GenerationEvent::Scored(piece, scores) => {
                 whole.text.push_str(&piece);
+                scored += values(&scores) * size_of::<Value>();
                 append(&mut whole.scores, scores);
             }
             GenerationEvent::Reasoning(piece) => whole.thought.push_str(&piece),
@@ -210,8 +213,22 @@ async fn complete(mut tracked: Tracked) -> Result<Whole, HostError> {
         if whole.text.len() + whole.thought.len() > MAX_TEXT {
             return Err(HostError::Upstream(format!("its answer is longer than {MAX_TEXT} bytes")));
         }
+        if scored > MAX_SCORES {
+            return Err(HostError::Upstream(format!(
+                "its log probabilities take more than {MAX_SCORES} bytes; ask for fewer of them, or for a stream"
+            )));
+        }
     }
     Err(HostError::Engine("it ended without an answer".into()))
+}
+
+/// How many values there are in a value.
+fn values(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(all) => all.iter().map(values).sum(),
+        Value::Object(all) => all.values().map(values).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
 }
 
 /// Log probabilities come as lists by name, of one piece or of all.

@@ -59,6 +59,14 @@ async fn complete(app: &App, request: CompletionRequest, endpoint: Endpoint) -> 
     if let Some(field) = work.answers.iter().find_map(|generation| app.host().lacks(generation)) {
         return Err(ApiError::unsupported(field, format!("'{field}' is not offered by this server's model.")));
     }
+    // As many as can be written and wait at all: coming back later would not help.
+    let (asked, load) = (work.answers.len(), app.host().load());
+    let most = load.slots.saturating_add(load.capacity).max(1);
+    if load.slots > 0 && asked > most {
+        let field = if work.per_prompt > 1 { "n" } else { "prompt" };
+        let why = format!("'{field}' asks for {asked} answers, and this server takes {most} at a time.");
+        return Err(ApiError::field(field, "invalid_value", why));
+    }
     if *app.phase().borrow() != Phase::Running {
         return Err(HostError::ShuttingDown.into());
     }

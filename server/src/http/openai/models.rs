@@ -1,10 +1,11 @@
 //! `GET /v1/models`
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::{Value, json};
 
 use crate::http::App;
+use crate::http::address::Address;
 use crate::http::error::ApiError;
 
 /// Every model that a request may name.
@@ -16,7 +17,7 @@ pub async fn list(State(app): State<App>) -> Json<Value> {
 ///
 /// # Errors
 /// 404 for another one.
-pub async fn one(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub async fn one(State(app): State<App>, Address(id): Address<String>) -> Result<Json<Value>, ApiError> {
     let models = all(&app).await;
     let known: Vec<String> = models.iter().filter_map(|model| Some(model["id"].as_str()?.to_owned())).collect();
     check(Some(&id), &known)?;

@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use client::protocol::health::HostKind;
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::{Server, until};
@@ -280,6 +281,30 @@ async fn an_engine_that_does_not_stream_works_too() {
     let (pieces, summary) = collect(&upstream(&url), ask("q")).await.unwrap();
     assert_eq!((pieces.concat().as_str(), summary.finish), ("(hm)Paris", FinishReason::Length));
     assert_eq!((summary.prompt_tokens, summary.completion_tokens), (4, 2));
+}
+
+/// Whatever an engine calls its JSON; and once it has said why an answer ended, nothing that breaks takes it away.
+#[tokio::test]
+async fn complete_answers_are_not_lost() {
+    let whole = r#"{"choices":[{"message":{"content":"Paris"},"finish_reason":"stop"}]}"#;
+    for kind in ["text/plain", "text/json", "application/vnd.x+json", ""] {
+        let (url, _) = peculiar(([("content-type", kind)], whole)).await;
+        let (pieces, summary) = collect(&upstream(&url), ask("q")).await.unwrap();
+        assert_eq!((pieces.concat().as_str(), summary.finish), ("Paris", FinishReason::Stop), "{kind}");
+    }
+    let ended = "data: {\"choices\":[{\"delta\":{\"content\":\"Paris\"},\"finish_reason\":\"stop\"}]}\n\n";
+    let then = |rest: futures::stream::BoxStream<'static, std::io::Result<Bytes>>| {
+        let first = futures::stream::iter([Ok(Bytes::from_static(ended.as_bytes()))]);
+        ([("content-type", "text/event-stream")], Body::from_stream(first.chain(rest))).into_response()
+    };
+    let breaks = move || futures::stream::iter([Err(std::io::Error::other("broken"))]).boxed();
+    let hangs = move || futures::stream::pending().boxed();
+    for rest in [Box::new(breaks) as Box<dyn Fn() -> _ + Send + Sync>, Box::new(hangs)] {
+        let rest = std::sync::Arc::new(rest);
+        let (url, _) = answering(move |_| then(rest())).await;
+        let (pieces, summary) = collect(&upstream(&url), ask("q")).await.unwrap();
+        assert_eq!((pieces.concat().as_str(), summary.finish), ("Paris", FinishReason::Stop));
+    }
 }
 
 #[tokio::test]
