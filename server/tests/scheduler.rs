@@ -375,7 +375,7 @@ async fn what_an_ask_may_say_is_done_beside_others() {
         assert!(summary.completion_tokens <= 4);
         // Tokens that the model does not have are refused.
         let ids = Generation { prompt: Prompt::Tokens(vec![1, u32::MAX]), ..chat(question, greedy(4)) };
-        assert!(matches!(host.generate(ids).await, Err(HostError::Invalid(_))));
+        assert!(matches!(host.generate(ids).await, Err(HostError::Field { field: "prompt", .. })));
     };
     futures::join!(asks, futures::future::join_all(others));
 }

@@ -1,6 +1,7 @@
 //! A model file on disk, read in pieces.
 #![allow(
     clippy::disallowed_types,
+    clippy::disallowed_methods,
     reason = "natively a program opens its model by path; in a browser this module does not exist"
 )]
 

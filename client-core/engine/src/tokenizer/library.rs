@@ -14,7 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fancy_regex::Regex;
 use tokenizers::normalizer::Range;
-use tokenizers::{Model as _, NormalizedString, Normalizer, NormalizerWrapper, OffsetType, PreTokenizer as _};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::split::Split;
+use tokenizers::tokenizer::pattern::Pattern;
+use tokenizers::{
+    Model as _, NormalizedString, Normalizer, NormalizerWrapper, OffsetType, Offsets, PreTokenizedString,
+    PreTokenizer as _,
+};
 
 use super::cuts::{self, Bonds, Rule};
 use super::schemes;
@@ -93,15 +99,15 @@ impl Cutting {
                 }
             }
         }
-        for found in self.strange.iter().flat_map(|regex| regex.find_iter(text).enumerate()) {
+        for found in self.strange.iter().flat_map(|regex| regex.find_iter(text)) {
             match found {
-                (_, Err(error)) => {
+                Err(error) => {
                     return Err(EngineError::Tokenizer(format!(
                         "the tokenizer's regular expression gives up at this text: {error}"
                     )));
                 }
-                (count, Ok(_)) if count % WORDS == 0 && stop() => return Err(EngineError::Stopped),
-                _ => {}
+                Ok(_) if stop() => return Err(EngineError::Stopped),
+                Ok(_) => {}
             }
         }
         Ok(())
@@ -139,6 +145,52 @@ impl Normalizer for GoesOn<'_> {
     fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
         let first = !self.begun.swap(true, Ordering::Relaxed);
         if first { self.later.normalize(text) } else { self.usual.normalize(text) }
+    }
+}
+
+/// The library's own search for a pattern, which can be stopped between two matches: a pattern may take milliseconds for each
+/// letter.
+struct Watched<'a> {
+    split: &'a Split,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl Pattern for Watched<'_> {
+    fn find_matches(&self, inside: &str) -> tokenizers::Result<Vec<(Offsets, bool)>> {
+        let is_match = !self.split.invert;
+        if inside.is_empty() {
+            return Ok(vec![((0, 0), !is_match)]);
+        }
+        let (mut found, mut end) = (Vec::new(), 0);
+        for (from, to) in self.split.regex.find_iter(inside) {
+            if (self.stop)() {
+                return Err("stopped".into());
+            }
+            if end != from {
+                found.push(((end, from), !is_match));
+            }
+            found.push(((from, to), is_match));
+            end = to;
+        }
+        if end != inside.len() {
+            found.push(((end, inside.len()), !is_match));
+        }
+        Ok(found)
+    }
+}
+
+/// Cuts a text into words, as the library does.
+fn pre_tokenize(
+    cut: &PreTokenizerWrapper,
+    pieces: &mut PreTokenizedString,
+    stop: &dyn Fn() -> bool,
+) -> tokenizers::Result<()> {
+    match cut {
+        PreTokenizerWrapper::Sequence(all) => all.as_ref().iter().try_for_each(|cut| pre_tokenize(cut, pieces, stop)),
+        PreTokenizerWrapper::Split(split) => {
+            pieces.split(|_, text| text.split(Watched { split, stop }, split.behavior))
+        }
+        other => other.pre_tokenize(pieces),
     }
 }
 
@@ -197,7 +249,14 @@ fn encode_piece(
             (usual, _) => added.extract_and_normalize(usual, piece),
         };
         if let Some(cut) = tokenizer.get_pre_tokenizer() {
-            cut.pre_tokenize(&mut pieces)?;
+            let asked = || {
+                let stops = stop();
+                if stops {
+                    *unknown.borrow_mut() = Some(EngineError::Stopped);
+                }
+                stops
+            };
+            pre_tokenize(cut, &mut pieces, &asked)?;
         }
         let model = tokenizer.get_model();
         pieces.tokenize(|word| {
@@ -240,4 +299,52 @@ fn no_token(model: &tokenizers::ModelWrapper, word: &NormalizedString) -> Engine
 /// The library's.
 pub(super) fn decode(tokenizer: &tokenizers::Tokenizer, ids: &[u32], skip: bool) -> Result<String, EngineError> {
     guarded("at tokens", || tokenizer.decode(ids, skip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEHAVIOURS: [&str; 5] = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"];
+
+    fn split(pattern: &str, behaviour: &str, invert: bool) -> PreTokenizerWrapper {
+        let split = serde_json::json!({
+            "type": "Split", "pattern": { "Regex": pattern }, "behavior": behaviour, "invert": invert,
+        });
+        let spaces = serde_json::json!({ "type": "WhitespaceSplit" });
+        let all = serde_json::json!({ "type": "Sequence", "pretokenizers": [split, spaces] });
+        serde_json::from_value(all).unwrap()
+    }
+
+    fn words(pieces: &PreTokenizedString) -> Vec<(String, Offsets)> {
+        let splits = pieces.get_splits(tokenizers::OffsetReferential::Original, tokenizers::OffsetType::Byte);
+        splits.into_iter().map(|(word, offsets, _)| (word.to_owned(), offsets)).collect()
+    }
+
+    #[test]
+    fn texts_are_cut_as_the_library_cuts_them() {
+        for pattern in [r"\d+", r"a|b", r"\s+(?!\S)|\s+", r"x*", "é"] {
+            for (behaviour, invert) in BEHAVIOURS.iter().flat_map(|behaviour| [(behaviour, false), (behaviour, true)]) {
+                let cut = split(pattern, behaviour, invert);
+                for text in ["", " ", "a", "12 ab  12é", "xxaxx b", "no match", "ééa1"] {
+                    let (mut ours, mut theirs) = (PreTokenizedString::from(text), PreTokenizedString::from(text));
+                    pre_tokenize(&cut, &mut ours, &|| false).unwrap();
+                    cut.pre_tokenize(&mut theirs).unwrap();
+                    assert_eq!(words(&ours), words(&theirs), "{pattern} {behaviour} {invert} {text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_can_be_stopped_within_a_text() {
+        let cut = split("(?=(?:a|aa|(?!a)b){0,17}c)x|.", "Isolated", false);
+        let (asked, text) = (Cell::new(0), "a".repeat(1000));
+        let stop = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 3
+        };
+        assert!(pre_tokenize(&cut, &mut PreTokenizedString::from(text.as_str()), &stop).is_err());
+        assert_eq!(asked.get(), 4, "once a match, and no more after that");
+    }
 }

@@ -155,7 +155,7 @@ impl Answer {
             self.usage = Some((prompt, completion));
             self.cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
         }
-        let Some(choice) = chunk.choices.and_then(|choices| choices.0) else { return None };
+        let choice = chunk.choices.and_then(|choices| choices.0)?;
         // A whole answer has a message where a stream has deltas.
         let said = choice.delta.or(choice.message).unwrap_or_default();
         let thought =

@@ -297,7 +297,14 @@ async fn complete_answers_are_not_lost() {
         let first = futures::stream::iter([Ok(Bytes::from_static(ended.as_bytes()))]);
         ([("content-type", "text/event-stream")], Body::from_stream(first.chain(rest))).into_response()
     };
-    let breaks = move || futures::stream::iter([Err(std::io::Error::other("broken"))]).boxed();
+    // Later, so that what came before has left.
+    let breaks = move || {
+        futures::stream::once(async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Err(std::io::Error::other("broken"))
+        })
+        .boxed()
+    };
     let hangs = move || futures::stream::pending().boxed();
     for rest in [Box::new(breaks) as Box<dyn Fn() -> _ + Send + Sync>, Box::new(hangs)] {
         let rest = std::sync::Arc::new(rest);
