@@ -3,8 +3,8 @@
 //! The paper's slot speaks of a task of X bits at φ cycles a bit. Which task that is for a language model, eq. 14–29 leave
 //! open. Here it is the burst that is asked: with N tokens of answers expected, X = b·N bits, and a token costs c = φ·b
 //! cycles. What was measured is τ_k, the device's time for a token of its part, and τ, the server's, each with all that such a
-//! token costs there: reading prompts, taking turns, round trips, and the load that the other side and other people put
-//! on the machine at that moment. Then
+//! token costs there: reading prompts, taking turns, round trips, the load that the other side and other people put
+//! on the machine at that moment, and its part of the time in which one side waits for the other. Then
 //!
 //! ```text
 //! f_k = c/τ_k     (14): (1−α)·φ·X/f_k = (1−α)·N·τ_k
@@ -19,7 +19,8 @@
 //! a fast uplink is still a short time), then f_k.
 //!
 //! Eq. 29 lets both sides work side by side, which the answers to a burst do. The tokens of one answer come one after the
-//! other: where a single prompt is shared, what is measured is nearer to the sum of the two times than to the longer one.
+//! other: where a single prompt is shared, what is measured is nearer to the sum of the two times than to the longer one. For
+//! bursts like the measured one that is in τ and τ_k, since both are stretched by what the burst took beyond its busier side.
 
 use crate::offload::length::AnswerLength;
 use crate::offload::ports::{Clock, LocalEngine, Transport};
@@ -34,6 +35,8 @@ use mec::settings::find;
 const MOST_TOKENS: usize = 48;
 /// A part of the work below this says little of the side that does it.
 const LEAST_SHARE: f64 = 0.2;
+/// Most times longer than the busier side's work that a burst is taken to last.
+const MOST_WAITING: f64 = 3.0;
 /// Bits of a request beside its prompt: headers, JSON.
 const REQUEST_BITS: f64 = 8.0 * 600.0;
 /// Tasks that the world has to have room for, as multiples of the measured one.
@@ -74,7 +77,8 @@ pub async fn calibrate<E: LocalEngine, T: Transport, C: Clock>(
         alpha = (paces[0] / (paces[0] + paces[1])).clamp(LEAST_SHARE, 1.0 - LEAST_SHARE);
         measured = Some((record, paces));
     }
-    let (record, [device_s, server_s]) = measured.ok_or("Nothing was measured. Try again.")?;
+    let (record, paces) = measured.ok_or("Nothing was measured. Try again.")?;
+    let [device_s, server_s] = paces.map(|pace| waits(&record) * pace);
     let bytes: usize = prompts.iter().map(String::len).sum();
     let most = ask.options.sampling.max_tokens;
     Ok(Calibration {
@@ -94,6 +98,15 @@ fn paces(record: &SlotRecord) -> Option<[f64; 2]> {
         seconds.filter(|seconds| *seconds > 0.0 && tokens > 0).map(|seconds| seconds / tokens as f64)
     };
     Some([pace(record.measured_local_s, record.device_tokens)?, pace(record.measured_server_s, record.server_tokens)?])
+}
+
+/// How many times longer the burst took than the side that was busy for longer: the rest is the time in which one side waited for
+/// the other's part of an answer that they share.
+fn waits(record: &SlotRecord) -> f64 {
+    let sides = [record.measured_local_s, record.measured_server_s].map(Option::unwrap_or_default);
+    let busy_s = sides[0].max(record.measured_uplink_s.unwrap_or_default() + sides[1]);
+    let times = record.measured_latency_s / busy_s;
+    if times.is_finite() { times.clamp(1.0, MOST_WAITING) } else { 1.0 }
 }
 
 /// Puts what was measured into the settings of a world; all else stays as it is.
