@@ -22,6 +22,8 @@ async fn every_wrong_request_is_told_what_is_wrong() {
     for (path, body, status, param, code) in [
         ("/v1/chat/completions", with("model", json!("other")), 404, json!("model"), json!("model_not_found")),
         ("/v1/chat/completions", with("n", json!(99)), 400, json!("n"), json!("invalid_value")),
+        // Two slots and three places in the queue: more could never be taken.
+        ("/v1/chat/completions", with("n", json!(6)), 400, json!("n"), json!("invalid_value")),
         ("/v1/chat/completions", with("min_p", json!(0.1)), 400, json!("min_p"), json!("unsupported_parameter")),
         ("/v1/chat/completions", with("min_p", json!("x")), 400, json!("min_p"), json!("invalid_type")),
         (
@@ -133,6 +135,12 @@ async fn malformed_json_and_other_types() {
     }
     assert_eq!(send("text/plain", "{}").await.0, 415);
     assert_eq!(send("application/json; charset=utf-8", "{").await.0, 400);
+    // An address that is no text is the address of nothing.
+    for path in ["/v1/models/%ff", "/api/rooms/%ff", "/api/rooms/%ff/slots.csv", "/ws/rooms/%ff", "/api/runs/%ff"] {
+        let answer = server.get(path).send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
+        assert_shape(&answer.json().await.unwrap());
+    }
     let wrong = server.get("/v1/chat/completions").send().await.unwrap();
     assert_eq!(wrong.status(), 405);
     assert_shape(&wrong.json().await.unwrap());
