@@ -247,8 +247,8 @@ impl<'a> Session<'a> {
         let bytes = file::to_bytes(&self.header(), network)?;
         self.stop.guard(self.progress.update).finite(reward.is_finite(), "reward")?;
         // Rewards are never negative: below 0 lie the policies that break the limits, by how much they do.
-        let merit = if self.allowed.is_some_and(|allowed| broken > allowed) { -broken } else { reward };
-        let merit = self.merit.unwrap_or(merit);
+        let breaks = self.allowed.is_some_and(|allowed| broken > allowed);
+        let merit = if breaks { -broken } else { self.merit.unwrap_or(reward) };
         if self.progress.best_merit.or(self.progress.best_reward).is_none_or(|best| merit > best) {
             (self.progress.best_merit, self.progress.best_reward) = (Some(merit), Some(reward));
             self.progress.stale_evaluations = 0;

@@ -22,7 +22,7 @@ use super::system::{SystemArgs, Users};
 /// What `tandem train` takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Algorithm [default: ppo; set-dpg when --users is a range, set-ascent with --worlds random].
+    /// Algorithm [default: ppo; set-dpg when --users is a range, set-ascent when --worlds is random besides].
     #[arg(long, value_enum)]
     algo: Option<Algo>,
     /// Systems to train in: `fixed`, the one that the other flags say, or `random`, with settings anywhere in the sliders' ranges.

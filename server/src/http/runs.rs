@@ -155,10 +155,9 @@ pub async fn policy(State(app): State<App>, RunId(id): RunId) -> Result<Response
     Ok((headers, taken(file)).into_response())
 }
 
-/// A file that is read as its client takes it.
-fn taken(file: std::fs::File) -> Body {
-    let length = file.metadata().map_or(u64::MAX, |known| known.len());
-    chunks(tokio::fs::File::from_std(file), length)
+/// A file that is read as its client takes it, and its length.
+fn taken((file, length): (std::fs::File, u64)) -> impl IntoResponse {
+    ([(header::CONTENT_LENGTH, length)], chunks(tokio::fs::File::from_std(file), length))
 }
 
 /// `GET /api/runs/{id}/curves.svg`

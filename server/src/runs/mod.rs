@@ -344,11 +344,11 @@ impl Runs {
         Ok(())
     }
 
-    /// The policy file of a run, opened: it may have megabytes, and a better one may take its place.
+    /// The policy file of a run, opened, and its length: it may have megabytes, and a better one may take its place.
     ///
     /// # Errors
     /// There is no such run, or it was not evaluated yet.
-    pub fn policy(&self, id: i64) -> Result<File, RunsError> {
+    pub fn policy(&self, id: i64) -> Result<(File, u64), RunsError> {
         self.file(id, POLICY_FILE, "policy")
     }
 
@@ -356,14 +356,19 @@ impl Runs {
     ///
     /// # Errors
     /// There is no such run, or it was not evaluated yet.
-    pub fn curves(&self, id: i64) -> Result<File, RunsError> {
+    pub fn curves(&self, id: i64) -> Result<(File, u64), RunsError> {
         self.file(id, CURVES_FILE, "curves")
     }
 
-    fn file(&self, id: i64, name: &str, what: &'static str) -> Result<File, RunsError> {
+    fn file(&self, id: i64, name: &str, what: &'static str) -> Result<(File, u64), RunsError> {
         self.get(id)?;
         let path = self.folder(id).join(name);
-        File::open(&path).map_err(|source| match source.kind() {
+        let open = || -> std::io::Result<(File, u64)> {
+            let file = File::open(&path)?;
+            let length = file.metadata()?.len();
+            Ok((file, length))
+        };
+        open().map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => RunsError::NotYet { id, what },
             _ => RunsError::File { path, source },
         })

@@ -60,8 +60,8 @@ fn a_run_learns_to_its_end() {
     assert!(view.created_ms <= view.started_ms.unwrap() && view.started_ms <= view.ended_ms);
     let (best, optimum) = (view.best_reward.unwrap(), view.references["optimum"]);
     assert!(best > 0.0 && best <= optimum && view.references.contains_key("closed form"), "{view:?}");
-    assert!(std::io::read_to_string(runs.curves(id).unwrap()).unwrap().contains("</svg>"));
-    assert!(runs.policy(id).unwrap().metadata().unwrap().len() > 0);
+    assert!(std::io::read_to_string(runs.curves(id).unwrap().0).unwrap().contains("</svg>"));
+    assert!(runs.policy(id).unwrap().1 > 0);
     let metrics = std::fs::read_to_string(folder.path().join(id.to_string()).join(METRICS_FILE)).unwrap();
     assert_eq!(metrics.lines().count(), 5);
 

@@ -2,9 +2,10 @@
 
 use client::offload::sse::SseParser;
 use reqwest::header::CONTENT_TYPE;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::chunk::{Chunk, Refusal};
+use super::chunk::{Chunk, Json, Refusal};
 use super::trouble::{one_line, read_bounded, transport};
 use crate::host::{FinishReason, GenerationEvent, HostError, Summary};
 use crate::surrogates::whole_characters;
@@ -149,11 +150,11 @@ impl Answer {
             _ if is_error => return Some(failed(one_line(data))),
             _ => {}
         }
-        if let Some(usage) = chunk.usage
-            && let (Some(prompt), Some(completion)) = (usage.prompt_tokens, usage.completion_tokens)
-        {
+        let usage = chunk.usage.as_ref().and_then(Json::short).unwrap_or_default();
+        let count = |value: &Value| value.as_u64().and_then(|count| usize::try_from(count).ok());
+        if let (Some(prompt), Some(completion)) = (count(&usage["prompt_tokens"]), count(&usage["completion_tokens"])) {
             self.usage = Some((prompt, completion));
-            self.cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+            self.cached = count(&usage["prompt_tokens_details"]["cached_tokens"]);
         }
         let choice = chunk.choices.and_then(|choices| choices.0)?;
         // A whole answer has a message where a stream has deltas.
@@ -240,6 +241,10 @@ mod tests {
         let GenerationEvent::Done(summary) = answer.end_of_stream() else { panic!("it is complete") };
         assert_eq!((summary.finish, summary.completion_tokens), (FinishReason::Length, 1));
         take(&mut answer, r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":9}}"#);
+        // A count of another form is none, and takes nothing of the answer.
+        for usage in ["5", "[]", r#"{"prompt_tokens":"5","completion_tokens":[]}"#] {
+            assert!(take(&mut answer, &format!(r#"{{"choices":[],"usage":{usage}}}"#)).1.is_none(), "{usage}");
+        }
         let Some(GenerationEvent::Done(summary)) = take(&mut answer, "[DONE]").1 else { panic!("it is complete") };
         assert_eq!((summary.prompt_tokens, summary.completion_tokens), (5, 9));
     }

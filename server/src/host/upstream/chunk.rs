@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::trouble::message;
 
-/// Longest log probabilities of a piece, and longest error, bytes of JSON.
+/// Longest log probabilities of a piece, and longest error or count of tokens, bytes of JSON.
 const MAX_SCORES: usize = 4 << 20;
 const MAX_ERROR: usize = 64 << 10;
 
@@ -18,7 +18,7 @@ const MAX_ERROR: usize = 64 << 10;
 #[derive(Deserialize)]
 pub struct Chunk {
     pub choices: Option<First<Choice>>,
-    pub usage: Option<Usage>,
+    pub usage: Option<Json>,
     error: Option<Json>,
     message: Option<Json>,
     detail: Option<Json>,
@@ -36,10 +36,10 @@ impl Chunk {
     /// Why there is no answer.
     pub fn refusal(&self) -> Option<Refusal> {
         if let Some(error) = self.error.as_ref().filter(|error| error.0.get() != "null") {
-            let error = error.within(MAX_ERROR).unwrap_or_else(|| "an error too long to be read".into());
+            let error = error.short().unwrap_or_else(|| "an error too long to be read".into());
             return message(&serde_json::json!({ "error": error })).map(Refusal::Error);
         }
-        let part = |json: &Option<Json>| json.as_ref().and_then(|json| json.within(MAX_ERROR)).unwrap_or_default();
+        let part = |json: &Option<Json>| json.as_ref().and_then(Json::short).unwrap_or_default();
         let parts = serde_json::json!({ "message": part(&self.message), "detail": part(&self.detail) });
         message(&parts).map(Refusal::Remark)
     }
@@ -56,27 +56,15 @@ impl Json {
         self.within(MAX_SCORES)
     }
 
+    /// The same of what is short.
+    pub fn short(&self) -> Option<Value> {
+        self.within(MAX_ERROR)
+    }
+
     fn within(&self, limit: usize) -> Option<Value> {
         let text = self.0.get();
         (text.len() <= limit).then(|| serde_json::from_str(text).ok()).flatten()
     }
-}
-
-/// Tokens, as the engine counts them.
-#[derive(Deserialize)]
-pub struct Usage {
-    #[serde(default, deserialize_with = "count")]
-    pub prompt_tokens: Option<usize>,
-    #[serde(default, deserialize_with = "count")]
-    pub completion_tokens: Option<usize>,
-    pub prompt_tokens_details: Option<Details>,
-}
-
-/// Tokens that were computed before.
-#[derive(Deserialize)]
-pub struct Details {
-    #[serde(default, deserialize_with = "count")]
-    pub cached_tokens: Option<usize>,
 }
 
 /// The answer's only choice.
@@ -107,10 +95,9 @@ fn loose<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Loose, D::Error> 
     deserializer.deserialize_any(LooseVisitor)
 }
 
-/// A text, a whole number, or something else.
+/// A text, the texts of parts, or something else.
 enum Loose {
     Text(String),
-    Count(u64),
     Parts(Option<String>),
     Null,
     Other,
@@ -133,8 +120,8 @@ impl<'de> Visitor<'de> for LooseVisitor {
         Ok(Loose::Text(text))
     }
 
-    fn visit_u64<E>(self, count: u64) -> Result<Loose, E> {
-        Ok(Loose::Count(count))
+    fn visit_u64<E>(self, _: u64) -> Result<Loose, E> {
+        Ok(Loose::Other)
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Loose, E> {
@@ -237,7 +224,7 @@ impl<'de> Deserialize<'de> for Content {
             Loose::Text(text) => Some(text),
             Loose::Null => Some(String::new()),
             Loose::Parts(parts) => parts,
-            Loose::Count(_) | Loose::Other => None,
+            Loose::Other => None,
         }))
     }
 }
@@ -246,14 +233,6 @@ impl<'de> Deserialize<'de> for Content {
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match loose(deserializer)? {
         Loose::Text(text) => Some(text),
-        _ => None,
-    })
-}
-
-/// A whole number; anything else is none.
-fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    Ok(match loose(deserializer)? {
-        Loose::Count(count) => usize::try_from(count).ok(),
         _ => None,
     })
 }

@@ -68,6 +68,7 @@ async fn a_run_from_its_request_to_its_policy() {
     assert_eq!(stream(&server, id, Some("nonsense")).await, events);
 
     let response = server.get(&format!("/api/runs/{id}/policy")).send().await.unwrap();
+    assert!(response.content_length().is_some_and(|length| length > 0), "a client sees how much there is to come");
     assert!(response.headers()["content-disposition"].to_str().unwrap().contains("safetensors"));
     let policy = Policy::load(&response.bytes().await.unwrap(), &Device::flex()).unwrap();
     assert_eq!(policy.users(), 1..=1);
