@@ -133,9 +133,7 @@ impl Matrix {
             }
             #[cfg(not(target_arch = "wasm32"))]
             Store::Packed(packed) if packed.format == format => {
-                for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
-                    packed.put_row(first + row, bytes);
-                }
+                packed.put_rows(first, row_bytes, bytes);
             }
             Store::Planar(planar) if Codes::of(format) == planar.codes_are && planar.offset == format.offset() => {
                 for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {

@@ -16,7 +16,7 @@ use super::error::EngineError;
 use super::files::ReadAt;
 use super::gguf::Gguf;
 
-/// Bytes that are read of a file whose header is looked for; four times as many if they do not do.
+/// Bytes that are read of a file whose header is looked for; twice as many if they do not do.
 const FIRST_HEAD: u64 = 1 << 20;
 /// No header is longer.
 const LONGEST_HEAD: u64 = 256 << 20;
@@ -59,7 +59,7 @@ impl DiskFile {
         loop {
             let head = self.piece(0, len.min(self.size))?;
             match Gguf::parse_header(&head, self.size) {
-                Err(error) if error.wants_more() && len < self.size && len < LONGEST_HEAD => len *= 4,
+                Err(error) if error.wants_more() && len < self.size && len < LONGEST_HEAD => len *= 2,
                 _ => return Ok(head),
             }
         }
@@ -77,11 +77,14 @@ impl DiskFile {
         let inside = start.checked_add(len).is_some_and(|end| end <= self.size);
         let len = usize::try_from(len).ok().filter(|_| inside);
         let len = len.ok_or_else(|| EngineError::Inconsistent("the model file ends too early".into()))?;
-        let mut bytes = vec![0; len];
+        let mut bytes = Vec::with_capacity(len);
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut bytes));
-        read.map_err(|error| cannot_read(&self.path, &error))?;
-        Ok(bytes)
+        let read =
+            file.seek(SeekFrom::Start(start)).and_then(|_| (&mut *file).take(len as u64).read_to_end(&mut bytes));
+        match read.map_err(|error| cannot_read(&self.path, &error))? == len {
+            true => Ok(bytes),
+            false => Err(cannot_read(&self.path, &std::io::ErrorKind::UnexpectedEof.into())),
+        }
     }
 }
 

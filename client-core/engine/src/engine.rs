@@ -148,21 +148,31 @@ impl Engine {
         let file = DiskFile::open(path)?;
         let head = file.head()?;
         let gguf = Gguf::parse_header(&head, file.size())?;
-        let words = ChatTokenizer::from_gguf(&gguf)?;
         let mut weights = super::assemble::at_once(super::assemble::WeightStream::from_gguf(&gguf, &file))?;
         let need = super::cpu::memory::Need::of(&weights)?;
         let context = need.context_in(available, context)?;
         weights.limit_context(context);
-        if !super::cpu::runs_here(&weights)? {
-            let bytes = file.all()?;
-            let gguf = Gguf::parse(&bytes)?;
-            let mut weights = super::weights::ModelWeights::from_gguf(&gguf)?;
-            weights.config.context = context;
-            let backend = super::cpu::backend(&weights)?;
-            return Self::from_parts(words.tokenizer, words.template, &weights, backend);
-        }
-        let backend = Box::new(super::cpu::CpuBackend::read(&weights)?);
-        Self::from_parts(words.tokenizer, words.template, &weights, backend)
+        // Large vocabularies take as long as the weights of a small model.
+        std::thread::scope(|scope| {
+            let words = scope.spawn(|| ChatTokenizer::from_gguf(&gguf));
+            let words = || words.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            if !super::cpu::runs_here(&weights)? {
+                let bytes = file.all()?;
+                let gguf = Gguf::parse(&bytes)?;
+                let mut weights = super::weights::ModelWeights::from_gguf(&gguf)?;
+                weights.config.context = context;
+                let backend = super::cpu::backend(&weights)?;
+                let ChatTokenizer { tokenizer, template } = words()?;
+                return Self::from_parts(tokenizer, template, &weights, backend);
+            }
+            let mut ready = None;
+            let backend = super::cpu::CpuBackend::read_beside(&weights, || {
+                ready = Some(words()?);
+                Ok(())
+            })?;
+            let ready = ready.ok_or_else(|| EngineError::Inconsistent("the tokenizer was not waited for".into()))?;
+            Self::from_parts(ready.tokenizer, ready.template, &weights, Box::new(backend))
+        })
     }
 
     /// Loads a GGUF file onto the GPU.

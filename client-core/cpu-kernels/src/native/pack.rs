@@ -1,14 +1,38 @@
 //! From ggml's blocks to [`Packed`].
 //!
-//! Four codes of a row are a word here and mostly one in the file too, so that most of the work is moving words.
+//! Four codes of a row are a word here and mostly one in the file too, so that most of the work is moving words, which as
+//! many threads share as compute a pass.
 
 use crate::blocks::{BLOCK, GgmlType};
 use crate::layout::GROUP;
+use crate::pool;
 
 use super::packed::{Bits, Factors, Packed, SUPER, place};
 
 /// Words of 32 codes of one row.
 type Words = [u32; 8];
+
+/// Bytes of a file that are worth a thread's start.
+const LEAST_BYTES: usize = 256 << 10;
+
+/// Groups of rows of a matrix that are being filled.
+struct Groups<'a> {
+    format: GgmlType,
+    bits: Bits,
+    blocks: usize,
+    shared: usize,
+    /// How many there are.
+    count: usize,
+    codes: &'a mut [u8],
+    scales: FactorsOf<'a>,
+    minima: FactorsOf<'a>,
+}
+
+/// The part of a matrix' [`Factors`] that belongs to some groups.
+struct FactorsOf<'a> {
+    halves: &'a mut [u16],
+    parts: &'a mut [u8],
+}
 
 impl Packed {
     /// An empty matrix of whole groups of rows; `None` where the format is not quantised. `cols` is whole blocks.
@@ -32,8 +56,76 @@ impl Packed {
         })
     }
 
-    /// Puts the blocks of row number `row` in, `row_bytes(cols)` bytes.
-    pub fn put_row(&mut self, row: usize, bytes: &[u8]) {
+    /// Puts rows of `row_bytes` bytes each in, from number `first` on, which are rows that the matrix has.
+    pub fn put_rows(&mut self, first: usize, row_bytes: usize, bytes: &[u8]) {
+        let rows = bytes.len() / row_bytes.max(1);
+        let threads = pool::threads().min(bytes.len() / LEAST_BYTES).max(1);
+        // Whole groups to a thread, so that nothing is written by two.
+        let share = (first % GROUP + rows).div_ceil(threads).next_multiple_of(GROUP);
+        let mut rest = self.groups().split_at(first / GROUP).1;
+        let (mut bytes, mut skipped) = (bytes, first % GROUP);
+        std::thread::scope(|scope| {
+            while !bytes.is_empty() {
+                let (now, later) = bytes.split_at(bytes.len().min((share - skipped) * row_bytes));
+                let count = (share / GROUP).min(rest.count);
+                let (groups, others) = rest.split_at(count);
+                let from = std::mem::take(&mut skipped);
+                (bytes, rest) = (later, others);
+                match bytes.is_empty() {
+                    true => groups.fill(from, row_bytes, now),
+                    false => _ = scope.spawn(move || groups.fill(from, row_bytes, now)),
+                }
+            }
+        });
+    }
+
+    /// All of its groups.
+    fn groups(&mut self) -> Groups<'_> {
+        Groups {
+            format: self.format,
+            bits: self.bits,
+            blocks: self.blocks,
+            shared: self.shared,
+            count: self.codes.len() / (self.blocks * self.bits.bytes()).max(1),
+            codes: &mut self.codes,
+            scales: FactorsOf::of(&mut self.scales),
+            minima: FactorsOf::of(&mut self.minima),
+        }
+    }
+}
+
+impl<'a> Groups<'a> {
+    /// The first `count` of them, and the others.
+    fn split_at(self, count: usize) -> (Self, Self) {
+        let all = self.count.max(1);
+        let (codes, other_codes) = self.codes.split_at_mut(self.codes.len() / all * count);
+        let (scales, other_scales) = self.scales.split_at(count, all);
+        let (minima, other_minima) = self.minima.split_at(count, all);
+        let Self { format, bits, blocks, shared, .. } = self;
+        (
+            Self { format, bits, blocks, shared, count, codes, scales, minima },
+            Self {
+                format,
+                bits,
+                blocks,
+                shared,
+                count: self.count - count,
+                codes: other_codes,
+                scales: other_scales,
+                minima: other_minima,
+            },
+        )
+    }
+
+    /// Puts rows in, from number `first` on.
+    fn fill(mut self, first: usize, row_bytes: usize, bytes: &[u8]) {
+        for (at, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
+            self.put_row(first + at, bytes);
+        }
+    }
+
+    /// Puts the blocks of row number `row` in.
+    fn put_row(&mut self, row: usize, bytes: &[u8]) {
         let (len, size) = self.format.block();
         for (at, block) in bytes.chunks_exact(size).enumerate() {
             self.put(row / GROUP, row % GROUP, at * (len / BLOCK), block);
@@ -190,6 +282,19 @@ impl Packed {
         for (vector, word) in vectors.iter_mut().skip(from).zip(words) {
             vector[4 * row..4 * row + 4].copy_from_slice(&word.to_le_bytes());
         }
+    }
+}
+
+impl<'a> FactorsOf<'a> {
+    fn of(factors: &'a mut Factors) -> Self {
+        Self { halves: &mut factors.halves, parts: &mut factors.parts }
+    }
+
+    /// What belongs to the first `count` of `all` groups, and the rest.
+    fn split_at(self, count: usize, all: usize) -> (Self, Self) {
+        let (halves, other_halves) = self.halves.split_at_mut(self.halves.len() / all * count);
+        let (parts, other_parts) = self.parts.split_at_mut(self.parts.len() / all * count);
+        (Self { halves, parts }, Self { halves: other_halves, parts: other_parts })
     }
 }
 

@@ -119,19 +119,41 @@ proptest! {
         format in proptest::sample::select(&QUANTISED[..]),
         rows in 1usize..20,
         blocks in 1usize..4,
+        cut in 0usize..20,
         seed in any::<u32>(),
     ) {
         let cols = blocks * format.block().0;
         let bytes = random_bytes(format, rows, cols, generator(seed));
         let mut packed = Packed::zeros(format, rows, cols).unwrap();
-        for (row, bytes) in bytes.chunks_exact(bytes.len() / rows).enumerate() {
-            packed.put_row(row, bytes);
-        }
+        let (row_bytes, cut) = (bytes.len() / rows, cut.min(rows));
+        packed.put_rows(cut, row_bytes, &bytes[cut * row_bytes..]);
+        packed.put_rows(0, row_bytes, &bytes[..cut * row_bytes]);
         for (row, expect) in blocks::values(format, &bytes).chunks_exact(cols).enumerate() {
             let mut found = vec![f32::NAN; cols];
             packed.row(row, &mut found);
             prop_assert!(found.iter().zip(expect).all(|(a, b)| a == b), "{:?} {} {:?} {:?}", format, row, found, expect);
         }
+    }
+}
+
+/// However many threads share the packing, and whether the first row begins a group or not.
+#[test]
+fn threads_pack_what_one_packs() {
+    let (rows, cols) = (131, 8192);
+    for format in [GgmlType::Q4_1, GgmlType::Q6K, GgmlType::Q2K] {
+        let bytes = random_bytes(format, rows, cols, generator(3));
+        let row_bytes = bytes.len() / rows;
+        let [alone, shared] = [1, 3].map(|threads| {
+            crate::pool::set_threads(threads);
+            let mut packed = Packed::zeros(format, rows, cols).unwrap();
+            packed.put_rows(5, row_bytes, &bytes[5 * row_bytes..]);
+            packed.put_rows(0, row_bytes, &bytes[..5 * row_bytes]);
+            packed
+        });
+        assert!(alone.codes == shared.codes, "{format:?}");
+        let factors =
+            |packed: &Packed| [&packed.scales, &packed.minima].map(|of| (of.halves.clone(), of.parts.clone()));
+        assert!(factors(&alone) == factors(&shared), "{format:?}");
     }
 }
 
