@@ -67,14 +67,19 @@ impl HeadCache {
     }
 
     /// Takes over some tokens of `from`, which holds them; they follow those that are there. Heads have `stride` elements.
-    pub(crate) fn copy(&mut self, from: &Self, tokens: std::ops::Range<usize>, stride: usize) -> Result<(), WrongSize> {
+    pub(crate) fn extend(
+        &mut self,
+        from: &Self,
+        tokens: std::ops::Range<usize>,
+        stride: usize,
+    ) -> Result<(), WrongSize> {
         let copied = match (self, from) {
             (Self::Single(to), Self::Single(from)) => {
                 copy_place(&mut to.k, &from.k, tokens.start * stride..tokens.end * stride)
                     .and_then(|()| copy_place(&mut to.v, &from.v, steps(&tokens, stride)))
             }
             #[cfg(not(target_arch = "wasm32"))]
-            (Self::Half(to), Self::Half(from)) => to.copy(from, steps(&tokens, stride)),
+            (Self::Half(to), Self::Half(from)) => to.share(from, tokens),
             #[cfg(not(target_arch = "wasm32"))]
             _ => None,
         };

@@ -43,7 +43,7 @@ impl Cache {
         self.layers.iter().flatten().map(HeadCache::bytes).sum()
     }
 
-    /// Copies the tokens from this one's end up to `len`.
+    /// Takes the tokens over from this one's end up to `len`; pages are shared where there are any.
     pub(crate) fn extend(&mut self, from: &Self, len: usize) -> Result<(), WrongSize> {
         let heads = |cache: &Self| cache.layers.iter().map(Vec::len).collect::<Vec<_>>();
         if len > from.len || self.stride != from.stride || heads(self) != heads(from) {
@@ -54,7 +54,7 @@ impl Cache {
         }
         let tokens = self.len..len;
         for (to, from) in self.layers.iter_mut().flatten().zip(from.layers.iter().flatten()) {
-            to.copy(from, tokens.clone(), self.stride)?;
+            to.extend(from, tokens.clone(), self.stride)?;
         }
         self.len = len;
         Ok(())

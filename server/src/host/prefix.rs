@@ -1,7 +1,8 @@
 //! KV caches of conversations that are over, kept for requests that begin with the same tokens: the next turn of the same
 //! conversation, or another one with the same system prompt.
 //!
-//! What is kept is bounded in bytes; beyond that, what was used longest ago goes. Where a request names a salt, only requests
+//! What is kept is bounded in bytes; beyond that, what was used longest ago goes. Where a cache lies in pages, whoever goes on from
+//! it shares them (each counts them as its own, so that the bound holds whoever leaves first). Where a request names a salt, only requests
 //! with the same one share with it: how soon the first token comes tells whether somebody has written the same beginning
 //! before. What is shared changes no answer: the kernels give a token the same bits whatever it is computed with.
 

@@ -65,8 +65,7 @@ fn stream<const N: usize>(tile: &Tile<'_>, cache: &HalfCache, sums: &mut [[__m25
     let last = end.iter().fold(0, |most, at| most.max(*at));
     for step in first..last.div_ceil(KEYS) {
         let from = step * KEYS;
-        let keys = &cache.k.as_chunks::<KEYS>().0[step * width..][..width];
-        let mut p = scores::<N>(keys, q, tile.shape.scale);
+        let mut p = scores::<N>(cache.keys(step, width), q, tile.shape.scale);
         if tile.shape.cap != 0.0 {
             for p in p.as_flattened_mut() {
                 *p = bytemuck::cast(capped(singles(p), tile.shape.cap));
@@ -113,9 +112,7 @@ fn stream<const N: usize>(tile: &Tile<'_>, cache: &HalfCache, sums: &mut [[__m25
             total[t] += sum_of(sum);
         }
         let count = KEYS.min(last - from);
-        let values = cache.v.as_chunks::<LANES>().0.as_chunks::<KEYS>().0;
-        let values = &values[step * width / LANES..][..width / LANES];
-        let (twos, one) = values.as_chunks::<2>();
+        let (twos, one) = cache.values(step, width).as_chunks::<2>();
         let (sum_twos, sum_one) = sums.as_chunks_mut::<2>();
         for (sums, values) in sum_twos.iter_mut().zip(twos) {
             weigh::<N, 2>(sums, [&values[0], &values[1]], &p, count);
