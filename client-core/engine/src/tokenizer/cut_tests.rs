@@ -140,7 +140,15 @@ fn in_pieces(tokenizer: &Tokenizer, text: &str, bytes: usize) -> (Vec<u32>, usiz
         asked.set(asked.get() + 1);
         false
     };
-    let ids = library::encode_pieces(&tokenizer.inner, &tokenizer.cutting, text, &stop, bytes).unwrap();
+    let ids = library::encode_pieces(
+        &tokenizer.inner,
+        tokenizer.inner.get_added_vocabulary(),
+        &tokenizer.cutting,
+        text,
+        &stop,
+        bytes,
+    )
+    .unwrap();
     (ids, asked.get())
 }
 
@@ -184,7 +192,13 @@ fn a_long_text_is_given_up_when_nobody_waits() {
                 count.set(count.get() + 1);
                 count.get() > after
             };
-            let made = library::encode(&tokenizer.inner, &tokenizer.cutting, &text, &stop);
+            let made = library::encode(
+                &tokenizer.inner,
+                tokenizer.inner.get_added_vocabulary(),
+                &tokenizer.cutting,
+                &text,
+                &stop,
+            );
             assert!(matches!(made, Err(EngineError::Stopped)), "{name} after {after}");
             assert_eq!(count.get(), after + 1, "{name}: nothing goes on after that");
             assert!(matches!(tokenizer.encode_text_until(&text, &|| true), Err(EngineError::Stopped)), "{name}");

@@ -36,8 +36,8 @@ const MAX_PIECE: usize = 256;
 const MAX_PIECES: usize = 8 << 20;
 /// Most tokens outside of the model, and most bytes of all of them together: the library keeps about 100 bytes for each of these,
 /// in one piece. Real ones have some 10 kB.
-const MAX_ADDED: usize = 1 << 17;
-const MAX_ADDED_BYTES: usize = 1 << 20;
+pub(super) const MAX_ADDED: usize = 1 << 17;
+pub(super) const MAX_ADDED_BYTES: usize = 1 << 20;
 /// Longest word that a word-piece model cuts: it tries all ends from all beginnings.
 const MAX_WORD: usize = 1000;
 
@@ -71,8 +71,8 @@ pub(super) fn parse(bytes: &[u8], control: &[&str]) -> Result<Loaded, EngineErro
     let normalizer = parts::normalizer(file.normalizer.as_ref(), &mut cutting).map_err(fail)?;
     let pre_tokenizer = parts::pre_tokenizer(file.pre_tokenizer.as_ref(), &mut cutting).map_err(fail)?;
     cutting.rule = Rule::of(file.normalizer.as_ref(), file.pre_tokenizer.as_ref(), merges);
-    if matches!(cutting.rule, Rule::Pairs { .. }) {
-        cutting.later = normalizer.as_ref().map(parts::without_front);
+    if let (Rule::Pairs { .. }, Some(normalizer)) = (cutting.rule, &normalizer) {
+        cutting.go_on_with(&parts::without_front(normalizer))?;
     }
     let decoder = parts::decoder(file.decoder.as_ref()).map_err(fail)?;
     let around = file.post_processor.as_ref().map_or([None; 2], around);
@@ -302,6 +302,12 @@ impl Model {
             Tokens::Ids(_) => "WordLevel",
         };
         let kind = self.kind.unwrap_or_else(|| usual.to_owned());
+        // The library puts them to every letter, and asks nobody meanwhile.
+        for (name, affix) in [("prefix", &self.continuing_subword_prefix), ("suffix", &self.end_of_word_suffix)] {
+            if affix.as_ref().is_some_and(|affix| affix.len() > MAX_PIECE) {
+                return Err(fail(format!("the {name} of parts of words has more than {MAX_PIECE} bytes")));
+            }
+        }
         let unknown = |default: &str| self.unk_token.clone().unwrap_or_else(|| default.to_owned());
         match (kind.as_str(), vocab) {
             ("BPE", Tokens::Ids(vocab)) => {

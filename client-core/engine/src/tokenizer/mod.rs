@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use tokenizers::AddedToken;
+use tokenizers::{AddedToken, AddedVocabulary};
 
 use sha2::{Digest, Sha256};
 
@@ -71,8 +71,8 @@ const PROBE: &str = "Hi there,  it's 12:30\r\n\n  \u{FB01}\u{E9}\u{301}\u{6771}\
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
-    /// The same without control tokens, made when a text first asks for it.
-    plain: Arc<OnceLock<tokenizers::Tokenizer>>,
+    /// What it finds in texts that have no control tokens, made when a text first asks for it.
+    plain: Arc<OnceLock<AddedVocabulary>>,
     cutting: Arc<Cutting>,
     controls: Arc<Controls>,
     doubles: Arc<BTreeMap<u32, u32>>,
@@ -169,7 +169,8 @@ impl Tokenizer {
     }
 
     fn assemble(parts: Parts) -> Result<Self, EngineError> {
-        let Parts { inner, cutting, doubles, bos, eos, add_bos, add_eos, around, mut stops } = parts;
+        let Parts { inner, mut cutting, doubles, bos, eos, add_bos, add_eos, around, mut stops } = parts;
+        cutting.follow(&inner)?;
         stops.extend(eos);
         stops.extend(END_OF_TURN.iter().filter_map(|text| inner.token_to_id(text)));
         let made = Self {
@@ -224,7 +225,7 @@ impl Tokenizer {
     }
 
     fn encode_until(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
-        library::encode(&self.inner, &self.cutting, text, stop)
+        library::encode(&self.inner, self.inner.get_added_vocabulary(), &self.cutting, text, stop)
     }
 
     /// Token ids of a prompt whose control tokens are a template's: as [`encode`](Self::encode), but what a mark breaks is
@@ -309,20 +310,20 @@ impl Tokenizer {
 
     /// A text in which stand-ins are in the places of `controls`, and nothing else is a control token.
     fn encode_holed(&self, text: &str, controls: &[u32], stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
+        let model = self.inner.get_model();
         let plain = match self.plain.get() {
             Some(plain) => plain,
             None => {
-                let mut plain = (*self.inner).clone();
+                let mut plain = self.inner.get_added_vocabulary().clone();
                 plain.set_encode_special_tokens(true);
-                guarded("at the stand-in", || {
-                    plain.add_tokens([AddedToken::from(HOLE.to_string(), false).normalized(false)])
-                })?;
+                let hole = AddedToken::from(HOLE.to_string(), false).normalized(false);
+                guarded("at the stand-in", || plain.add_tokens([hole], model, self.inner.get_normalizer()))?;
                 self.plain.get_or_init(|| plain)
             }
         };
-        let hole = plain.token_to_id(HOLE.encode_utf8(&mut [0; 4]));
+        let hole = plain.token_to_id(HOLE.encode_utf8(&mut [0; 4]), model);
         let mut controls = controls.iter().copied();
-        let ids = library::encode(plain, &self.cutting, text, stop)?;
+        let ids = library::encode(&self.inner, plain, &self.cutting, text, stop)?;
         Ok(ids.into_iter().filter_map(|id| if Some(id) == hole { controls.next() } else { Some(id) }).collect())
     }
 

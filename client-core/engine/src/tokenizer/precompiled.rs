@@ -11,7 +11,10 @@ const MAX_UNITS: usize = 1 << 18;
 /// Longest text that the library looks up at once, bytes.
 const MAX_KEY: usize = 5;
 
-/// Whether the library can look up any text in it.
+/// How many times as long as a text may be what it becomes. Of those in use one of three bytes becomes 33.
+const MAX_GROWTH: usize = 12;
+
+/// Whether the library can look up any text in it, and makes nothing long of it.
 ///
 /// # Errors
 /// What is wrong, as the end of a sentence.
@@ -30,7 +33,7 @@ pub(super) fn check(base64: &str) -> Result<(), &'static str> {
     let outside = "points outside of itself";
     let mut seen = vec![false; trie.len()];
     let mut nodes = vec![offset(*trie.first().ok_or(outside)?)];
-    for _ in 0..MAX_KEY {
+    for key in 1..=MAX_KEY {
         let mut next = Vec::new();
         for node in nodes {
             for letter in 1..=255usize {
@@ -47,6 +50,10 @@ pub(super) fn check(base64: &str) -> Result<(), &'static str> {
                     let place = *trie.get(node).ok_or(outside)? & ((1 << 31) - 1);
                     if !texts.is_char_boundary(place) {
                         return Err("points into the middle of a letter");
+                    }
+                    let text = texts.get(place..).unwrap_or_default();
+                    if text.bytes().take(MAX_GROWTH * key + 1).all(|byte| byte != 0) && text.len() > MAX_GROWTH * key {
+                        return Err("makes texts more than twelve times as long");
                     }
                 }
                 next.push(node);
@@ -87,6 +94,7 @@ mod tests {
     fn tries_are_walked_through() {
         let sound = map(&one_letter(2), b"x\0b\0");
         assert_eq!(check(&sound), Ok(()));
+        assert_eq!(check(&map(&one_letter(0), b"0123456789ab\0")), Ok(()), "to twelve");
         // What the library makes of it.
         let json = format!("{{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"{sound}\"}}");
         let normalizer: tokenizers::NormalizerWrapper = serde_json::from_str(&json).unwrap();
@@ -107,6 +115,7 @@ mod tests {
             ("text outside", map(&one_letter(99), b"x\0"), "middle"),
             ("inside a letter", map(&one_letter(1), "é\0".as_bytes()), "middle"),
             ("not UTF-8", map(&one_letter(0), &[0xFF]), "UTF-8"),
+            ("a letter to thirteen", map(&one_letter(0), b"0123456789abc\0"), "twelve times"),
         ] {
             let error = check(&charsmap).expect_err(name);
             assert!(error.contains(expect), "{name}: {error}");

@@ -197,7 +197,17 @@ fn contradictions_are_refused() {
         move |b: Builder| (b.str(&format!("tokenizer.ggml.{key}_token_id")).u32(4).u32(id), 1)
     };
     let with = |list: &[String], more: &str| list.iter().cloned().chain([more.to_owned()]).collect::<Vec<_>>();
+    // A control token takes a hundred times its length in memory, and a run of one letter can be made of others in 130,000 ways.
+    let long = with(&with(&tokens, &"x".repeat(600_000)), &"y".repeat(600_000));
+    let control = |b: Builder| {
+        let b = b.str("tokenizer.ggml.token_type").u32(9).u32(5).u64(long.len() as u64);
+        ((0..long.len()).fold(b, |b, i| b.u32(if i < tokens.len() { 1 } else { 3 })), 1)
+    };
+    let runs: Vec<String> = (0..=512).map(|n| "c".repeat(n)).collect();
+    let runs: Vec<&str> = runs.iter().map(|run| if run.is_empty() { "<unk>" } else { run.as_str() }).collect();
     for (name, bytes, expect) in [
+        ("long control token", file(&long, &merges, "gpt-2", control), "control and user-defined tokens"),
+        ("runs of a letter", sentence_piece(&runs, &vec![0.0; runs.len()]), "too many ways"),
         ("end outside", file(&tokens, &merges, "gpt-2", id("eos", 9999)), "9999"),
         ("beginning below", file(&tokens, &merges, "gpt-2", id("bos", u32::MAX)), "bos_token_id"),
         ("unknown outside", file(&tokens, &merges, "gpt-2", id("unknown", tokens.len() as u32)), "unknown_token_id"),
@@ -212,6 +222,20 @@ fn contradictions_are_refused() {
     ] {
         let error = load(&bytes).expect_err(name).to_string();
         assert!(error.contains(expect), "{name}: {error}");
+    }
+}
+
+/// The library puts a prefix to every letter of a text.
+#[test]
+fn affixes_are_bounded() {
+    for (key, expect) in [("continuing_subword_prefix", "prefix"), ("end_of_word_suffix", "suffix")] {
+        let json = |len: usize| {
+            let model = serde_json::json!({ "type": "BPE", "vocab": { "a": 0 }, "merges": [], key: "#".repeat(len) });
+            serde_json::json!({ "model": model }).to_string()
+        };
+        let error = Tokenizer::from_json(json(300).as_bytes(), None).expect_err(key).to_string();
+        assert!(error.contains(expect) && error.contains("256 bytes"), "{error}");
+        assert!(Tokenizer::from_json(json(4).as_bytes(), None).is_ok());
     }
 }
 

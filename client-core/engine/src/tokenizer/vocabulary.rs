@@ -17,6 +17,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::cuts::Rule;
+use super::json::{MAX_ADDED, MAX_ADDED_BYTES};
 use super::library::{Cutting, guarded};
 use super::{CACHED_WORDS, CONTROL_TEXTS, MAX_TOKENS, schemes};
 use crate::error::EngineError;
@@ -24,6 +25,9 @@ use crate::gguf::{ArrayView, Gguf, Value};
 
 /// Longest token of a SentencePiece vocabulary, bytes: all its cuts are looked up. Real ones stay below 128.
 const MAX_PIECE: usize = 512;
+/// Most cuts of all tokens into two others, as multiples of their number, and how many more. Real ones have two to a token.
+const MAX_CUTS: usize = 16;
+const MORE_CUTS: usize = 1 << 16;
 /// SentencePiece's sign for a space.
 const SPACE: &str = "\u{2581}";
 
@@ -70,6 +74,7 @@ pub(super) fn from_gguf(gguf: &Gguf<'_>) -> Result<Loaded, EngineError> {
     }
     check_ids(gguf, tokens.len())?;
     let (mut vocab, mut doubles) = (Vocab::default(), BTreeMap::new());
+    vocab.reserve(tokens.len());
     for (id, token) in tokens.iter().enumerate() {
         // Official files have some twice, as fillings; text is encoded as the first.
         match vocab.get(*token) {
@@ -119,7 +124,7 @@ fn byte_level(gguf: &Gguf<'_>, vocab: Vocab) -> Result<(Tokenizer, Cutting, Defa
     tokenizer.with_pre_tokenizer(Some(scheme.pre_tokenizer()?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
     let usual = Defaults { bos: None, eos: None, add_bos: scheme.add_bos };
-    Ok((tokenizer, Cutting::known(true, Rule::Words, None), usual))
+    Ok((tokenizer, Cutting::known(true, Rule::Words), usual))
 }
 
 fn sentence_piece(
@@ -133,7 +138,8 @@ fn sentence_piece(
         return Err(fail(format!("there are {} tokens with {} scores", tokens.len(), scores.len())));
     }
     let kinds = kinds(gguf, tokens.len());
-    let mut pairs: Vec<(f64, u32, u32, u32)> = Vec::new();
+    // There are hundreds of thousands: the token that a pair makes, and the two, by their ids.
+    let mut pairs: Vec<[u32; 3]> = Vec::with_capacity(2 * tokens.len());
     for (id, (token, kind)) in tokens.iter().zip(&kinds).enumerate() {
         if token.len() > MAX_PIECE {
             return Err(fail(format!("token {id} has {} bytes, more than {MAX_PIECE}", token.len())));
@@ -142,17 +148,21 @@ fn sentence_piece(
         if !matches!(kind, Kind::Normal | Kind::UserDefined) {
             continue;
         }
-        let score = scores.get(id).copied().unwrap_or_default();
         for (cut, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(cut);
             if let (Some(left), Some(right)) = (vocab.get(left), vocab.get(right)) {
-                pairs.push((-score, id as u32, *left, *right));
+                if pairs.len() > MAX_CUTS * tokens.len() + MORE_CUTS {
+                    return Err(fail("its tokens can be made of others in too many ways"));
+                }
+                pairs.push([id as u32, *left, *right]);
             }
         }
     }
-    pairs.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
+    let score = |[made, ..]: &[u32; 3]| scores.get(*made as usize).copied().unwrap_or_default();
+    pairs.sort_unstable_by(|a, b| (-score(a)).total_cmp(&-score(b)).then_with(|| a.cmp(b)));
     let text = |id: u32| tokens.get(id as usize).map_or_else(String::new, |token| (*token).to_owned());
-    let merges = pairs.into_iter().map(|(_, _, left, right)| (text(left), text(right))).collect();
+    let merges = pairs.iter().map(|[_, left, right]| (text(*left), text(*right))).collect();
+    drop(pairs);
 
     let id = |key: &str| gguf.get(key).and_then(Value::as_u64).and_then(|id| usize::try_from(id).ok());
     let unknown = tokens.get(id("tokenizer.ggml.unknown_token_id").unwrap_or(0));
@@ -169,7 +179,10 @@ fn sentence_piece(
     }
     let sign = NormalizerWrapper::Replace(Replace::new(" ", SPACE).map_err(library)?);
     steps.push(sign.clone());
-    tokenizer.with_normalizer(Some(NormalizerSequence::new(steps))).map_err(library)?;
+    let mut cutting = Cutting::known(false, Rule::Pairs { sign: true, at_spaces: false });
+    let normalizer = NormalizerWrapper::Sequence(NormalizerSequence::new(steps));
+    cutting.go_on_with(&sign)?;
+    tokenizer.with_normalizer(Some(normalizer)).map_err(library)?;
     let mut steps = vec![
         DecoderWrapper::Replace(Replace::new(SPACE, " ").map_err(library)?),
         DecoderWrapper::ByteFallback(ByteFallback::new()),
@@ -181,7 +194,6 @@ fn sentence_piece(
     tokenizer.with_decoder(Some(DecoderSequence::new(steps)));
     // llama.cpp's defaults for SentencePiece vocabularies.
     let usual = |id: u32| (tokens.len() > id as usize).then_some(id);
-    let cutting = Cutting::known(false, Rule::Pairs { sign: true, at_spaces: false }, Some(sign));
     Ok((tokenizer, cutting, Defaults { bos: usual(1), eos: usual(2), add_bos: true }))
 }
 
@@ -234,6 +246,13 @@ fn add_special(
         if CONTROL_TEXTS.contains(token) {
             *kind = Kind::Special;
         }
+    }
+    let added = tokens.iter().zip(&kinds).filter(|(_, kind)| matches!(kind, Kind::Special | Kind::UserDefined));
+    let (count, bytes) = added.fold((0, 0), |(count, bytes), (token, _)| (count + 1, bytes + token.len()));
+    if count > MAX_ADDED || bytes > MAX_ADDED_BYTES {
+        return Err(fail(format!(
+            "there are {count} control and user-defined tokens of {bytes} bytes, more than {MAX_ADDED} or {MAX_ADDED_BYTES}"
+        )));
     }
     let of = |wanted: Kind, special: bool| -> Vec<AddedToken> {
         let chosen = tokens.iter().zip(&kinds).filter(|(token, kind)| **kind == wanted && !token.is_empty());
