@@ -153,10 +153,7 @@ impl Pair {
         let measured = calibrate(prompts, &mut port, &self.server, &self.clock, &mut self.length, &stop).await.unwrap();
         let mut world = WorldSettings { users: 2, seed: 7, decider: Decider::ClosedForm, ..WorldSettings::default() };
         apply(&measured, &mut world);
-        println!(
-            "{measured:?}\n{:?}, {:?} Mbit for {:?} tokens",
-            world.values, world.size_mbit, world.calibrated_tokens
-        );
+        println!("{measured:?}\n{:?}, {:?} Mbit for {:?}", world.values, world.size_mbit, world.calibrated);
         let cell = Cell::open(world, None);
         assert!(cell.refused().is_empty(), "{:?}", cell.refused());
         cell

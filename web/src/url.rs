@@ -10,7 +10,7 @@ use std::str::FromStr;
 use client::cell::MAX_DEVICES;
 use client::protocol::sampling;
 use client::protocol::worker::{AskMode, TierChoice};
-use client::protocol::world::{Decider, QosSource};
+use client::protocol::world::{CalibratedTask, Decider, QosSource};
 use mec::settings::SETTINGS;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,8 +42,8 @@ pub fn encode(settings: &Settings) -> String {
     if let Some(size) = world.size_mbit {
         link.add("size", &size.to_string());
     }
-    if let Some(tokens) = world.calibrated_tokens {
-        link.add("cal", &tokens.to_string());
+    if let Some(CalibratedTask { tokens, fixed_tokens }) = world.calibrated {
+        link.add("cal", &format!("{tokens}:{fixed_tokens}"));
     }
     link.name("decider", world.decider);
     if world.decider == Decider::Manual {
@@ -108,7 +108,12 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Option<()> {
             let largest = SETTINGS.iter().find(|s| s.key == "size_max_mbit")?;
             world.size_mbit = Some(number(value, largest.min, largest.max)?);
         }
-        "cal" => world.calibrated_tokens = Some(number(value, 1.0, 1e6)?),
+        "cal" => {
+            // Links from before have the first number alone.
+            let (tokens, fixed) = value.split_once(':').unwrap_or((value, "0"));
+            let (tokens, fixed_tokens) = (number(tokens, 1.0, 1e6)?, number(fixed, 0.0, 1e6)?);
+            world.calibrated = Some(CalibratedTask { tokens, fixed_tokens });
+        }
         "decider" => world.decider = from_name(value)?,
         "qos" => world.qos = from_name::<QosSource>(value)?,
         "pos" => {
@@ -244,7 +249,7 @@ mod tests {
         s.world.manual_alpha = 0.125;
         s.world.manual_power = 1.0;
         s.world.qos = QosSource::Shipped;
-        s.world.calibrated_tokens = Some(23.5);
+        s.world.calibrated = Some(CalibratedTask { tokens: 23.5, fixed_tokens: 4.25 });
         s.world.positions = [(0, [1.5, -2.25]), (4, [0.0, 19.0])].into();
         for setting in SETTINGS.iter().filter(|s| s.key != "users") {
             let value = if setting.default == setting.max { setting.min } else { setting.max };

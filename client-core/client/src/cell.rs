@@ -135,9 +135,9 @@ impl Cell {
     /// Makes this device's task as large as an ask with so many tokens of answers is in a calibrated world; in another,
     /// nothing changes.
     pub fn expect_tokens(&mut self, tokens: f64) {
-        if let (Some(mbit), Some(of_tokens)) = (self.settings.size_mbit, self.settings.calibrated_tokens) {
+        if let (Some(mbit), Some(task)) = (self.settings.size_mbit, self.settings.calibrated) {
             self.optimum.take();
-            self.world.pin_size(0, Some(bits(mbit * tokens / of_tokens.max(1.0))));
+            self.world.pin_size(0, Some(bits(mbit * task.whole(tokens) / task.whole(task.tokens).max(1.0))));
         }
     }
 

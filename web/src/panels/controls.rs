@@ -27,7 +27,7 @@ pub fn Controls() -> impl IntoView {
                 hidden=move || !changed()
                 on:click=move |_| ctx.set(|s| {
                     s.world.values.clear();
-                    (s.world.size_mbit, s.world.calibrated_tokens) = (None, None);
+                    (s.world.size_mbit, s.world.calibrated) = (None, None);
                 })
             >
                 "All defaults"

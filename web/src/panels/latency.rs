@@ -101,7 +101,7 @@ pub fn Latency() -> impl IntoView {
 #[component]
 fn World() -> impl IntoView {
     let ctx = ctx();
-    let calibrated = Memo::new(move |_| ctx.settings.with(|s| s.world.calibrated_tokens.is_some()));
+    let calibrated = Memo::new(move |_| ctx.settings.with(|s| s.world.calibrated.is_some()));
     let busy = move || ctx.state.with(|s| s.calibrating.is_some());
     view! {
         <p class="hint" data-testid="world" data-calibrated=move || calibrated.get().to_string()>

@@ -27,6 +27,9 @@ pub struct ChatRequest {
     pub stream: bool,
     /// Asks for the last piece of the stream, which counts and times the tokens.
     pub stream_options: StreamOptions,
+    /// Extension: beginnings that were computed before are shared with requests of the same salt alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_salt: Option<String>,
 }
 
 impl ChatRequest {
@@ -47,6 +50,7 @@ impl ChatRequest {
             seed: sampling.seed,
             stream: true,
             stream_options: StreamOptions { include_usage: true },
+            cache_salt: None,
         }
     }
 }

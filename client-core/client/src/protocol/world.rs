@@ -58,9 +58,26 @@ pub struct WorldSettings {
     pub manual_power: f64,
     /// Which quality table.
     pub qos: QosSource,
-    /// Tokens of answers that `size_mbit` stands for, in a world that was calibrated to the machines at hand; an ask that
-    /// expects more of them is a larger task. `None` in the paper's world, where a task has the size that it has.
-    pub calibrated_tokens: Option<f64>,
+    /// What `size_mbit` stands for in a world that was calibrated to the machines at hand; `None` in the paper's world, where a
+    /// task has the size that it has.
+    pub calibrated: Option<CalibratedTask>,
+}
+
+/// A burst as a task: one that expects more tokens of answers is larger.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibratedTask {
+    /// Tokens of its answers.
+    pub tokens: f64,
+    /// Tokens in whose time all is done that takes as long however many there are.
+    pub fixed_tokens: f64,
+}
+
+impl CalibratedTask {
+    /// Work of a burst with so many tokens of answers, in tokens.
+    #[must_use]
+    pub fn whole(&self, tokens: f64) -> f64 {
+        tokens + self.fixed_tokens
+    }
 }
 
 /// What was measured of device and server, answering a burst together.
@@ -68,6 +85,8 @@ pub struct WorldSettings {
 pub struct Calibration {
     /// Tokens that the answers to the burst are expected to have, in all.
     pub tokens: f64,
+    /// Tokens in whose time all is done that takes as long however many there are.
+    pub fixed_tokens: f64,
     /// Time of a token of the device's, with all that it costs there.
     pub device_s_per_token: f64,
     /// Time of a token of the server's, with all that it costs there.
