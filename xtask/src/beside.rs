@@ -12,12 +12,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::lints::LINT_PAGE;
 use crate::shell::{command, describe, find_on_path, step, target_folder, took};
 
 /// What can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum What {
-    /// All that the browser tests need of the page.
+    /// All that the browser tests need of the page, linted.
     Page,
     /// What a demo does without at first.
     Late,
@@ -60,7 +61,8 @@ impl Build {
         let mut log = None;
         if what == What::Page {
             let file = target_folder()?.join("page.log").to_string_lossy().into_owned();
-            step(&format!("Meanwhile the page is built; what that prints is in {file}"));
+            step(&format!("Meanwhile the page is built and linted; what that prints is in {file}"));
+            command.env(LINT_PAGE, "1");
             let out = File::create(&file).with_context(|| format!("{file} cannot be written"))?;
             command.stderr(out.try_clone()?).stdout(out);
             log = Some(file);

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::build::{self, native_command};
+use crate::build;
+use crate::lints::native_command;
 use crate::npm;
 use crate::page;
 use crate::page::index::Index;

@@ -1,33 +1,12 @@
 //! Building the server, and the engine's checks for the browser tests.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::kernels;
 use crate::page::module::{Module, Target};
-use crate::shell::{command, output, run, step, target_folder};
-
-/// One set of packages and features for every native command: another one would compile the dependencies again.
-/// `cargo test` builds the `tandem` binary too, because tandem-server has black-box tests of its own. Without wasm-bindgen's
-/// program: it has no tests, and the page's build compiles its many crates anyway.
-const NATIVE: &[&str] = &["--workspace", "--exclude", "xtask-bindgen"];
-
-/// A cargo command over the native set whose compiler is clippy, as `cargo clippy` makes it one, but for a build: a check
-/// beside it would go through all dependencies and the workspace a second time, for minutes.
-pub fn native_command(arguments: &[&str]) -> Result<Command> {
-    let sysroot = output("rustc", &["--print", "sysroot"]).context("rustc does not say where it is")?;
-    let driver = Path::new(&sysroot).join("bin").join(format!("clippy-driver{}", std::env::consts::EXE_SUFFIX));
-    if !driver.is_file() {
-        bail!("{} is missing: `rustup component add clippy` brings it", driver.display());
-    }
-    let mut cargo = command("cargo", &[arguments, NATIVE].concat());
-    cargo.env("RUSTC_WORKSPACE_WRAPPER", driver);
-    // In the form in which cargo-clippy hands over what follows its `--`.
-    cargo.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
-    Ok(cargo)
-}
+use crate::shell::{command, run, step, target_folder};
 
 /// The engine's checks: a module of the browser tests alone, which is why web/index.html does not have it.
 pub fn engine_check_module() -> Module {

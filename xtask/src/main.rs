@@ -27,6 +27,7 @@ mod control;
 mod demo;
 mod dependencies;
 mod kernels;
+mod lints;
 mod npm;
 mod page;
 mod shell;

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 
 use crate::beside::{Build, What};
 use crate::browser::Playwright;
-use crate::build::native_command;
 use crate::dependencies;
+use crate::lints::{native_command, stricter};
 use crate::page::same;
 use crate::shell::{self, command, output, step};
 use crate::tools;
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
         page = Build::start(What::Page)?;
     }
     if wanted(Part::Lint) {
-        lint()?;
+        lint(page.is_some())?;
     }
     let mut skipped = Vec::new();
     if wanted(Part::Native) {
@@ -88,13 +88,21 @@ fn format() -> Result<()> {
     shell::run(command("cargo", &["fmt", "--all", "--", "--check"]))
 }
 
-fn lint() -> Result<()> {
+/// Lints; for wasm32 only where the page's build, which lints too, does not run beside.
+fn lint(beside_page: bool) -> Result<()> {
     crate::circles::check()?;
     step("Lints, native, while the tests are compiled (the first time takes minutes)");
     shell::run(native_command(&["test", "--no-run", "--quiet", "--all-targets"])?)?;
+    if !beside_page {
+        lint_wasm()?;
+    }
+    dependencies::check()
+}
+
+fn lint_wasm() -> Result<()> {
     step("Lints, wasm32 (the first time takes minutes)");
     tools::ensure_page_tools()?;
-    // Without `policy-wgpu`: checking burn-wgpu takes longer than everything else, and the page's build compiles it anyway.
+    // Without `policy-wgpu`: checking burn-wgpu takes longer than everything else.
     for (package, features) in [
         (["-p", "web", "-p", "rooms", "-p", "compact", "-p", "markdown"].as_slice(), ""),
         (["-p", "worker", "--lib", "--bins"].as_slice(), "engine,policy-flex"),
@@ -106,11 +114,10 @@ fn lint() -> Result<()> {
         }
         clippy.extend(["--", "-D", "warnings"]);
         let mut clippy = command("cargo", &clippy);
-        // Stricter than the native set: in a browser much of the standard library compiles and then panics.
-        clippy.env("CLIPPY_CONF_DIR", std::env::current_dir()?.join(".cargo/clippy-wasm"));
+        stricter(&mut clippy)?;
         shell::run(clippy)?;
     }
-    dependencies::check()
+    Ok(())
 }
 
 /// Runs them; what could not be run, in words.

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use crate::lints::page_command;
 use crate::shell::{self, Work, command, run, step, target_folder};
 use crate::tools::{self, Tools};
 
@@ -115,7 +116,7 @@ fn lane(profile: &str) -> &'static str {
 fn finish(group: &[&Module], tools: &Tools) -> Result<()> {
     let names: Vec<&str> = group.iter().map(|module| module.name.as_str()).collect();
     step(&format!("As wasm: {}", names.join(", ")));
-    run(command("cargo", &cargo_arguments(group)))?;
+    run(page_command(&cargo_arguments(group))?)?;
     let bindgen = bindgen()?;
     group.iter().try_for_each(|module| process(module, tools, &bindgen))
 }
