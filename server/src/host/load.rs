@@ -16,6 +16,8 @@ use crate::http::files::source::Source;
 
 /// Id of the shipped model that the server runs unless another one is asked for.
 pub const SHIPPED: &str = "full";
+/// Longest file of a checkpoint beside its weights, bytes: vocabularies of 260,000 tokens have 33 MB.
+const LONGEST_TEXT: u64 = 64 << 20;
 /// Where `public` lists its models.
 const MANIFEST: &str = "models/manifest.json";
 
@@ -137,7 +139,7 @@ pub fn shipped(public: &Source, id: &str) -> Result<(Engine, ModelCard), LoadErr
 }
 
 fn from_folder(folder: &Path, room: Room) -> Result<Engine, LoadError> {
-    let optional = |name: &str| match read(&folder.join(name)) {
+    let optional = |name: &str| match read_text(&folder.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(LoadError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -187,6 +189,15 @@ fn size(path: &Path) -> Result<u64, LoadError> {
     }
 }
 
+/// A file beside the weights, which is not read where it is longer than any of its kind.
+fn read_text(path: &Path) -> Result<Vec<u8>, LoadError> {
+    if size(path)? > LONGEST_TEXT {
+        let source = std::io::Error::other(format!("it has more than {} MiB", LONGEST_TEXT >> 20));
+        return Err(LoadError::Read { path: path.to_owned(), source });
+    }
+    read(path)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     size(path)?;
     std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
@@ -222,6 +233,35 @@ mod tests {
         assert!(context.is_ok_and(|context| context <= own), "{own}");
         let asked = from_path(&path, Room { available: None, context: Some(100) }).unwrap().1.context_length;
         assert_eq!(asked, Some(100));
+    }
+
+    /// One has no end, the other is waited for.
+    #[cfg(unix)]
+    #[test]
+    fn devices_and_pipes_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |path: &Path| from_path(path, Room::default()).unwrap_err().to_string();
+        let found = said(Path::new("/dev/zero"));
+        assert!(found.contains("/dev/zero") && found.contains("not a plain file"), "{found}");
+        let pipe = folder.path().join("model.safetensors");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo belongs to every Unix");
+        assert!(said(&pipe).contains("not a plain file"));
+        for name in ["config.json", "tokenizer.json"] {
+            std::fs::write(folder.path().join(name), "{}").unwrap();
+        }
+        let found = said(folder.path());
+        assert!(found.contains("model.safetensors") && found.contains("not a plain file"), "{found}");
+    }
+
+    /// Two gigabytes that nobody has written are not read to see that they are no tokenizer.
+    #[test]
+    fn files_that_are_far_too_long_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+        std::fs::File::create(folder.path().join("tokenizer.json")).unwrap().set_len(2 << 30).unwrap();
+        let found = from_path(folder.path(), Room::default()).unwrap_err().to_string();
+        assert!(found.contains("tokenizer.json") && found.contains("more than 64 MiB"), "{found}");
     }
 
     #[test]

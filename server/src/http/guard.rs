@@ -65,7 +65,11 @@ fn bare(authority: &str) -> String {
         },
         // An IPv6 address as `--host` may give it, without brackets.
         None if authority.matches(':').count() > 1 => authority,
-        None => authority.split(':').next().unwrap_or(authority),
+        None => match authority.split_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            Some(_) => "",
+            None => authority,
+        },
     };
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
@@ -209,6 +213,7 @@ mod tests {
             ("[2001:db8::7]:1", true, true),
             ("[::1]evil.example", false, false),
             ("[::1", false, false),
+            ("localhost:8080@evil.example", false, false),
             ("evil.example", false, false),
             ("evil.example:8080", false, false),
             ("localhost.evil.example", false, false),

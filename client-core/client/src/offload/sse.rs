@@ -60,6 +60,12 @@ impl SseParser {
         Ok(events)
     }
 
+    /// What the stream's end has cut off: the standard drops it, but some engines leave the last blank line out.
+    pub fn rest(&mut self) -> Option<SseEvent> {
+        let unfinished = if self.line.is_empty() { None } else { self.end_of_line() };
+        unfinished.or_else(|| self.end_of_line())
+    }
+
     fn end_of_line(&mut self) -> Option<SseEvent> {
         let line = std::mem::take(&mut self.line);
         let mut line = line.as_slice();
@@ -97,6 +103,18 @@ mod tests {
     fn parse(stream: &[u8]) -> Vec<(String, String)> {
         let events = SseParser::default().push(stream).expect("short events");
         events.into_iter().map(|event| (event.event, event.data)).collect()
+    }
+
+    #[test]
+    fn the_rest_is_what_the_end_cuts_off() {
+        for (stream, rest) in
+            [("data: a\n\ndata: b", Some("b")), ("data: a\ndata: b\n", Some("a\nb")), ("data: a\n\n", None)]
+        {
+            let mut parser = SseParser::default();
+            parser.push(stream.as_bytes()).expect("short events");
+            assert_eq!(parser.rest().map(|event| event.data).as_deref(), rest, "{stream:?}");
+            assert_eq!(parser.rest(), None);
+        }
     }
 
     #[test]

@@ -66,7 +66,15 @@ async fn stream(
             Ok(Some(bytes)) => bytes,
             // After the reason why it ended, whatever breaks takes nothing of the answer.
             Ok(None) | Err(_) if answer.finish.is_some() => return Some(answer.end_of_stream()),
-            Ok(None) => return Some(answer.end_of_stream()),
+            Ok(None) => {
+                // A last event that is whole but for the blank line behind it.
+                let rest = reader.rest().filter(|event| is_whole_event(&event.data));
+                let last = rest.and_then(|event| answer.take(&event.data, event.event == "error", &mut ready));
+                for event in ready {
+                    sender.send(event).await.ok()?;
+                }
+                return Some(last.unwrap_or_else(|| answer.end_of_stream()));
+            }
             Err(error) => return Some(GenerationEvent::Failed(transport(&error))),
         };
         read = read.saturating_add(bytes.len());
@@ -90,6 +98,11 @@ async fn stream(
             }
         }
     }
+}
+
+/// Whether nothing is missing of an event's data.
+fn is_whole_event(data: &str) -> bool {
+    data.trim() == "[DONE]" || serde_json::from_str::<serde::de::IgnoredAny>(data).is_ok()
 }
 
 async fn whole(
@@ -156,7 +169,7 @@ impl Answer {
             self.usage = Some((prompt, completion));
             self.cached = count(&usage["prompt_tokens_details"]["cached_tokens"]);
         }
-        let choice = chunk.choices.and_then(|choices| choices.0)?;
+        let choice = chunk.choices.and_then(|choices| choices.0).filter(|choice| !choice.is_other())?;
         // A whole answer has a message where a stream has deltas.
         let said = choice.delta.or(choice.message).unwrap_or_default();
         let thought =
@@ -231,6 +244,9 @@ mod tests {
     #[test]
     fn an_answer_without_a_finish_reason_was_cut_off() {
         let mut answer = Answer::new(CHAT);
+        let (ready, _) =
+            take(&mut answer, r#"{"choices":[{"index":1,"delta":{"content":"b"},"finish_reason":"stop"}]}"#);
+        assert!(ready.is_empty(), "of another answer");
         let (ready, _) = take(&mut answer, r#"{"choices":[{"delta":{"content":"a"},"finish_reason":""}]}"#);
         assert!(matches!(&ready[..], [GenerationEvent::Text(text)] if text == "a"));
         for _ in 0..2 {

@@ -70,12 +70,20 @@ impl Json {
 /// The answer's only choice.
 #[derive(Deserialize)]
 pub struct Choice {
+    index: Option<Json>,
     pub delta: Option<Said>,
     pub message: Option<Said>,
     pub text: Option<Content>,
     pub logprobs: Option<Json>,
     #[serde(default, deserialize_with = "text")]
     pub finish_reason: Option<String>,
+}
+
+impl Choice {
+    /// Whether it belongs to another answer than the first, which is all that was asked for.
+    pub fn is_other(&self) -> bool {
+        self.index.as_ref().is_some_and(|index| !["0", "null"].contains(&index.0.get()))
+    }
 }
 
 /// What was said.

@@ -381,7 +381,8 @@ impl CompletionRequest {
 
     fn bias(&self) -> Result<BTreeMap<u32, f64>, ApiError> {
         let entry = |(id, bias): (&String, &f64)| match id.parse::<u32>() {
-            Ok(id) if (-MAX_BIAS..=MAX_BIAS).contains(bias) => Ok((id, *bias)),
+            // Written in one way only: another number under "05" would take the place of that under "5".
+            Ok(number) if (-MAX_BIAS..=MAX_BIAS).contains(bias) && number.to_string() == *id => Ok((number, *bias)),
             _ => Err(range("logit_bias", "takes token ids, each with a number between -100 and 100")),
         };
         self.logit_bias.iter().flatten().map(entry).collect()

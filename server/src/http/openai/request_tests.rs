@@ -90,6 +90,8 @@ fn every_field_is_honoured_or_refused_by_name() {
         ("repetition_penalty", json!(0)),
         ("min_p", json!(1.5)),
         ("logit_bias", json!({"x": 1})),
+        ("logit_bias", json!({"5": 1, "05": -100})),
+        ("logit_bias", json!({"+5": 1})),
         ("logit_bias", json!({"1": 101})),
         ("tools", json!([{}])),
         ("functions", json!([{}])),

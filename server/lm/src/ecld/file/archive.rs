@@ -9,7 +9,7 @@ use engine::gguf::{GgmlType, Gguf};
 use engine::quant;
 use engine::safetensors::{CONFIG, INDEX, Index, Storage, TensorFile, WEIGHTS, header_bytes};
 
-use super::disk::Disk;
+use super::disk::{Disk, check_plain};
 use crate::ecld::cut::Kind;
 use crate::ecld::error::EcldError;
 use crate::ecld::names::{gguf_kind, hf_kind};
@@ -143,7 +143,10 @@ impl Archive {
             match std::fs::metadata(&file) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Ok(meta) if meta.len() > LONGEST_TEXT => Err(EcldError::file(&file, "it is far too long")),
-                _ => std::fs::read(&file).map(Some).map_err(EcldError::io(&file)),
+                _ => {
+                    check_plain(&file)?;
+                    std::fs::read(&file).map(Some).map_err(EcldError::io(&file))
+                }
             }
         };
         let config = text(CONFIG)?.ok_or_else(|| {

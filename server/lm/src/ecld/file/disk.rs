@@ -11,6 +11,17 @@ use engine::files::ReadAt;
 
 use crate::ecld::error::EcldError;
 
+/// Refuses a pipe, which would be waited for, and a device, which has no end.
+///
+/// # Errors
+/// [`EcldError::Io`] or [`EcldError::File`].
+pub fn check_plain(path: &Path) -> Result<(), EcldError> {
+    match std::fs::metadata(path).map_err(EcldError::io(path))?.is_file() {
+        true => Ok(()),
+        false => Err(EcldError::file(path, "it is not a plain file")),
+    }
+}
+
 /// The files of one model.
 #[derive(Debug, Clone, Default)]
 pub struct Disk(Arc<Vec<Opened>>);
@@ -29,6 +40,7 @@ impl Disk {
     /// [`EcldError::Io`].
     pub fn open(paths: &[PathBuf]) -> Result<Self, EcldError> {
         let open = |path: &PathBuf| -> Result<Opened, EcldError> {
+            check_plain(path)?;
             let file = File::open(path).map_err(EcldError::io(path))?;
             let size = file.metadata().map_err(EcldError::io(path))?.len();
             Ok(Opened { path: path.clone(), file: Mutex::new(file), size })
@@ -71,5 +83,16 @@ impl Disk {
 impl ReadAt for Disk {
     async fn read(&self, file: usize, start: u64, len: usize) -> Result<Vec<u8>, EngineError> {
         self.piece(file, start, len).map_err(|error| EngineError::File(error.to_string()))
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_refused_before_anything_is_read() {
+        let error = Disk::open(&[PathBuf::from("/dev/zero")]).unwrap_err().to_string();
+        assert!(error.contains("/dev/zero") && error.contains("not a plain file"), "{error}");
     }
 }
