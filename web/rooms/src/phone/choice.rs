@@ -15,15 +15,16 @@ const FILES: [&str; 5] =
 /// Below this charge of the battery the phone is advised to do without.
 const LOW_BATTERY: f64 = 0.2;
 
-/// Bytes of those files as they are sent; `None` where the server does not tell.
+/// Bytes of those files as they are sent, as far as they are there: a fresh checkout's server may still be building the
+/// policy's. `None` where the server does not tell.
 async fn download_bytes() -> Option<u64> {
     let mut sum = 0;
     for path in FILES {
-        let head = api::send(Ask { method: "HEAD", path, ..Ask::default() }).await.ok()?;
+        let Ok(head) = api::send(Ask { method: "HEAD", path, ..Ask::default() }).await else { continue };
         let length = head.headers().get("content-length").ok().flatten()?;
         sum += length.parse::<u64>().ok()?;
     }
-    Some(sum)
+    (sum > 0).then_some(sum)
 }
 
 fn has_webgpu() -> bool {
@@ -34,13 +35,14 @@ fn has_webgpu() -> bool {
 #[component]
 pub fn Choice() -> impl IntoView {
     let ctx = expect_context::<Ctx>();
-    let bytes = RwSignal::new(None::<u64>);
-    spawn_local(async move { bytes.set(download_bytes().await) });
+    let bytes = RwSignal::new(None::<Option<u64>>);
+    spawn_local(async move { bytes.set(Some(download_bytes().await)) });
     let verdict = move || {
-        let size = bytes.get().map_or_else(
-            || "The size is being asked for".to_owned(),
-            |sum| format!("{} to fetch once", format::bytes(sum)),
-        );
+        let size = match bytes.get() {
+            None => "The size is being asked for".to_owned(),
+            Some(None) => "The server does not tell the size".to_owned(),
+            Some(Some(sum)) => format!("{} to fetch once", format::bytes(sum)),
+        };
         let place = if has_webgpu() { "runs on the GPU" } else { "runs on the processor" };
         format!("{size} · {place} · uses the battery while it answers")
     };
