@@ -119,7 +119,11 @@ test("two phones and a presenter: asking at once, coming back as oneself, a serv
   await two.getByTestId("part-model").click();
   await expect(two.getByTestId("model-state")).toHaveAttribute("data-state", "ready", { timeout: 90_000 });
   await expect(presenter.getByTestId("active")).toHaveText("2");
-  for (const phone of [one, two]) await expect(phone.getByTestId("why")).toHaveText(/\.$/);
+  for (const phone of [one, two]) {
+    await expect(phone.getByTestId("why")).toHaveText(/\.$/);
+    const last = await phone.getByTestId("decision").locator(".dial").last().boundingBox();
+    expect(last.x + last.width, "what was decided fits the screen").toBeLessThanOrEqual(PHONE.viewport.width);
+  }
   await expect(one.getByTestId("decision")).toHaveAttribute("data-alpha", "1.0000");
 
   // Both ask at once.
