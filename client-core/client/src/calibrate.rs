@@ -67,7 +67,7 @@ const ROOM: f64 = 5.0;
 /// Measures both sides: the burst is answered three times, by both of them at the same time. The first time shows how long its
 /// answers are, the second how fast the sides are, and from the third on the work is shared so that both take as long, as it
 /// will be; then smaller and larger ones, for some seconds. Nothing is held back to a simulated channel, nothing is told of
-/// these answers, and the server reads each question anew. `length` learns from them.
+/// these answers, and the server reads each question anew. `length` learns from the first three.
 ///
 /// # Errors
 /// Why nothing could be measured, and what to do.
@@ -112,7 +112,8 @@ pub async fn calibrate<E: LocalEngine, T: Transport, C: Clock>(
     let begun_s = clock.now_s();
     for (at, (size, aside)) in BURSTS.into_iter().cycle().take(ROUNDS * BURSTS.len()).enumerate() {
         if at == 0 || clock.now_s() - begun_s < BURSTS_S {
-            bursts.push(answer(size, even + aside, length).await?);
+            // What is asked again and again must not push the lengths of other answers out.
+            bursts.push(answer(size, even + aside, &mut length.clone()).await?);
         }
     }
     let [device_s, server_s] = paces(&bursts).ok_or_else(too_short)?;
