@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::beside::{Build, What};
 use crate::browser::Playwright;
 use crate::dependencies;
 use crate::lints::{native_command, stricter};
 use crate::page::same;
-use crate::shell::{self, command, output, step};
+use crate::shell::{self, command, find_on_path, output, step};
 use crate::tools;
 
 /// Arguments of `cargo xtask test`.
@@ -36,10 +36,15 @@ enum Part {
     Native,
     /// The page in Chromium.
     Browser,
+    /// The CPU kernels for 64-bit Arm, in an emulator: no part of a whole run.
+    Aarch64,
 }
 
 /// Runs the parts.
 pub fn run(args: &Args) -> Result<()> {
+    if args.only == Some(Part::Aarch64) {
+        return aarch64();
+    }
     let wanted = |part| args.only.is_none_or(|only| only == part);
     let mut page = None;
     if wanted(Part::Lint) {
@@ -81,6 +86,25 @@ pub fn run(args: &Args) -> Result<()> {
         step(&format!("All else passed, but not all is well:\n  {}", skipped.join("\n  ")));
     }
     Ok(())
+}
+
+/// The tiles that a machine with another processor cannot run are compiled for it and run by QEMU.
+fn aarch64() -> Result<()> {
+    const TARGET: &str = "aarch64-unknown-linux-gnu";
+    step("CPU kernels for AArch64, in QEMU");
+    for program in ["aarch64-linux-gnu-gcc", "qemu-aarch64"] {
+        if find_on_path(program).is_none() {
+            bail!(
+                "{program} is missing; on Debian: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+            );
+        }
+    }
+    shell::run(command("rustup", &["target", "add", TARGET]))?;
+    let mut test = command("cargo", &["test", "--package", "cpu-kernels", "--target", TARGET]);
+    test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", "qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max")
+        .env("TANDEM_REQUIRE_TILES", "neon");
+    shell::run(test)
 }
 
 fn format() -> Result<()> {

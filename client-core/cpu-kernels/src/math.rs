@@ -125,3 +125,30 @@ impl Job for Gated<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine's own instructions compute what the portable ones do, to the bit.
+    #[test]
+    fn gates_have_the_portable_bits() {
+        for (m, ffn) in [(1, 1), (3, 7), (5, 32), (9, 45)] {
+            let sizes = [0.0, 0.1, 1.0, 5.0, 30.0, 100.0, 1e20];
+            let rows: Vec<f32> = (0..2 * m * ffn).map(|at| sizes[at % 7] * (at as f32 * 0.7).sin()).collect();
+            for gelu_wanted in [false, true] {
+                let [mut found, mut expect] = [vec![f32::NAN; m * ffn], vec![f32::NAN; m * ffn]];
+                gated(&rows, ffn, gelu_wanted, &mut found);
+                let job = Gated { rows: &rows, ffn, gelu: gelu_wanted, out: Places::new(&mut expect) };
+                for piece in 0..m.div_ceil(Gated::ROWS) {
+                    match gelu_wanted {
+                        true => piece_by(&job, piece, gelu),
+                        false => piece_by(&job, piece, silu),
+                    }
+                }
+                let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&found), bits(&expect), "{m} {ffn} {gelu_wanted}");
+            }
+        }
+    }
+}

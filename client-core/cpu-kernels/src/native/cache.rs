@@ -9,7 +9,22 @@ use std::sync::Arc;
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::layout::{AttentionShape, QUERIES};
 use crate::layout::{KEYS, LANES, MAX_HEAD, stride};
+
+/// Some queries of one key head, as attention over a cache takes them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub struct Tile<'a> {
+    /// Their rows, `[stride]` each.
+    pub q: &'a [&'a [f32]],
+    /// The first token that each sees.
+    pub begin: [usize; QUERIES],
+    /// The token behind the last that each sees.
+    pub end: [usize; QUERIES],
+    /// The layer's.
+    pub shape: AttentionShape,
+}
 
 /// Tokens of a page: whole steps of attention.
 pub const PAGE: usize = 2 * KEYS;

@@ -8,12 +8,15 @@
 //! | [`cache`] | keys and values in half precision |
 //! | `avx2` | x86-64 with AVX2, FMA and F16C: products, rounding, attention, activation functions |
 //! | `avx512` | x86-64 with AVX-512 and VNNI: products |
+//! | `neon` | AArch64 with NEON's dot products: all that `avx2` does |
+//! | `codes`, `factors` | what these share |
 //!
 //! [`isa`] says which tiles this machine runs; where it says none, the portable ones (`tile`) do. Whatever is chosen, a
 //! product has the same bits: sums of codes are exact, and single-precision operations come in the portable order.
 //!
 //! Deliberately absent, because they could not be tested where this was written: tiles for AVX-VNNI without AVX-512, and for
-//! NEON. Their place is a variant of [`Isa`], a module beside `avx2`, and the `match`es on [`Isa`].
+//! Arm's matrix instructions (i8mm). Their place is a variant of [`Isa`], a module beside `avx2`, and the `match`es on [`Isa`].
+//! NEON's tiles were tested in an emulator (`cargo xtask test --only aarch64`), and their speed was never measured.
 
 pub mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +24,12 @@ pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 pub mod cache;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod codes;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod factors;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 mod pack;
 pub mod packed;
 
@@ -28,6 +37,8 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 
 use cache::HalfCache;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use cache::Tile;
 use packed::Packed;
 
 use crate::blocks::BLOCK;
@@ -42,6 +53,9 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL and VNNI besides: Intel's servers since Cascade Lake (2019), AMD since Zen 4 (2022).
     Avx512,
+    /// NEON with dot products and half precision: Apple since the M1 (2020), Arm's cores since the Cortex-A76 and the Neoverse N1
+    /// (2018).
+    Neon,
 }
 
 /// Names the best set of instructions that is used, whatever this machine has besides: to measure and to compare what others
@@ -67,6 +81,10 @@ fn detect() -> Option<Isa> {
 
 /// The sets that this machine has, worse ones first.
 fn sets() -> Vec<Isa> {
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        allow(unused_mut, reason = "there are no others")
+    )]
     let mut sets = Vec::new();
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
@@ -78,6 +96,13 @@ fn sets() -> Vec<Isa> {
         {
             sets.push(Isa::Avx512);
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("neon")
+        && std::arch::is_aarch64_feature_detected!("dotprod")
+        && std::arch::is_aarch64_feature_detected!("fp16")
+    {
+        sets.push(Isa::Neon);
     }
     sets
 }
@@ -110,6 +135,14 @@ impl Job for Rounding<'_> {
                     avx2::round::tile(self.values, first, self.m, self.cols, &self.words);
                 }
             }
+            #[cfg(target_arch = "aarch64")]
+            Some(Isa::Neon) => {
+                // SAFETY: this machine has what the function needs.
+                #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+                unsafe {
+                    neon::round::tile(self.values, first, self.m, self.cols, &self.words);
+                }
+            }
             _ => {}
         }
     }
@@ -140,6 +173,10 @@ fn products_by(
     thread_local! {
         static STRIPS: RefCell<(avx512::dot::Strip, avx2::dot::Strip)> = RefCell::default();
     }
+    #[cfg(target_arch = "aarch64")]
+    thread_local! {
+        static STRIP: RefCell<neon::dot::Strip> = RefCell::default();
+    }
     match isa {
         #[cfg(target_arch = "x86_64")]
         Some(Isa::Avx2) => STRIPS.with_borrow_mut(|(_, strip)| {
@@ -157,6 +194,14 @@ fn products_by(
                 avx512::dot::products(packed, groups, words, m, (strip, alone), write);
             }
         }),
+        #[cfg(target_arch = "aarch64")]
+        Some(Isa::Neon) => STRIP.with_borrow_mut(|strip| {
+            // SAFETY: this machine has what the function needs.
+            #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+            unsafe {
+                neon::dot::products(packed, groups, words, m, strip, write);
+            }
+        }),
         _ => drop(write),
     }
 }
@@ -170,6 +215,15 @@ pub fn gated(job: &Gated<'_>, piece: usize) -> bool {
             #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
             unsafe {
                 avx2::math::gated(job, piece);
+            }
+            true
+        }
+        #[cfg(target_arch = "aarch64")]
+        Some(Isa::Neon) => {
+            // SAFETY: this machine has what the function needs.
+            #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+            unsafe {
+                neon::math::gated(job, piece);
             }
             true
         }
@@ -190,11 +244,20 @@ pub fn attend(
     match isa() {
         #[cfg(target_arch = "x86_64")]
         Some(Isa::Avx2 | Isa::Avx512) => {
-            let tile = avx2::attention::Tile { q, begin, end, shape };
+            let tile = Tile { q, begin, end, shape };
             // SAFETY: this machine has what the function needs.
             #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
             unsafe {
                 avx2::attention::attend(&tile, cache, write);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        Some(Isa::Neon) => {
+            let tile = Tile { q, begin, end, shape };
+            // SAFETY: this machine has what the function needs.
+            #[allow(unsafe_code, reason = "the one way to call what the machine was asked for")]
+            unsafe {
+                neon::attention::attend(&tile, cache, write);
             }
         }
         _ => drop(write),

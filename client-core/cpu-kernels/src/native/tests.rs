@@ -136,6 +136,15 @@ proptest! {
     }
 }
 
+/// Where tiles have to be tested, a machine that has none is a failure, not a pass.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test's own setting")]
+fn the_tiles_that_have_to_be_tested_are_here() {
+    if let Ok(name) = std::env::var("TANDEM_REQUIRE_TILES") {
+        assert!(sets().iter().any(|set| format!("{set:?}").eq_ignore_ascii_case(&name)), "{name} of {:?}", sets());
+    }
+}
+
 /// However many threads share the packing, and whether the first row begins a group or not.
 #[test]
 fn threads_pack_what_one_packs() {

@@ -5,23 +5,11 @@ use std::arch::x86_64::*;
 
 use super::math::{capped, exp};
 use super::{halves, singles};
-use crate::layout::{AttentionShape, KEYS, LANES, MAX_HEAD, NONE, QUERIES, stride};
-use crate::native::cache::HalfCache;
+use crate::layout::{KEYS, LANES, MAX_HEAD, NONE, QUERIES, stride};
+use crate::native::cache::{HalfCache, Tile};
 
 /// Vectors of a step's keys.
 const VECTORS: usize = KEYS / LANES;
-
-/// Some queries of one key head.
-pub struct Tile<'a> {
-    /// Their rows, `[stride]` each.
-    pub q: &'a [&'a [f32]],
-    /// The first token that each sees.
-    pub begin: [usize; QUERIES],
-    /// The token behind the last that each sees.
-    pub end: [usize; QUERIES],
-    /// The layer's.
-    pub shape: AttentionShape,
-}
 
 /// Attention of the queries of a tile: `write(query, row)` takes their rows, `[head_dim]`.
 #[target_feature(enable = "avx2,fma,f16c")]

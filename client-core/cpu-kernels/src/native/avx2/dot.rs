@@ -12,12 +12,13 @@
 
 use std::arch::x86_64::*;
 
-use super::factors::{GroupFactors, HIGH, LOW, SIGNED};
-use super::unpack::{EIGHT, FIVE, FOUR, LEVELS, ONE, SIX, THREE, TWO, parts, shared, unpack, vectors};
+use super::unpack::unpack;
 use super::{ahead, bytes, singles, splat, splat_single};
 use crate::blocks::BLOCK;
 use crate::layout::GROUP;
 use crate::native::activations::{self, Block, HALVES, SCALE, SIXTEEN, WEIGHTED, WHOLE};
+use crate::native::codes::{EIGHT, FIVE, FOUR, LEVELS, ONE, SIX, THREE, TWO, parts, shared, vectors};
+use crate::native::factors::{GroupFactors, HIGH, LOW, SIGNED};
 use crate::native::packed::{Bits, Packed};
 
 /// Products of `R` groups of rows with `C` columns.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`attention`] | causal attention over a cache in half precision |
 //! | [`dot`] | packed matrices times activations |
-//! | `factors` | scales and minima of a group of rows |
+//! | `factors` | scales and minima of a group of rows as vectors |
 //! | [`math`] | exponentials, SwiGLU, GeGLU |
 //! | [`round`] | activations to eight bits |
 //! | `unpack` | codes of a block as bytes |
@@ -16,10 +16,10 @@
 
 pub mod attention;
 pub mod dot;
-pub(super) mod factors;
+mod factors;
 pub mod math;
 pub mod round;
-pub(super) mod unpack;
+mod unpack;
 
 use std::arch::x86_64::*;
 

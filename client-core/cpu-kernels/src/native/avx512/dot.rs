@@ -14,9 +14,9 @@ use std::arch::x86_64::*;
 use crate::blocks::BLOCK;
 use crate::layout::GROUP;
 use crate::native::activations::{self, Block, HALVES, SCALE, WEIGHTED, WHOLE};
-use crate::native::avx2::factors::{GroupFactors, HIGH, LOW, SIGNED};
-use crate::native::avx2::unpack::{EIGHT, FIVE, FOUR, LEVELS, ONE, SIX, THREE, TWO, parts, shared, vectors};
 use crate::native::avx2::{ahead, dot as avx2};
+use crate::native::codes::{EIGHT, FIVE, FOUR, LEVELS, ONE, SIX, THREE, TWO, parts, shared, vectors};
+use crate::native::factors::{GroupFactors, HIGH, LOW, SIGNED};
 use crate::native::packed::{Bits, Packed, place};
 
 /// Rows of a vector: two groups.
