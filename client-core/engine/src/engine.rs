@@ -165,13 +165,9 @@ impl Engine {
                 let ChatTokenizer { tokenizer, template } = words()?;
                 return Self::from_parts(tokenizer, template, &weights, backend);
             }
-            let mut ready = None;
-            let backend = super::cpu::CpuBackend::read_beside(&weights, || {
-                ready = Some(words()?);
-                Ok(())
-            })?;
-            let ready = ready.ok_or_else(|| EngineError::Inconsistent("the tokenizer was not waited for".into()))?;
-            Self::from_parts(ready.tokenizer, ready.template, &weights, Box::new(backend))
+            let backend = super::cpu::CpuBackend::read(&weights)?;
+            let ChatTokenizer { tokenizer, template } = words()?;
+            Self::from_parts(tokenizer, template, &weights, Box::new(backend))
         })
     }
 

@@ -78,7 +78,11 @@ impl Prompt {
     ///
     /// # Errors
     /// [`EngineError::Stopped`] besides.
-    pub fn tokens_until(&self, tokenizer: &Tokenizer, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
+    pub fn tokens_until(
+        &self,
+        tokenizer: &Tokenizer,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<u32>, EngineError> {
         match &self.0 {
             Kind::Text(text) => tokenizer.encode_text_until(text, stop),
             Kind::Marked(text) => tokenizer.encode_prompt_until(text, stop),

@@ -214,7 +214,7 @@ fn tokens_of(
     mut words: ChatTokenizer,
     prompt: Prompt,
     template: Stop,
-    left: &dyn Fn() -> bool,
+    left: &(dyn Fn() -> bool + Sync),
 ) -> Result<Vec<u32>, EngineError> {
     let prompt = match prompt {
         Prompt::Chat { messages, assistant_prefix } => {

@@ -214,7 +214,7 @@ impl CpuBackend {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_form(weights: &ModelWeights<'_>, form: Form) -> Result<Self, EngineError> {
-        at_once(Self::build(weights, form, || Ok(())))
+        at_once(Self::build(weights, form))
     }
 
     /// Reads the weights, piece by piece, into the form that suits the model's size. What reads them must not wait for
@@ -226,24 +226,12 @@ impl CpuBackend {
         Self::read_with_form(weights, Form::of_size(weights.totals()?.parameters))
     }
 
-    /// As [`read`](Self::read). When all but the embedding and the head, the largest matrices, are there, `beside` is called: it
-    /// waits for work on another thread that takes memory for a while.
-    ///
-    /// # Errors
-    /// As there, or what `beside` fails with.
-    pub fn read_beside(
-        weights: &dyn Weights,
-        beside: impl FnOnce() -> Result<(), EngineError>,
-    ) -> Result<Self, EngineError> {
-        at_once(Self::build(weights, Form::of_size(weights.totals()?.parameters), beside))
-    }
-
     /// As [`read`](Self::read), into a form of the caller's choice.
     ///
     /// # Errors
     /// As [`new`](Self::new), or they cannot be read.
     pub fn read_with_form(weights: &dyn Weights, form: Form) -> Result<Self, EngineError> {
-        at_once(Self::build(weights, form, || Ok(())))
+        at_once(Self::build(weights, form))
     }
 
     /// Bytes that its matrices take.
@@ -256,18 +244,13 @@ impl CpuBackend {
         self.sequence.cache_bytes(0)
     }
 
-    async fn build(
-        weights: &dyn Weights,
-        form: Form,
-        beside: impl FnOnce() -> Result<(), EngineError>,
-    ) -> Result<Self, EngineError> {
+    async fn build(weights: &dyn Weights, form: Form) -> Result<Self, EngineError> {
         let config = weights.config().clone();
         let missing = || EngineError::Inconsistent("the embedding is missing".into());
         let mut layers = Vec::with_capacity(config.layers);
         for at in 0..config.layers {
             layers.push(layer(weights, at, form).await?);
         }
-        beside()?;
         let head = matrix(weights, Part::Output, form).await?;
         let embedding = matrix(weights, Part::Embedding, form).await?.ok_or_else(missing)?;
         let model = Model::new(shape(&config), embedding, layers, weights.output_norm().await?, head)

@@ -1,7 +1,7 @@
 //! The tokens of a text in pieces are those of the whole text, for tokenizers of every family.
 
-use std::cell::Cell;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -135,9 +135,9 @@ fn others() -> [(&'static str, Value, Rule); 3] {
 
 /// The tokens in pieces of about so many bytes, and how often it was asked whether to stop: once a piece at least.
 fn in_pieces(tokenizer: &Tokenizer, text: &str, bytes: usize) -> (Vec<u32>, usize) {
-    let asked = Cell::new(0);
+    let asked = AtomicUsize::new(0);
     let stop = || {
-        asked.set(asked.get() + 1);
+        asked.fetch_add(1, Ordering::Relaxed);
         false
     };
     let ids = library::encode_pieces(
@@ -149,7 +149,7 @@ fn in_pieces(tokenizer: &Tokenizer, text: &str, bytes: usize) -> (Vec<u32>, usiz
         bytes,
     )
     .unwrap();
-    (ids, asked.get())
+    (ids, asked.into_inner())
 }
 
 /// The texts of the golden file one after the other, thrice and otherwise joined each time.
@@ -187,11 +187,8 @@ fn a_long_text_is_given_up_when_nobody_waits() {
         let (_, asked) = in_pieces(tokenizer, &text, cuts::PIECE);
         assert!(asked >= 5, "{name} by {rule:?}: asked {asked} times");
         for after in [0, asked / 2] {
-            let count = Cell::new(0);
-            let stop = || {
-                count.set(count.get() + 1);
-                count.get() > after
-            };
+            let count = AtomicUsize::new(0);
+            let stop = || count.fetch_add(1, Ordering::Relaxed) >= after;
             let made = library::encode(
                 &tokenizer.inner,
                 tokenizer.inner.get_added_vocabulary(),
@@ -200,7 +197,7 @@ fn a_long_text_is_given_up_when_nobody_waits() {
                 &stop,
             );
             assert!(matches!(made, Err(EngineError::Stopped)), "{name} after {after}");
-            assert_eq!(count.get(), after + 1, "{name}: nothing goes on after that");
+            assert_eq!(count.into_inner(), after + 1, "{name}: nothing goes on after that");
             assert!(matches!(tokenizer.encode_text_until(&text, &|| true), Err(EngineError::Stopped)), "{name}");
         }
     }

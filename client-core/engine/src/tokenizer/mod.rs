@@ -20,6 +20,8 @@ mod library;
 mod parts;
 mod precompiled;
 mod schemes;
+mod search;
+mod steps;
 mod stream;
 mod vocabulary;
 
@@ -224,7 +226,7 @@ impl Tokenizer {
         self.encode_until(text, &never)
     }
 
-    fn encode_until(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
+    fn encode_until(&self, text: &str, stop: &(dyn Fn() -> bool + Sync)) -> Result<Vec<u32>, EngineError> {
         library::encode(&self.inner, self.inner.get_added_vocabulary(), &self.cutting, text, stop)
     }
 
@@ -242,7 +244,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`EngineError::Stopped`] besides.
-    pub fn encode_prompt_until(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
+    pub fn encode_prompt_until(&self, text: &str, stop: &(dyn Fn() -> bool + Sync)) -> Result<Vec<u32>, EngineError> {
         let ids = if text.contains(BREAK) {
             let (holed, controls) = self.controls.holed(text);
             self.encode_holed(&holed, &controls, stop)?
@@ -265,7 +267,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`EngineError::Stopped`] besides.
-    pub fn encode_text_until(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
+    pub fn encode_text_until(&self, text: &str, stop: &(dyn Fn() -> bool + Sync)) -> Result<Vec<u32>, EngineError> {
         let ids = if self.controls.touch(text) {
             self.encode_holed(&Controls::plain(text), &[], stop)?
         } else {
@@ -287,7 +289,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`EngineError::Stopped`] besides.
-    pub fn encode_whole_until(&self, text: &str, stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
+    pub fn encode_whole_until(&self, text: &str, stop: &(dyn Fn() -> bool + Sync)) -> Result<Vec<u32>, EngineError> {
         let mut ids = self.encode_text_until(text, stop)?;
         if let Some(eos) = self.eos
             && self.add_eos
@@ -309,7 +311,12 @@ impl Tokenizer {
     }
 
     /// A text in which stand-ins are in the places of `controls`, and nothing else is a control token.
-    fn encode_holed(&self, text: &str, controls: &[u32], stop: &dyn Fn() -> bool) -> Result<Vec<u32>, EngineError> {
+    fn encode_holed(
+        &self,
+        text: &str,
+        controls: &[u32],
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<u32>, EngineError> {
         let model = self.inner.get_model();
         let plain = match self.plain.get() {
             Some(plain) => plain,
