@@ -31,20 +31,49 @@ pub struct Estimate {
     pub low: f64,
 }
 
-/// Lengths of the answers that a pair of models gave and ended by itself.
+/// Lengths of the answers that a pair of models gave.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnswerLength {
-    /// Bytes of the prompt, tokens of the answer.
-    seen: VecDeque<(usize, usize)>,
+    seen: VecDeque<Seen>,
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Seen {
+    prompt_bytes: usize,
+    tokens: usize,
+    /// Whether it would have gone on.
+    is_cut: bool,
+}
+
+/// What is expected in all of an answer of so many tokens that goes on, when nothing else is known.
+fn going_on(tokens: usize) -> f64 {
+    PRIOR_TOKENS.max((1.0 + GROWTH) * tokens as f64)
 }
 
 impl AnswerLength {
-    /// Learns from an answer of `tokens` tokens, to a prompt of so many bytes, that was neither stopped nor cut.
+    /// Learns from an answer of `tokens` tokens, to a prompt of so many bytes, that ended by itself.
     pub fn observe(&mut self, prompt_bytes: usize, tokens: usize) {
+        self.keep(Seen { prompt_bytes, tokens, is_cut: false });
+    }
+
+    /// Learns from one that was cut at a limit. To leave those out would make answers look shorter than they are: under a limit of
+    /// 64 tokens only the few that end before it would count.
+    pub fn observe_cut(&mut self, prompt_bytes: usize, tokens: usize) {
+        self.keep(Seen { prompt_bytes, tokens, is_cut: true });
+    }
+
+    fn keep(&mut self, seen: Seen) {
         if self.seen.len() == KEPT {
             self.seen.pop_front();
         }
-        self.seen.push_back((prompt_bytes, tokens));
+        self.seen.push_back(seen);
+    }
+
+    /// The same answers, without which prompt was answered by which: what a pair knows before it is asked something new.
+    #[must_use]
+    pub fn of_any_prompt(&self) -> Self {
+        Self { seen: self.seen.iter().map(|&seen| Seen { prompt_bytes: 0, ..seen }).collect() }
     }
 
     /// How many answers it knows.
@@ -59,20 +88,21 @@ impl AnswerLength {
     pub fn estimate(&self, prompt_bytes: usize, written: usize, limit: usize) -> Estimate {
         let (limit, next) = (limit.max(written + 1) as f64, (written + 1) as f64);
         let (mut weights, mut sum, mut shortest, mut longer) = (0.0, 0.0, f64::INFINITY, 0);
-        for &(bytes, tokens) in &self.seen {
+        for &Seen { prompt_bytes: bytes, tokens, is_cut } in &self.seen {
             shortest = shortest.min(tokens as f64);
-            if tokens <= written {
-                continue;
-            }
+            let in_all = match is_cut {
+                true => going_on(tokens.max(written)).min(limit),
+                false if tokens > written => tokens as f64,
+                false => continue,
+            };
             let apart = (prompt_bytes.max(1) as f64 / bytes.max(1) as f64).ln().abs();
             let weight = 1.0 / (1.0 + LIKENESS * apart);
             weights += weight;
-            sum += weight * tokens as f64;
+            sum += weight * in_all;
             longer += 1;
         }
-        let unknown = PRIOR_TOKENS.max((1.0 + GROWTH) * written as f64);
         let expected = match longer {
-            0 if self.seen.is_empty() => unknown,
+            0 if self.seen.is_empty() => going_on(written),
             0 => (1.0 + GROWTH) * written as f64,
             _ => sum / weights,
         };
@@ -125,6 +155,24 @@ mod tests {
         assert_eq!(after(&[100; 4]).estimate(40, 0, 4096).low, 5.0, "four are not enough");
     }
 
+    /// Three answers that a limit of 64 tokens cut and one that ended at 38: not 38 are expected.
+    #[test]
+    fn answers_that_were_cut_are_at_least_as_long() {
+        let mut length = after(&[38]);
+        (0..3).for_each(|_| length.observe_cut(40, 64));
+        for (written, limit, expected) in [
+            (0, 64, (38.0 + 3.0 * 64.0) / 4.0),
+            (40, 64, 64.0),
+            (0, 4096, (38.0 + 3.0 * 96.0) / 4.0),
+            (100, 4096, 150.0),
+        ] {
+            assert_eq!(length.estimate(40, written, limit).expected, expected, "{written} of at most {limit}");
+        }
+        let mut short = AnswerLength::default();
+        short.observe_cut(40, 4);
+        assert_eq!(short.estimate(40, 0, 4096), Estimate { expected: 64.0, low: 5.0 }, "a limit of 4 says nothing");
+    }
+
     #[test]
     fn prompts_of_like_length_count_most_and_old_answers_are_forgotten() {
         let mut length = AnswerLength::default();
@@ -135,6 +183,11 @@ mod tests {
         let short = length.estimate(20, 0, 4096).expected;
         let long = length.estimate(2000, 0, 4096).expected;
         assert!(short < 70.0 && long > 240.0, "{short} {long}");
+        let any = length.of_any_prompt();
+        for bytes in [20, 2000] {
+            let Estimate { expected, low } = any.estimate(bytes, 0, 4096);
+            assert!((expected - 155.0).abs() < 1e-9 && low == 7.5, "{bytes}: {expected} {low}");
+        }
         (0..KEPT).for_each(|_| length.observe(20, 30));
         assert_eq!((length.answers(), length.estimate(2000, 0, 4096).expected), (KEPT, 30.0));
     }

@@ -11,7 +11,7 @@ use std::pin::pin;
 use futures::future::select;
 
 use super::record::{Measured, Side};
-use super::turns::{DUST, Tally};
+use super::turns::{DUST, SHORT_TOKENS, Tally};
 use super::{Answer, Ask, RunOutcome, SlotModel, unless_stopped};
 use crate::offload::length::AnswerLength;
 use crate::offload::openai::Decoded;
@@ -73,8 +73,8 @@ struct Open {
     arrival_s: f64,
     /// When its last token was written.
     last_s: f64,
-    /// Whether the answer ended by itself.
-    ended: bool,
+    /// How the answer ended.
+    ended: Option<Finish>,
 }
 
 /// What a side finds when it looks for something to do.
@@ -190,6 +190,13 @@ impl<'a> Board<'a> {
             && self.tally(state).should_begin(Origin::Server, 0)
     }
 
+    /// Whether whoever has this answer in hand ends it.
+    fn is_short(&self, state: &State, prompt: usize) -> bool {
+        let written = state.open[prompt].answer.tokens();
+        let estimate = self.length.estimate(self.ask.prompts[prompt].len(), written, self.most_tokens());
+        self.ask.prompts.len() > 1 && estimate.expected < SHORT_TOKENS
+    }
+
     /// Whether the device helps with this answer of the server's only when the shared one is over.
     fn is_late(&self, state: &State, prompt: usize) -> bool {
         let shared = |(share, open): (&PromptShare, &Open)| share.is_shared() && !open.over;
@@ -279,13 +286,20 @@ impl<'a> Board<'a> {
         // While the device writes too, the server's turn grows: it is told when it is over. Otherwise it is known.
         let with_device = state.open.iter().any(|open| open.holder == Some(Origin::Device));
         let alone = !Self::can(&state, Origin::Device, prompt);
-        let turn = if with_device || alone { left } else { self.tally(&state).turn(Origin::Server, left) };
+        let turn = if with_device || alone || self.is_short(&state, prompt) {
+            left
+        } else {
+            self.tally(&state).turn(Origin::Server, left)
+        };
         ServerTurn { prompt, begun: state.open[prompt].answer.text.clone(), max_tokens: turn.max(1).min(left), left }
     }
 
     /// Whether a side that has this answer in hand should write one more token of it.
     pub(super) fn may_go_on(&self, side: Origin, prompt: usize) -> bool {
         let state = self.state.borrow();
+        if self.is_short(&state, prompt) {
+            return true;
+        }
         let other = if side == Origin::Device { Origin::Server } else { Origin::Device };
         let ends = side == Origin::Server && self.has_its_part(&state, prompt);
         !Self::can(&state, other, prompt) || (!ends && self.tally(&state).may_go_on(side))
@@ -350,7 +364,7 @@ impl<'a> Board<'a> {
             let open = &mut self.state.borrow_mut().open[prompt];
             (open.over, open.holder) = (true, None);
             // Of one that was begun before, nobody knows the length.
-            open.ended = finish == Finish::Stop && self.ask.begun(prompt).is_empty();
+            open.ended = Some(finish).filter(|_| self.ask.begun(prompt).is_empty());
         }
         (self.emit)(Event::PromptDone { ask: self.ask.id, prompt, finish });
         self.changed.notify_all();
@@ -451,11 +465,11 @@ impl<'a> Board<'a> {
         self.state.borrow_mut().measured.reply_s += seconds;
     }
 
-    /// Prompts whose answers ended by themselves, with the tokens of those.
-    pub(super) fn lengths_seen(&self) -> Vec<(usize, usize)> {
+    /// What is learnt of lengths: prompts whose answers ended by themselves or were cut at a limit.
+    pub(super) fn lengths_seen(&self) -> Vec<(usize, usize, Finish)> {
         let state = self.state.borrow();
-        let ended = state.open.iter().enumerate().filter(|(_, open)| open.ended);
-        ended.map(|(prompt, open)| (prompt, open.answer.tokens())).collect()
+        let ended = state.open.iter().enumerate();
+        ended.filter_map(|(prompt, open)| Some((prompt, open.answer.tokens(), open.ended?))).collect()
     }
 
     /// Reports the end of the ask.

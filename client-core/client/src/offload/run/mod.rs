@@ -38,10 +38,12 @@ use std::pin::pin;
 use futures::future::{Either, join, select};
 
 use self::board::Board;
+use self::turns::SHORT_TOKENS;
 use super::length::AnswerLength;
 use super::ports::{Clock, LocalEngine, Transport};
 use super::signal::StopFlag;
 use super::split::{OffloadRatio, PromptShare, PromptWeight, split};
+use crate::protocol::engine::Finish;
 use crate::protocol::worker::{AskMode, AskOptions, Event, Origin, PromptPlan, SlotRecord};
 use crate::protocol::world::DeviceOutcome;
 
@@ -156,7 +158,7 @@ pub async fn run<E: LocalEngine, T: Transport, C: Clock>(
             PromptWeight { tokens: length.estimate(prompt.len(), 0, most).expected, entropy }
         })
         .collect();
-    let shares = split(&weights, slot.size_bits, alpha);
+    let shares = whole_if_short(split(&weights, slot.size_bits, alpha), &weights);
     emit(plan(ask, slot, alpha, &shares, &entropies));
 
     let (device_up, now_s) = (engine.is_some(), clock.now_s());
@@ -170,8 +172,13 @@ pub async fn run<E: LocalEngine, T: Transport, C: Clock>(
     join(device_side, server::answer(&board, transport, clock)).await;
     let seen = board.lengths_seen();
     let outcome = board.conclude(clock.now_s());
-    for (prompt, tokens) in seen {
-        length.observe(ask.prompts[prompt].len(), tokens);
+    for (prompt, tokens, finish) in seen {
+        let bytes = ask.prompts[prompt].len();
+        match finish {
+            Finish::Stop => length.observe(bytes, tokens),
+            Finish::Length => length.observe_cut(bytes, tokens),
+            Finish::Cancelled => {}
+        }
     }
     outcome
 }
@@ -198,6 +205,16 @@ async fn entropies<E: LocalEngine, C: Clock>(
         *entropy = engine.entropy(&ask.options.earlier, prompt).await.ok();
     }
     (entropies, clock.now_s() - begun_s)
+}
+
+/// A short answer of a burst is one side's: that of the larger share. The bits stay as they are, α·X go up (eq. 20).
+fn whole_if_short(mut shares: Vec<PromptShare>, weights: &[PromptWeight]) -> Vec<PromptShare> {
+    if weights.len() > 1 {
+        for (share, _) in shares.iter_mut().zip(weights).filter(|(_, weight)| weight.tokens < SHORT_TOKENS) {
+            share.server_share = share.server_share.round();
+        }
+    }
+    shares
 }
 
 fn plan(ask: &Ask, slot: &SlotModel, alpha: OffloadRatio, shares: &[PromptShare], entropies: &[Option<f32>]) -> Event {

@@ -105,6 +105,24 @@ proptest! {
     }
 }
 
+/// Short answers of a burst do not change hands, and their share is the nearest that whole answers have.
+#[test]
+fn short_answers_of_a_burst_are_one_sides() {
+    let lengths = [3, 4, 2, 4, 3, 4];
+    for step in 0..=20 {
+        let alpha = f64::from(step) / 20.0;
+        let case = Case::new(alpha, &lengths, &[3, 4, 2, 4, 3, 4]);
+        let record = case.play();
+        assert_eq!(record.handovers, 0, "{case:?} → {record:?}");
+        assert!(off(&case, &record) <= 4.0 / 20.0, "{case:?} → {record:?}");
+        assert!(alpha > 0.0 && alpha < 1.0 || off(&case, &record) == 0.0, "{record:?}");
+    }
+    // By itself, one is shared all the same.
+    let case = Case::new(0.5, &[4], &[4, 4, 4, 4, 4]);
+    let record = case.play();
+    assert_eq!((record.device_tokens, record.server_tokens), (2, 2));
+}
+
 /// Planned and done, side by side: `cargo test -p client planned_and_done -- --nocapture` prints it.
 #[test]
 fn planned_and_done() {

@@ -17,6 +17,10 @@
 //! With L, E ≥ S + D + 1 the two sides' bounds add up to at least S + D + 2, so one of them may always write: no
 //! knowledge of lengths is needed for the result, only for writing more before the answer changes hands. An answer of
 //! unknown length changes hands about 2·log(length)/log(2) times at α = ½; one whose length is known, once.
+//!
+//! **Short answers.** In a burst, an answer that is expected to have fewer than [`SHORT_TOKENS`] is one side's from its
+//! beginning to its end: a change of hands takes longer than the tokens that it would bring nearer to α, and the burst's other
+//! answers even it out. A question by itself is shared however short its answer is.
 
 use crate::protocol::worker::Origin;
 
@@ -29,6 +33,8 @@ pub(super) const TOLERANCE: f64 = 0.08;
 const WORTH: f64 = 0.1;
 /// Nor for less than this many tokens.
 const WORTH_TOKENS: f64 = 2.0;
+/// Fewer tokens than this are a short answer.
+pub(super) const SHORT_TOKENS: f64 = 5.0;
 /// Float dust below a millionth of a token must not cost a token.
 pub(super) const DUST: f64 = 1e-6;
 
