@@ -65,6 +65,7 @@ async fn read_stream(response: Response, mut take: impl FnMut(ChatPiece)) -> Res
         Ok(!decoder.is_closed())
     })
     .await?;
+    decoder.rest().map_err(|e| e.to_string())?.into_iter().for_each(&mut take);
     if decoder.is_closed() || decoder.is_finished() { Ok(()) } else { Err("the connection was cut".into()) }
 }
 

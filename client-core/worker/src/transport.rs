@@ -69,20 +69,21 @@ impl Transport for Server {
                 if decoder.is_closed() {
                     return None;
                 }
-                let failed = match chunks.next().await {
-                    Some(Ok(chunk)) => match decoder.push(&chunk) {
-                        Ok(fresh) => {
-                            pieces.extend(fresh);
-                            continue;
-                        }
-                        Err(error) => error,
+                let fresh = match chunks.next().await {
+                    Some(Ok(chunk)) => decoder.push(&chunk),
+                    Some(Err(problem)) => Err(TransportError::Broken(problem)),
+                    None => match decoder.rest() {
+                        Ok(last) if !last.is_empty() => Ok(last),
+                        // Some engines close the connection instead of saying that they are done.
+                        Ok(_) if decoder.is_finished() => return None,
+                        Ok(_) => Err(TransportError::Broken("the answer has no end".to_owned())),
+                        Err(error) => Err(error),
                     },
-                    Some(Err(problem)) => TransportError::Broken(problem),
-                    // Some engines close the connection instead of saying that they are done.
-                    None if decoder.is_finished() => return None,
-                    None => TransportError::Broken("the answer has no end".to_owned()),
                 };
-                return Some((Err(failed), None));
+                match fresh {
+                    Ok(fresh) => pieces.extend(fresh),
+                    Err(error) => return Some((Err(error), None)),
+                }
             }
         });
         Ok(stream.boxed_local())

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use client::offload::openai::is_whole;
+use client::offload::sse::{EventTooLong, SseParser};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use reqwest::StatusCode;
@@ -15,9 +17,6 @@ const WORDS: [&str; 32] = [
     "bridge", "copper", "meadow", "harbour", "lantern", "mountain", "ocean", "paper", "road", "salt", "tower",
     "valley", "wheel", "yellow", "zero", "amber", "basket", "candle", "dust", "east", "forest",
 ];
-
-/// Longest event of an answer, bytes.
-const MAX_EVENT: usize = 16 << 20;
 
 /// What is asked, and by how many.
 #[derive(Clone, Debug)]
@@ -67,8 +66,8 @@ enum Problem {
     Request(#[from] reqwest::Error),
     #[error("{status}: {answer}")]
     Refused { status: StatusCode, answer: String },
-    #[error("an event of the answer has more than {MAX_EVENT} bytes")]
-    LongEvent,
+    #[error(transparent)]
+    LongEvent(#[from] EventTooLong),
     #[error("an event of the answer is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
     #[error("in the answer: {0}")]
@@ -259,7 +258,7 @@ impl Asker<'_> {
         while let Some(bytes) = response.chunk().await? {
             pieces.take(&bytes, started.elapsed().as_secs_f64())?;
         }
-        pieces.answer().map(Ok)
+        pieces.answer(started.elapsed().as_secs_f64()).map(Ok)
     }
 }
 
@@ -293,7 +292,7 @@ fn body(asking: &Asking, number: u64) -> Value {
 /// The events of an answer as they come.
 #[derive(Debug, Default)]
 struct Pieces {
-    held: Vec<u8>,
+    events: SseParser,
     first_s: Option<f64>,
     last_s: f64,
     pieces: u64,
@@ -303,40 +302,38 @@ struct Pieces {
 impl Pieces {
     /// Takes bytes that have come at this time.
     fn take(&mut self, bytes: &[u8], at_s: f64) -> Result<(), Problem> {
-        self.held.extend_from_slice(bytes);
-        if self.held.len() > MAX_EVENT {
-            return Err(Problem::LongEvent);
+        self.events.push(bytes)?.into_iter().try_for_each(|event| self.event(&event.data, at_s))
+    }
+
+    fn event(&mut self, data: &str, at_s: f64) -> Result<(), Problem> {
+        if data.trim() == "[DONE]" {
+            return Ok(());
         }
-        while let Some(end) = self.held.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.held.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            let Some(data) = line.trim().strip_prefix("data:") else { continue };
-            if data.trim() == "[DONE]" {
-                continue;
-            }
-            let event: Value = serde_json::from_str(data)?;
-            if let Some(error) = event.get("error") {
-                return Err(Problem::Told(error.clone()));
-            }
-            let delta = &event["choices"][0]["delta"];
-            let has_text = ["content", "reasoning_content"]
-                .iter()
-                .any(|name| delta[*name].as_str().is_some_and(|text| !text.is_empty()));
-            if has_text {
-                self.first_s.get_or_insert(at_s);
-                self.last_s = at_s;
-                self.pieces += 1;
-            }
-            let count = |name: &str| event["usage"][name].as_u64();
-            if let (Some(prompt), Some(tokens)) = (count("prompt_tokens"), count("completion_tokens")) {
-                self.usage = Some((prompt, tokens));
-            }
+        let event: Value = serde_json::from_str(data)?;
+        if let Some(error) = event.get("error").filter(|error| !error.is_null()) {
+            return Err(Problem::Told(error.clone()));
+        }
+        let delta = &event["choices"][0]["delta"];
+        let has_text = ["content", "reasoning_content"]
+            .iter()
+            .any(|name| delta[*name].as_str().is_some_and(|text| !text.is_empty()));
+        if has_text {
+            self.first_s.get_or_insert(at_s);
+            self.last_s = at_s;
+            self.pieces += 1;
+        }
+        let count = |name: &str| event["usage"][name].as_u64();
+        if let (Some(prompt), Some(tokens)) = (count("prompt_tokens"), count("completion_tokens")) {
+            self.usage = Some((prompt, tokens));
         }
         Ok(())
     }
 
-    /// Where the server does not count, a piece is a token.
-    fn answer(self) -> Result<Answer, Problem> {
+    /// What it was; the connection has ended at this time. Where the server does not count, a piece is a token.
+    fn answer(mut self, at_s: f64) -> Result<Answer, Problem> {
+        if let Some(last) = self.events.rest().filter(|last| is_whole(&last.data)) {
+            self.event(&last.data, at_s)?;
+        }
         let ttft_s = self.first_s.ok_or(Problem::Empty)?;
         let (prompt_tokens, tokens) = self.usage.unwrap_or((0, self.pieces));
         let tpot_s = (tokens > 1).then(|| (self.last_s - ttft_s) / (tokens - 1) as f64);
@@ -385,11 +382,18 @@ mod tests {
         pieces.take(b.as_bytes(), 1.5).unwrap();
         let usage = json!({ "choices": [], "usage": { "prompt_tokens": 7, "completion_tokens": 3 } });
         pieces.take((event(usage) + ": comment\n\ndata: [DONE]\n\n").as_bytes(), 9.0).unwrap();
+        pieces.take(event(json!({ "choices": [], "error": null })).as_bytes(), 9.0).unwrap();
         let expect = Answer { ttft_s: 0.5, tpot_s: Some(0.5), prompt_tokens: 7, tokens: 3 };
-        assert_eq!(pieces.answer().unwrap(), expect);
+        assert_eq!(pieces.answer(9.0).unwrap(), expect);
         let mut broken = Pieces::default();
         assert!(broken.take(event(json!({ "error": { "message": "x" } })).as_bytes(), 0.0).is_err());
-        assert!(Pieces::default().answer().is_err());
+        assert!(Pieces::default().answer(0.0).is_err());
+        let mut unended = Pieces::default();
+        unended.take(format!("{}{}", piece("a"), piece("b").trim_end()).as_bytes(), 1.0).unwrap();
+        assert_eq!(
+            unended.answer(3.0).unwrap(),
+            Answer { ttft_s: 1.0, tpot_s: Some(2.0), prompt_tokens: 0, tokens: 2 }
+        );
     }
 
     #[test]

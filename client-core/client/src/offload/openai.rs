@@ -100,6 +100,19 @@ impl std::ops::AddAssign for Decoded {
     }
 }
 
+/// Last event of a stream.
+const DONE: &str = "[DONE]";
+
+/// Whether nothing is missing of an event's data.
+#[must_use]
+pub fn is_whole(data: &str) -> bool {
+    data.trim() == DONE || serde_json::from_str::<serde::de::IgnoredAny>(data).is_ok()
+}
+
+fn malformed(error: impl std::fmt::Display) -> TransportError {
+    TransportError::Malformed(error.to_string())
+}
+
 /// Turns the bytes of a streamed answer into pieces.
 #[derive(Debug, Default)]
 pub struct ChatDecoder {
@@ -115,47 +128,62 @@ impl ChatDecoder {
     /// [`TransportError::Malformed`] for what is not a chat completion, [`TransportError::Refused`] for an error object
     /// inside the stream.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<ChatPiece>, TransportError> {
-        let malformed = |error: &dyn std::fmt::Display| TransportError::Malformed(error.to_string());
         let mut pieces = Vec::new();
-        for event in self.sse.push(bytes).map_err(|error| malformed(&error))? {
-            if self.closed {
-                break;
-            }
-            if event.data.trim() == "[DONE]" {
-                // Some engines end without a reason; the answer is whole all the same.
-                if !std::mem::replace(&mut self.finished, true) {
-                    pieces.push(ChatPiece::Finish(Finish::Stop));
-                }
-                self.closed = true;
-                break;
-            }
-            let chunk: Chunk = serde_json::from_str(&event.data).map_err(|error| malformed(&error))?;
-            if let Some(error) = chunk.error {
-                return Err(TransportError::Refused { status: 0, message: error.message });
-            }
-            if let Some(Timings { predicted_n, predicted_ms: Some(ms) }) = chunk.timings {
-                pieces.push(ChatPiece::Decoded(Decoded { tokens: predicted_n, seconds: ms / 1e3 }));
-            }
-            if let Some(Usage { prompt_tokens, prompt_tokens_details: Some(UsageDetails { cached_tokens }) }) =
-                chunk.usage
-            {
-                pieces.push(ChatPiece::Read(Read { tokens: prompt_tokens, cached: cached_tokens }));
-            }
-            for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
-                if self.finished {
-                    break;
-                }
-                if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
-                    pieces.push(ChatPiece::Text(text));
-                }
-                if let Some(reason) = choice.finish_reason {
-                    let finish = if reason == "length" { Finish::Length } else { Finish::Stop };
-                    self.finished = true;
-                    pieces.push(ChatPiece::Finish(finish));
-                }
-            }
+        for event in self.sse.push(bytes).map_err(malformed)? {
+            self.take(&event.data, &mut pieces)?;
         }
         Ok(pieces)
+    }
+
+    /// What the connection's end leaves: some engines leave out the blank line behind the last event. Half an event is nothing.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn rest(&mut self) -> Result<Vec<ChatPiece>, TransportError> {
+        let mut pieces = Vec::new();
+        if let Some(event) = self.sse.rest().filter(|event| is_whole(&event.data)) {
+            self.take(&event.data, &mut pieces)?;
+        }
+        Ok(pieces)
+    }
+
+    fn take(&mut self, data: &str, pieces: &mut Vec<ChatPiece>) -> Result<(), TransportError> {
+        if self.closed {
+            return Ok(());
+        }
+        if data.trim() == DONE {
+            // Some engines end without a reason; the answer is whole all the same.
+            if !std::mem::replace(&mut self.finished, true) {
+                pieces.push(ChatPiece::Finish(Finish::Stop));
+            }
+            self.closed = true;
+            return Ok(());
+        }
+        let chunk: Chunk = serde_json::from_str(data).map_err(malformed)?;
+        if let Some(error) = chunk.error {
+            return Err(TransportError::Refused { status: 0, message: error.message });
+        }
+        if let Some(Timings { predicted_n, predicted_ms: Some(ms) }) = chunk.timings {
+            pieces.push(ChatPiece::Decoded(Decoded { tokens: predicted_n, seconds: ms / 1e3 }));
+        }
+        if let Some(Usage { prompt_tokens, prompt_tokens_details: Some(UsageDetails { cached_tokens }) }) = chunk.usage
+        {
+            pieces.push(ChatPiece::Read(Read { tokens: prompt_tokens, cached: cached_tokens }));
+        }
+        for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
+            if self.finished {
+                break;
+            }
+            if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
+                pieces.push(ChatPiece::Text(text));
+            }
+            if let Some(reason) = choice.finish_reason {
+                let finish = if reason == "length" { Finish::Length } else { Finish::Stop };
+                self.finished = true;
+                pieces.push(ChatPiece::Finish(finish));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the answer is whole; a connection that ends before broke off.
@@ -309,6 +337,27 @@ mod tests {
         assert!(matches!(decode("data: <html>\n\n"), Err(TransportError::Malformed(_))));
         let refused = decode("data: {\"error\":{\"message\":\"too busy\",\"type\":\"server_error\"}}\n\n");
         assert_eq!(refused, Err(TransportError::Refused { status: 0, message: "too busy".into() }));
+    }
+
+    #[test]
+    fn a_last_event_needs_no_blank_line_behind_it() {
+        let text = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+        let stop = Ok(vec![ChatPiece::Finish(Finish::Stop)]);
+        let refused = Err(TransportError::Refused { status: 0, message: "full".into() });
+        for (last, pieces) in [
+            ("data: [DONE]", stop.clone()),
+            ("data: [DONE]\n", stop.clone()),
+            ("data: {\"choices\":[{\"finish_reason\":\"stop\"}]}", stop),
+            ("data: {\"error\":{\"message\":\"full\"}}", refused),
+            ("data: {\"choices\":[{\"delta\":{\"con", Ok(Vec::new())),
+            ("", Ok(Vec::new())),
+        ] {
+            let mut decoder = ChatDecoder::default();
+            assert_eq!(decoder.push([text, last].concat().as_bytes()), Ok(vec![ChatPiece::Text("a".into())]));
+            assert_eq!(decoder.rest(), pieces, "{last:?}");
+            assert_eq!(decoder.is_finished(), matches!(&pieces, Ok(pieces) if !pieces.is_empty()));
+            assert_eq!(decoder.rest(), Ok(Vec::new()));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the engine answers, as our events.
 
+use client::offload::openai;
 use client::offload::sse::SseParser;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
@@ -27,8 +28,6 @@ pub struct Asked {
 pub async fn relay(mut response: reqwest::Response, asked: Asked, sender: &mpsc::Sender<GenerationEvent>) {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.to_ascii_lowercase();
-    // Some engines do not stream, whatever they are asked, and not all of them say so: events never begin with a brace.
-    let is_stream = kind.contains("event-stream");
     let first = match response.chunk().await {
         Ok(first) => first.unwrap_or_default(),
         Err(error) => {
@@ -36,7 +35,13 @@ pub async fn relay(mut response: reqwest::Response, asked: Asked, sender: &mpsc:
             return;
         }
     };
-    let is_whole = kind.contains("json") || (!is_stream && first.trim_ascii_start().first() == Some(&b'{'));
+    // Some engines do not stream, whatever they are asked, and some say the one and do the other: events never begin with a brace,
+    // and a JSON value with nothing that an event begins with.
+    let is_whole = match first.trim_ascii_start().first() {
+        Some(b'{') => true,
+        Some(b'd' | b'e' | b'i' | b'r' | b':') => false,
+        _ => kind.contains("json"),
+    };
     let last = match is_whole {
         true => whole(first.into(), response, asked, sender).await,
         false => stream(first.into(), response, asked, sender).await,
@@ -56,7 +61,8 @@ async fn stream(
 ) -> Option<GenerationEvent> {
     let mut reader = SseParser::default();
     let mut answer = Answer::new(asked);
-    let (mut read, mut ready, mut first) = (0usize, Vec::new(), Some(first));
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("none").to_owned();
+    let (mut read, mut begun, mut ready, mut first) = (0usize, false, Vec::new(), Some(first));
     loop {
         let next = match first.take() {
             Some(first) => Ok(Some(first.into())),
@@ -65,10 +71,13 @@ async fn stream(
         let bytes = match next {
             Ok(Some(bytes)) => bytes,
             // After the reason why it ended, whatever breaks takes nothing of the answer.
-            Ok(None) | Err(_) if answer.finish.is_some() => return Some(answer.end_of_stream()),
+            Err(_) if answer.finish.is_some() => return Some(answer.end_of_stream()),
             Ok(None) => {
                 // A last event that is whole but for the blank line behind it.
-                let rest = reader.rest().filter(|event| is_whole_event(&event.data));
+                let rest = reader.rest().filter(|event| openai::is_whole(&event.data));
+                if rest.is_none() && !begun {
+                    return Some(failed(format!("it sent no answer; the content type is {}", one_line(&kind))));
+                }
                 let last = rest.and_then(|event| answer.take(&event.data, event.event == "error", &mut ready));
                 for event in ready {
                     sender.send(event).await.ok()?;
@@ -89,6 +98,7 @@ async fn stream(
             if event.data.is_empty() {
                 continue;
             }
+            begun = true;
             let last = answer.take(&event.data, event.event == "error", &mut ready);
             for event in ready.drain(..) {
                 sender.send(event).await.ok()?;
@@ -98,11 +108,6 @@ async fn stream(
             }
         }
     }
-}
-
-/// Whether nothing is missing of an event's data.
-fn is_whole_event(data: &str) -> bool {
-    data.trim() == "[DONE]" || serde_json::from_str::<serde::de::IgnoredAny>(data).is_ok()
 }
 
 async fn whole(
@@ -164,7 +169,9 @@ impl Answer {
             _ => {}
         }
         let usage = chunk.usage.as_ref().and_then(Json::short).unwrap_or_default();
-        let count = |value: &Value| value.as_u64().and_then(|count| usize::try_from(count).ok());
+        // A count that no context holds is none.
+        let count =
+            |value: &Value| value.as_u64().and_then(|count| u32::try_from(count).ok()).map(|count| count as usize);
         if let (Some(prompt), Some(completion)) = (count(&usage["prompt_tokens"]), count(&usage["completion_tokens"])) {
             self.usage = Some((prompt, completion));
             self.cached = count(&usage["prompt_tokens_details"]["cached_tokens"]);
@@ -174,6 +181,10 @@ impl Answer {
         let said = choice.delta.or(choice.message).unwrap_or_default();
         let thought =
             [said.reasoning_content, said.reasoning].into_iter().flatten().find(|thought| !thought.is_empty());
+        // Nothing of the answer comes after its end.
+        if self.finish.is_some() {
+            return None;
+        }
         if let Some(thought) = thought.filter(|_| self.asked.is_chat) {
             self.pieces += 1;
             ready.push(GenerationEvent::Reasoning(thought));
@@ -258,7 +269,8 @@ mod tests {
         assert_eq!((summary.finish, summary.completion_tokens), (FinishReason::Length, 1));
         take(&mut answer, r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":9}}"#);
         // A count of another form is none, and takes nothing of the answer.
-        for usage in ["5", "[]", r#"{"prompt_tokens":"5","completion_tokens":[]}"#] {
+        let absurd = r#"{"prompt_tokens":9223372036854775808,"completion_tokens":9223372036854775808}"#;
+        for usage in ["5", "[]", r#"{"prompt_tokens":"5","completion_tokens":[]}"#, absurd] {
             assert!(take(&mut answer, &format!(r#"{{"choices":[],"usage":{usage}}}"#)).1.is_none(), "{usage}");
         }
         let Some(GenerationEvent::Done(summary)) = take(&mut answer, "[DONE]").1 else { panic!("it is complete") };

@@ -282,6 +282,19 @@ async fn an_empty_finish_reason_and_a_cut_stream_are_no_end() {
 }
 
 #[tokio::test]
+async fn a_page_or_nothing_in_place_of_an_answer_is_called_that() {
+    let page = ([("content-type", "text/html")], "<html>\n<p>Please log in\n</html>\n").into_response();
+    let nothing = StatusCode::NO_CONTENT.into_response();
+    for (answer, says) in [(page, "the content type is text/html"), (nothing, "it sent no answer")] {
+        let (parts, body) = answer.into_parts();
+        let bytes = axum::body::to_bytes(body, 1000).await.unwrap();
+        let (url, _) = peculiar((parts.status, parts.headers, bytes)).await;
+        let error = collect(&upstream(&url), ask("q")).await.unwrap_err();
+        assert!(matches!(&error, HostError::Upstream(text) if text.contains(says)), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_engine_that_does_not_stream_works_too() {
     let whole = r#"{"choices":[{"message":{"content":"Paris","reasoning_content":"hm"},"finish_reason":"length"}],
         "usage":{"prompt_tokens":4,"completion_tokens":2}}"#;
@@ -295,11 +308,17 @@ async fn an_engine_that_does_not_stream_works_too() {
 #[tokio::test]
 async fn complete_answers_are_not_lost() {
     let whole = r#"{"choices":[{"message":{"content":"Paris"},"finish_reason":"stop"}]}"#;
-    for kind in ["text/plain", "text/json", "application/vnd.x+json", ""] {
+    for kind in ["text/plain", "text/json", "application/vnd.x+json", "text/event-stream", ""] {
         let (url, _) = peculiar(([("content-type", kind)], whole)).await;
         let (pieces, summary) = collect(&upstream(&url), ask("q")).await.unwrap();
         assert_eq!((pieces.concat().as_str(), summary.finish), ("Paris", FinishReason::Stop), "{kind}");
     }
+    let (url, _) = peculiar(([("content-type", "application/json")], STOPPED)).await;
+    assert_eq!(collect(&upstream(&url), ask("q")).await.unwrap().0, ["ok"], "events, whatever they are called");
+    let after =
+        STOPPED.replacen("data: [DONE]", "data: {\"choices\":[{\"delta\":{\"content\":\"more\"}}]}\n\ndata: [DONE]", 1);
+    let (url, _) = peculiar((StatusCode::OK, after)).await;
+    assert_eq!(collect(&upstream(&url), ask("q")).await.unwrap().0, ["ok"], "nothing comes after the end");
     let ended = "data: {\"choices\":[{\"delta\":{\"content\":\"Paris\"},\"finish_reason\":\"stop\"}]}\n\n";
     let then = |rest: futures::stream::BoxStream<'static, std::io::Result<Bytes>>| {
         let first = futures::stream::iter([Ok(Bytes::from_static(ended.as_bytes()))]);
