@@ -97,6 +97,8 @@ impl Radio {
     /// Moves to a place, drawn into the cell. A place that is no number changes nothing.
     pub fn place(&mut self, x_m: f64, y_m: f64, radius_m: f64) {
         if x_m.is_finite() && y_m.is_finite() {
+            // Whatever is told: the square of a length has to be a number.
+            let [x_m, y_m] = [x_m, y_m].map(|at| at.clamp(-1e9, 1e9));
             let shrink = (radius_m / x_m.hypot(y_m)).min(1.0);
             (self.x_m, self.y_m) = (x_m * shrink, y_m * shrink);
         }

@@ -24,7 +24,7 @@ use super::radio::Radio;
 use super::secrets::{self, Hash};
 use super::snapshot::{of_cell, snapshot};
 use super::state::{Effect, MEMBERS, State};
-use super::store::{Change, Kept, KeptRoom, Store, StoreError, pack};
+use super::store::{Change, Kept, KeptAnswer, KeptRoom, Store, StoreError, pack};
 use super::view::seat_view;
 
 /// Presenters that may look at a room at once: a desk, a projector, and some to spare.
@@ -353,7 +353,7 @@ impl Room {
         let record = if is_watched && !settings.paused {
             let plan = inner.state.begin();
             drop(guard);
-            let decided = plan.decide(&self.shared.deciders);
+            let decided = plan.decide_unless(&self.shared.deciders, &|| self.is_closed());
             let server = (self.shared.server)();
             guard = self.lock();
             let late_ms = (Instant::now().saturating_duration_since(due)).as_secs_f64() * 1e3;
@@ -395,9 +395,9 @@ impl Room {
                 None
             }
         });
-        let Written { used_ms, state, members, forget_slots } = written;
+        let Written { used_ms, state, members, answers, forget_slots } = written;
         let (code, forget_slots) = (self.code.as_str(), *forget_slots);
-        let change = Change { code, used_ms: *used_ms, state, members, forget_slots, slot };
+        let change = Change { code, used_ms: *used_ms, state, members, answers, forget_slots, slot };
         match self.shared.store(|store| store.save(&change)) {
             Ok(()) | Err(StoreError::Closed) => {}
             Err(error) => {
@@ -406,6 +406,8 @@ impl Room {
                 inner.dirty = true;
                 inner.forget_slots |= forget_slots;
                 inner.state.changed.extend(members.iter().map(|(mlu, _)| *mlu));
+                let round = inner.state.round.as_ref().map(|round| round.number);
+                inner.state.unwritten.extend(answers.iter().filter(|it| Some(it.round) == round).map(|it| it.mlu));
             }
         }
     }
@@ -416,6 +418,7 @@ struct Written {
     used_ms: u64,
     state: String,
     members: Vec<(u32, Option<Identity>)>,
+    answers: Vec<KeptAnswer>,
     forget_slots: bool,
 }
 
@@ -510,8 +513,14 @@ impl Inner {
         let changed = std::mem::take(&mut state.changed);
         let members = changed.into_iter().map(|mlu| (mlu, state.members.get(&mlu).map(|one| one.identity.clone())));
         let members = members.collect();
+        let unwritten = std::mem::take(&mut state.unwritten);
+        let answers = state.round.iter().flat_map(|round| {
+            let known = unwritten.iter().filter_map(|mlu| round.answers.get_key_value(mlu));
+            known.map(|(mlu, answer)| KeptAnswer { round: round.number, mlu: *mlu, answer: answer.clone() })
+        });
+        let answers = answers.collect();
         let forget_slots = std::mem::take(&mut self.forget_slots);
-        Some(Written { used_ms: self.used_ms, state: kept(state), members, forget_slots })
+        Some(Written { used_ms: self.used_ms, state: kept(state), members, answers, forget_slots })
     }
 }
 
@@ -522,6 +531,8 @@ pub fn restored(kept: KeptRoom) -> State {
     let Kept { seed, settings, slot, next_mlu, mut progress, round, compare, totals } = kept;
     let picture = Picture { slot: slot.saturating_sub(1), ..Picture::default() };
     let mut state = State { slot, next_mlu, round, compare, totals, picture, ..State::new(code, seed, settings) };
+    // Files of before had them with the rest.
+    state.unwritten = state.round.iter().flat_map(|round| round.answers.keys().copied()).collect();
     for identity in members {
         let mlu = identity.mlu;
         // One that came after the last slot was written.

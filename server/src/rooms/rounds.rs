@@ -20,7 +20,9 @@ pub struct RoundState {
     left_s: f64,
     open: bool,
     asked: BTreeSet<u32>,
-    /// The last answer of each member that answered.
+    /// The answer of each member that answered. Kept by themselves, once: a hall's are megabytes, and the rest is written with
+    /// every slot.
+    #[serde(default, skip_serializing)]
     pub answers: BTreeMap<u32, Answer>,
 }
 

@@ -156,11 +156,18 @@ impl Plan {
     /// Decides every cell, side by side.
     #[must_use]
     pub fn decide(self, deciders: &Deciders) -> Decided {
+        self.decide_unless(deciders, &|| false)
+    }
+
+    /// The same, for a room that may be closed meanwhile, as `gone` says: no more is searched for it then.
+    #[must_use]
+    pub fn decide_unless(self, deciders: &Deciders, gone: &(dyn Fn() -> bool + Sync)) -> Decided {
         let Self { slot, epoch, decider, manual, seed, cells } = self;
         let decider = deciders.present(decider);
         let slot_seed = nth_seed(seed, slot);
         let decide = |plan: CellPlan| {
             let cell_seed = nth_seed(slot_seed, u64::from(plan.cell));
+            let decider = if gone() { Decider::AlwaysLocal } else { decider };
             plan.decide(deciders, decider, manual, cell_seed)
         };
         Decided { slot, epoch, decider, cells: cells.into_par_iter().map(decide).collect() }

@@ -135,6 +135,8 @@ pub struct State {
     pub epoch: u32,
     /// Members whose identity changed and is not written yet.
     pub changed: BTreeSet<u32>,
+    /// Members whose answers to the round are not written yet.
+    pub unwritten: BTreeSet<u32>,
     /// Members whose measurements or counts the presenters do not know yet.
     pub news: News,
 }
@@ -160,6 +162,7 @@ impl State {
             deciding: false,
             epoch: 0,
             changed: BTreeSet::new(),
+            unwritten: BTreeSet::new(),
             news: News::default(),
         }
     }
@@ -345,8 +348,9 @@ impl State {
             self.totals.latencies.pop_front();
         }
         let in_time = self.round.as_mut().is_some_and(|round| round.take(mlu, &answer));
-        if !in_time {
-            answer.round = None;
+        match in_time {
+            true => _ = self.unwritten.insert(mlu),
+            false => answer.round = None,
         }
         self.news.add(mlu);
         let mut effects = vec![Effect::Presenters(ServerMessage::Answered(Answered { mlu, answer }))];

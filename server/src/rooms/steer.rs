@@ -40,6 +40,7 @@ impl State {
                 let round = RoundState::begin(number, &questions, seconds, self.slot, asked)?;
                 let view = round.view();
                 self.round = Some(round);
+                self.unwritten.clear();
                 Ok(vec![Effect::All(ServerMessage::Round(view))])
             }
             Command::EndRound => {

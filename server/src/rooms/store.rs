@@ -9,6 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use client::protocol::rooms::rest::SlotRecord;
+use client::protocol::rooms::up::Answer;
 use client::protocol::rooms::{Part, RoomSettings};
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
@@ -56,6 +57,13 @@ const SCHEMA: &str = "
         cell INTEGER,
         PRIMARY KEY (code, mlu)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS answers (
+        code TEXT NOT NULL,
+        round INTEGER NOT NULL,
+        mlu INTEGER NOT NULL,
+        answer TEXT NOT NULL,         -- JSON
+        PRIMARY KEY (code, round, mlu)
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS slots (
         code TEXT NOT NULL,
         slot INTEGER NOT NULL,
@@ -102,6 +110,17 @@ pub struct Kept {
     pub totals: Totals,
 }
 
+/// A member's answer to a round.
+#[derive(Clone, Debug)]
+pub struct KeptAnswer {
+    /// Which round.
+    pub round: u32,
+    /// Whose.
+    pub mlu: u32,
+    /// What it answered.
+    pub answer: Answer,
+}
+
 /// A room as it is read back.
 #[derive(Clone, Debug)]
 pub struct KeptRoom {
@@ -128,6 +147,8 @@ pub struct Change<'a> {
     pub state: &'a str,
     /// Members that changed; `None`: forgotten.
     pub members: &'a [(u32, Option<Identity>)],
+    /// Answers to the round that are new; those to rounds before it go.
+    pub answers: &'a [KeptAnswer],
     /// Whether the slots so far are forgotten.
     pub forget_slots: bool,
     /// The new slot, packed: its number, its rows, its record.
@@ -146,7 +167,10 @@ impl Store {
     /// # Errors
     /// The folder cannot be written, the file is in use, damaged or of another version.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self { db: DATABASE.open(dir)? })
+        let db = DATABASE.open(dir)?;
+        // One that was made before there were all of these tables.
+        db.execute_batch(SCHEMA)?;
+        Ok(Self { db })
     }
 
     /// All rooms. One that cannot be understood is told of and left out.
@@ -162,7 +186,10 @@ impl Store {
         for row in rows {
             let (code, secret, used_ms, state) = row?;
             match serde_json::from_str::<Kept>(&state) {
-                Ok(kept) if kept.settings.check().is_ok() => {
+                Ok(mut kept) if kept.settings.check().is_ok() => {
+                    if let Some(round) = &mut kept.round {
+                        round.answers.extend(self.answers(&code, round.number)?);
+                    }
                     let members = self.members(&code)?;
                     rooms.push(KeptRoom { code, secret, used_ms: used_ms.try_into().unwrap_or(0), kept, members });
                 }
@@ -178,6 +205,18 @@ impl Store {
         let mut query = self.db.prepare(text)?;
         let rows = query.query_map([code], identity)?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Answers to a round. One that cannot be understood is left out.
+    fn answers(&self, code: &str, round: u32) -> Result<Vec<(u32, Answer)>, StoreError> {
+        let mut query = self.db.prepare("SELECT mlu, answer FROM answers WHERE code = ?1 AND round = ?2")?;
+        let rows = query.query_map(params![code, round], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+        let mut answers = Vec::new();
+        for row in rows {
+            let (mlu, text) = row?;
+            answers.extend(serde_json::from_str(&text).map(|answer| (mlu, answer)));
+        }
+        Ok(answers)
     }
 
     /// A new room.
@@ -229,7 +268,7 @@ impl Store {
     }
 
     fn write(&self, change: &Change<'_>) -> Result<(), StoreError> {
-        let Change { code, used_ms, state, members, forget_slots, slot } = change;
+        let Change { code, used_ms, state, members, answers, forget_slots, slot } = change;
         self.db.prepare("UPDATE rooms SET used_ms = ?2, state = ?3 WHERE code = ?1")?.execute(params![
             code,
             integer(*used_ms),
@@ -242,6 +281,15 @@ impl Store {
                     self.db.execute("DELETE FROM members WHERE code = ?1 AND mlu = ?2", params![code, mlu])?;
                 }
             }
+        }
+        if let Some(first) = answers.first() {
+            self.db.execute("DELETE FROM answers WHERE code = ?1 AND round <> ?2", params![code, first.round])?;
+        }
+        for KeptAnswer { round, mlu, answer } in *answers {
+            let text = serde_json::to_string(answer).map_err(|error| StoreError::Damaged(error.to_string()))?;
+            self.db
+                .prepare("INSERT OR REPLACE INTO answers (code, round, mlu, answer) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![code, round, mlu, text])?;
         }
         if *forget_slots {
             self.db.execute("DELETE FROM slots WHERE code = ?1", [code])?;
@@ -291,7 +339,7 @@ impl Store {
     /// The database fails.
     pub fn delete(&mut self, code: &str) -> Result<(), StoreError> {
         let change = self.db.transaction()?;
-        for table in ["slots", "members", "rooms"] {
+        for table in ["slots", "answers", "members", "rooms"] {
             change.execute(&format!("DELETE FROM {table} WHERE code = ?1"), [code])?;
         }
         Ok(change.commit()?)

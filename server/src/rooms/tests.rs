@@ -445,19 +445,24 @@ fn what_changed_between_two_slots_survives_a_power_cut() {
     let room = room(folder.path());
     let phone = room.join(Join::phone(None, None, None)).unwrap().mlu.unwrap();
     room.tick(Instant::now());
+    room.make(|state| state.command(Command::StartRound { questions: Vec::new(), seconds: 60 }).unwrap());
     room.make(|state| {
         state.placed(phone, Place { x_m: 3.0, y_m: 4.0 });
-        let told = state.answered(phone, Answer { device_tokens: 5, ..Answer::default() });
+        let answer = Answer { device_tokens: 5, text: "forty-two".into(), round: Some(1), ..Answer::default() };
+        let told = state.answered(phone, answer);
         told.into_iter().chain(state.plays(phone, Part::ServerOnly)).collect()
     });
     room.flush();
     // Nothing is closed in order: the next server reads what is on disk.
     drop(room);
-    let kept = Store::open(folder.path()).unwrap().rooms().unwrap().pop().unwrap();
-    let state = restored(kept);
+    let read = Store::open(folder.path()).unwrap().rooms().unwrap().pop().unwrap();
+    let state = restored(read);
     let member = &state.members[&phone];
     assert_eq!((member.progress.radio.x_m, member.progress.answers, member.identity.part), (3.0, 1, Part::ServerOnly));
     assert_eq!((state.totals.device_tokens, state.slot), (5, 1));
+    // An answer is written once, not with all else in every slot.
+    assert_eq!(state.round.as_ref().unwrap().answers[&phone].text, "forty-two");
+    assert!(!kept(&state).contains("forty-two"));
 }
 
 /// What phones measure, and how many answers they have, is told to presenters within a second, in turn where there are many.
