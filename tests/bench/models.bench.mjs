@@ -94,6 +94,44 @@ async function measure(page, url, spec, lengths = [16, 128, 512]) {
   return report;
 }
 
+/** wllama (llama.cpp in wasm) on the same file, by its own clock: tokens a second of a prompt that it has not seen, and of what follows. */
+async function wllama(page, url, threads) {
+  await page.goto(url);
+  const report = await page.evaluate(async ({ url, threads }) => {
+    const { Wllama } = await import(`${url}wllama/index.js`);
+    const engine = new Wllama({ default: `${url}wllama/wasm/wllama.wasm` }, { suppressNativeLog: true });
+    const file = await (await fetch(`${url}model.gguf`)).blob();
+    const begun = performance.now();
+    await engine.loadModel([file], { n_ctx: 1024, n_threads: threads, n_gpu_layers: 0 });
+    const load_s = (performance.now() - begun) / 1e3;
+    const words = "river stone winter letter garden window market engine silver shadow island bridge copper meadow".split(" ");
+    let asked = 0;
+    const ask = async (length, max_tokens) => {
+      asked += 1;
+      const prompt = Array.from({ length }, (_, at) => words[(at * (asked + 2) + asked) % words.length]).join(" ");
+      const answer = await engine.createCompletion({ prompt, max_tokens, temperature: 0, ignore_eos: true, cache_prompt: false });
+      return answer.timings;
+    };
+    await ask(16, 4);
+    const runs = [];
+    for (let i = 0; i < 3; i += 1) runs.push(await ask(100, 64));
+    // Half a thousand tokens of a prompt, unless that takes a minute.
+    const long = runs[0].prompt_per_second < 15 ? null : await ask(400, 2);
+    const used = engine.getNumThreads();
+    await engine.exit();
+    return { load_s, threads: used, runs, long };
+  }, { url, threads });
+  return {
+    build: `wllama, ${report.threads} thread${report.threads === 1 ? "" : "s"}`,
+    load_s: round(report.load_s),
+    prompt_tokens: report.runs.map((run) => run.prompt_n),
+    prefill_tokens_per_s: { 128: round(median(report.runs.map((run) => run.prompt_per_second))), 512: report.long && round(report.long.prompt_per_second) },
+    decode_tokens_per_s: round(median(report.runs.map((run) => run.predicted_per_second))),
+    prefill_tokens_per_cpu_s: {},
+    ttft_ms: {},
+  };
+}
+
 const row = (name, r) =>
   [name, r.build, r.prefill_tokens_per_s[128] ?? r.prefill_tokens_per_s[16], r.prefill_tokens_per_cpu_s[128] ?? "", r.decode_tokens_per_s, r.decode_tokens_per_cpu_s, r.four_together_tokens_per_s, r.four_together_tokens_per_cpu_s, r.decode_gb_per_s, r.ttft_ms[128] ?? r.ttft_ms[16], r.browser_rss_mb].join(" | ");
 const header = "model | build | prefill tok/s | per CPU-s | decode tok/s | per CPU-s | four together tok/s | per CPU-s | GB/s | TTFT ms | RSS MB";
@@ -104,8 +142,13 @@ test("the engine on a larger model", async ({ page }) => {
   try {
     for (const [name, model] of Object.entries(models(server.url))) {
       const spec = { base: server.url, shape, storage: 0, threads: 1, backend: "cpu", ...model };
+      const beside = async (threads) => {
+        if (model.gguf && process.env.BENCH_WLLAMA) reports[`wllama, ${threads}`] = await wllama(page, server.url, threads);
+      };
       reports[`${name}, one thread`] = await measure(page, server.url, spec);
+      await beside(1);
       reports[`${name}, threads`] = await measure(page, server.url, { ...spec, threads: 8 });
+      await beside(2);
       if (process.env.BENCH_GPU) reports[`${name}, WebGPU`] = await measure(page, server.url, { ...spec, backend: "webgpu" });
     }
   } finally {

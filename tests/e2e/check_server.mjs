@@ -12,6 +12,9 @@ const folders = {
   "/policies/": path.join(root, "public/policies"),
   "/page/": path.join(root, "dist"),
   "/bench/": path.join(root, "tests/bench"),
+  // Another engine, for the bench.
+  "/wllama/wasm/": path.join(process.env.BENCH_WLLAMA ?? "", "esm/wasm"),
+  "/wllama/": path.join(process.env.BENCH_WLLAMA ?? "", "esm"),
   "/": built,
 };
 // Threads over a shared memory need a page that is isolated from other origins.

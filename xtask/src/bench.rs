@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::browser::Playwright;
 use crate::shell::{self, command, step};
+use crate::tools;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -23,6 +24,9 @@ pub struct Args {
     /// `engine`: a model file to measure beside the shipped ones, instead of random weights of SmolLM2-135M's shape.
     #[arg(long, value_name = "FILE")]
     gguf: Option<PathBuf>,
+    /// `engine`: measure wllama (from npm) on that file too, in turn.
+    #[arg(long, requires = "gguf")]
+    wllama: bool,
     /// `engine`: measure the larger model on WebGPU too. Without a GPU that takes many minutes and says nothing of GPUs.
     #[arg(long)]
     webgpu: bool,
@@ -58,6 +62,9 @@ pub fn run(args: &Args) -> Result<()> {
             if let Some(file) = &args.gguf {
                 let file = fs::canonicalize(file).with_context(|| format!("{}", file.display()))?;
                 env.push(("BENCH_GGUF", file.into_os_string()));
+            }
+            if args.wllama {
+                env.push(("BENCH_WLLAMA", tools::ensure_wllama()?.into_os_string()));
             }
             if args.webgpu {
                 env.push(("BENCH_GPU", "1".into()));

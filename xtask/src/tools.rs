@@ -18,6 +18,8 @@ const WASM_BINDGEN: &str = "0.2.130";
 const BINARYEN: &str = "132.0.0";
 /// npm version of esbuild, which takes the comments out of scripts and styles.
 const ESBUILD: &str = "0.28.2";
+/// npm version of wllama, which the engine is measured beside.
+const WLLAMA: &str = "3.13.0";
 /// Of the tools that have their hands in a module.
 pub const VERSIONS: &str = "binaryen 132.0.0, esbuild 0.28.2";
 
@@ -145,12 +147,29 @@ fn ensure_node_tools(cache: &Path) -> Result<PathBuf> {
         step("wasm-opt and esbuild");
         require_node()?;
         let packages = [format!("binaryen@{BINARYEN}"), format!("esbuild@{ESBUILD}")];
-        let prefix = folder.to_string_lossy().into_owned();
-        let [binaryen, esbuild] = &packages;
-        run(command("npm", &["install", "--no-audit", "--no-fund", "--prefix", &prefix, binaryen, esbuild]))
-            .context("wasm-opt and esbuild (npm packages binaryen and esbuild) could not be installed")?;
+        npm_install(&folder, &packages)?;
     }
     Ok(bin)
+}
+
+/// wllama's package, in its folder.
+pub fn ensure_wllama() -> Result<PathBuf> {
+    let folder = cache_folder()?.join("wllama");
+    let package = folder.join("node_modules/@wllama/wllama");
+    let manifest = std::fs::read_to_string(package.join("package.json")).unwrap_or_default();
+    if !manifest.contains(&format!("\"version\": \"{WLLAMA}\"")) {
+        step("wllama");
+        require_node()?;
+        npm_install(&folder, &[format!("@wllama/wllama@{WLLAMA}")])?;
+    }
+    Ok(package)
+}
+
+fn npm_install(folder: &Path, packages: &[String]) -> Result<()> {
+    let prefix = folder.to_string_lossy();
+    let mut arguments = vec!["install", "--no-audit", "--no-fund", "--prefix", &prefix];
+    arguments.extend(packages.iter().map(String::as_str));
+    run(command("npm", &arguments)).with_context(|| format!("npm could not install {}", packages.join(" and ")))
 }
 
 /// Node runs wasm-opt and the browser tests.
