@@ -215,7 +215,7 @@ async fn thirty(pair: &mut Pair, cell: &mut Cell, mut burst: impl FnMut() -> Vec
 }
 
 #[test]
-#[ignore = "measures wall-clock time: eleven calibrations on an idle machine were 13 to 20.1 % off on 2026-12-01, 15 in the median of all asks"]
+#[ignore = "measures wall-clock time: six calibrations on an idle machine were 10 to 15 % off on 2026-12-01, 12 in the median of all asks"]
 fn a_calibrated_world_takes_as_long_as_the_shipped_pair() {
     runtime().block_on(async {
         let mut pair = Pair::new(&public().join("models/compact.gguf"), None);

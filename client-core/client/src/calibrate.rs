@@ -305,7 +305,7 @@ mod tests {
         let (mut engine, mut server) = (FakeEngine::new(&clock), FakeServer::new(&clock));
         (engine.token_s, engine.read_s, server.token_s, server.reply_s) = (0.005, 0.005, 0.004, 0.04);
         // Two to seven tokens each.
-        let prompts: Vec<String> = (0..200).map(|n| format!("question {n}")).collect();
+        let prompts: Vec<String> = (0..800).map(|n| format!("question {n}")).collect();
         let lengths = prompts.iter().enumerate().map(|(n, prompt)| (prompt.clone(), 2 + n * 7919 % 6)).collect();
         (engine.lengths, server.lengths) = (Vec::clone(&lengths), lengths);
         let (mut length, stop) = (AnswerLength::default(), StopFlag::default());
@@ -318,8 +318,9 @@ mod tests {
             let mut cell = Cell::open(world, None);
             let mut off = Vec::new();
             let mut asked = 4;
-            for round in 0..30 {
-                let prompts = prompts[asked..asked + 3 + round * 13 % 4].to_vec();
+            for round in 0..150 {
+                // Half of the measured burst to twice as many.
+                let prompts = prompts[asked..asked + 2 + round * 13 % 7].to_vec();
                 asked += prompts.len();
                 let options = AskOptions { pacing: false, compare: false, ..AskOptions::default() };
                 let expect = |prompt: &String| length.estimate(prompt.len(), 0, MOST_TOKENS).expected;

@@ -47,7 +47,7 @@ pub struct PromptShare {
     pub bits: f64,
     /// Of those, the bits that go to the server.
     pub server_bits: f64,
-    /// `server_bits / bits`, or which side has a short answer: exactly 1 for a prompt that is offloaded whole, exactly 0 for one that stays.
+    /// `server_bits / bits`: exactly 1 for a prompt that is offloaded whole, exactly 0 for one that stays.
     pub server_share: f64,
 }
 

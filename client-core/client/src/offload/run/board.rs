@@ -111,7 +111,8 @@ impl<'a> Board<'a> {
             .collect();
         let mut measured = Measured::new(started_s, now_s);
         // The shared prompt's piece goes up first, then those of the whole ones. α·X bits are what the server gets of the
-        // task (eq. 20): where it helps out with another prompt, bits of these count for it.
+        // task (eq. 20), all of them where a short answer is the server's whole; where it helps out with another prompt, bits of
+        // these count for it.
         for prompt in server_order(shares) {
             let share = shares[prompt];
             if share.server_share > 0.0 {
@@ -139,7 +140,8 @@ impl<'a> Board<'a> {
                 tally.expected += written as f64;
             } else {
                 let estimate = self.length.estimate(text.len(), written, self.most_tokens());
-                tally.low += estimate.low;
+                // Any of several open answers may be over with what it has; `Tally::turn` adds the token that comes next.
+                tally.low += if estimate.low > (written + 1) as f64 { estimate.low } else { written as f64 };
                 tally.expected += estimate.expected;
             }
         }

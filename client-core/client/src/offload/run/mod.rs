@@ -207,11 +207,12 @@ async fn entropies<E: LocalEngine, C: Clock>(
     (entropies, clock.now_s() - begun_s)
 }
 
-/// A short answer of a burst is one side's: that of the larger share. The bits stay as they are, α·X go up (eq. 20).
+/// A short answer of a burst is one side's: that of the larger share. So what goes up is the whole answers nearest to α·X.
 fn whole_if_short(mut shares: Vec<PromptShare>, weights: &[PromptWeight]) -> Vec<PromptShare> {
     if weights.len() > 1 {
         for (share, _) in shares.iter_mut().zip(weights).filter(|(_, weight)| weight.tokens < SHORT_TOKENS) {
             share.server_share = share.server_share.round();
+            share.server_bits = share.server_share * share.bits;
         }
     }
     shares

@@ -123,6 +123,19 @@ fn short_answers_of_a_burst_are_one_sides() {
     assert_eq!((record.device_tokens, record.server_tokens), (2, 2));
 }
 
+/// Several answers that may all be over at once: what each of them will have at least is what it has.
+#[test]
+fn answers_that_end_together_keep_the_share() {
+    let case = Case {
+        device_token_s: 0.272,
+        server_token_s: 0.005,
+        rate_bps: 1e9,
+        ..Case::new(0.2397, &[5, 9, 8], &[5, 5, 5, 5, 11, 5])
+    };
+    let record = case.play();
+    assert!(off(&case, &record) <= PROMISED, "{case:?} → {record:?}");
+}
+
 /// Planned and done, side by side: `cargo test -p client planned_and_done -- --nocapture` prints it.
 #[test]
 fn planned_and_done() {
