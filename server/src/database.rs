@@ -14,7 +14,7 @@ use crate::disk::{private_file, private_folder};
 pub struct Database {
     /// Its name in the folder.
     pub file: &'static str,
-    /// Its tables, as SQL that makes them.
+    /// Its tables, as SQL that makes those that are not there: a table is added without a new version.
     pub schema: &'static str,
     /// Version of the tables, kept in the file's `user_version`; not 0, which a new file has.
     pub version: i64,
@@ -102,7 +102,7 @@ impl Database {
                 db.execute_batch(schema).map_err(explain)?;
                 db.pragma_update(None, "user_version", version).map_err(explain)?;
             }
-            found if found == version => {}
+            found if found == version => db.execute_batch(schema).map_err(explain)?,
             found => return Err(OpenError::Version { path, found, wanted: version, flag }),
         }
         Ok(db)
@@ -133,7 +133,7 @@ mod tests {
 
     const DATABASE: Database = Database {
         file: "things.sqlite",
-        schema: "CREATE TABLE things (id INTEGER PRIMARY KEY) STRICT",
+        schema: "CREATE TABLE IF NOT EXISTS things (id INTEGER PRIMARY KEY) STRICT",
         version: 3,
         synchronous: "NORMAL",
         flag: "--things",

@@ -1,6 +1,6 @@
 //! Who decides α and p of a cell.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use burn::tensor::Device;
 use client::protocol::rooms::settings::MOST_CELL_MEMBERS;
@@ -11,8 +11,17 @@ use mec::{QosKnowledge, StaticPolicy, UserDecision, UserObservation, UserSlot};
 use policy::Policy;
 use rand::SeedableRng as _;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::RoomsError;
+
+/// Half of the cores, on which all rooms together search the optimum: 50 full cells take seconds a slot, and what else is
+/// asked of the server goes on meanwhile, as do the slots of rooms that search nothing.
+static SEARCHING: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = ThreadPoolBuilder::new().num_threads((cores / 2).max(1)).thread_name(|n| format!("search-{n}"));
+    threads.build().inspect_err(|error| tracing::warn!(%error, "the optimum has no threads of its own")).ok()
+});
 
 /// A cell's slot, as those see it who decide.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +64,17 @@ impl Deciders {
     #[must_use]
     pub fn present(&self, wanted: Decider) -> Decider {
         if wanted == Decider::Policy && self.policy.is_none() { Decider::ClosedForm } else { wanted }
+    }
+
+    /// Runs what decides several cells where such a decider computes.
+    pub fn with_threads<T: Send>(decider: Decider, work: impl FnOnce() -> T + Send) -> T {
+        if decider == Decider::Oracle
+            && let Some(threads) = &*SEARCHING
+        {
+            threads.install(work)
+        } else {
+            work()
+        }
     }
 
     /// α and p of each user.
@@ -135,6 +155,17 @@ mod tests {
             }
             assert!(reward(Decider::Policy) > reward(Decider::AlwaysLocal));
         }
+    }
+
+    #[test]
+    fn a_search_leaves_half_of_the_cores() {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let at = |decider| {
+            let name = || std::thread::current().name().is_some_and(|name| name.starts_with("search-"));
+            Deciders::with_threads(decider, || (name(), rayon::current_num_threads()))
+        };
+        assert_eq!(at(Decider::Oracle), (true, (cores / 2).max(1)));
+        assert!(!at(Decider::Policy).0);
     }
 
     #[test]

@@ -190,6 +190,8 @@ mod tests {
         assert!((radio.x_m - 12.0).abs() < 1e-9 && (radio.y_m - 16.0).abs() < 1e-9);
         radio.place(f64::NAN, 1.0, 20.0);
         assert!((radio.x_m - 12.0).abs() < 1e-9);
+        radio.place(1.7e308, 1.7e308, 20.0);
+        assert!((radio.x_m.hypot(radio.y_m) - 20.0).abs() < 1e-9, "at the edge");
         radio.place(0.0, 0.0, 20.0);
         assert_eq!((radio.x_m, radio.y_m), (0.0, 0.0));
     }

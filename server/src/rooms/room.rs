@@ -69,7 +69,7 @@ struct Inner {
     used_ms: u64,
     /// Whether something has to be written.
     dirty: bool,
-    forget_slots: bool,
+    forget_past: bool,
 }
 
 /// One room.
@@ -121,7 +121,7 @@ impl Room {
             passed: Instant::now(),
             used_ms,
             dirty: false,
-            forget_slots: false,
+            forget_past: false,
         };
         let (closed, woken) = (AtomicBool::new(false), Notify::new());
         Self { code, secret, shared, inner: Mutex::new(inner), born: Instant::now(), closed, woken }
@@ -395,16 +395,16 @@ impl Room {
                 None
             }
         });
-        let Written { used_ms, state, members, answers, forget_slots } = written;
-        let (code, forget_slots) = (self.code.as_str(), *forget_slots);
-        let change = Change { code, used_ms: *used_ms, state, members, answers, forget_slots, slot };
+        let Written { used_ms, state, members, answers, forget_past } = written;
+        let (code, forget_past) = (self.code.as_str(), *forget_past);
+        let change = Change { code, used_ms: *used_ms, state, members, answers, forget_past, slot };
         match self.shared.store(|store| store.save(&change)) {
             Ok(()) | Err(StoreError::Closed) => {}
             Err(error) => {
                 tracing::warn!(%error, room = self.code, "what changed cannot be written; it is tried again");
                 let mut inner = self.lock();
                 inner.dirty = true;
-                inner.forget_slots |= forget_slots;
+                inner.forget_past |= forget_past;
                 inner.state.changed.extend(members.iter().map(|(mlu, _)| *mlu));
                 let round = inner.state.round.as_ref().map(|round| round.number);
                 inner.state.unwritten.extend(answers.iter().filter(|it| Some(it.round) == round).map(|it| it.mlu));
@@ -419,7 +419,7 @@ struct Written {
     state: String,
     members: Vec<(u32, Option<Identity>)>,
     answers: Vec<KeptAnswer>,
-    forget_slots: bool,
+    forget_past: bool,
 }
 
 impl Inner {
@@ -455,7 +455,7 @@ impl Inner {
                     }
                 }
                 Effect::Restarted => {
-                    self.forget_slots = true;
+                    self.forget_past = true;
                     for (mlu, (_, outbox)) in &self.phones {
                         outbox.send(text(&ServerMessage::Snapshot(Box::new(snapshot(&self.state, Some(*mlu))))));
                     }
@@ -519,8 +519,8 @@ impl Inner {
             known.map(|(mlu, answer)| KeptAnswer { round: round.number, mlu: *mlu, answer: answer.clone() })
         });
         let answers = answers.collect();
-        let forget_slots = std::mem::take(&mut self.forget_slots);
-        Some(Written { used_ms: self.used_ms, state: kept(state), members, answers, forget_slots })
+        let forget_past = std::mem::take(&mut self.forget_past);
+        Some(Written { used_ms: self.used_ms, state: kept(state), members, answers, forget_past })
     }
 }
 

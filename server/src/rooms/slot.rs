@@ -170,6 +170,7 @@ impl Plan {
             let decider = if gone() { Decider::AlwaysLocal } else { decider };
             plan.decide(deciders, decider, manual, cell_seed)
         };
-        Decided { slot, epoch, decider, cells: cells.into_par_iter().map(decide).collect() }
+        let cells = Deciders::with_threads(decider, || cells.into_par_iter().map(decide).collect());
+        Decided { slot, epoch, decider, cells }
     }
 }

@@ -155,6 +155,7 @@ impl State {
         self.epoch += 1;
         (self.round, self.compare, self.totals) = (None, None, Totals::default());
         self.decisions.clear();
+        self.unwritten.clear();
         self.picture = Default::default();
         for (mlu, member) in &mut self.members {
             let radio = member.progress.radio.redrawn(&self.params, seed, *mlu, 0);

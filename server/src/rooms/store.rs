@@ -149,8 +149,8 @@ pub struct Change<'a> {
     pub members: &'a [(u32, Option<Identity>)],
     /// Answers to the round that are new; those to rounds before it go.
     pub answers: &'a [KeptAnswer],
-    /// Whether the slots so far are forgotten.
-    pub forget_slots: bool,
+    /// Whether the slots and answers so far are forgotten.
+    pub forget_past: bool,
     /// The new slot, packed: its number, its rows, its record.
     pub slot: Option<(u64, usize, Vec<u8>)>,
 }
@@ -167,10 +167,7 @@ impl Store {
     /// # Errors
     /// The folder cannot be written, the file is in use, damaged or of another version.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let db = DATABASE.open(dir)?;
-        // One that was made before there were all of these tables.
-        db.execute_batch(SCHEMA)?;
-        Ok(Self { db })
+        Ok(Self { db: DATABASE.open(dir)? })
     }
 
     /// All rooms. One that cannot be understood is told of and left out.
@@ -268,7 +265,7 @@ impl Store {
     }
 
     fn write(&self, change: &Change<'_>) -> Result<(), StoreError> {
-        let Change { code, used_ms, state, members, answers, forget_slots, slot } = change;
+        let Change { code, used_ms, state, members, answers, forget_past, slot } = change;
         self.db.prepare("UPDATE rooms SET used_ms = ?2, state = ?3 WHERE code = ?1")?.execute(params![
             code,
             integer(*used_ms),
@@ -282,6 +279,11 @@ impl Store {
                 }
             }
         }
+        if *forget_past {
+            self.db.execute("DELETE FROM slots WHERE code = ?1", [code])?;
+            // Its rounds are counted anew.
+            self.db.execute("DELETE FROM answers WHERE code = ?1", [code])?;
+        }
         if let Some(first) = answers.first() {
             self.db.execute("DELETE FROM answers WHERE code = ?1 AND round <> ?2", params![code, first.round])?;
         }
@@ -290,9 +292,6 @@ impl Store {
             self.db
                 .prepare("INSERT OR REPLACE INTO answers (code, round, mlu, answer) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![code, round, mlu, text])?;
-        }
-        if *forget_slots {
-            self.db.execute("DELETE FROM slots WHERE code = ?1", [code])?;
         }
         if let Some((slot, rows, record)) = slot {
             self.db

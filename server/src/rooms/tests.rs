@@ -465,6 +465,47 @@ fn what_changed_between_two_slots_survives_a_power_cut() {
     assert!(!kept(&state).contains("forty-two"));
 }
 
+/// A room that began anew counts its rounds anew: answers to its first round of before are none to this one.
+#[test]
+fn answers_of_before_a_new_beginning_are_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let room = room(folder.path());
+    let phones = [0, 1].map(|_| room.join(Join::phone(None, None, None)).unwrap().mlu.unwrap());
+    let command = |command| room.make(|state| state.command(command).unwrap());
+    let answer = |mlu, text: &str| {
+        let answer = Answer { text: text.into(), round: Some(1), ..Answer::default() };
+        room.make(|state| state.answered(mlu, answer));
+        room.flush();
+    };
+    command(Command::StartRound { questions: Vec::new(), seconds: 60 });
+    answer(phones[0], "before");
+    command(Command::Restart { seed: 7 });
+    command(Command::StartRound { questions: Vec::new(), seconds: 60 });
+    answer(phones[1], "after");
+    drop(room);
+    let read = Store::open(folder.path()).unwrap().rooms().unwrap().pop().unwrap();
+    let answers = restored(read).round.unwrap().answers;
+    assert!(answers.keys().eq([&phones[1]]), "{answers:?}");
+}
+
+/// A room that is closed while a slot is decided has no more searched for it.
+#[test]
+fn a_closed_room_does_not_search() {
+    let deciders = deciders();
+    let mut state = state(3);
+    for n in 0..9 {
+        enter(&mut state, n);
+    }
+    state.settings.decider = Decider::Oracle;
+    let alphas = |gone: bool| -> Vec<f64> {
+        let decided = state.clone().begin().decide_unless(&deciders, &|| gone);
+        let seats = decided.cells.iter().flat_map(|cell| &cell.seats);
+        seats.flatten().map(|(decision, _)| decision.alpha).collect()
+    };
+    assert_eq!(alphas(true), [0.0; 9]);
+    assert!(alphas(false).iter().any(|alpha| *alpha > 0.0));
+}
+
 /// What phones measure, and how many answers they have, is told to presenters within a second, in turn where there are many.
 #[test]
 fn presenters_are_told_of_measurements_in_turn() {

@@ -142,7 +142,9 @@ pub fn clean(text: &str, most: usize) -> String {
 /// Characters that show nothing, or change what is shown around them.
 fn is_hidden(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        // Blank letters: Hangul's fillers, and Braille without a dot.
+        | '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}')
 }
 
 #[cfg(test)]
@@ -173,6 +175,7 @@ mod tests {
             ("\u{202e}gnp.exe", 24, "gnp.exe"),
             ("a\u{200b}\u{200d}b", 24, "ab"),
             ("\u{200b} \u{200b}", 24, ""),
+            ("\u{3164}\u{2800}", 24, ""),
             ("Zoë 🛰️ 東京", 24, "Zoë 🛰️ 東京"),
             ("abcdef", 3, "abc"),
             ("ab cd", 3, "ab"),
