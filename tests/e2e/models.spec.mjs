@@ -46,6 +46,29 @@ test("the model that the owner chose for pages comes by itself", async ({ page, 
   await tandem.stop();
 });
 
+/** How many stored models are remembered as what was wanted, as they are now; with `damage`, their first byte is another one then. */
+const verified = (page, damage = false) =>
+  page.evaluate(async (damage) => {
+    const root = await navigator.storage.getDirectory();
+    const [models, marks] = [await root.getDirectoryHandle("models"), await root.getDirectoryHandle("verified")];
+    const write = async (handle, bytes) => {
+      const stream = await handle.createWritable({ keepExistingData: true });
+      await stream.write(bytes);
+      await stream.close();
+    };
+    let count = 0;
+    for await (const [name, handle] of models) {
+      const file = await handle.getFile();
+      const mark = await marks.getFileHandle(name);
+      count += (await (await mark.getFile()).text()) === `${file.size} ${file.lastModified}` ? 1 : 0;
+      if (!damage) continue;
+      await write(handle, new Uint8Array([0]));
+      // The profile of a test is in memory, where files do not say when they were written: on a disk the mark would be another.
+      await write(mark, "0 0");
+    }
+    return count;
+  }, damage);
+
 test("a choice of the catalogue stands in the link, survives a reload, and can be deleted", async ({ page, problems }, testInfo) => {
   const tandem = await withCatalogue(testInfo.outputPath("set"));
   await open(page, tandem.url);
@@ -69,6 +92,12 @@ test("a choice of the catalogue stands in the link, survives a reload, and can b
   await page.reload();
   await expect(page.locator("#model-title")).toContainText("Mine Tiny");
   await expect(state).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
+  // What is stored is hashed once, and once more where somebody has written into it: then it comes anew.
+  expect(await verified(page, true)).toBe(2);
+  expect(await verified(page)).toBe(0);
+  await page.reload();
+  await expect(state).toHaveAttribute("data-state", "ready", { timeout: 60_000 });
+  expect(await verified(page)).toBe(1);
   await page.getByTestId("other-model").click();
   await expect(picker).toHaveValue("mine");
   await expect(picker.locator("option:checked")).toContainText("on this device");

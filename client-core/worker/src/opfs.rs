@@ -16,6 +16,10 @@ use client::download::{FileStore, FileStoreError};
 
 /// Folder of the model files.
 const MODELS: &str = "models";
+/// Folder of what is remembered of files whose hashes agree: under a file's name its size, and when it was last written.
+const VERIFIED: &str = "verified";
+/// Longest such text, bytes.
+const MAX_VERSION: usize = 64;
 
 /// The store; opened anew for each use, since a browser may take its storage away at any time.
 #[derive(Debug)]
@@ -74,6 +78,21 @@ impl OpfsStore {
         names
     }
 
+    /// Forgets that a file's hash agrees: it is written anew, goes, or does not load. Browsers that keep files in memory alone do
+    /// not say when one was last written.
+    pub async fn unmark(&self, name: &str) {
+        if self.folder == MODELS {
+            // A mark that cannot be removed is one of another size or time as soon as the file is written.
+            let _ = Self::of(VERIFIED).delete(name).await;
+        }
+    }
+
+    /// A file's size and when it was last written; `None` where there is none.
+    async fn version(&self, name: &str) -> Option<Vec<u8>> {
+        let file = self.file(name).await.ok()??;
+        Some(format!("{} {}", file.size(), file.last_modified()).into_bytes())
+    }
+
     /// A file as the browser hands it out; `None` where there is none. Its content is read when it is asked for.
     ///
     /// # Errors
@@ -112,6 +131,7 @@ impl FileStore for OpfsStore {
 
     async fn begin(&mut self, name: &str, keep: u64) -> Result<(), FileStoreError> {
         self.end();
+        self.unmark(name).await;
         let folder = self.open().await?;
         let options = FileSystemGetFileOptions::new();
         options.set_create(true);
@@ -155,11 +175,28 @@ impl FileStore for OpfsStore {
 
     async fn delete(&mut self, name: &str) -> Result<(), FileStoreError> {
         self.end();
+        self.unmark(name).await;
         match JsFuture::from(self.open().await?.remove_entry(name)).await {
             Ok(_) => Ok(()),
             Err(error) if error_name(&error) == "NotFoundError" => Ok(()),
             Err(error) => Err(shelf_error(error)),
         }
+    }
+
+    async fn mark_verified(&mut self, name: &str) {
+        let mut marks = Self::of(VERIFIED);
+        if let Some(version) = self.version(name).await
+            && marks.begin(name, 0).await.is_ok()
+        {
+            // A text that was cut is none that agrees.
+            let _ = marks.append(&version);
+        }
+    }
+
+    async fn is_verified(&mut self, name: &str) -> bool {
+        let mark = Self::of(VERIFIED).read(name, 0, MAX_VERSION).await;
+        let version = self.version(name).await;
+        version.is_some_and(|version| mark.is_ok_and(|mark| mark == version))
     }
 }
 

@@ -3,7 +3,8 @@
 //! A file is known by its SHA-256 where that is known, else by its address and version, also in the store: another version
 //! of a model can never be mixed into it. What has arrived of a cut or cancelled download stays in the store, and the next
 //! try asks the server for the rest with a range request. A server that sends the whole file all the same is simply
-//! started over with. Nothing is handed out before its hash agrees.
+//! started over with. Nothing is handed out before its hash agrees; that is looked at once, when the last byte has come: a
+//! stored file that nobody has written since is not read again for it, which takes seconds for half a gigabyte.
 //!
 //! The bytes go to the store as they arrive and are not held in memory. A store that is full, not there, or emptied under
 //! way is no failure for a file of up to [`MOST_IN_MEMORY`]: it is then held in memory, and the caller says so. A larger
@@ -175,6 +176,10 @@ pub trait FileStore {
     fn end(&mut self);
     /// Removes a file; one that is not there is removed already.
     async fn delete(&mut self, name: &str) -> Result<(), FileStoreError>;
+    /// Remembers of a file that its hash agrees, as it is now. What cannot be remembered is looked at again the next time.
+    async fn mark_verified(&mut self, name: &str);
+    /// Whether a file is as it was when that was remembered.
+    async fn is_verified(&mut self, name: &str) -> bool;
 }
 
 /// Why a store did not do what it should.
@@ -249,6 +254,12 @@ pub async fn obtain<S: Source, H: FileStore, C: Clock>(
 ) -> Result<StoredFile, DownloadError> {
     let mut file = PartialFile::new(wanted);
     match store.size(&wanted.name).await {
+        Ok(Some(size))
+            if size == wanted.bytes && (wanted.sha256.is_none() || store.is_verified(&wanted.name).await) =>
+        {
+            progress(size);
+            return Ok(StoredFile { memory: None, not_kept: None });
+        }
         Ok(Some(size)) if size <= wanted.bytes => file.take(size, store, clock).await,
         Ok(_) => {}
         Err(error) => file.hold_in_memory(Vec::new(), error)?,
@@ -279,6 +290,9 @@ pub async fn obtain<S: Source, H: FileStore, C: Clock>(
             }
         }
         if file.agrees() {
+            if file.memory.is_none() && wanted.sha256.is_some() {
+                store.mark_verified(&wanted.name).await;
+            }
             return Ok(StoredFile { memory: file.memory, not_kept: file.not_kept });
         }
         // The damage may lie in what was in the store before: once more from the start, and no further.

@@ -91,6 +91,10 @@ struct FakeStore {
     tells: Option<u64>,
     /// Takes everything and keeps only so many bytes of it.
     keeps: Option<usize>,
+    /// What files held when their hashes agreed.
+    verified: HashMap<String, Vec<u8>>,
+    /// Bytes that were asked for.
+    read: usize,
 }
 
 #[async_trait(?Send)]
@@ -106,6 +110,7 @@ impl FileStore for FakeStore {
 
     async fn read(&mut self, name: &str, from: u64, len: usize) -> Result<Vec<u8>, FileStoreError> {
         self.check()?;
+        self.read += len;
         let file = self.files.get(name).ok_or_else(|| FileStoreError::Unavailable("gone".to_owned()))?;
         Ok(file.iter().skip(from as usize).take(len).copied().collect())
     }
@@ -143,6 +148,14 @@ impl FileStore for FakeStore {
         self.files.remove(name);
         Ok(())
     }
+
+    async fn mark_verified(&mut self, name: &str) {
+        self.verified.insert(name.to_owned(), self.files[name].clone());
+    }
+
+    async fn is_verified(&mut self, name: &str) -> bool {
+        self.verified.get(name).is_some_and(|verified| self.files.get(name) == Some(verified))
+    }
 }
 
 impl FakeStore {
@@ -152,6 +165,10 @@ impl FakeStore {
 
     fn with(part: &[u8]) -> Self {
         Self { files: [(wanted().name, part.to_vec())].into(), ..Self::default() }
+    }
+
+    fn is_marked(&self) -> bool {
+        self.verified.contains_key(&wanted().name)
     }
 
     fn stored(&self) -> Option<usize> {
@@ -204,6 +221,27 @@ fn a_quiet_download_is_stored_and_found_again_without_a_request() {
     assert_eq!((seen.progress.first(), seen.progress.last()), (Some(&0), Some(&1000)));
     let seen = play(&mut store, &[Serve::Fail(SourceError::Status(404))], None);
     assert_eq!((seen.result, seen.opened_from.len()), (whole(), 0));
+}
+
+#[test]
+fn a_stored_file_is_hashed_once_and_again_when_it_has_changed() {
+    let gone = [Serve::Fail(SourceError::Status(404))];
+    let mut store = FakeStore::default();
+    assert_eq!(play(&mut store, &[Serve::Rest], None).result, whole());
+    assert_eq!((play(&mut store, &gone, None).result, store.read), (whole(), 0), "nothing was read for its hash");
+    // Somebody wrote into it.
+    store.files.get_mut(&wanted().name).expect("stored")[5] ^= 1;
+    let seen = play(&mut store, &[Serve::Rest], None);
+    assert_eq!((seen.result, seen.opened_from), (whole(), vec![0]));
+    // A store that remembers nothing of it.
+    let mut store = FakeStore::with(&content());
+    assert_eq!((play(&mut store, &gone, None).result, store.read > 0), (whole(), true));
+    assert_eq!((play(&mut store, &gone, None).result, store.is_marked()), (whole(), true));
+    // Where nobody tells the hash there is none to look at.
+    let mut store = FakeStore::with(&content());
+    let unhashed = Wanted { sha256: None, ..wanted() };
+    let seen = play_for(&unhashed, &mut store, &gone, None);
+    assert_eq!((seen.result, store.read, store.is_marked()), (whole(), 0, false));
 }
 
 #[test]

@@ -335,7 +335,16 @@ impl EngineWorker {
         };
         let loaded = match load(self, &id, files, context, stop, &progress).await {
             Err(_) if stop.is_stopped() => return Ok(self.models.in_memory(&id).unwrap_or(afterwards)),
-            loaded => loaded?,
+            Err(problem) => {
+                // Its hash is looked at the next time: the store may have lost some of it.
+                if let ModelSource::Server { id } = source
+                    && let Some(entry) = self.model_entry(id)
+                {
+                    OpfsStore::default().unmark(&entry.sha256).await;
+                }
+                return Err(problem.into());
+            }
+            Ok(loaded) => loaded,
         };
         let memory_bytes = loaded.memory_bytes();
         let before = self.models.replace(Some(loaded), Some(Held { id: id.clone(), afterwards }));
