@@ -79,7 +79,7 @@ for (const tier of ["cpu", "web-gpu"]) {
 }
 
 test("the verdict follows the type that is chosen, and another type is another load", async ({ page, edge, problems }) => {
-  await open(page, edge.url, "?tier=cpu");
+  await open(page, edge.url, "?tier=web-gpu");
   await drop(page, Object.entries(compactCheckpoint()));
   const [verdict, state, facts] = [page.getByTestId("verdict"), page.getByTestId("model-state"), page.locator(".model-facts")];
   await expect(facts).toContainText("Q8_0");
@@ -164,8 +164,8 @@ for (const tier of ["web-gpu", "cpu"]) {
       expect(read).toBeLessThanOrEqual(total);
       expect(total).toBeGreaterThan(0.9 * size);
     }
-    // Eight bits and a scale in place of sixteen.
-    expect(seen.memory.weight_bytes).toBeLessThan(0.55 * size);
+    // Eight bits and a scale in place of sixteen; the CPU's kernels hold scales in single precision.
+    expect(seen.memory.weight_bytes).toBeLessThan((seen.memory.on_gpu ? 0.55 : 0.57) * size);
     const own = seen.memory.wasm_bytes - (seen.memory.on_gpu ? 0 : seen.memory.weight_bytes);
     expect(own).toBeLessThan(size / 2);
   });

@@ -18,13 +18,15 @@ use crate::protocol::worker::Tier;
 
 /// Longest header of a model file that is looked at, bytes: vocabularies of a quarter of a million tokens stay below.
 pub const LONGEST_HEAD: usize = 64 << 20;
-/// What the pieces of a file take that are under way at once, bytes: one as the browser hands it out, as it is read, as it
-/// is rearranged, and as the device takes it, of 8 MiB each.
-const PIECES_BYTES: u64 = 32 << 20;
+/// What the pieces of a file take that are under way at once, bytes: one as it is rearranged and as the device takes it, and two
+/// as the browser hands them out and as they are read, of 8 MiB each.
+const PIECES_BYTES: u64 = 48 << 20;
 /// What wasm32 can address, bytes.
 const WASM_LIMIT: u64 = 4 << 30;
-/// Up to this many bytes the GPU's KV cache is in single precision, beyond in half; on the CPU it is always in single.
+/// Up to this many bytes the GPU's KV cache is in single precision, beyond in half.
 const SINGLE_CACHE_BYTES: u64 = 64 << 20;
+/// Models of up to so many parameters are held in single precision on the CPU.
+pub const SINGLE_PARAMETERS: u64 = 16_000_000;
 /// Most bytes of the GPU's KV cache; longer contexts are cut.
 const GPU_CACHE_BYTES: u64 = 256 << 20;
 /// Shortest context that is worth proposing, tokens.
@@ -45,6 +47,8 @@ pub struct ModelFootprint {
     pub weight_bytes: u64,
     /// The largest of them, bytes.
     pub largest_bytes: u64,
+    /// All of them as the page's CPU kernels hold them, bytes.
+    pub cpu_bytes: u64,
     /// The longest context that the model was made for, tokens.
     pub context: u32,
     /// Numbers that the KV cache holds for a token, over all layers.
@@ -66,6 +70,8 @@ impl ModelFootprint {
             weight_bytes: entry.bytes,
             // The manifest's models are far below every limit that a single matrix has.
             largest_bytes: 0,
+            // The file's own header tells better, once it is looked at.
+            cpu_bytes: entry.bytes.max(if entry.parameters > SINGLE_PARAMETERS { 0 } else { 4 * entry.parameters }),
             context: entry.context_length,
             cache_width: entry.cache_width.into(),
             layers: 1,
@@ -94,9 +100,15 @@ impl ModelFootprint {
             footprint.parameters += info.elements() as u64;
             footprint.weight_bytes += bytes;
             footprint.largest_bytes = footprint.largest_bytes.max(bytes);
+            let cols = info.dims.first().copied().unwrap_or(1).max(1);
+            let held = engine::cpu::portable_matrix_bytes(info.dtype, info.elements() / cols, cols, false);
+            footprint.cpu_bytes += held.unwrap_or(bytes);
             *by_type.entry(info.dtype.name()).or_default() += bytes;
         }
         footprint.parameters = unique_parameters(gguf, footprint.parameters);
+        if footprint.parameters <= SINGLE_PARAMETERS {
+            footprint.cpu_bytes = 4 * footprint.parameters;
+        }
         let most = || by_type.iter().max_by_key(|(_, bytes)| **bytes).map_or("none", |(name, _)| *name);
         footprint.quantisation = file_type(gguf).unwrap_or_else(most).to_owned();
         Ok(footprint)
@@ -125,6 +137,7 @@ impl ModelFootprint {
             quantisation: totals.quantisation.to_owned(),
             weight_bytes: totals.bytes,
             largest_bytes,
+            cpu_bytes: engine::cpu::portable_bytes(weights)?,
             context: u32::try_from(config.context).unwrap_or(u32::MAX),
             cache_width: 2 * config.layers as u64 * config.kv_dim() as u64,
             layers: config.layers as u64,
@@ -133,11 +146,20 @@ impl ModelFootprint {
     }
 }
 
-/// What a KV cache takes that holds `width` numbers for each of `context` tokens.
+/// Whether the CPU computes a model of so many parameters exactly, the KV cache included: a small one, or one whose type
+/// (`quantisation`, by name) is none of the quantised ones.
 #[must_use]
-pub fn cache_bytes(width: u64, context: u64, on_gpu: bool) -> u64 {
+pub fn is_exact_on_cpu(parameters: u64, quantisation: &str) -> bool {
+    parameters <= SINGLE_PARAMETERS || ["F32", "F16", "BF16"].contains(&quantisation)
+}
+
+/// What a KV cache takes that holds `width` numbers for each of `context` tokens: on the GPU by its size, on the CPU of a model
+/// that [`is_exact`](is_exact_on_cpu) or not.
+#[must_use]
+pub fn cache_bytes(width: u64, context: u64, on_gpu: bool, is_exact: bool) -> u64 {
     let single = width.saturating_mul(4).saturating_mul(context);
-    if on_gpu && single > SINGLE_CACHE_BYTES { single / 2 } else { single }
+    let is_half = if on_gpu { single > SINGLE_CACHE_BYTES } else { !is_exact };
+    if is_half { single / 2 } else { single }
 }
 
 /// What this tab has.
@@ -171,7 +193,8 @@ pub fn judge(
     let on_gpu = limits.tier == Tier::WebGpu;
     let most = if on_gpu { GPU_CACHE_BYTES / (2 * footprint.cache_width.max(1)) } else { u64::MAX };
     let context = u32::try_from(most).unwrap_or(u32::MAX).clamp(1, wanted);
-    let cache_bytes = cache_bytes(footprint.cache_width, context.into(), on_gpu);
+    let is_exact = is_exact_on_cpu(footprint.parameters, &footprint.quantisation);
+    let cache_bytes = cache_bytes(footprint.cache_width, context.into(), on_gpu, is_exact);
     let download_bytes = file_bytes.saturating_sub(here_bytes);
     let kept = limits.storage_bytes.is_none_or(|free| download_bytes <= free);
     // The worker reads the header and then piece by piece, unless the browser could not store the file: then it has it all.
@@ -183,8 +206,7 @@ pub fn judge(
         false => file_bytes,
     };
     let worker_bytes = read_bytes + PIECES_BYTES;
-    // The kernels rearrange a matrix that they have whole.
-    let kernels_bytes = if on_gpu { 0 } else { footprint.weight_bytes + footprint.largest_bytes + cache_bytes };
+    let kernels_bytes = if on_gpu { 0 } else { footprint.cpu_bytes + cache_bytes };
     let load_bytes = worker_bytes + kernels_bytes;
     let gpu_bytes = if on_gpu { footprint.weight_bytes + cache_bytes } else { 0 };
     let mut verdict = Verdict {
@@ -194,7 +216,7 @@ pub fn judge(
         file_bytes,
         download_bytes,
         tier: limits.tier,
-        weight_bytes: footprint.weight_bytes,
+        weight_bytes: if on_gpu { footprint.weight_bytes } else { footprint.cpu_bytes },
         cache_bytes,
         load_bytes,
         context,
@@ -298,7 +320,9 @@ fn advice(
         let scale = |bytes: u64| (bytes as f64 * smaller_bits / bits) as u64;
         let stored = ModelFootprint {
             weight_bytes: smaller,
+            quantisation: format.to_owned(),
             largest_bytes: scale(footprint.largest_bytes),
+            cpu_bytes: scale(footprint.cpu_bytes),
             ..footprint.clone()
         };
         // A checkpoint's files stay what they are.
@@ -334,6 +358,7 @@ mod tests {
             quantisation: String::new(),
             weight_bytes,
             largest_bytes: (525e6 * bits / 8.0) as u64,
+            cpu_bytes: weight_bytes,
             context: 131_072,
             cache_width: 2 * 32 * 1024,
             layers: 32,
@@ -350,6 +375,7 @@ mod tests {
             quantisation: String::new(),
             weight_bytes,
             largest_bytes: (28e6 * bits / 8.0) as u64,
+            cpu_bytes: weight_bytes,
             context: 8192,
             cache_width: 2 * 30 * 192,
             layers: 30,
@@ -432,14 +458,20 @@ mod tests {
 
     #[test]
     fn a_context_that_is_too_long_is_shortened_to_one_that_fits() {
-        // 135M at 4 bits on a device that says 400 MiB: 8192 tokens of cache take 377 MB beside weights of 75 MB.
-        let limits = DeviceLimits { device_bytes: Some(400 << 20), ..limits(Tier::Cpu) };
+        // 135M at 4 bits on a device that says 256 MiB: 8192 tokens of cache take 189 MB beside weights of 76 MB.
+        let limits = DeviceLimits { device_bytes: Some(256 << 20), ..limits(Tier::Cpu) };
         let footprint = smol(4.5);
         let file_bytes = footprint.weight_bytes;
         let verdict = judge(&footprint, file_bytes, 0, None, limits, &[]);
         assert!(!verdict.fits);
         assert_eq!(verdict.advice.as_deref(), Some("Choose a context of 4096 tokens."));
         assert!(judge(&footprint, file_bytes, 0, Some(4096), limits, &[]).fits);
+    }
+
+    #[cfg(feature = "engine")]
+    #[test]
+    fn models_are_held_as_the_engine_holds_them() {
+        assert_eq!(SINGLE_PARAMETERS, engine::cpu::SMALL_MODEL);
     }
 
     #[test]
@@ -452,8 +484,8 @@ mod tests {
         assert_eq!(on_gpu.load_bytes, 2_000_000 + PIECES_BYTES, "weights and cache are the GPU's");
         let on_cpu = judge(&footprint, file_bytes, file_bytes, Some(1_000_000), limits(Tier::Cpu), &[]);
         assert_eq!((on_cpu.download_bytes, on_cpu.context), (0, 8192), "no more than the model was made for");
-        let weights = footprint.weight_bytes + footprint.largest_bytes;
-        assert_eq!(on_cpu.load_bytes, 2_000_000 + PIECES_BYTES + weights + on_cpu.cache_bytes);
+        assert_eq!(on_cpu.cache_bytes, 2 * 30 * 192 * 2 * 8192);
+        assert_eq!(on_cpu.load_bytes, 2_000_000 + PIECES_BYTES + footprint.cpu_bytes + on_cpu.cache_bytes);
     }
 
     #[test]
@@ -485,9 +517,14 @@ mod tests {
         );
         assert_eq!((verdict.context, verdict.cache_bytes), (2048, 256 << 20));
         assert!(verdict.remarks.iter().any(|remark| remark.contains("2048")), "{verdict:?}");
-        assert_eq!(cache_bytes(1024, 16_384, true), 64 << 20);
-        assert_eq!(cache_bytes(1024, 32_768, true), 64 << 20);
-        assert_eq!(cache_bytes(1024, 32_768, false), 128 << 20);
+        assert_eq!(cache_bytes(1024, 16_384, true, false), 64 << 20);
+        assert_eq!(cache_bytes(1024, 32_768, true, false), 64 << 20);
+        for (parameters, quantisation, bytes) in
+            [(135_000_000, "Q4_0", 64 << 20), (135_000_000, "BF16", 128 << 20), (700_000, "Q4_0", 128 << 20)]
+        {
+            let is_exact = is_exact_on_cpu(parameters, quantisation);
+            assert_eq!(cache_bytes(1024, 32_768, false, is_exact), bytes, "{parameters} {quantisation}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Keys and values of one sequence, in all layers: what it takes to go on from a text without reading it again.
 
-use crate::attention::HeadCache;
+use crate::attention::{CacheForm, HeadCache};
 use crate::layout::stride;
 use crate::matrix::WrongSize;
 
@@ -16,9 +16,9 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty one, in half precision where that is wanted and possible.
-    pub(crate) fn new(layers: usize, kv_heads: usize, head_dim: usize, half: bool) -> Self {
-        let layers = vec![vec![HeadCache::new(half); kv_heads]; layers];
+    /// An empty one.
+    pub(crate) fn new(layers: usize, kv_heads: usize, head_dim: usize, form: CacheForm) -> Self {
+        let layers = vec![vec![HeadCache::new(form); kv_heads]; layers];
         Self { layers, len: 0, stride: stride(head_dim) }
     }
 

@@ -1,7 +1,7 @@
 //! What a page's worker calls. Sizes are in bytes unless a name says otherwise; what the numbers mean is in [`abi`].
 //!
-//! A model is built piece by piece (`begin`, `matrix`, `vector`, `layer`, `finish`), so that a file never has to be in
-//! this memory as a whole. Only the thread that made the instance calls these; helpers call `help` and `unpark`.
+//! A model is built piece by piece (`begin`, `matrix` and its `rows`, `vector`, `layer`, `finish`), so that a file
+//! never has to be in this memory as a whole. Only the thread that made the instance calls these; helpers call `help` and `unpark`.
 
 #![allow(unsafe_code, reason = "functions with names, and memory that the page has written")]
 
@@ -113,33 +113,36 @@ extern "C" fn begin(sizes: *const u32, layers: u32) {
     with(|state| state.building = Building { shape, layers, ..Building::default() });
 }
 
-/// A matrix of the model that is being built. `part`: a number of [`abi::LAYER_MATRICES`],
-/// [`abi::EMBEDDING`] or [`abi::HEAD`].
+/// The place of a matrix of the model that is being built. `part`: a number of [`abi::LAYER_MATRICES`], [`abi::EMBEDDING`]
+/// or [`abi::HEAD`].
+fn place_of(building: &mut Building, part: u32, layer: u32) -> Option<&mut Option<Matrix>> {
+    match part {
+        abi::EMBEDDING => Some(&mut building.embedding),
+        abi::HEAD => Some(&mut building.head),
+        _ => building.layers.get_mut(layer as usize).and_then(|parts| parts.matrices.get_mut(part as usize)),
+    }
+}
+
+/// Room for a matrix, whose [`rows`] come next.
 #[unsafe(no_mangle)]
-extern "C" fn matrix(
-    part: u32,
-    layer: u32,
-    format: u32,
-    rows: u32,
-    cols: u32,
-    start: *const u8,
-    bytes: u32,
-    as_singles: u32,
-) -> u32 {
+extern "C" fn matrix(part: u32, layer: u32, format: u32, rows: u32, cols: u32, as_singles: u32) -> u32 {
+    let Some(format) = GgmlType::from_id(format) else { return NOT_ACCEPTED };
+    let Ok(matrix) = Matrix::zeros(format, rows as usize, cols as usize, as_singles != 0) else { return NOT_ACCEPTED };
+    with(|state| {
+        let place = place_of(&mut state.building, part, layer);
+        accepted(place.map(|place| *place = Some(matrix)).is_some())
+    })
+}
+
+/// Rows of a matrix that has its place, from number `first` on.
+#[unsafe(no_mangle)]
+extern "C" fn rows(part: u32, layer: u32, format: u32, first: u32, start: *const u8, bytes: u32) -> u32 {
     // SAFETY: the page wrote them.
     let bytes = unsafe { written(start, bytes) };
     let Some(format) = GgmlType::from_id(format) else { return NOT_ACCEPTED };
-    let Ok(matrix) = Matrix::new(format, rows as usize, cols as usize, bytes, as_singles != 0) else {
-        return NOT_ACCEPTED;
-    };
     with(|state| {
-        let building = &mut state.building;
-        let place = match part {
-            abi::EMBEDDING => Some(&mut building.embedding),
-            abi::HEAD => Some(&mut building.head),
-            _ => building.layers.get_mut(layer as usize).and_then(|parts| parts.matrices.get_mut(part as usize)),
-        };
-        accepted(place.map(|place| *place = Some(matrix)).is_some())
+        let matrix = place_of(&mut state.building, part, layer).and_then(Option::as_mut);
+        accepted(matrix.is_some_and(|matrix| matrix.put_rows(format, first as usize, bytes).is_ok()))
     })
 }
 

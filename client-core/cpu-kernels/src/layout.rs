@@ -174,6 +174,14 @@ impl Planes {
     }
 }
 
+/// Puts bytes of row `row` of a group into `to`, `RUN` of each row in turn.
+#[inline(always)]
+fn in_runs<const RUN: usize, const N: usize>(row: usize, from: &[u8; N], to: &mut [u8]) {
+    for (from, to) in from.as_chunks::<RUN>().0.iter().zip(to.chunks_exact_mut(RUN * GROUP)) {
+        to[row * RUN..][..RUN].copy_from_slice(from);
+    }
+}
+
 /// How the codes of a group of rows lie in a block: what the kernels multiply best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -188,5 +196,14 @@ impl Order {
     pub(crate) const fn place(self, row: usize, col: usize) -> usize {
         let run = if matches!(self, Self::Pairs) { 2 } else { 4 };
         col / run * run * GROUP + row * run + col % run
+    }
+
+    /// Puts the bytes of columns 0 to N − 1 of row `row` where [`place`](Self::place) has them.
+    #[inline(always)]
+    pub(crate) fn put<const N: usize>(self, row: usize, from: &[u8; N], to: &mut [u8]) {
+        match self {
+            Self::Pairs => in_runs::<2, N>(row, from, to),
+            Self::Fours => in_runs::<4, N>(row, from, to),
+        }
     }
 }

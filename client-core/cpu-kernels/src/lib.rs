@@ -31,6 +31,7 @@ pub mod abi;
 pub mod attention;
 pub mod blocks;
 pub mod cache;
+mod fill;
 pub mod glu;
 pub mod layout;
 pub mod math;

@@ -6,7 +6,8 @@
 
 use half::f16;
 
-use crate::blocks::{self, BLOCK, GgmlType, IQ4_LEVELS, ScaledRun};
+use crate::blocks::{self, BLOCK, GgmlType, IQ4_LEVELS};
+use crate::fill::Cells;
 use crate::layout::{Codes, GROUP, Order};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native::{self, packed::Packed};
@@ -58,7 +59,7 @@ pub struct Planar {
     pub minima: Vec<f32>,
 }
 
-/// Why a matrix cannot be made.
+/// Why a matrix cannot be made: its size is not what was said, or more than there is memory for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrongSize;
 
@@ -103,11 +104,11 @@ impl Matrix {
         let row_bytes = format.row_bytes(cols).filter(|_| rows > 0 && cols > 0).ok_or(WrongSize)?;
         let bytes = row_bytes.checked_mul(rows).ok_or(WrongSize)?;
         let store = if as_singles || format == GgmlType::F32 {
-            Store::Single(vec![0.0; rows.checked_mul(cols).ok_or(WrongSize)?])
+            Store::Single(zeroed(rows.checked_mul(cols).ok_or(WrongSize)?)?)
         } else if !format.is_quantised() {
-            Store::Half(format, vec![0; bytes])
+            Store::Half(format, zeroed(bytes)?)
         } else {
-            Store::Planar(Planar::zeros(format, tile::order(Codes::of(format)), rows, cols))
+            Store::Planar(Planar::zeros(format, tile::order(Codes::of(format)), rows, cols)?)
         };
         Ok(Self { rows, cols, store })
     }
@@ -135,10 +136,12 @@ impl Matrix {
             Store::Packed(packed) if packed.format == format => {
                 packed.put_rows(first, row_bytes, bytes);
             }
-            Store::Planar(planar) if Codes::of(format) == planar.codes_are && planar.offset == format.offset() => {
-                for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
-                    planar.put_row(format, first + row, self.cols, bytes);
-                }
+            Store::Planar(planar)
+                if format.is_quantised()
+                    && Codes::of(format) == planar.codes_are
+                    && planar.offset == format.offset() =>
+            {
+                planar.cells().put_rows(format, first, row_bytes, bytes);
             }
             _ => return Err(WrongSize),
         }
@@ -160,7 +163,9 @@ impl Matrix {
         let store = if as_singles || format == GgmlType::F32 {
             Store::Single(blocks::values(format, bytes))
         } else if format.is_quantised() {
-            Store::Planar(Planar::new(format, tile::order(Codes::of(format)), cols, bytes.chunks_exact(row_bytes)))
+            let mut planar = Planar::zeros(format, tile::order(Codes::of(format)), rows, cols)?;
+            planar.cells().put_rows(format, 0, row_bytes, bytes);
+            Store::Planar(planar)
         } else {
             Store::Half(format, bytes.to_vec())
         };
@@ -198,6 +203,33 @@ impl Matrix {
     }
 }
 
+/// Bytes that a matrix takes with the tiles that every machine runs, which are a page's; what [`Matrix::bytes`] then says.
+/// `None` where `cols` is not whole blocks.
+pub fn portable_bytes(format: GgmlType, rows: usize, cols: usize, as_singles: bool) -> Option<u64> {
+    let row_bytes = format.row_bytes(cols)?;
+    if as_singles || format == GgmlType::F32 {
+        return Some(4 * rows as u64 * cols as u64);
+    }
+    if !format.is_quantised() {
+        return Some(rows as u64 * row_bytes as u64);
+    }
+    let are = Codes::of(format);
+    let places = rows.div_ceil(GROUP) as u64 * (cols / BLOCK) as u64;
+    let singles = places / are.shared() as u64 * GROUP as u64;
+    let parts = places * are.parts() as u64;
+    let scales = if are.has_factors() { singles * 4 + parts * GROUP as u64 } else { singles * are.parts() as u64 * 4 };
+    let minima = if format.has_minima() { singles * 4 } else { 0 };
+    Some(places * are.bytes() as u64 + scales + minima)
+}
+
+/// So many zeros. A page's memory may end here, which is no reason to end with it.
+fn zeroed<T: Copy + Default>(count: usize) -> Result<Vec<T>, WrongSize> {
+    let mut zeros = Vec::new();
+    zeros.try_reserve_exact(count).map_err(|_| WrongSize)?;
+    zeros.resize(count, T::default());
+    Ok(zeros)
+}
+
 /// Bytes of a row, where `bytes` are all of them.
 fn row_bytes(format: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Result<usize, WrongSize> {
     let row_bytes = format.row_bytes(cols).filter(|_| rows > 0 && cols > 0).ok_or(WrongSize)?;
@@ -226,77 +258,31 @@ pub(crate) fn halves(format: GgmlType, bytes: &[u8], out: &mut [f32]) {
 }
 
 impl Planar {
-    fn new<'a>(format: GgmlType, order: Order, cols: usize, rows: impl ExactSizeIterator<Item = &'a [u8]>) -> Self {
-        let mut planar = Self::zeros(format, order, rows.len(), cols);
-        for (row, bytes) in rows.enumerate() {
-            planar.put_row(format, row, cols, bytes);
-        }
-        planar
-    }
-
-    fn zeros(format: GgmlType, order: Order, rows: usize, cols: usize) -> Self {
+    fn zeros(format: GgmlType, order: Order, rows: usize, cols: usize) -> Result<Self, WrongSize> {
         let codes_are = Codes::of(format);
         let places = rows.div_ceil(GROUP) * (cols / BLOCK);
         let parts = if codes_are.has_factors() { 1 } else { codes_are.parts() };
         let singles = places / codes_are.shared() * GROUP;
-        Self {
-            codes: vec![0; places * codes_are.bytes()],
+        Ok(Self {
+            codes: zeroed(places * codes_are.bytes())?,
             codes_are,
             order,
             offset: format.offset(),
-            scales: vec![0.0; singles * parts],
-            factors: vec![0; if codes_are.has_factors() { places * codes_are.parts() * GROUP } else { 0 }],
-            minima: vec![0.0; if format.has_minima() { singles } else { 0 }],
-        }
+            scales: zeroed(singles * parts)?,
+            factors: zeroed(if codes_are.has_factors() { places * codes_are.parts() * GROUP } else { 0 })?,
+            minima: zeroed(if format.has_minima() { singles } else { 0 })?,
+        })
     }
 
-    fn put_row(&mut self, format: GgmlType, row: usize, cols: usize, bytes: &[u8]) {
-        let mut place = row / GROUP * (cols / BLOCK);
-        for block in bytes.chunks_exact(format.block().1) {
-            blocks::runs(format, block, |run| {
-                self.put(place, row % GROUP, &run);
-                place += 1;
-            });
-        }
-    }
-
-    fn put(&mut self, place: usize, row: usize, run: &ScaledRun) {
-        let (order, are) = (self.order, self.codes_are);
-        let codes = &mut self.codes[place * are.bytes()..][..are.bytes()];
-        match are {
-            Codes::Four | Codes::Levels | Codes::LevelsSuper => {
-                for (col, (low, high)) in run.codes[..16].iter().zip(&run.codes[16..]).enumerate() {
-                    codes[order.place(row, col)] = *low as u8 | (*high as u8) << 4;
-                }
-            }
-            Codes::Six | Codes::SixSplit | Codes::Eight => {
-                for (col, code) in run.codes.iter().enumerate() {
-                    codes[order.place(row, col)] = *code as u8;
-                }
-            }
-            Codes::One | Codes::Two | Codes::Three => {
-                let halved = u32::from(are == Codes::One);
-                for (col, code) in run.codes.iter().enumerate() {
-                    are.planes().put(order, row, col, *code as u8 >> halved, codes);
-                }
-            }
-        }
-        let (parts, above) = (are.parts(), place / are.shared() * GROUP + row);
-        if are.has_factors() {
-            self.scales[above] = run.units[0];
-            for part in 0..parts {
-                let minimum = if are == Codes::Two { run.minima[part] << 4 } else { 0 };
-                self.factors[(parts * place + part) * GROUP + row] = run.scales[part] as u8 | minimum;
-            }
-        } else if are.shared() > 1 {
-            self.scales[above] = run.scale(0);
-        } else {
-            for part in 0..parts {
-                self.scales[(parts * place + part) * GROUP + row] = run.scale(part);
-            }
-        }
-        if let Some(minimum) = self.minima.get_mut(above) {
-            *minimum = if are.has_factors() { run.units[1] } else { run.minimum(0) };
+    /// All of it, to be filled.
+    fn cells(&mut self) -> Cells<'_> {
+        Cells {
+            codes_are: self.codes_are,
+            order: self.order,
+            codes: &mut self.codes,
+            scales: &mut self.scales,
+            factors: &mut self.factors,
+            minima: &mut self.minima,
         }
     }
 
@@ -370,11 +356,19 @@ mod tests {
                 matrix.row(row, &mut out);
                 assert!(out.iter().zip(expect).all(|(a, b)| a.to_bits() == b.to_bits() || a == b), "{format:?} {row}");
                 if format.is_quantised() {
+                    let portable = Matrix::portable(format, rows, cols, &bytes, false).unwrap();
+                    assert_eq!(portable_bytes(format, rows, cols, false), Some(portable.bytes() as u64), "{format:?}");
                     for order in [Order::Pairs, Order::Fours] {
-                        let planar = Planar::new(format, order, cols, bytes.chunks_exact(bytes.len() / rows));
-                        planar.row(row, cols, &mut out);
-                        let same = out.iter().zip(expect).all(|(a, b)| a.to_bits() == b.to_bits() || a == b);
-                        assert!(same, "{format:?} {order:?} {row}");
+                        // At once, and in two pieces that part a group, the later one first.
+                        for cut in [0, 9] {
+                            let mut planar = Planar::zeros(format, order, rows, cols).unwrap();
+                            let row_bytes = bytes.len() / rows;
+                            planar.cells().put_rows(format, cut, row_bytes, &bytes[cut * row_bytes..]);
+                            planar.cells().put_rows(format, 0, row_bytes, &bytes[..cut * row_bytes]);
+                            planar.row(row, cols, &mut out);
+                            let same = out.iter().zip(expect).all(|(a, b)| a.to_bits() == b.to_bits() || a == b);
+                            assert!(same, "{format:?} {order:?} {row} {cut}");
+                        }
                     }
                 }
             }
@@ -390,6 +384,13 @@ mod tests {
             }
             assert_eq!(pieces.put_rows(format, 9, &bytes[8 * row_bytes..]), Err(WrongSize), "past the end");
             assert_eq!(pieces.put_rows(format, 0, &bytes[1..row_bytes]), Err(WrongSize), "no whole row");
+            let half_rows = vec![0; 8 * GgmlType::F16.row_bytes(cols).unwrap()];
+            let refused = pieces.put_rows(GgmlType::F16, 0, &half_rows);
+            assert_eq!(
+                refused.is_err(),
+                !matches!(format, GgmlType::F16 | GgmlType::F32),
+                "{format:?}: of another format"
+            );
         }
     }
 }

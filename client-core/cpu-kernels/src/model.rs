@@ -1,12 +1,10 @@
 //! Weights, sequences, and the forward pass.
 
-use crate::attention::{self, HeadCache};
+use crate::attention::{self, CacheForm, HeadCache};
 use crate::cache::Cache;
 use crate::layout::{AttentionShape, MAX_HEAD, stride};
 use crate::math;
-#[cfg(not(target_arch = "wasm32"))]
-use crate::matrix::Store;
-use crate::matrix::{Matrix, WrongSize};
+use crate::matrix::{Matrix, Store, WrongSize};
 use crate::product::{Activations, multiply};
 
 /// Tokens that go through the blocks together; more would push the activations out of the caches.
@@ -213,11 +211,14 @@ impl Sequences {
     /// So many empty ones.
     pub fn new(model: &Model, rows: usize) -> Self {
         // Models that are held exactly are computed exactly, the cache included.
-        #[cfg(not(target_arch = "wasm32"))]
-        let half = model.layers.iter().any(|layer| matches!(layer.qkv[1].store, Store::Packed(_)));
-        #[cfg(target_arch = "wasm32")]
-        let half = false;
-        let cache = Cache::new(model.layers.len(), model.shape.kv_heads, model.shape.head_dim, half);
+        let form = model.layers.iter().find_map(|layer| match layer.qkv[1].store {
+            Store::Single(_) | Store::Half(..) => None,
+            Store::Planar(_) => Some(CacheForm::Half),
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::Packed(_) => Some(CacheForm::Native),
+        });
+        let form = form.unwrap_or(CacheForm::Single);
+        let cache = Cache::new(model.layers.len(), model.shape.kv_heads, model.shape.head_dim, form);
         Self { caches: vec![cache; rows], scratch: Scratch::default() }
     }
 

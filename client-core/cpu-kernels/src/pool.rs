@@ -18,9 +18,9 @@ pub trait Job: Sync {
 /// How much work a job is, and of which kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
-    /// Columns that are computed.
+    /// Columns that are computed; 0 where weights are laid out.
     pub columns: usize,
-    /// Multiplications; 0 where time depends on more than their number, for jobs that go with the others.
+    /// Multiplications, or weights; 0 where time depends on more than their number, for jobs that go with the others.
     pub products: usize,
 }
 

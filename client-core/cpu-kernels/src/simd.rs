@@ -1,8 +1,15 @@
 //! Four singles at a time: a vector of wasm's simd128, or an array that the compiler makes one of.
 
+/// Sign, and the lower 28 bits: where a half's fields are in a single's, once it has been widened by its sign and shifted.
+const HALF_FIELDS: u32 = 0x8fff_ffff;
+/// 2¹¹²: the exponent there is 112 too small. Multiplying mends subnormal numbers as well.
+const HALF_EXPONENTS: u32 = 0x7780_0000;
+
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod lanes {
     use std::arch::wasm32::*;
+
+    use super::{HALF_EXPONENTS, HALF_FIELDS};
 
     /// Four singles.
     #[derive(Clone, Copy, Debug)]
@@ -18,6 +25,18 @@ mod lanes {
         #[inline(always)]
         pub fn load(x: &[f32; 4]) -> Self {
             Self(bytemuck::cast(*x))
+        }
+
+        /// Of numbers in half precision, none of them infinite.
+        #[inline(always)]
+        #[allow(unsafe_code)]
+        pub fn load_halves(x: &[u16; 4]) -> Self {
+            // SAFETY: four numbers of two bytes are there.
+            let wide = unsafe { i32x4_load_extend_i16x4(x.as_ptr().cast()) };
+            Self(f32x4_mul(
+                v128_and(i32x4_shl(wide, 13), i32x4_splat(HALF_FIELDS as i32)),
+                f32x4_splat(f32::from_bits(HALF_EXPONENTS)),
+            ))
         }
 
         #[inline(always)]
@@ -95,6 +114,8 @@ mod lanes {
 
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod lanes {
+    use super::{HALF_EXPONENTS, HALF_FIELDS};
+
     /// Four singles.
     #[derive(Clone, Copy, Debug)]
     pub struct F4([f32; 4]);
@@ -114,6 +135,15 @@ mod lanes {
         #[inline(always)]
         pub fn load(x: &[f32; 4]) -> Self {
             Self(*x)
+        }
+
+        /// Of numbers in half precision, none of them infinite.
+        #[inline(always)]
+        pub fn load_halves(x: &[u16; 4]) -> Self {
+            Self(x.map(|bits| {
+                let fields = (i32::from(bits as i16) << 13) as u32 & HALF_FIELDS;
+                f32::from_bits(fields) * f32::from_bits(HALF_EXPONENTS)
+            }))
         }
 
         #[inline(always)]
@@ -218,6 +248,15 @@ impl F4 {
 #[cfg(test)]
 mod tests {
     use super::F4;
+
+    #[test]
+    fn halves_are_what_they_stand_for() {
+        for bits in (0..=u16::MAX).filter(|bits| bits & 0x7c00 != 0x7c00) {
+            let expect = half::f16::from_bits(bits).to_f32();
+            let found = F4::load_halves(&[bits, 0, bits, 0x3c00]).array();
+            assert_eq!(found.map(f32::to_bits), [expect, 0.0, expect, 1.0].map(f32::to_bits), "{bits:#x}");
+        }
+    }
 
     #[test]
     fn caps_are_exact_to_rounding() {

@@ -10,8 +10,10 @@
 
 mod sequences;
 
+use std::pin::pin;
 use std::rc::Rc;
 
+use futures::stream::{self, StreamExt as _};
 use js_sys::WebAssembly::{Instance, Memory, Module};
 use js_sys::{Array, Atomics, Function, Int32Array, Object, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -25,7 +27,7 @@ use cpu_kernels::abi::{self, ACCEPTED, REFUSED};
 use engine::config::{ModelConfig, Rotations};
 use engine::cpu::{self, Form};
 use engine::error::EngineError;
-use engine::parts::{BlockPart, PIECE_BYTES, Part, Weights};
+use engine::parts::{BlockPart, MatrixForm, PIECE_BYTES, Part, Weights};
 
 /// Most threads, the worker's own included: more do not help a model that fits into a tab.
 const MAX_THREADS: usize = 8;
@@ -231,6 +233,10 @@ impl Kernels {
     }
 }
 
+fn no_memory() -> EngineError {
+    EngineError::Cpu("there is no memory left for the model".into())
+}
+
 /// A part of a module's memory, given back when it is dropped.
 struct Space<'k> {
     kernels: &'k Kernels,
@@ -249,7 +255,7 @@ impl<'k> Space<'k> {
     fn new(kernels: &'k Kernels, bytes: u64) -> Result<Self, EngineError> {
         let len = u32::try_from(bytes).map_err(|_| EngineError::Unsupported("a tensor of over 4 GiB".into()))?;
         match kernels.call("allocate", &[len]).map_err(EngineError::Cpu)? {
-            0 => Err(EngineError::Cpu("there is no memory left for the model".into())),
+            0 => Err(no_memory()),
             start => Ok(Self { kernels, start, len }),
         }
     }
@@ -288,26 +294,44 @@ async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u
     let bytes: Vec<u8> = abi::shape_words(&cpu::shape(config)).into_iter().flat_map(u32::to_le_bytes).collect();
     kernels
         .with_bytes(&bytes, |start| kernels.call("begin", &[start, config.layers as u32]).map_err(EngineError::Cpu))?;
-    let matrix = async |number: u32, layer: u32, part: Part| {
-        let stored = weights.required(part)?;
-        let (row_bytes, bytes) = (stored.row_bytes(), stored.bytes());
-        let space = Space::new(kernels, bytes)?;
-        for rows in stored.pieces(row_bytes, PIECE_BYTES) {
-            let at = rows.start as u64 * row_bytes as u64;
-            space.write(at, &weights.rows(part, rows).await?)?;
-        }
-        let (rows, cols, as_singles) = (stored.rows as u32, stored.cols as u32, u32::from(form == Form::Singles));
-        let args = [number, layer, stored.dtype.id(), rows, cols, space.start, space.len, as_singles];
-        kernels.accepted("matrix", &args).map(drop)
-    };
     let vector = |number: u32, layer: u32, values: &[f32]| {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         kernels.with_bytes(&bytes, |start| kernels.accepted("vector", &[number, layer, start, values.len() as u32]))
     };
+    let mut matrices = vec![(abi::EMBEDDING, 0, Part::Embedding)];
+    if weights.form(Part::Output)?.is_some() {
+        matrices.push((abi::HEAD, 0, Part::Output));
+    }
     for (at, layer) in (0..).zip(0..config.layers) {
-        for (number, part) in (0..).zip(BlockPart::ALL) {
-            matrix(number, at, Part::Block(layer, part)).await?;
+        matrices.extend((0..).zip(BlockPart::ALL).map(|(number, part)| (number, at, Part::Block(layer, part))));
+    }
+    let mut pieces = Vec::new();
+    for (number, layer, part) in matrices {
+        let stored = weights.required(part)?;
+        pieces.extend(stored.pieces(stored.row_bytes(), PIECE_BYTES).map(|rows| (number, layer, part, stored, rows)));
+    }
+    // While a piece is laid out, the browser reads the next one.
+    let read = stream::iter(pieces).map(async |(number, layer, part, stored, rows)| {
+        let (first, len) = (rows.start as u32, rows.len() * stored.row_bytes());
+        let bytes = weights.rows(part, rows).await?;
+        if bytes.len() != len {
+            return Err(EngineError::Inconsistent("a matrix has the wrong number of bytes".into()));
         }
+        Ok((number, layer, stored, first, bytes))
+    });
+    let mut read = pin!(read.buffered(2));
+    while let Some(piece) = read.next().await {
+        let (number, layer, MatrixForm { dtype, rows, cols, .. }, first, bytes) = piece?;
+        if first == 0 {
+            let args = [number, layer, dtype.id(), rows as u32, cols as u32, u32::from(form == Form::Singles)];
+            if kernels.call("matrix", &args).map_err(EngineError::Cpu)? != ACCEPTED {
+                return Err(no_memory());
+            }
+        }
+        let put = |start| kernels.accepted("rows", &[number, layer, dtype.id(), first, start, bytes.len() as u32]);
+        kernels.with_bytes(&bytes, put)?;
+    }
+    for (at, layer) in (0..).zip(0..config.layers) {
         let has = weights.vectors(layer).await?;
         let traits = &has.traits;
         let vectors = [Some(&has.attn_norm), Some(&has.ffn_norm), traits.qkv_bias.as_ref()];
@@ -318,10 +342,6 @@ async fn build(kernels: &Kernels, weights: &dyn Weights, form: Form) -> Result<u
         }
         let (rotation, window) = (abi::optional_code(traits.rope.table()), abi::optional_code(traits.window));
         kernels.accepted("layer", &[at, rotation, window])?;
-    }
-    matrix(abi::EMBEDDING, 0, Part::Embedding).await?;
-    if weights.form(Part::Output)?.is_some() {
-        matrix(abi::HEAD, 0, Part::Output).await?;
     }
     vector(abi::OUTPUT_NORM, 0, &weights.output_norm().await?)?;
     match kernels.call("finish", &[]).map_err(EngineError::Cpu)? {

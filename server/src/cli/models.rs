@@ -166,7 +166,7 @@ impl Models {
             let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
             writeln!(out, "{}", cells.join("  ").trim_end())?;
         }
-        writeln!(out, "\nMEMORY is that of weights and a cache of {LISTED_CONTEXT} tokens in single precision.")?;
+        writeln!(out, "\nMEMORY is that of weights and a cache of {LISTED_CONTEXT} tokens on a CPU.")?;
         writeln!(
             out,
             "Models of the same TOKENS OF can share an answer. Files lie in {}.",

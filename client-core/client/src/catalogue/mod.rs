@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::download::is_sha256;
 use crate::protocol::manifest::{Accuracy, ModelEntry, ModelManifest};
+use crate::verdict::{SINGLE_PARAMETERS, cache_bytes, is_exact_on_cpu};
 
 /// The format's version.
 pub const VERSION: u32 = 1;
@@ -227,12 +228,15 @@ impl CatalogueEntry {
         self.repository.is_none() && self.url.is_none() && self.pip.is_none()
     }
 
-    /// Memory that weights and a KV cache of `context` tokens in single precision take, bytes; `None` where the file's size is
-    /// not known.
+    /// Memory that weights, as they are stored, and a KV cache of `context` tokens take on a CPU, bytes; `None` where the file's
+    /// size is not known.
     #[must_use]
     pub fn needs_bytes(&self, context: u32) -> Option<u64> {
-        let tokens = u64::from(context.min(self.context_length));
-        Some(self.bytes?.saturating_add(4 * u64::from(self.cache_width).saturating_mul(tokens)))
+        let is_exact = is_exact_on_cpu(self.parameters, &self.quantisation);
+        let tokens = context.min(self.context_length).into();
+        // Small models are held in single precision.
+        let singles = if self.parameters <= SINGLE_PARAMETERS { 4 * self.parameters } else { 0 };
+        Some(self.bytes?.max(singles).saturating_add(cache_bytes(self.cache_width.into(), tokens, false, is_exact)))
     }
 
     /// The same model as an entry of the manifest, for a page; `None` where the page could not tell its file from another:

@@ -45,8 +45,8 @@ fn every_model_says_where_it_is_what_it_takes_and_what_it_asks() {
 fn what_a_model_needs_grows_with_its_context_and_no_further() {
     let catalogue = shipped();
     let model = catalogue.find("smollm2-135m").expect("it is there");
-    // Keys and values of 3 heads of 64 numbers in 30 layers, 4 bytes each.
-    assert_eq!(model.needs_bytes(2048), Some(98_362_432 + 2 * 30 * 3 * 64 * 4 * 2048));
+    // Keys and values of 3 heads of 64 numbers in 30 layers, 2 bytes each.
+    assert_eq!(model.needs_bytes(2048), Some(98_362_432 + 2 * 30 * 3 * 64 * 2 * 2048));
     assert_eq!(model.needs_bytes(100_000), model.needs_bytes(8192));
 }
 

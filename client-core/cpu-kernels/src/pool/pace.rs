@@ -3,8 +3,9 @@
 //!
 //! So the pace with helpers is compared with the pace alone. The first jobs are done alone, to know it, and now and then
 //! some more, because compilers get better and machines change. Where helpers are no help for two windows of time they are
-//! left alone, first for a moment, then, each time that they are no help again, for twice as long. Jobs of one column (a
-//! token), of a few (a batch) and of many (a prompt) are bound by different things and are judged apart.
+//! left alone, first for a moment, then, each time that they are no help again, for twice as long. Jobs of no column (weights
+//! that are laid out), of one (a token), of a few (a batch) and of many (a prompt) are bound by different things and are judged
+//! apart.
 
 use super::Work;
 
@@ -18,13 +19,13 @@ const HELP: f64 = 0.95;
 const RESTS_MS: [f64; 2] = [250.0, 8000.0];
 /// How long helpers work at first, and at most, until the pace alone is looked at again, milliseconds.
 const LOOKS_MS: [f64; 2] = [250.0, 8000.0];
-/// Columns of the first two kinds of jobs.
-const FEW: [usize; 2] = [1, 8];
+/// Columns of the first three kinds of jobs.
+const FEW: [usize; 3] = [0, 1, 8];
 
 /// What is known of all kinds of jobs.
 #[derive(Debug)]
 pub struct Pace {
-    kinds: [Kind; 3],
+    kinds: [Kind; 4],
 }
 
 /// What is known of one kind of jobs.
@@ -103,7 +104,7 @@ impl Kind {
 
 impl Pace {
     pub const fn new() -> Self {
-        Self { kinds: [Kind::NEW; 3] }
+        Self { kinds: [Kind::NEW; 4] }
     }
 
     fn kind(&mut self, work: Work) -> &mut Kind {

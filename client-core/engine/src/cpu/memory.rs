@@ -2,9 +2,9 @@
 
 use cpu_kernels::layout::stride;
 
-use super::{Form, runs_here};
+use super::{Form, portable_bytes, runs_here};
 use crate::error::EngineError;
-use crate::parts::Weights;
+use crate::parts::{BlockPart, Part, Weights};
 
 /// Tokens of the shortest context that a model is loaded with where nobody has said how long it is to be.
 pub const LEAST_CONTEXT: usize = 512;
@@ -33,10 +33,16 @@ impl Need {
     /// As [`Weights::form`], of any matrix.
     pub fn of(weights: &dyn Weights) -> Result<Self, EngineError> {
         let (config, totals) = (weights.config(), weights.totals()?);
+        let mut quantised = false;
+        for layer in 0..config.layers {
+            quantised |= weights.required(Part::Block(layer, BlockPart::K))?.dtype.is_quantised();
+        }
         let (of_weights, of_element) = match (runs_here(weights)?, Form::of_size(totals.parameters)) {
             (true, Form::Singles) => (4 * totals.parameters, size_of::<f32>()),
+            // What is held exactly has an exact cache.
+            (true, _) if !quantised => (totals.bytes, size_of::<f32>()),
             (true, _) if cpu_kernels::native::isa().is_some() => (totals.bytes, size_of::<u16>()),
-            (true, _) => (totals.bytes, size_of::<f32>()),
+            (true, _) => (portable_bytes(weights)?, size_of::<u16>()),
             (false, _) => (2 * totals.bytes, size_of::<f32>()),
         };
         let elements = 2 * config.layers * config.kv_heads * stride(config.head_dim);

@@ -24,6 +24,8 @@ use super::assemble::at_once;
 use super::backend::{Backend, Batch, Output, OutputKind, SHARING, Snapshot, SnapshotState, Span, Turn};
 use super::config::{Activation, ModelConfig, Rotations};
 use super::error::EngineError;
+pub use cpu_kernels::matrix::portable_bytes as portable_matrix_bytes;
+
 use super::parts::{BlockPart, BlockVectors, PIECE_BYTES, Part, Weights};
 use super::preconditions::{check_input, check_row, check_rows_up_to, check_spans, check_turns};
 use super::sampler::{SamplerParams, argmax};
@@ -42,8 +44,8 @@ pub enum Form {
     Singles,
     /// As the file has them, in the order in which they are multiplied.
     Stored,
-    /// The same, for the tiles that every machine runs, and with a cache in single precision: what other tiles are compared
-    /// with.
+    /// The same, for the tiles that every machine runs, and with a cache that every machine reads: what a page runs, and what
+    /// other tiles are compared with.
     Portable,
 }
 
@@ -128,6 +130,23 @@ struct CpuModel {
     model: Model,
 }
 
+/// Bytes that a model's matrices take with the tiles that every machine runs, which are a page's: codes of five and six bits
+/// take eight there, and scales are singles. Nothing is read.
+///
+/// # Errors
+/// As [`Weights::form`], of any matrix.
+pub fn portable_bytes(weights: &dyn Weights) -> Result<u64, EngineError> {
+    let as_singles = Form::of_size(weights.totals()?.parameters) == Form::Singles;
+    let mut bytes = 0;
+    for part in weights.parts() {
+        if let Some(form) = weights.form(part)? {
+            bytes +=
+                portable_matrix_bytes(form.dtype, form.rows, form.cols, as_singles).unwrap_or_else(|| form.bytes());
+        }
+    }
+    Ok(bytes)
+}
+
 /// The sizes as the kernels want them.
 pub fn shape(config: &ModelConfig) -> ModelShape {
     let traits = &config.traits;
@@ -162,11 +181,17 @@ async fn matrix(
     let wrong = |_| EngineError::Inconsistent("a matrix has the wrong number of bytes".into());
     let Some(stored) = weights.form(part)? else { return Ok(None) };
     let (dtype, rows, cols) = (stored.dtype, stored.rows, stored.cols);
+    // Of a size that can be, what is missing is memory.
+    let can_be = rows > 0 && portable_matrix_bytes(dtype, rows, cols, false).is_some();
+    let not_made = |error| match can_be {
+        true => EngineError::Cpu("there is no memory left for the model".into()),
+        false => wrong(error),
+    };
     let mut matrix = match form {
         Form::Portable => cpu_kernels::matrix::Matrix::zeros_portable(dtype, rows, cols, false),
         _ => cpu_kernels::matrix::Matrix::zeros(dtype, rows, cols, form == Form::Singles),
     }
-    .map_err(wrong)?;
+    .map_err(not_made)?;
     for rows in stored.pieces(stored.row_bytes(), PIECE_BYTES) {
         let bytes = weights.rows(part, rows.clone()).await?;
         if bytes.len() != stored.row_bytes() * rows.len() {

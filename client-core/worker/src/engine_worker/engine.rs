@@ -31,17 +31,21 @@ pub(super) struct Loaded {
     context: Option<u32>,
     /// Numbers that the KV cache holds for a token.
     cache_width: u64,
+    /// What its weights take where they are.
+    held_bytes: u64,
 }
 
 impl Loaded {
     /// What its weights take.
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.engine.info().weight_bytes
+        self.held_bytes
     }
 
     /// What its KV cache takes when it is full.
     pub(super) fn cache_bytes(&self) -> u64 {
-        verdict::cache_bytes(self.cache_width, self.engine.info().context as u64, self.on_gpu)
+        let info = self.engine.info();
+        let is_exact = verdict::is_exact_on_cpu(info.parameters, info.quantisation);
+        verdict::cache_bytes(self.cache_width, info.context as u64, self.on_gpu, is_exact)
     }
 
     /// Its name, and what its vocabulary is recognised by.
@@ -80,13 +84,14 @@ pub(super) async fn load(
 ) -> Result<Loaded, String> {
     let reading = Reading::new(&files, stop, progress);
     let gpu: Option<GpuContext> = engine_worker.gpu.borrow().clone();
-    let loaded = |(engine, cache_width), on_gpu| Loaded {
+    let loaded = |Built { engine, cache_width, held_bytes }, on_gpu| Loaded {
         id: id.to_owned(),
         engine,
         on_gpu,
         files: files.clone(),
         context,
         cache_width,
+        held_bytes,
     };
     let problem = match &gpu {
         None => None,
@@ -109,25 +114,34 @@ pub(super) async fn load(
     Ok(loaded(built, false))
 }
 
-/// An engine over a model, with a context of at most so many tokens; and the width of its KV cache. Files are read piece by
-/// piece: they may be larger than this memory.
+/// See [`Loaded`].
+struct Built {
+    engine: Engine,
+    cache_width: u64,
+    held_bytes: u64,
+}
+
+/// An engine over a model, with a context of at most so many tokens. Files are read piece by piece: they may be larger than
+/// this memory.
 async fn build(
     engine_worker: &EngineWorker,
     reading: &Reading<'_>,
     context: Option<u32>,
     gpu: Option<&GpuContext>,
-) -> Result<(Engine, u64), EngineError> {
+) -> Result<Built, EngineError> {
     let (words, mut weights) = reading.open().await?;
     weights.limit_context(context.and_then(|context| usize::try_from(context).ok()).unwrap_or(usize::MAX));
     let config = weights.config();
     let cache_width = 2 * config.layers as u64 * config.kv_dim() as u64;
+    let held_bytes = if gpu.is_some() { weights.totals()?.bytes } else { cpu::portable_bytes(&weights)? };
     let backend: Box<dyn Backend> = match gpu {
         Some(gpu) => {
             Box::new(GpuBackend::new(&engine_worker.tested(gpu, &weights, reading.stop).await?, &weights).await?)
         }
         None => engine_worker.cpu_backend(&weights).await?,
     };
-    Ok((Engine::from_parts(words.tokenizer, words.template, &weights, backend)?, cache_width))
+    let engine = Engine::from_parts(words.tokenizer, words.template, &weights, backend)?;
+    Ok(Built { engine, cache_width, held_bytes })
 }
 
 impl EngineWorker {
@@ -210,7 +224,7 @@ impl LocalEngine for Writing<'_> {
         let reading = Reading::new(&files, &stop, &|_, _| ());
         let built = build(self.engine_worker, &reading, self.loaded.context, None).await;
         let built = built.map_err(|error| failed(error.to_string()))?;
-        self.loaded.engine = built.0;
+        (self.loaded.engine, self.loaded.held_bytes) = (built.engine, built.held_bytes);
         self.loaded.on_gpu = false;
         self.engine_worker
             .onto_cpu(&format!("The CPU took over because {error}. Reload the page to try the GPU again."));

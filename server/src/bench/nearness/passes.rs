@@ -18,7 +18,7 @@ use super::error::NearnessError;
 pub enum Where {
     /// The kernels, with the best tiles of this machine and a cache in half precision: what the server runs.
     Cpu,
-    /// The kernels with the tiles that every machine runs and a cache in single precision: what a page runs.
+    /// The kernels with the tiles and the cache that every machine runs: what a page runs.
     Portable,
     /// candle, for what the kernels have no fast tiles for.
     Candle,

@@ -9,6 +9,9 @@
 //! | [`round`] | activations to eight bits |
 //! | `unpack` | codes of a block as bytes |
 //!
+//! The loops are those of `avx2` once more: a body that is compiled for other features cannot be shared without a call in its
+//! innermost loop, and the registers hold other tiles.
+//!
 //! What lies in memory in eights takes two vectors here, of rows 0 to 3 and 4 to 7. Every function here has
 //! `#[target_feature]` and is called behind [`isa`](super::isa) only; whoever calls one says so.
 
