@@ -144,6 +144,7 @@ impl Reply {
                 }
             }
         });
-        Ok(stream.boxed_local())
+        // Whoever asks again after the end is told that it is over.
+        Ok(stream.fuse().boxed_local())
     }
 }

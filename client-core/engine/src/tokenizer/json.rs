@@ -39,7 +39,7 @@ const MAX_PIECES: usize = 8 << 20;
 pub(super) const MAX_ADDED: usize = 1 << 17;
 pub(super) const MAX_ADDED_BYTES: usize = 1 << 20;
 /// Longest word that a word-piece model cuts: it tries all ends from all beginnings.
-const MAX_WORD: usize = 1000;
+const MAX_WORD: usize = 200;
 
 /// A tokenizer, how it cuts texts, and which tokens it puts around one.
 pub(super) struct Loaded {

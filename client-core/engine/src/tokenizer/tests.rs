@@ -239,6 +239,19 @@ fn affixes_are_bounded() {
     }
 }
 
+/// A word's cost grows with the square of its length, and cutting it cannot be stopped.
+#[test]
+fn words_of_word_pieces_are_bounded() {
+    let json = |letters: usize| {
+        let model = serde_json::json!({ "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": letters, "vocab": { "[UNK]": 0, "a": 1 } });
+        serde_json::json!({ "model": model }).to_string()
+    };
+    let error = Tokenizer::from_json(json(201).as_bytes(), None).expect_err("too long").to_string();
+    assert!(error.contains("201 letters") && error.contains("more than 200"), "{error}");
+    assert!(Tokenizer::from_json(json(200).as_bytes(), None).is_ok());
+}
+
 /// Official files have some tokens twice: text becomes the first, and the second is shown like it.
 #[test]
 fn tokens_may_occur_twice() {
