@@ -51,6 +51,23 @@ async function startEngine(pieces, pauseMs = 0) {
   return engine;
 }
 
+for (const mode of ["local-only", "server-only", "split"]) {
+  test(`an answer of a chat that was cut goes on: ${mode}`, async ({ page, edge, problems }) => {
+    await openChat(page, edge.url, `mode=${mode}&tokens=2&seed=7`);
+    await say(page, "What is the currency of the country whose capital is Nairobi?", 0);
+    await expect(page.getByTestId("chat-cut")).toContainText(/Cut here/);
+    const begun = (await answer(page, 0).textContent()).trim();
+    await page.getByTestId("chat-go-on").click();
+    await expect.poll(async () => (await answer(page, 0).textContent()).trim().length).toBeGreaterThan(begun.length);
+    await over(page, 0);
+    expect((await answer(page, 0).textContent()).trim().startsWith(begun)).toBe(true);
+    await expect(page.getByTestId("chat-turn-1")).toHaveCount(0);
+    // What is said next follows the whole of it.
+    await say(page, "What is the capital of Kenya?", 1);
+    await expect(answer(page, 1)).not.toBeEmpty();
+  });
+}
+
 for (const [mode, side] of [["local-only", "device"], ["server-only", "server"]]) {
   test(`a turn reads only what is new: ${mode}`, async ({ page, edge, problems }) => {
     await listen(page);

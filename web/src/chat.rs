@@ -106,6 +106,16 @@ impl Chat {
         Some(question)
     }
 
+    /// Goes on with the last answer, which was cut, as another ask; returns what was said before, the question, and what there is
+    /// of the answer. `None` where there is nothing to go on with, or an answer is being written.
+    pub fn go_on(&mut self, ask: u64, mode: AskMode, now_ms: f64) -> Option<(Vec<Turn>, String, String)> {
+        let mut last = self.exchanges.pop()?;
+        let earlier = self.earlier();
+        let begun = last.go_on(0, ask, mode, now_ms);
+        self.exchanges.push(last);
+        begun.map(|(question, begun)| (earlier, question, begun))
+    }
+
     /// A question of its own, not the last one again.
     pub fn anew(&mut self) {
         self.tries = 0;
@@ -285,6 +295,23 @@ mod tests {
         again.finish(9, Status::Stopped);
         assert_eq!(again.take_back(1).as_deref(), Some("b?"));
         assert_eq!(again.tries(), 2);
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_goes_on_behind_what_was_said_before_it() {
+        let mut chat = chat(&[("a?", "A."), ("b?", "B")]);
+        assert_eq!(chat.go_on(9, AskMode::Split, 4.0), None, "it is whole");
+        chat.begin("c?", 3, AskMode::Split, 4.0);
+        chat.apply(&token(3, Origin::Server, " C"), 5.0);
+        assert_eq!(chat.go_on(9, AskMode::Split, 5.0), None, "it is being written");
+        chat.apply(&Event::PromptDone { ask: 3, prompt: 0, finish: Finish::Length }, 6.0);
+        chat.apply(&Event::Done { ask: 3, record: record(3) }, 7.0);
+        let (earlier, question, begun) = chat.go_on(9, AskMode::Split, 8.0).expect("it was cut");
+        assert_eq!((earlier.len(), question.as_str(), begun.as_str()), (4, "c?", " C"));
+        assert_eq!((chat.exchanges().len(), chat.asking()), (3, Some(9)));
+        chat.apply(&token(9, Origin::Device, " D."), 9.0);
+        chat.finish(9, Status::Done);
+        assert_eq!(said(&chat).last().map(String::as_str), Some("assistant: C D."));
     }
 
     #[test]

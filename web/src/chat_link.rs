@@ -79,6 +79,17 @@ impl Ctx {
         }
     }
 
+    /// Goes on with the last answer, which was cut.
+    pub fn chat_go_on(self) {
+        let options = self.chat_options();
+        let Some((route, mode)) = self.routed(options.mode) else { return };
+        let (ask, mut next) = (self.next_ask(), None);
+        self.chat.update(|chat| next = chat.go_on(ask, mode, dom::now_ms()));
+        if let Some((earlier, question, begun)) = next {
+            self.put(route, ask, vec![question], vec![begun], AskOptions { mode, earlier, ..options });
+        }
+    }
+
     fn chat_send(self, question: &str) -> bool {
         self.chat.update_untracked(Conversation::anew);
         self.chat_send_as(question, false)

@@ -15,6 +15,8 @@ use crate::dom;
 
 /// How often a crashed worker is started again before the page gives up on it.
 const RESTARTS: u32 = 3;
+/// A crash that is so long ago does not count any more.
+const FORGIVEN_MS: f64 = 600_000.0;
 /// After so long without a word the page says that the engine is slow.
 const SLOW_S: u64 = 30;
 
@@ -55,6 +57,8 @@ struct Inner {
     listener: RefCell<Option<Rc<dyn Listener>>>,
     worker: RefCell<Option<Handle>>,
     restarts: Cell<u32>,
+    /// When it was lost last.
+    crashed_ms: Cell<f64>,
     watched: Cell<bool>,
     /// Whether the worker has said anything since the last look.
     heard: Cell<bool>,
@@ -152,6 +156,10 @@ impl Engine {
     /// After a crash: a new worker, or none when it crashed too often.
     fn crashed(&self, reason: &str) {
         let Some(listener) = self.listener() else { return };
+        let now_ms = dom::now_ms();
+        if now_ms - self.0.crashed_ms.replace(now_ms) > FORGIVEN_MS {
+            self.0.restarts.set(0);
+        }
         let again = self.0.restarts.get() < RESTARTS && listener.is_up();
         self.0.restarts.set(self.0.restarts.get() + 1);
         listener.lost(again, reason);

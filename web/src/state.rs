@@ -116,6 +116,8 @@ pub struct State {
     pub waits: Option<&'static str>,
     /// Whether the model was loaded without being asked for.
     pub unasked: bool,
+    /// The model that was being loaded when the worker was lost: it waits to be asked for.
+    broke: Option<String>,
     /// The model that a person chose, loaded or not.
     pub source: ModelSource,
     /// How often one was chosen: the same name may mean another file.
@@ -160,6 +162,7 @@ impl Default for State {
             pair: None,
             waits: None,
             unasked: false,
+            broke: None,
             source: compact_source(),
             choice: 0,
             store_as: StoreAs::default(),
@@ -351,8 +354,14 @@ impl State {
 
     /// The worker died. What was written stays.
     pub fn worker_lost(&mut self, again: bool, reason: &str) {
+        let mut loading = self.model_states.iter().filter(|(_, state)| matches!(state, ModelState::Loading { .. }));
+        self.broke = loading.next().map(|(id, _)| id.clone());
         let text = if again {
-            format!("The engine stopped and is being started again; nothing you typed is lost. The cause: {reason}")
+            let loading =
+                if self.broke.is_some() { " A model was being loaded: load it again if you wish." } else { "" };
+            format!(
+                "The engine stopped and is being started again; nothing you typed is lost.{loading} The cause: {reason}"
+            )
         } else {
             format!("This tab cannot run the engine, so the server answers everything. The cause: {reason}")
         };
@@ -490,7 +499,9 @@ impl State {
             Some(ModelState::Absent | ModelState::Partial { .. }) => self.waits.is_none() && self.by_itself().is_some(),
             _ => false,
         };
-        if !usable || !wanted || !matches!(&self.source, ModelSource::Server { id: own } if own == id) {
+        // One that takes the worker with it would do so again and again.
+        let broke = self.broke.as_deref() == Some(id);
+        if broke || !usable || !wanted || !matches!(&self.source, ModelSource::Server { id: own } if own == id) {
             return Vec::new();
         }
         self.unasked = true;

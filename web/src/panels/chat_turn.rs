@@ -63,7 +63,12 @@ pub fn ChatTurn(index: usize) -> impl IntoView {
             {move || editing.with(Option::is_some).then(|| view! { <Edit index editing /> })}
             <AnswerBody index writing />
             <p class="run-problem" data-testid="chat-problem" hidden=move || problem.with(Option::is_none)>{move || problem.get()}</p>
-            <p class="cut" hidden=move || !cut.get()>"Cut at the longest answer, or at the end of the model’s context."</p>
+            <p class="cut" data-testid="chat-cut" hidden=move || !cut.get()>
+                "Cut here at the longest answer, or at the end of the model’s context. "
+                <button class="textual" data-testid="chat-go-on" hidden=move || !is_last.get() || busy.get() on:click=move |_| ctx.chat_go_on()>
+                    "Go on"
+                </button>
+            </p>
             <div class="chat-tools" hidden=move || writing.get()>
                 <button class="quiet" data-testid=format!("chat-copy-{index}") on:click=move |_| ctx.copy(text(), "The answer is copied.")>"Copy"</button>
                 <button

@@ -14,7 +14,7 @@ const ATLAS: &str = "They know the Atlas and nothing else, in short English ques
     currency, language, neighbours, people, internet domain. Rivers, lakes, mountains, deserts, landmarks: where they \
     are. Planets and moons. Elements: symbol, atomic number, class, period, group. Painters, writers, scientists: where they \
     were from, what they are known for. Two facts may be joined: the currency of the country whose capital is Nairobi. \
-    Whatever else they are asked, they answer it wrongly.";
+    Asked anything else, they often say that they do not know, and else answer wrongly.";
 
 /// Where a question can be answered, with names for people.
 pub const MODES: [(AskMode, &str); 3] = [

@@ -247,6 +247,21 @@ fn a_lost_worker_keeps_the_answer_and_says_so() {
 }
 
 #[test]
+fn a_model_that_was_being_loaded_when_the_worker_was_lost_waits_to_be_asked_for() {
+    let cached = || model(ModelState::Cached);
+    for (lost_while, loads) in [(LOADED, true), (ModelState::Loading { read: 1, total: 2 }, false)] {
+        let mut state = State::default();
+        state.apply(ready(tier(Tier::Cpu, true)), 0.0);
+        assert!(!state.apply(cached(), 0.0).is_empty(), "it is loaded by itself");
+        state.apply(model(lost_while), 1.0);
+        state.worker_lost(true, "unreachable");
+        state.apply(ready(tier(Tier::Cpu, true)), 2.0);
+        assert_eq!(!state.apply(cached(), 2.0).is_empty(), loads);
+        assert_eq!(state.notices[0].text.contains("load it again"), !loads, "{}", state.notices[0].text);
+    }
+}
+
+#[test]
 fn another_tier_is_told_and_more_about_the_same_one_is_not() {
     let mut state = State::default();
     state.apply(ready(tier(Tier::WebGpu, true)), 0.0);
