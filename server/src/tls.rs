@@ -84,10 +84,10 @@ impl Identity {
         std::fs::create_dir_all(folder).map_err(at(folder))?;
         // The note comes last: without it the other two are made again.
         let _ = std::fs::remove_file(&note);
-        write_private(&key, &identity.key_pem).map_err(at(&key))?;
-        std::fs::write(&cert, &identity.cert_pem).map_err(at(&cert))?;
+        write(&key, &identity.key_pem, 0o600).map_err(at(&key))?;
+        write(&cert, &identity.cert_pem, 0o644).map_err(at(&cert))?;
         let json = serde_json::to_vec_pretty(&about).map_err(|error| at(&note)(error.into()))?;
-        std::fs::write(&note, json).map_err(at(&note))?;
+        write(&note, &json, 0o644).map_err(at(&note))?;
         Ok(identity)
     }
 }
@@ -134,13 +134,18 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
 }
 
-/// A key is for its owner's eyes.
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file and waits until the disk has it: the note says of the others that they are whole. A key is for its owner's
+/// eyes.
+fn write(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.write_all(bytes)
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// This machine's addresses on the networks that it would use, IPv4 first. No packet is sent: a UDP socket that is

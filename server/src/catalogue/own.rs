@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use client::catalogue::{CatalogueEntry, Licence, Role};
+use client::verdict::ModelFootprint;
 use engine::EngineError;
-use engine::config::Blueprint;
 use engine::disk::DiskFile;
 use engine::gguf::Gguf;
 use sha2::{Digest as _, Sha256};
@@ -22,19 +22,20 @@ pub fn describe(path: &Path) -> anyhow::Result<CatalogueEntry> {
     let file = DiskFile::open(path)?;
     let head = file.head()?;
     let gguf = Gguf::parse_header(&head, file.size()).map_err(EngineError::from)?;
-    let config = Blueprint::from_gguf_header(&gguf, None)?.config;
+    // As pages judge it: what is stored twice counts once, and the file's own type is its name.
+    let footprint = ModelFootprint::from_gguf(&gguf)?;
     let mut hash = Sha256::new();
     hash_into(&mut hash, &mut std::fs::File::open(path)?, &Stop::default(), &mut |_, _| {})?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok(CatalogueEntry {
         id: id(&stem),
         aliases: Vec::new(),
-        name: if config.name.is_empty() { stem.clone() } else { config.name.clone() },
+        name: if footprint.name.is_empty() { stem.clone() } else { footprint.name },
         role: Role::Device,
         family: String::new(),
         tokenizer: String::new(),
-        parameters: gguf.tensors().values().map(|info| info.elements() as u64).sum(),
-        quantisation: quantisation(&gguf),
+        parameters: footprint.parameters,
+        quantisation: footprint.quantisation,
         file: format!("{}.gguf", id(&stem)),
         repository: None,
         url: None,
@@ -46,19 +47,10 @@ pub fn describe(path: &Path) -> anyhow::Result<CatalogueEntry> {
             asks: "Nobody has said what its licence asks.".to_owned(),
             url: String::new(),
         },
-        context_length: u32::try_from(config.context).unwrap_or(u32::MAX),
-        cache_width: u32::try_from(2 * config.layers * config.kv_dim()).unwrap_or(u32::MAX),
+        context_length: footprint.context,
+        cache_width: u32::try_from(footprint.cache_width).unwrap_or(u32::MAX),
         address: None,
     })
-}
-
-/// How most of the bytes are stored.
-fn quantisation(gguf: &Gguf<'_>) -> String {
-    let mut by_type = std::collections::BTreeMap::<&str, usize>::new();
-    for info in gguf.tensors().values() {
-        *by_type.entry(info.dtype.name()).or_default() += info.len;
-    }
-    by_type.into_iter().max_by_key(|(_, bytes)| *bytes).map_or("none", |(name, _)| name).to_owned()
 }
 
 /// A name for links, made of a file's.
