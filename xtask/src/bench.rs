@@ -41,7 +41,7 @@ enum What {
     Mec,
     /// Environment steps a second of the on-policy learners on one thread.
     Rl,
-    /// Prefill and decode in headless Chromium, by the clock and by CPU seconds, TTFT, memory; time of a decision.
+    /// Prefill and decode in headless Chromium, by the clock and by CPU seconds, TTFT, memory; time of a load and of a decision.
     Engine,
     /// A phone that joins a room over a slow line with a slow processor, in headless Chromium.
     Join,
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
             if args.webgpu {
                 env.push(("BENCH_GPU", "1".into()));
             }
-            let mut options = in_browser(&["engine", "models", "policy"]);
+            let mut options = in_browser(&["engine", "load", "models", "policy"]);
             // Held until the measurement is over.
             let _busy = args.busy.map(|cores| {
                 options.extend(["--grep".to_owned(), "on a busy machine".to_owned()]);
