@@ -142,9 +142,11 @@ fn pairs(report: &Report) -> Vec<(usize, usize)> {
                 let nearest = not_smaller.min_by_key(|(_, other)| other.bytes);
                 let nearest = nearest.or_else(|| quantised.min_by_key(|(_, other)| other.bytes));
                 pairs.extend(nearest.map(|(other, _)| (place, other)));
+                // Whatever they learned with: the best of them is what is hard to beat.
+                let trained = all.iter().enumerate();
                 let trained =
-                    all.iter().position(|other| other.group == Group::QuantisedTrained && other.draw == variant.draw);
-                pairs.extend(trained.map(|other| (place, other)));
+                    trained.filter(|(_, other)| other.group == Group::QuantisedTrained && other.draw == variant.draw);
+                pairs.extend(trained.map(|(other, _)| (place, other)));
                 for group in [Group::Distilled, Group::Pruned, Group::Lora, Group::Random] {
                     pairs.extend(find(group, variant).map(|other| (place, other)));
                 }
