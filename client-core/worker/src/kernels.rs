@@ -3,7 +3,7 @@
 //! The `kernels` crate is part of the worker in its plainest build (simd128, one thread). Beside it lie four more, small
 //! ones: with and without relaxed SIMD, for one thread or for several over a shared memory. [`Kernels::load`] takes the
 //! best; [`RemoteBackend`] is a model in that module's memory. Weights are read and copied piece by piece, so that this
-//! module's own memory, which cannot shrink, never holds more than a few megabytes of them.
+//! module's own memory, which cannot shrink, never holds more than two pieces of 8 MiB of them.
 //!
 //! Helpers are workers that run the same module over the same memory (`kernels_worker.js`). They claim pieces of work and
 //! park when there is none, so that a machine that is busy elsewhere loses nothing by them.

@@ -337,10 +337,13 @@ impl EngineWorker {
             Err(_) if stop.is_stopped() => return Ok(self.models.in_memory(&id).unwrap_or(afterwards)),
             Err(problem) => {
                 // Its hash is looked at the next time: the store may have lost some of it.
-                if let ModelSource::Server { id } = source
-                    && let Some(entry) = self.model_entry(id)
-                {
-                    OpfsStore::default().unmark(&entry.sha256).await;
+                let name = match source {
+                    ModelSource::Server { id } => self.model_entry(id).map(|entry| entry.sha256),
+                    ModelSource::Url { sha256, .. } => sha256.clone(),
+                    _ => None,
+                };
+                if let Some(name) = name {
+                    OpfsStore::default().unmark(&name).await;
                 }
                 return Err(problem.into());
             }
